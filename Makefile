@@ -1,0 +1,62 @@
+# smtpwarp. `make` builds ./smtpwarp, static with musl where musl-gcc is there; CC=gcc builds it against the system's
+# libc, for debuggers and sanitizers. BearSSL's headers and libbearssl.a must be installed.
+
+CC = $(shell command -v musl-gcc || echo cc)
+CFLAGS = -Os
+O = build/$(notdir $(firstword $(CC)))
+OUT = smtpwarp
+PREFIX = /usr
+DESTDIR =
+VERSION = $(shell cat VERSION)
+PYTHON = /usr/bin/python3
+
+SOURCES = smtpwarp.c options.c session.c upstream.c relay.c dialogue.c smtp.c leg.c tls.c net.c record.c json.c log.c
+HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h net.h record.h json.h log.h
+OBJECTS = $(SOURCES:%.c=$(O)/%.o)
+
+WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
+HARDEN = -fPIE -fstack-protector-strong -fno-plt -ffunction-sections -fdata-sections
+REPRODUCIBLE = -ffile-prefix-map=$(CURDIR)=. -Wl,--build-id=none
+LINK = -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--gc-sections
+
+# BearSSL's headers without the rest of /usr/include, which is another libc's when the compiler is musl-gcc.
+BEARSSL_INCLUDE = $(firstword $(wildcard /usr/include/bearssl /usr/local/include/bearssl) /usr/include)
+BEARSSL_LIB = $(firstword $(wildcard /usr/lib/$(shell gcc -dumpmachine 2>/dev/null)/libbearssl.a \
+	/usr/lib/libbearssl.a /usr/local/lib/libbearssl.a) -lbearssl)
+
+ifneq (,$(findstring musl-gcc,$(CC)))
+# musl-gcc's specs know no static-pie: the parts are named here.
+MUSL = /usr/lib/$(shell gcc -dumpmachine | sed s/gnu/musl/)
+START = -nostartfiles $(MUSL)/rcrt1.o $(MUSL)/crti.o
+END = $(MUSL)/crtn.o
+LINK += -static -Wl,-pie,--no-dynamic-linker,-z,text
+# A libbearssl.a built for glibc with _FORTIFY_SOURCE wants three names of glibc's.
+CPPFLAGS = -DSMTPWARP_FORTIFY_SHIMS
+else ifneq (,$(shell $(CC) -dumpmachine 2>/dev/null | grep musl))
+LINK += -static-pie
+else
+LINK += -pie
+endif
+
+all: $(OUT)
+
+$(OUT): $(O)/smtpwarp
+	strip -o $@ $<
+	@echo "$@: $$(stat -c %s $@) octets"
+
+$(O)/smtpwarp: $(OBJECTS)
+	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(BEARSSL_LIB) $(END)
+
+$(O)/%.o: %.c $(HEADERS) VERSION Makefile
+	@mkdir -p $(O)
+	$(CC) -std=c11 $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
+		-DSMTPWARP_VERSION='"$(VERSION)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
+
+asan:
+	$(MAKE) CC=gcc O=build/asan build/asan/smtpwarp \
+		CFLAGS='-Og -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+
+clean:
+	rm -rf build $(OUT)
+
+.PHONY: all asan clean

@@ -1,0 +1,492 @@
+/* The order of an SMTP conversation. See dialogue.h for the contract; the comments here say why. */
+#include "dialogue.h"
+
+#include <string.h>
+
+void dialogue_init(struct dialogue *d, const struct dialogue_limits *limits)
+{
+	d->limits = *limits;
+	d->client = DIALOGUE_COMMAND;
+	d->head = d->queued = 0;
+	dialogue_end_transaction(d);
+	dialogue_expect(d, SMTP_GREETING, false);
+}
+
+/* ---- the queue ---- */
+
+static void push(struct dialogue *d, enum smtp_verb verb, bool hidden, bool last, const char *local)
+{
+	struct dialogue_pending *p = &d->queue[(d->head + d->queued) % DIALOGUE_QUEUE_MAX];
+
+	p->verb = verb;
+	p->hidden = hidden;
+	p->last = last;
+	p->local = local;
+	d->queued++;
+}
+
+static void pop(struct dialogue *d)
+{
+	d->head = (d->head + 1) % DIALOGUE_QUEUE_MAX;
+	if (--d->queued == 0)
+		d->hold = false;
+}
+
+void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden)
+{
+	push(d, verb, hidden, verb == SMTP_CONTENT, NULL);
+	d->hold = true;
+}
+
+const char *dialogue_local_reply(struct dialogue *d)
+{
+	const char *reply = d->queued ? d->queue[d->head].local : NULL;
+
+	if (reply)
+		pop(d);
+	return reply;
+}
+
+enum smtp_verb dialogue_awaited(const struct dialogue *d)
+{
+	return d->queued && !d->queue[d->head].local ? d->queue[d->head].verb : SMTP_NOTHING;
+}
+
+void dialogue_forget_server(struct dialogue *d)
+{
+	d->head = d->queued = 0;
+	d->hold = false;
+	d->reply_code = 0;
+}
+
+/* ---- the client's bytes ---- */
+
+static enum dialogue_status next_line(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_command *cmd)
+{
+	bool auth = d->client == DIALOGUE_RESPONSE || (n >= 5 && smtp_is(in, 5, "AUTH "));
+	size_t max = auth ? SMTP_AUTH_LINE_MAX : d->limits.command_line;
+	size_t len = smtp_find_line(in, n);
+	bool skipped = d->skipping;
+
+	*used = len;
+	if (!len) {
+		d->skipping = skipped || n >= max;
+		*used = d->skipping ? n : 0;
+		return DIALOGUE_MORE;
+	}
+	smtp_parse(in, len, cmd);
+	d->skipping = false;
+	if (skipped || len > max) {
+		cmd->verb = SMTP_UNKNOWN;
+		cmd->refusal = "500 5.5.2 Line too long";
+		return DIALOGUE_LINE;
+	}
+	if (d->client == DIALOGUE_RESPONSE) {
+		d->client = DIALOGUE_COMMAND;
+		return DIALOGUE_ANSWER;
+	}
+	if (smtp_verb_group(cmd->verb) == SMTP_ALONE && d->queued) {
+		*used = 0;
+		return DIALOGUE_WAIT;
+	}
+	return DIALOGUE_LINE;
+}
+
+static enum dialogue_status next_chunk(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_piece *piece)
+{
+	*used = n < d->chunk ? n : (size_t)d->chunk;
+	if (!*used && d->chunk)
+		return DIALOGUE_MORE;
+	d->chunk -= *used;
+	piece->bytes = in;
+	piece->len = *used;
+	piece->end = d->chunk == 0;
+	d->tx.octets += *used;
+	if (piece->end) {
+		d->client = DIALOGUE_COMMAND;
+		d->tx.complete = d->chunk_last;
+	}
+	return DIALOGUE_PIECE;
+}
+
+/* Commands that may await replies: one at a time to a server that does not know PIPELINING. */
+static unsigned depth(const struct dialogue *d)
+{
+	return d->ehlo.extensions & SMTP_EXT_PIPELINING ? d->limits.pipeline : 1;
+}
+
+enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_command *cmd, struct smtp_piece *piece)
+{
+	*used = 0;
+	switch (d->client) {
+	case DIALOGUE_DATA:
+		if (!smtp_scan(&d->scanner, in, n, used, piece))
+			return DIALOGUE_MORE;
+		d->tx.octets = d->scanner.content;
+		return DIALOGUE_PIECE;
+	case DIALOGUE_CHUNK:
+		return next_chunk(d, in, n, used, piece);
+	case DIALOGUE_SWALLOW:
+		*used = n < d->chunk ? n : (size_t)d->chunk;
+		d->chunk -= *used;
+		if (!d->chunk)
+			d->client = DIALOGUE_COMMAND;
+		return DIALOGUE_MORE;
+	case DIALOGUE_COMMAND:
+	case DIALOGUE_RESPONSE:
+		if (d->queued && (d->hold || d->queued >= depth(d)))
+			return DIALOGUE_WAIT;
+		return next_line(d, in, n, used, cmd);
+	}
+	return DIALOGUE_MORE;
+}
+
+/* ---- what may be said now ---- */
+
+static const char need_greeting[] = "503 5.5.1 EHLO or HELO first";
+static const char need_mail[] = "503 5.5.1 MAIL first";
+static const char too_large[] = "552 5.3.4 Message is larger than this server takes";
+
+static const char *check_mail(const struct dialogue *d, const struct smtp_command *cmd)
+{
+	if (d->tx.mail == DIALOGUE_MAIL_OPEN)
+		return "503 5.5.1 A message is open already";
+	if (d->limits.message_size && cmd->octets > d->limits.message_size)
+		return too_large;
+	if (cmd->requiretls && !(d->offer.requiretls && (d->ehlo.extensions & SMTP_EXT_REQUIRETLS)))
+		return "530 5.7.30 REQUIRETLS cannot be kept on the way to this server";
+	return NULL;
+}
+
+static const char *check_rcpt(const struct dialogue *d, const struct smtp_command *cmd)
+{
+	const struct dialogue_transaction *tx = &d->tx;
+
+	if (tx->mail != DIALOGUE_MAIL_SENT && tx->mail != DIALOGUE_MAIL_OPEN)
+		return need_mail;
+	if (tx->chunks)
+		return "503 5.5.1 The message has begun";
+	if (tx->rcpts >= d->limits.recipients ||
+	    DIALOGUE_TEXT_MAX - tx->text_len < cmd->address_len + cmd->params_len)
+		return "452 4.5.3 Too many recipients";
+	return NULL;
+}
+
+static const char *check_content(const struct dialogue *d, const struct smtp_command *cmd)
+{
+	const struct dialogue_transaction *tx = &d->tx;
+
+	if (tx->mail != DIALOGUE_MAIL_SENT && tx->mail != DIALOGUE_MAIL_OPEN)
+		return need_mail;
+	if (!tx->accepted && !tx->unanswered)
+		return tx->rcpts ? "554 5.5.1 No valid recipients" : "503 5.5.1 RCPT first";
+	if (cmd->verb == SMTP_DATA)
+		return tx->chunks ? "503 5.5.1 BDAT has begun" :
+		    tx->binarymime ? "503 5.5.1 BODY=BINARYMIME takes BDAT" : NULL;
+	if (!(d->ehlo.extensions & SMTP_EXT_CHUNKING))
+		return "502 5.5.1 CHUNKING is not offered";
+	if (d->limits.message_size &&
+	    (tx->octets > d->limits.message_size || cmd->octets > d->limits.message_size - tx->octets))
+		return too_large;
+	return NULL;
+}
+
+static const char *check_auth(const struct dialogue *d)
+{
+	if (d->tx.mail != DIALOGUE_NO_MAIL && d->tx.mail != DIALOGUE_MAIL_REFUSED)
+		return "503 5.5.1 Not during a message";
+	if (d->authenticated)
+		return "503 5.5.1 Already authenticated";
+	if (!(d->ehlo.extensions & SMTP_EXT_AUTH))
+		return "502 5.5.1 AUTH is not offered";
+	return d->offer.auth ? NULL : "538 5.7.11 AUTH needs encryption";
+}
+
+const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd)
+{
+	if (cmd->refusal)
+		return cmd->refusal;
+	switch (cmd->verb) {
+	case SMTP_EHLO:
+	case SMTP_HELO:
+	case SMTP_QUIT:
+		return NULL;
+	case SMTP_STARTTLS:
+	case SMTP_XCLIENT:
+	case SMTP_XFORWARD:
+		return "502 5.5.1 Not offered";
+	case SMTP_NOOP:
+	case SMTP_RSET:
+		return d->greeted ? NULL : "250 2.0.0 Ok"; /* RFC 5321 4.1.4; nothing goes upstream before TLS */
+	default:
+		break;
+	}
+	if (!d->greeted)
+		return need_greeting;
+	switch (cmd->verb) {
+	case SMTP_MAIL:
+		return check_mail(d, cmd);
+	case SMTP_RCPT:
+		return check_rcpt(d, cmd);
+	case SMTP_DATA:
+	case SMTP_BDAT:
+		return check_content(d, cmd);
+	case SMTP_AUTH:
+		return check_auth(d);
+	default:
+		return NULL;
+	}
+}
+
+/* ---- what was said ---- */
+
+static void store(struct dialogue_transaction *tx, struct dialogue_mailbox *m, const struct smtp_command *cmd)
+{
+	memset(m, 0, sizeof *m);
+	m->address = tx->text_len;
+	m->address_len = (uint16_t)cmd->address_len;
+	m->params = tx->text_len + m->address_len;
+	m->params_len = (uint16_t)cmd->params_len;
+	memcpy(tx->text + m->address, cmd->address, cmd->address_len);
+	memcpy(tx->text + m->params, cmd->params, cmd->params_len);
+	tx->text_len += (uint32_t)(cmd->address_len + cmd->params_len);
+}
+
+static void begin_transaction(struct dialogue *d, const struct smtp_command *cmd)
+{
+	dialogue_end_transaction(d);
+	d->tx.mail = DIALOGUE_MAIL_SENT;
+	d->tx.binarymime = cmd->binarymime;
+	store(&d->tx, &d->tx.sender, cmd);
+}
+
+static void auth_user(struct dialogue *d, const unsigned char *b64, size_t n)
+{
+	size_t len = smtp_auth_user(d->mech, d->mech_len, d->auth_step++, b64, n, d->user, sizeof d->user);
+
+	if (len)
+		d->user_len = len;
+}
+
+static void sent_auth(struct dialogue *d, const struct smtp_command *cmd)
+{
+	const unsigned char *mech_end = memchr(cmd->arg, ' ', cmd->arg_len);
+	size_t mech = mech_end ? (size_t)(mech_end - cmd->arg) : cmd->arg_len;
+
+	d->auth_step = 0;
+	d->user_len = 0;
+	d->mech_len = mech < sizeof d->mech ? mech : 0;
+	memcpy(d->mech, cmd->arg, d->mech_len);
+	if (mech < cmd->arg_len)
+		auth_user(d, cmd->arg + mech + 1, cmd->arg_len - mech - 1);
+}
+
+static void begin_chunk(struct dialogue *d, const struct smtp_command *cmd, enum dialogue_client how)
+{
+	d->chunk = cmd->octets;
+	d->chunk_last = cmd->last;
+	if (how == DIALOGUE_CHUNK || d->chunk)
+		d->client = how;
+}
+
+void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
+{
+	push(d, cmd->verb, false, cmd->verb == SMTP_BDAT && cmd->last, NULL);
+	d->hold = smtp_verb_group(cmd->verb) == SMTP_HOLD || (cmd->verb == SMTP_BDAT && cmd->last);
+	switch (cmd->verb) {
+	case SMTP_MAIL:
+		begin_transaction(d, cmd);
+		break;
+	case SMTP_RCPT:
+		store(&d->tx, &d->tx.rcpt[d->tx.rcpts++], cmd);
+		d->tx.unanswered++;
+		break;
+	case SMTP_BDAT:
+		d->tx.chunks = d->tx.content = true;
+		begin_chunk(d, cmd, DIALOGUE_CHUNK);
+		break;
+	case SMTP_AUTH:
+		sent_auth(d, cmd);
+		break;
+	case SMTP_AUTH_RESPONSE:
+		auth_user(d, cmd->line, cmd->line_len);
+		break;
+	default:
+		break;
+	}
+}
+
+void dialogue_refuse(struct dialogue *d, const struct smtp_command *cmd, const char *reply)
+{
+	struct smtp_line line;
+
+	push(d, cmd->verb, false, false, reply);
+	if (cmd->verb == SMTP_MAIL && !cmd->refusal && d->tx.mail == DIALOGUE_NO_MAIL && d->greeted &&
+	    smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line)) {
+		begin_transaction(d, cmd);
+		d->tx.mail = DIALOGUE_MAIL_REFUSED;
+		dialogue_decide(d, line.code, line.text, line.text_len);
+	}
+	if (cmd->verb == SMTP_BDAT && !cmd->fatal)
+		begin_chunk(d, cmd, DIALOGUE_SWALLOW);
+}
+
+void dialogue_begin_data(struct dialogue *d)
+{
+	memset(&d->scanner, 0, sizeof d->scanner);
+	d->scanner.newline = d->limits.newline;
+	d->tx.content = true;
+	d->client = DIALOGUE_DATA;
+}
+
+void dialogue_end_data(struct dialogue *d)
+{
+	d->client = DIALOGUE_COMMAND;
+}
+
+void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, size_t n)
+{
+	struct dialogue_decision *decision = &d->tx.decision;
+
+	decision->code = code;
+	smtp_enhanced(text, n, decision->enhanced);
+	decision->text_len = n < sizeof decision->text ? n : sizeof decision->text;
+	if (n)
+		memcpy(decision->text, text, decision->text_len);
+}
+
+void dialogue_end_transaction(struct dialogue *d)
+{
+	struct dialogue_transaction *tx = &d->tx;
+
+	tx->mail = DIALOGUE_NO_MAIL;
+	tx->chunks = tx->binarymime = tx->content = tx->complete = false;
+	tx->octets = 0;
+	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = 0;
+	tx->decision.code = 0;
+	tx->header.state = SMTP_HD_NAME;
+	tx->header.matched = tx->header.id_len = 0;
+}
+
+/* ---- replies ---- */
+
+/* RFC 5321 4.3.2: which replies a command can have. Any other means that we and the server disagree about what was
+ * asked. */
+static bool fits(enum smtp_verb verb, int code)
+{
+	if (code >= 400)
+		return true;
+	switch (verb) {
+	case SMTP_GREETING:
+		return code == 220;
+	case SMTP_DATA:
+		return code == 354;
+	case SMTP_AUTH:
+	case SMTP_AUTH_RESPONSE:
+		return code == 334 || code / 100 == 2;
+	default:
+		return code / 100 == 2;
+	}
+}
+
+static void answered_rcpt(struct dialogue_transaction *tx, const struct smtp_line *line)
+{
+	struct dialogue_mailbox *rcpt;
+
+	if (!tx->unanswered)
+		return;
+	rcpt = &tx->rcpt[tx->rcpts - tx->unanswered--];
+	rcpt->code = (uint16_t)line->code;
+	smtp_enhanced(line->text, line->text_len, rcpt->enhanced);
+	if (line->code / 100 == 2)
+		tx->accepted++;
+}
+
+static void answered_auth(struct dialogue *d, int code)
+{
+	d->client = code == 334 ? DIALOGUE_RESPONSE : DIALOGUE_COMMAND;
+	d->authenticated = code / 100 == 2;
+	if (code >= 400)
+		d->user_len = 0;
+}
+
+static void answered(struct dialogue *d, const struct dialogue_pending *p, const struct smtp_line *line)
+{
+	bool positive = line->code < 400;
+
+	switch (p->verb) {
+	case SMTP_MAIL:
+		d->tx.mail = positive ? DIALOGUE_MAIL_OPEN : DIALOGUE_MAIL_REFUSED;
+		if (!positive)
+			dialogue_decide(d, line->code, line->text, line->text_len);
+		break;
+	case SMTP_RCPT:
+		answered_rcpt(&d->tx, line);
+		break;
+	case SMTP_DATA:
+		if (!positive)
+			dialogue_decide(d, line->code, line->text, line->text_len);
+		break;
+	case SMTP_BDAT:
+		if (!positive || p->last)
+			dialogue_decide(d, line->code, line->text, line->text_len);
+		break;
+	case SMTP_CONTENT:
+		if (!p->hidden)
+			dialogue_decide(d, line->code, line->text, line->text_len);
+		break;
+	case SMTP_AUTH:
+	case SMTP_AUTH_RESPONSE:
+		answered_auth(d, line->code);
+		break;
+	default:
+		break;
+	}
+}
+
+static const char *violation(const struct dialogue *d, const struct dialogue_reply *r)
+{
+	if (!r->first && r->line.code != d->reply_code)
+		return "lines of one reply have different codes";
+	if (r->verb == SMTP_NOTHING && r->line.code != 421)
+		return "a reply that nothing was asked for";
+	if (r->first && !fits(r->verb, r->line.code))
+		return "a reply that does not fit the command";
+	return NULL;
+}
+
+bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
+    struct dialogue_reply *r)
+{
+	struct dialogue_pending p = { .verb = SMTP_NOTHING };
+
+	memset(r, 0, sizeof *r);
+	*used = smtp_find_line(in, n);
+	if (!*used && n < SMTP_REPLY_MAX)
+		return false;
+	if (d->queued && !d->queue[d->head].local)
+		p = d->queue[d->head];
+	r->verb = p.verb;
+	r->hidden = p.hidden;
+	r->content_end = p.last;
+	r->first = d->reply_code == 0;
+	if (!*used || *used > SMTP_REPLY_MAX)
+		r->violation = "a reply line that is too long";
+	else if (!smtp_parse_reply(in, *used, &r->line))
+		r->violation = "a line that is no SMTP reply";
+	else
+		r->violation = violation(d, r);
+	if (r->violation)
+		return true;
+	if (p.verb == SMTP_EHLO && r->line.code == 250)
+		smtp_ehlo_line(&d->ehlo, r->first, r->line.text, r->line.text_len);
+	d->reply_code = r->line.last ? 0 : r->line.code;
+	if (r->line.last && p.verb != SMTP_NOTHING) {
+		pop(d);
+		answered(d, &p, &r->line);
+	}
+	return true;
+}

@@ -1,0 +1,164 @@
+/* The order of an SMTP conversation: what the client may say now, which reply belongs to which command, and what
+ * becomes of the transaction. Pure as smtp.h is; the caller owns sockets, clocks and policy.
+ *
+ *   client -> server   enum dialogue_client says how the client's next byte is to be read
+ *   server -> client   each reply belongs to the oldest entry of the queue (RFC 2920 3.2)
+ *   queue              commands sent that await their reply, and replies of ours waiting for their turn
+ *
+ * Invariants: head of the queue is the oldest; queued <= DIALOGUE_QUEUE_MAX; a message is read (DATA) only while the
+ * queue is empty; tx.rcpts - tx.unanswered is the recipient that the next RCPT reply is for.
+ */
+#ifndef DIALOGUE_H
+#define DIALOGUE_H
+
+#include "smtp.h"
+
+#define DIALOGUE_QUEUE_MAX 256	     /* --max-pipeline is less than this */
+#define DIALOGUE_RCPT_MAX 10000	     /* --max-recipients is at most this */
+#define DIALOGUE_TEXT_MAX (1u << 20) /* octets of addresses and parameters of one transaction */
+
+struct dialogue_limits {
+	uint64_t message_size; /* octets, 0: no limit */
+	uint32_t recipients;
+	uint32_t pipeline;   /* commands that may await replies */
+	size_t command_line; /* octets with CRLF, AUTH excepted */
+	enum smtp_newline newline;
+};
+
+/* How the client's next bytes are to be read. */
+enum dialogue_client {
+	DIALOGUE_COMMAND,
+	DIALOGUE_RESPONSE, /* a line, after 334 */
+	DIALOGUE_DATA,	   /* a message up to the dot, after 354 */
+	DIALOGUE_CHUNK,	   /* octets of BDAT */
+	DIALOGUE_SWALLOW   /* octets of a BDAT that was refused */
+};
+
+struct dialogue_pending {
+	enum smtp_verb verb;
+	bool hidden;	   /* ours: its reply is not for the client */
+	bool last;	   /* BDAT LAST */
+	const char *local; /* our own reply, waiting for its turn; NULL: the server owes one */
+};
+
+/* Sender or recipient as stored: offsets into the transaction's text. */
+struct dialogue_mailbox {
+	uint32_t address, params;
+	uint16_t address_len, params_len;
+	uint16_t code; /* of the reply; 0: not answered */
+	uint16_t enhanced[3];
+};
+
+/* The reply that decided a transaction. text is cut to its size. */
+struct dialogue_decision {
+	int code; /* 0: none yet */
+	uint16_t enhanced[3];
+	size_t text_len;
+	unsigned char text[512];
+};
+
+enum dialogue_mail { DIALOGUE_NO_MAIL, DIALOGUE_MAIL_SENT, DIALOGUE_MAIL_OPEN, DIALOGUE_MAIL_REFUSED };
+
+/* Cleared only as far as it was used, so that an idle session touches few pages. */
+struct dialogue_transaction {
+	enum dialogue_mail mail;
+	bool chunks;	 /* BDAT was sent: no DATA or RCPT any more, RFC 3030 2 */
+	bool binarymime; /* only BDAT will do, RFC 3030 3 */
+	bool content;	 /* content has begun to go to the server */
+	bool complete;	 /* all of it went, with the dot or LAST */
+	uint64_t octets; /* of content so far, without stuffing */
+	uint32_t rcpts, accepted, unanswered, text_len;
+	struct dialogue_mailbox sender;
+	struct smtp_header header;
+	struct dialogue_decision decision;
+	struct dialogue_mailbox rcpt[DIALOGUE_RCPT_MAX];
+	unsigned char text[DIALOGUE_TEXT_MAX];
+};
+
+struct dialogue {
+	struct dialogue_limits limits;
+	enum dialogue_client client;
+	bool greeted;	    /* EHLO or HELO was answered 250 */
+	bool hold;	    /* the last command ended its group */
+	bool skipping;	    /* in the rest of a line that was too long */
+	bool authenticated; /* RFC 4954 4: once */
+	struct smtp_offer offer;
+	int reply_code; /* of the reply whose lines are coming in, else 0 */
+	uint64_t chunk; /* octets of BDAT still to come */
+	bool chunk_last;
+	unsigned head, queued;
+	struct dialogue_pending queue[DIALOGUE_QUEUE_MAX];
+	struct smtp_scanner scanner;
+	struct smtp_ehlo ehlo;
+	unsigned auth_step; /* lines sent by the client in this AUTH exchange */
+	size_t mech_len, user_len;
+	unsigned char mech[32], user[256]; /* user: whom the client says it is; true when authenticated */
+	struct dialogue_transaction tx;
+};
+
+enum dialogue_status {
+	DIALOGUE_MORE,	 /* no complete unit: read on */
+	DIALOGUE_WAIT,	 /* replies must come first: leave the client's bytes alone */
+	DIALOGUE_LINE,	 /* a command in *cmd */
+	DIALOGUE_ANSWER, /* the line that answers 334, in cmd->line: never to be logged */
+	DIALOGUE_PIECE	 /* bytes of a message in *piece */
+};
+
+struct dialogue_reply {
+	struct smtp_line line;
+	enum smtp_verb verb; /* what it answers */
+	bool hidden;
+	bool first;
+	bool content_end;      /* it answers the end of a message: the final dot or BDAT LAST */
+	const char *violation; /* why this is no reply that belongs here: the server is of no further use */
+};
+
+/* Make *d new: awaits the server's greeting. d: zeroed storage, e.g. static. */
+void dialogue_init(struct dialogue *d, const struct dialogue_limits *limits);
+
+/* Look at n bytes of the client. *used: how many are spent (cmd and piece lead into them). DIALOGUE_PIECE may come
+ * with n == 0 (BDAT 0 LAST). n may be 0. */
+enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_command *cmd, struct smtp_piece *piece);
+
+/* The reply to give to this command instead of sending it (static storage, no CRLF), NULL: it may go. Order, limits,
+ * parameters: RFC 5321 4.1.4, RFC 1870 6.1, RFC 3030 2, RFC 4954 4, RFC 8689 4.2. */
+const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd);
+
+/* The command was sent on. After BDAT the octets follow as pieces. */
+void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd);
+
+/* Something of ours was sent, or (SMTP_GREETING, SMTP_CONTENT) its reply is awaited without a command line. */
+void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden);
+
+/* Answer the command ourselves when its turn comes; octets of a BDAT are swallowed, a MAIL that was in order leaves a
+ * refused transaction. reply: static storage. */
+void dialogue_refuse(struct dialogue *d, const struct smtp_command *cmd, const char *reply);
+
+/* Take our own reply off the queue if its turn has come, else NULL. */
+const char *dialogue_local_reply(struct dialogue *d);
+
+/* Look at n bytes of the server: true with a reply line (or a violation) and *used, false when more are needed. The
+ * last line of a reply takes its entry off the queue and has its effect. Our own replies must have been taken. */
+bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
+    struct dialogue_reply *r);
+
+/* What the server owes a reply to, SMTP_NOTHING if it owes none. */
+enum smtp_verb dialogue_awaited(const struct dialogue *d);
+
+/* 354 went to the client: a message comes next. */
+void dialogue_begin_data(struct dialogue *d);
+
+/* The message in DATA was read to its end: commands come next. */
+void dialogue_end_data(struct dialogue *d);
+
+/* The server is gone, or will be asked anew: nothing is owed any more. How the client is read does not change. */
+void dialogue_forget_server(struct dialogue *d);
+
+/* The reply that decides the transaction. */
+void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, size_t n);
+
+/* The transaction is over, its record written. */
+void dialogue_end_transaction(struct dialogue *d);
+
+#endif

@@ -1,0 +1,64 @@
+/* One side of a session: a socket, TLS on it or not, and the bytes on their way in and out.
+ *
+ * Invariants: start <= end <= cap in both buffers; `out` is plaintext that TLS or the socket has not taken yet. Full
+ * means that the caller stops offering, never that anything is cut.
+ */
+#ifndef LEG_H
+#define LEG_H
+
+#include "tls.h"
+
+#include <stdint.h>
+
+struct buffer {
+	unsigned char *bytes; /* storage of the caller's */
+	size_t start, end, cap;
+};
+
+struct leg {
+	int fd; /* -1: none */
+	struct tls *tls;
+	struct buffer in, out;
+	struct buffer stage; /* with TLS: ciphertext that the engine has not taken yet */
+	bool eof;     /* the peer will send no more */
+	bool broken;  /* nothing can be sent any more */
+	bool blocked; /* the socket took less than it was offered */
+	bool secret;  /* what is in `out` is wiped once it is sent */
+	const char *why; /* what ended it: static storage */
+	uint64_t received, sent; /* octets on the wire */
+};
+
+/* Forget what is buffered and take over fd. Storage of the buffers stays. */
+void leg_open(struct leg *l, int fd);
+
+/* Close the socket. With TLS: close_notify first, as far as the socket takes it at once. */
+void leg_close(struct leg *l);
+
+/* Put TLS on it: what comes in next is a handshake. */
+void leg_use_tls(struct leg *l, struct tls *t);
+
+/* Octets that can be read into `in`, and written without more than they being buffered. */
+size_t leg_read_room(const struct leg *l);
+size_t leg_write_room(const struct leg *l);
+
+/* Whether there is something to read that poll(2) does not know of: inside TLS. */
+bool leg_has_more(const struct leg *l);
+
+/* Read what there is, once. Sets eof, or broken and why. */
+void leg_read(struct leg *l);
+
+/* Send n octets, or keep them until leg_flush(); n must not be more than leg_write_room(). */
+void leg_write(struct leg *l, const void *bytes, size_t n);
+
+/* Send what is kept, as far as the socket takes it. */
+void leg_flush(struct leg *l);
+
+/* Something is kept that the socket must take first. */
+bool leg_pending(const struct leg *l);
+
+/* Bytes read and not consumed yet, and their number. */
+const unsigned char *leg_bytes(const struct leg *l);
+size_t leg_count(const struct leg *l);
+void leg_consume(struct leg *l, size_t n);
+
+#endif

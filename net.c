@@ -1,0 +1,339 @@
+/* Sockets. See net.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "net.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef SO_ORIGINAL_DST /* linux/netfilter_ipv4.h and _ipv6.h, which clash with libc's headers */
+#define SO_ORIGINAL_DST 80
+#endif
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+
+static socklen_t size_of(const union net_address *a)
+{
+	return a->sa.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4;
+}
+
+bool net_parse(const char *text, uint16_t port, union net_address *a)
+{
+	char host[NET_TEXT];
+	const char *zone = strchr(text, '%');
+	size_t n = zone ? (size_t)(zone - text) : strlen(text);
+
+	memset(a, 0, sizeof *a);
+	if (n >= sizeof host)
+		return false;
+	memcpy(host, text, n);
+	host[n] = 0;
+	if (!zone && inet_pton(AF_INET, host, &a->v4.sin_addr) == 1) {
+		a->v4.sin_family = AF_INET;
+		a->v4.sin_port = htons(port);
+		return true;
+	}
+	if (inet_pton(AF_INET6, host, &a->v6.sin6_addr) != 1)
+		return false;
+	a->v6.sin6_family = AF_INET6;
+	a->v6.sin6_port = htons(port);
+	if (zone)
+		a->v6.sin6_scope_id = if_nametoindex(zone + 1);
+	return !zone || a->v6.sin6_scope_id;
+}
+
+const char *net_text(const union net_address *a, char text[NET_TEXT])
+{
+	char name[IF_NAMESIZE];
+	size_t n;
+
+	text[0] = 0;
+	if (a->sa.sa_family == AF_INET)
+		inet_ntop(AF_INET, &a->v4.sin_addr, text, NET_TEXT);
+	if (a->sa.sa_family != AF_INET6)
+		return text;
+	inet_ntop(AF_INET6, &a->v6.sin6_addr, text, NET_TEXT);
+	n = strlen(text);
+	if (a->v6.sin6_scope_id && if_indextoname(a->v6.sin6_scope_id, name))
+		snprintf(text + n, NET_TEXT - n, "%%%s", name);
+	return text;
+}
+
+uint16_t net_port(const union net_address *a)
+{
+	if (a->sa.sa_family == AF_INET)
+		return ntohs(a->v4.sin_port);
+	return a->sa.sa_family == AF_INET6 ? ntohs(a->v6.sin6_port) : 0;
+}
+
+bool net_same_host(const union net_address *a, const union net_address *b)
+{
+	if (a->sa.sa_family != b->sa.sa_family)
+		return false;
+	if (a->sa.sa_family == AF_INET)
+		return a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+	return a->sa.sa_family == AF_INET6 && memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0 &&
+	    a->v6.sin6_scope_id == b->v6.sin6_scope_id;
+}
+
+bool net_same(const union net_address *a, const union net_address *b)
+{
+	return net_same_host(a, b) && net_port(a) == net_port(b);
+}
+
+bool net_is_local(const union net_address *a)
+{
+	union net_address any_port = *a;
+	int fd;
+	bool local;
+
+	if (a->sa.sa_family == AF_INET && ntohl(a->v4.sin_addr.s_addr) >> 24 == 127)
+		return true;
+	if (a->sa.sa_family == AF_INET)
+		any_port.v4.sin_port = 0;
+	else
+		any_port.v6.sin6_port = 0;
+	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	local = bind(fd, &any_port.sa, size_of(a)) == 0;
+	close(fd);
+	return local;
+}
+
+/* ::ffff:a.b.c.d, as a dual-stack listener sees IPv4 peers. */
+static void unmap(union net_address *a)
+{
+	union net_address v4;
+
+	if (a->sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr))
+		return;
+	memset(&v4, 0, sizeof v4);
+	v4.v4.sin_family = AF_INET;
+	v4.v4.sin_port = a->v6.sin6_port;
+	memcpy(&v4.v4.sin_addr, a->v6.sin6_addr.s6_addr + 12, 4);
+	*a = v4;
+}
+
+static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), union net_address *a)
+{
+	struct sockaddr_storage any;
+	socklen_t len = sizeof any;
+
+	memset(a, 0, sizeof *a);
+	if (name(fd, (struct sockaddr *)&any, &len) < 0 || (any.ss_family != AF_INET && any.ss_family != AF_INET6))
+		return;
+	memcpy(a, &any, sizeof *a);
+	unmap(a);
+}
+
+void net_ends(int fd, union net_address *local, union net_address *peer)
+{
+	end_of(fd, getsockname, local);
+	end_of(fd, getpeername, peer);
+}
+
+static bool is_transparent(int fd, const union net_address *local)
+{
+	int on = 0;
+	socklen_t len = sizeof on;
+
+	if (getsockopt(fd, SOL_IP, IP_TRANSPARENT, &on, &len) < 0) {
+		len = sizeof on;
+		if (getsockopt(fd, SOL_IPV6, IPV6_TRANSPARENT, &on, &len) < 0)
+			return false;
+	}
+	if (!on)
+		return false;
+	/* A transparent listener takes direct connections too; those have an address of this host. */
+	return !net_is_local(local);
+}
+
+enum net_origin net_original(int fd, const union net_address *local, const union net_address *peer,
+    union net_address *dest)
+{
+	/* The option's level goes by the address, not by the socket: IPv4 over a dual-stack socket is SOL_IP. */
+	int level = peer->sa.sa_family == AF_INET ? SOL_IP : SOL_IPV6;
+	socklen_t len = sizeof *dest;
+
+	memset(dest, 0, sizeof *dest);
+	if (peer->sa.sa_family == AF_UNSPEC)
+		return NET_DIRECT;
+	if (is_transparent(fd, local)) { /* first: SO_ORIGINAL_DST may have something else to say here */
+		*dest = *local;
+		return NET_TPROXY;
+	}
+	if (getsockopt(fd, level, SO_ORIGINAL_DST, dest, &len) < 0)
+		return NET_DIRECT;
+	unmap(dest);
+	/* Tracked but not redirected: it says our own address. A destination on our own port and host would come
+	 * straight back as well. */
+	if (net_same(dest, local) || (net_port(dest) == net_port(local) && net_is_local(dest)))
+		return NET_DIRECT;
+	return NET_REDIRECTED;
+}
+
+size_t net_resolve(const char *host, uint16_t port, union net_address *list, size_t max, const char **why)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *found, *i;
+	char service[8];
+	size_t n = 0;
+	int rc;
+
+	if (net_parse(host, port, list))
+		return 1;
+	snprintf(service, sizeof service, "%u", port);
+	rc = getaddrinfo(host, service, &hints, &found);
+	if (rc) {
+		*why = gai_strerror(rc);
+		return 0;
+	}
+	for (i = found; i && n < max; i = i->ai_next)
+		if (i->ai_family == AF_INET || i->ai_family == AF_INET6)
+			memcpy(&list[n++], i->ai_addr, i->ai_addrlen);
+	freeaddrinfo(found);
+	*why = "no address";
+	return n;
+}
+
+static int set(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof value);
+}
+
+void net_nodelay(int fd)
+{
+	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+static const char *prepare(int fd, const union net_address *dest, const struct net_outbound *out)
+{
+	bool six = dest->sa.sa_family == AF_INET6;
+	const union net_address *source = six ? &out->source6 : &out->source4;
+
+	if (out->mark && setsockopt(fd, SOL_SOCKET, SO_MARK, &out->mark, sizeof out->mark) < 0)
+		return "--mark";
+	if (source->sa.sa_family == AF_UNSPEC)
+		return NULL;
+	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
+		return "IP_TRANSPARENT";
+	set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1); /* else each source port serves one destination only */
+	return bind(fd, &source->sa, size_of(source)) < 0 ? "source address" : NULL;
+}
+
+int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what)
+{
+	int fd = socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), saved;
+
+	*what = "socket";
+	if (fd < 0)
+		return -1;
+	net_nodelay(fd);
+	*what = prepare(fd, dest, out);
+	if (!*what) {
+		*what = "connect";
+		if (connect(fd, &dest->sa, size_of(dest)) == 0 || errno == EINPROGRESS)
+			return fd;
+	}
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+int net_connected(int fd)
+{
+	int error = 0;
+	socklen_t len = sizeof error;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error;
+}
+
+static socklen_t claim_name(const union net_address *a, struct sockaddr_un *name)
+{
+	char text[NET_TEXT];
+	int n;
+
+	memset(name, 0, sizeof *name);
+	name->sun_family = AF_UNIX;
+	n = snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "smtpwarp/%s/%u", net_text(a, text), net_port(a));
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+static int claim_socket(const union net_address *a, int (*use)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un name;
+	socklen_t len = claim_name(a, &name);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0 && use(fd, (struct sockaddr *)&name, len) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+int net_claim(const union net_address *local)
+{
+	return claim_socket(local, bind);
+}
+
+bool net_is_claimed(const union net_address *peer)
+{
+	int fd = claim_socket(peer, connect);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+int net_listen(const union net_address *a, int backlog)
+{
+	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), saved;
+
+	if (fd < 0)
+		return -1;
+	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. */
+	set(fd, SOL_IP, IP_TRANSPARENT, 1);
+	if (a->sa.sa_family == AF_INET6) {
+		set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+		set(fd, SOL_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr));
+	}
+	if (bind(fd, &a->sa, size_of(a)) == 0 && listen(fd, backlog) == 0)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+enum net_kind net_kind(int fd)
+{
+	int type = 0, listening = 0;
+	socklen_t len = sizeof type;
+	struct sockaddr_storage peer;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+		return NET_NO_SOCKET;
+	len = sizeof listening;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening)
+		return NET_LISTENING;
+	len = sizeof peer;
+	/* A peer that is gone already was one: the session notices. */
+	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 || errno == ENOTCONN)
+		return NET_CONNECTED;
+	return NET_NO_SOCKET;
+}

@@ -1,0 +1,485 @@
+/* Options: one row each in a table, from which the command line, the environment and --help are read. */
+#define _GNU_SOURCE
+#include "options.h"
+#include "log.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef SMTPWARP_VERSION
+#define SMTPWARP_VERSION "unreleased"
+#endif
+
+#define SECOND INT64_C(1000000)
+
+/* Put an option's value into the options. NULL, or what the value should have been. */
+typedef const char *set_fn(struct options *o, void *field, const char *value);
+
+struct row {
+	const char *name;
+	const char *value; /* NULL: a switch */
+	bool repeats;
+	size_t offset;
+	set_fn *set;
+	const char *help;
+	const char *standard; /* default, as it would be given */
+};
+
+/* ---- kinds of values ---- */
+
+static const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n)
+{
+	static char want[80];
+	char *end;
+
+	errno = 0;
+	*n = strtoull(value, &end, 10);
+	if (*value >= '0' && *value <= '9' && !*end && !errno && *n >= least && *n <= most)
+		return NULL;
+	snprintf(want, sizeof want, "takes a number from %llu to %llu", (unsigned long long)least,
+	    (unsigned long long)most);
+	return want;
+}
+
+static const char *set_u32(void *field, const char *value, uint32_t least, uint32_t most)
+{
+	uint64_t n = 0;
+	const char *want = parse_number(value, least, most, &n);
+
+	if (!want)
+		*(uint32_t *)field = (uint32_t)n;
+	return want;
+}
+
+static const char *set_any(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_u32(field, value, 0, UINT32_MAX);
+}
+
+static const char *set_sessions(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_u32(field, value, 1, 100000);
+}
+
+static const char *set_recipients(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_u32(field, value, 1, DIALOGUE_RCPT_MAX);
+}
+
+static const char *set_pipeline(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_u32(field, value, 1, DIALOGUE_QUEUE_MAX - 2);
+}
+
+static const char *set_line(struct options *o, void *field, const char *value)
+{
+	uint64_t n = 0;
+	const char *want = parse_number(value, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, &n);
+
+	(void)o;
+	*(size_t *)field = (size_t)n;
+	return want;
+}
+
+static const char *set_size(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return parse_number(value, 0, INT64_MAX, field);
+}
+
+static const char *set_seconds(struct options *o, void *field, const char *value)
+{
+	char *end;
+	double seconds = strtod(value, &end);
+
+	(void)o;
+	if (*value < '0' || *value > '9' || *end || !(seconds >= 0 && seconds <= 1e7))
+		return "takes seconds, such as 300 or 0.5";
+	*(int64_t *)field = (int64_t)(seconds * (double)SECOND);
+	return NULL;
+}
+
+static const char *set_text(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	*(const char **)field = value;
+	return *value ? NULL : "must not be empty";
+}
+
+static const char *set_switch(struct options *o, void *field, const char *value)
+{
+	bool off = value && (strcmp(value, "0") == 0 || strcmp(value, "no") == 0 || strcmp(value, "false") == 0);
+
+	(void)o;
+	if (value && !off && strcmp(value, "1") != 0 && strcmp(value, "yes") != 0 && strcmp(value, "true") != 0)
+		return "is a switch: in the environment it takes yes or no";
+	*(bool *)field = !off;
+	return NULL;
+}
+
+/* "HOST:PORT", "[v6]:PORT", or, with a standard port, "HOST". */
+static bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port)
+{
+	const char *colon = strrchr(value, ':'), *end;
+	uint64_t number = standard;
+
+	if (colon && *value != '[' && strchr(value, ':') != colon)
+		colon = NULL; /* a bare IPv6 address */
+	if (colon && strchr(colon, ']'))
+		colon = NULL;
+	end = colon ? colon : value + strlen(value);
+	if (colon ? parse_number(colon + 1, 1, 65535, &number) != NULL : standard == 0)
+		return false;
+	if (*value == '[') {
+		if (end == value || end[-1] != ']')
+			return false;
+		value++;
+		end--;
+	}
+	if (end == value || (size_t)(end - value) >= cap)
+		return false;
+	memcpy(host, value, (size_t)(end - value));
+	host[end - value] = 0;
+	*port = (uint16_t)number;
+	return true;
+}
+
+static const char *add_listen(struct options *o, void *field, const char *value)
+{
+	char host[256];
+	uint16_t port;
+	bool valid = split_host_port(value, host, sizeof host, 0, &port);
+
+	(void)field;
+	if (o->listens == OPTIONS_LISTEN_MAX)
+		return "can be given 8 times";
+	if (!valid || !net_parse(strcmp(host, "*") == 0 ? "::" : host, port, &o->listen[o->listens]))
+		return "takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or *:2525";
+	o->listens++;
+	return NULL;
+}
+
+/* Warp's pair -ip and -port makes one address to listen on. */
+static struct {
+	const char *ip;
+	uint32_t port;
+} warp;
+
+static const char *set_warp_ip(struct options *o, void *field, const char *value)
+{
+	union net_address a;
+
+	(void)o;
+	(void)field;
+	warp.ip = value;
+	return net_parse(value, 1, &a) ? NULL : "takes an IP address";
+}
+
+static const char *set_warp_port(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	(void)field;
+	return set_u32(&warp.port, value, 1, 65535);
+}
+
+static const char *add_upstream(struct options *o, void *field, const char *value)
+{
+	struct upstream *u = &o->upstream[o->upstreams];
+	size_t n = strlen(value);
+	char copy[sizeof u->host + 16];
+
+	(void)field;
+	if (o->upstreams == OPTIONS_UPSTREAM_MAX)
+		return "can be given 16 times";
+	if (n >= sizeof copy)
+		return "names a host that is too long";
+	memcpy(copy, value, n + 1);
+	if (n && copy[n - 1] == '/')
+		copy[n - 1] = 0;
+	u->implicit_tls = strncmp(copy, "smtps://", 8) == 0;
+	value = u->implicit_tls ? copy + 8 : strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
+	if (strchr(value, '/') || !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
+		return "takes HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
+	o->upstreams++;
+	return NULL;
+}
+
+static const char *add_source(struct options *o, void *field, const char *value)
+{
+	union net_address a;
+
+	(void)field;
+	if (strcmp(value, "client") == 0) {
+		o->outbound_client = true;
+		return NULL;
+	}
+	if (!net_parse(value, 0, &a))
+		return "takes an IP address of this host, or the word client";
+	*(a.sa.sa_family == AF_INET ? &o->outbound.source4 : &o->outbound.source6) = a;
+	return NULL;
+}
+
+static const char *set_tls(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return tls_level_parse(value, field) ? NULL : "takes none, may, encrypt or verify";
+}
+
+static const char *set_newline(struct options *o, void *field, const char *value)
+{
+	static const char *const words[] = { "normalize", "reject", "pass" };
+
+	(void)o;
+	for (size_t i = 0; i < 3; i++)
+		if (strcmp(value, words[i]) == 0) {
+			*(enum smtp_newline *)field = (enum smtp_newline)i;
+			return NULL;
+		}
+	return "takes normalize, reject or pass";
+}
+
+static const char *set_log(struct options *o, void *field, const char *value)
+{
+	return log_sink_known(value) ? set_text(o, field, value) :
+	    "takes stderr, journal, syslog, file:PATH, unix:PATH or none";
+}
+
+/* ---- the table ---- */
+
+#define AT(field) offsetof(struct options, field)
+
+static const struct row rows[] = {
+	{ "listen", "ADDR:PORT", true, 0, add_listen, "accept connections here", NULL },
+	{ "ip", "ADDR", false, 0, set_warp_ip, "with --port: accept connections here", "127.0.0.1" },
+	{ "port", "PORT", false, 0, set_warp_port, "with --ip", NULL },
+	{ "user", "NAME", false, AT(user), set_text, "become this user once listening", NULL },
+	{ "max-sessions", "N", false, AT(max_sessions), set_sessions, "sessions at a time", "1000" },
+	{ "max-sessions-per-source", "N", false, AT(max_sessions_per_source), set_any,
+	    "sessions at a time of one client address; 0: no limit", "0" },
+	{ "drain-timeout", "S", false, AT(timeouts.drain), set_seconds, "after SIGTERM sessions may go on so long", "60" },
+	{ "idle-exit", "S", false, AT(timeouts.idle_exit), set_seconds, "inetd wait: exit when idle so long", "30" },
+	{ "upstream", "HOST[:PORT]", true, 0, add_upstream,
+	    "connect here instead of to the original destination; several: in order", NULL },
+	{ "outbound-ip", "ADDR", true, 0, add_source, "source address, one per family; client: the client's own", NULL },
+	{ "mark", "N", false, AT(outbound.mark), set_any, "SO_MARK of outbound connections", NULL },
+	{ "connect-timeout", "S", false, AT(timeouts.connect), set_seconds, "for a connection to be made", "30" },
+	{ "tls", "LEVEL", false, AT(tls), set_tls, "none, may, encrypt or verify, towards the upstream", "may" },
+	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
+	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
+	{ "tls-timeout", "S", false, AT(timeouts.tls), set_seconds, "for a TLS handshake", "60" },
+	{ "log", "SINK", false, AT(log), set_log, "stderr, journal, syslog, file:PATH, unix:PATH or none", NULL },
+	{ "verbose", NULL, false, AT(verbose), set_switch, "log every command and reply", NULL },
+	{ "message-size-limit", "N", false, AT(limits.message_size), set_size, "octets of a message; 0: no limit",
+	    "10240000" },
+	{ "max-recipients", "N", false, AT(limits.recipients), set_recipients, "recipients of a message", "1000" },
+	{ "max-errors", "N", false, AT(max_errors), set_any, "bad commands of a session; 0: no limit", "20" },
+	{ "max-pipeline", "N", false, AT(limits.pipeline), set_pipeline, "commands that may await replies", "64" },
+	{ "command-length", "N", false, AT(limits.command_line), set_line, "octets of a command line", "2048" },
+	{ "bare-newline", "HOW", false, AT(limits.newline), set_newline,
+	    "normalize, reject or pass a bare CR or LF in a message", "normalize" },
+	{ "plain-auth", NULL, false, AT(plain_auth), set_switch, "show AUTH to distant clients without TLS too", NULL },
+	{ "banner-timeout", "S", false, AT(timeouts.banner), set_seconds, "for the upstream's greeting", "300" },
+	{ "mail-timeout", "S", false, AT(timeouts.mail), set_seconds, "for its reply to MAIL", "300" },
+	{ "rcpt-timeout", "S", false, AT(timeouts.rcpt), set_seconds, "for its reply to RCPT", "300" },
+	{ "data-timeout", "S", false, AT(timeouts.data), set_seconds, "for its reply to DATA", "120" },
+	{ "dot-timeout", "S", false, AT(timeouts.dot), set_seconds, "for its reply to the end of a message", "600" },
+	{ "command-timeout", "S", false, AT(timeouts.command), set_seconds,
+	    "for its reply to other commands; for a client to finish a command line", "300" },
+	{ "block-timeout", "S", false, AT(timeouts.block), set_seconds, "for a peer to send or take part of a message",
+	    "180" },
+	{ "idle-timeout", "S", false, AT(timeouts.idle), set_seconds, "for a client's next command", "300" },
+	{ "session-timeout", "S", false, AT(timeouts.session), set_seconds, "for a whole session; 0: no limit", "86400" },
+	{ "min-rate", "N", false, AT(min_rate), set_any, "octets a second of a message, on average; 0: no limit", "100" },
+	{ "check", NULL, false, AT(check), set_switch, "only check the options", NULL },
+};
+
+#define N_ROWS (sizeof rows / sizeof *rows)
+
+static const struct row *find_row(const char *name, size_t n)
+{
+	for (size_t i = 0; i < N_ROWS; i++)
+		if (strlen(rows[i].name) == n && memcmp(rows[i].name, name, n) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+static const char *apply(struct options *o, const struct row *row, const char *value)
+{
+	return row->set(o, (char *)o + row->offset, value);
+}
+
+/* A list in one variable, as repeatable options have it. */
+static const char *apply_list(struct options *o, const struct row *row, const char *value)
+{
+	/* The options keep pointers to values only of options that do not repeat, so the copy may go. */
+	char *copy = strdup(value), *rest = NULL;
+	const char *want = copy ? NULL : "is too long";
+
+	for (char *item = copy ? strtok_r(copy, ", \t", &rest) : NULL; item && !want; item = strtok_r(NULL, ", \t", &rest))
+		want = apply(o, row, item);
+	free(copy);
+	return want;
+}
+
+static void variable_name(const char *option, char *name, size_t cap)
+{
+	snprintf(name, cap, "SMTPWARP_%s", option);
+	for (char *c = name; *c; c++)
+		*c = (char)(*c == '-' ? '_' : *c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+}
+
+static int read_environment(struct options *o, const bool *given, char *why, size_t cap)
+{
+	char name[64];
+
+	for (size_t i = 0; i < N_ROWS; i++) {
+		const char *value, *want;
+
+		variable_name(rows[i].name, name, sizeof name);
+		value = getenv(name);
+		if (!value || !*value || given[i])
+			continue;
+		want = rows[i].repeats ? apply_list(o, &rows[i], value) : apply(o, &rows[i], value);
+		if (want) {
+			snprintf(why, cap, "%s=%s: it %s", name, value, want);
+			return EX_USAGE;
+		}
+	}
+	return EX_OK;
+}
+
+static void help(void)
+{
+	puts("usage: smtpwarp [OPTION]...\n"
+	     "Transparent SMTP proxy. Started by inetd or systemd it serves the socket it was given; with --listen it\n"
+	     "accepts connections itself. Redirect connections to port 25 to it; see smtpwarp(8).\n");
+	for (size_t i = 0; i < N_ROWS; i++) {
+		char left[48];
+
+		snprintf(left, sizeof left, "--%s %s", rows[i].name, rows[i].value ? rows[i].value : "");
+		printf("  %-30s %s", left, rows[i].help);
+		printf(rows[i].standard ? " (%s)\n" : "%s\n", rows[i].standard ? rows[i].standard : "");
+	}
+	puts("  --help                         this\n"
+	     "  --version                      the version\n"
+	     "\nEach option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.");
+}
+
+/* One option at argv[*i]; moves *i over its value. */
+static int read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
+{
+	const char *name = argv[*i] + 1, *value, *want;
+	const struct row *row;
+	size_t n;
+
+	name += *name == '-';
+	n = strcspn(name, "=");
+	row = argv[*i][0] == '-' ? find_row(name, n) : NULL;
+	if (!row) {
+		snprintf(why, cap, "unknown option %s; see --help", argv[*i]);
+		return EX_USAGE;
+	}
+	given[row - rows] = true;
+	value = name[n] == '=' ? name + n + 1 : row->value ? argv[++*i] : NULL;
+	if (row->value && !value) {
+		snprintf(why, cap, "--%s: a value is missing (%s)", row->name, row->value);
+		return EX_USAGE;
+	}
+	want = apply(o, row, value);
+	if (want)
+		snprintf(why, cap, "--%s %s: it %s", row->name, value ? value : "", want);
+	return want ? EX_USAGE : EX_OK;
+}
+
+static bool is_word(const char *argument, const char *word)
+{
+	return argument[0] == '-' && strcmp(argument + (argument[1] == '-' ? 2 : 1), word) == 0;
+}
+
+static void set_standards(struct options *o)
+{
+	memset(o, 0, sizeof *o);
+	for (size_t i = 0; i < N_ROWS; i++)
+		if (rows[i].standard && rows[i].set != set_warp_ip)
+			apply(o, &rows[i], rows[i].standard);
+}
+
+static int add_warp_listen(struct options *o, char *why, size_t cap)
+{
+	if (warp.ip && !warp.port) {
+		snprintf(why, cap, "--ip needs --port");
+		return EX_USAGE;
+	}
+	if (!warp.port)
+		return EX_OK;
+	if (o->listens == OPTIONS_LISTEN_MAX) {
+		snprintf(why, cap, "--port: there are 8 addresses to listen on already");
+		return EX_USAGE;
+	}
+	net_parse(warp.ip ? warp.ip : "127.0.0.1", (uint16_t)warp.port, &o->listen[o->listens++]);
+	return EX_OK;
+}
+
+int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap)
+{
+	bool given[N_ROWS] = { false };
+	int code = EX_OK;
+
+	*done = false;
+	set_standards(o);
+	for (int i = 1; i < argc && !code; i++) {
+		if (is_word(argv[i], "help")) {
+			help();
+			*done = true;
+			return EX_OK;
+		}
+		if (is_word(argv[i], "version")) {
+			puts("smtpwarp " SMTPWARP_VERSION);
+			*done = true;
+			return EX_OK;
+		}
+		code = read_argument(o, argv, &i, given, why, why_cap);
+	}
+	if (!code)
+		code = read_environment(o, given, why, why_cap);
+	return code ? code : add_warp_listen(o, why, why_cap);
+}
+
+static bool is_literal(const char *host)
+{
+	union net_address a;
+
+	return net_parse(host, 0, &a);
+}
+
+int options_check(const struct options *o, char *why, size_t why_cap)
+{
+	bool nameless = !o->tls_name && !o->upstreams;
+
+	for (unsigned i = 0; i < o->upstreams; i++)
+		nameless = nameless || (!o->tls_name && is_literal(o->upstream[i].host));
+	if (o->tls == TLS_VERIFY && nameless) {
+		snprintf(why, why_cap, "--tls verify needs a name to look for in certificates: give --tls-name NAME or "
+		    "--upstream with a host name");
+		return EX_CONFIG;
+	}
+	if (o->tls >= TLS_VERIFY && access(o->tls_ca, R_OK) < 0) {
+		snprintf(why, why_cap, "--tls-ca %s: %s; install ca-certificates or name another file", o->tls_ca,
+		    strerror(errno));
+		return EX_CONFIG;
+	}
+	if (o->user && !getpwnam(o->user)) {
+		snprintf(why, why_cap, "--user %s: there is no such user", o->user);
+		return EX_CONFIG;
+	}
+	return EX_OK;
+}

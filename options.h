@@ -1,0 +1,59 @@
+/* What the operator wants: the command line, the environment, and their check.
+ */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "dialogue.h"
+#include "net.h"
+#include "tls.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sysexits.h>
+
+#define OPTIONS_LISTEN_MAX 8
+#define OPTIONS_UPSTREAM_MAX 16
+#define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
+
+struct upstream {
+	char host[256];
+	uint16_t port;
+	bool implicit_tls; /* smtps:// */
+};
+
+/* Times are in microseconds. */
+struct timeouts {
+	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit;
+};
+
+struct options {
+	union net_address listen[OPTIONS_LISTEN_MAX];
+	unsigned listens;
+	const char *user;
+	uint32_t max_sessions, max_sessions_per_source; /* the latter 0: no limit */
+	struct upstream upstream[OPTIONS_UPSTREAM_MAX];
+	unsigned upstreams;
+	struct net_outbound outbound;
+	bool outbound_client; /* --outbound-ip client */
+	enum tls_level tls;
+	const char *tls_ca;
+	const char *tls_name;
+	const char *log; /* NULL: the default */
+	bool verbose;
+	struct dialogue_limits limits;
+	uint32_t max_errors;
+	bool plain_auth;
+	uint32_t min_rate; /* octets a second */
+	struct timeouts timeouts;
+	bool check;
+};
+
+/* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE or
+ * EX_CONFIG with why filled; `why` names the option and says what it takes. *done: --help or --version was answered
+ * on standard output. o keeps pointers into argv and the environment. */
+int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
+
+/* What can only be judged together, or by looking at the system: user, CA file. Returns as options_read(). */
+int options_check(const struct options *o, char *why, size_t why_cap);
+
+#endif

@@ -1,0 +1,509 @@
+/* Commands, replies and messages between client and server. See session.h.
+ *
+ * What is promised here: a client hears 250 for a message only as the server's own reply to all of it; the server gets
+ * a final dot only for a message that the client ended and that may go on. When neither can be had, the connection
+ * that is in doubt is dropped.
+ */
+#define _GNU_SOURCE
+#include "session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Room that must be there before a reply or command is handled, so that nothing is ever cut. */
+#define REPLY_ROOM (SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX)
+#define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
+
+/* ---- transactions ---- */
+
+bool relay_outcome_due(const struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+
+	return s->state == SERVER_OPEN && d->tx.complete && !s->drain && dialogue_awaited(d) != SMTP_NOTHING;
+}
+
+static const char *result_of(const struct dialogue_transaction *tx)
+{
+	int code = tx->decision.code;
+
+	if (code)
+		return code >= 500 ? "rejected" : code >= 400 ? "deferred" : "accepted";
+	if (!tx->rcpts || tx->accepted || tx->unanswered)
+		return "aborted";
+	for (uint32_t i = 0; i < tx->rcpts; i++)
+		if (tx->rcpt[i].code < 500)
+			return "deferred";
+	return "rejected";
+}
+
+void relay_end_transaction(struct session *s, const char *result)
+{
+	struct dialogue_transaction *tx = &s->dialogue.tx;
+
+	if (tx->mail == DIALOGUE_NO_MAIL)
+		return;
+	result = result ? result : result_of(tx);
+	if (strcmp(result, "accepted") == 0) {
+		s->totals.messages++;
+		s->totals.recipients += tx->accepted;
+	}
+	record_message(&s->view, result, &s->times);
+	dialogue_end_transaction(&s->dialogue);
+	s->times.mail = s->times.rcpt = s->times.data = s->times.accept = -1;
+}
+
+/* ---- the server is gone ---- */
+
+/* Read the client's message to its end without sending any more of it. The server, if it is still there, sees the
+ * connection close in the middle: no dot (RFC 5321 4.1.1.10). reply: to give at the end. */
+static void begin_drain(struct session *s, const char *reply)
+{
+	snprintf(s->drained, sizeof s->drained, "%s", reply);
+	s->drain = true;
+	leg_close(&s->server);
+	s->state = SERVER_GONE;
+	dialogue_forget_server(&s->dialogue);
+	snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
+}
+
+static void end_drain(struct session *s)
+{
+	struct smtp_line line;
+
+	s->drain = false;
+	if (s->dialogue.client == DIALOGUE_DATA)
+		dialogue_end_data(&s->dialogue);
+	session_reply(s, s->drained);
+	if (smtp_parse_reply((const unsigned char *)s->drained, strlen(s->drained), &line))
+		dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
+	relay_end_transaction(s, NULL);
+}
+
+static bool in_content(const struct session *s)
+{
+	return s->dialogue.client == DIALOGUE_DATA || s->dialogue.client == DIALOGUE_CHUNK;
+}
+
+void relay_server_lost(struct session *s, const char *reason)
+{
+	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
+	char reply[400];
+
+	if (awaited == SMTP_GREETING) {
+		upstream_failed(s, "4.4.1", reason);
+		return;
+	}
+	snprintf(reply, sizeof reply, "%s: %s", s->host, reason);
+	if (in_content(s) && s->dialogue.queued <= 1) {
+		record_error(&s->view, reply);
+		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
+		begin_drain(s, reply);
+		return;
+	}
+	if (relay_outcome_due(s)) {
+		s->silent = true;
+		relay_end_transaction(s, "unknown");
+		session_end(s, "upstream", "connection lost before the reply to a message: its outcome is unknown");
+		return;
+	}
+	leg_close(&s->server);
+	s->state = SERVER_GONE;
+	if (s->refused && s->dialogue.queued == 0) { /* it said why in its greeting */
+		snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
+		return;
+	}
+	if (awaited == SMTP_QUIT) {
+		session_reply(s, "221 2.0.0 Bye");
+		session_end(s, "client", "QUIT");
+		return;
+	}
+	record_error(&s->view, reply);
+	session_replyf(s, "421 4.4.2 %s: %s", s->host, reason);
+	session_end(s, "upstream", reason);
+	s->linger = true;
+}
+
+/* ---- from the client ---- */
+
+static void send_command(struct session *s, const struct smtp_command *cmd)
+{
+	static unsigned char line[COMMAND_ROOM];
+	size_t n = smtp_command_write(cmd, line, sizeof line);
+
+	leg_write(&s->server, line, n);
+	dialogue_sent(&s->dialogue, cmd);
+	if (cmd->verb != SMTP_AUTH && cmd->verb != SMTP_AUTH_RESPONSE)
+		return;
+	s->server.secret = true;
+	explicit_bzero(line, n);
+}
+
+void relay_own_command(struct session *s, enum smtp_verb verb, const char *line, size_t n)
+{
+	session_comm(s, "|>", line, n);
+	leg_write(&s->server, line, n);
+	leg_write(&s->server, "\r\n", 2);
+	dialogue_expect(&s->dialogue, verb, true);
+}
+
+void relay_local_replies(struct session *s)
+{
+	const char *reply;
+
+	while ((reply = dialogue_local_reply(&s->dialogue)))
+		session_reply(s, reply);
+}
+
+/* AUTH is logged by its mechanism alone. */
+static void log_command(struct session *s, const struct smtp_command *cmd, const char *direction)
+{
+	size_t n = cmd->line_len;
+
+	if (cmd->verb == SMTP_AUTH && cmd->arg_len) {
+		const unsigned char *blank = memchr(cmd->arg, ' ', cmd->arg_len);
+
+		n = (size_t)((blank ? blank : cmd->arg + cmd->arg_len) - cmd->line);
+	}
+	if (cmd->verb == SMTP_UNKNOWN && s->auth_seen)
+		n = 0;
+	session_comm(s, direction, cmd->line, n);
+}
+
+static void refuse(struct session *s, const struct smtp_command *cmd, const char *reply)
+{
+	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
+
+	dialogue_refuse(&s->dialogue, cmd, reply);
+	if (*reply == '5')
+		s->totals.errors++;
+	if (cmd->fatal || (s->o->max_errors && s->totals.errors >= s->o->max_errors))
+		s->closing = true;
+	if (s->closing)
+		dialogue_refuse(&s->dialogue, &(struct smtp_command){ .verb = SMTP_UNKNOWN },
+		    "421 4.7.0 Too many bad commands, or one too bad");
+	if (too_large) { /* chunks may be there already: the server must forget them */
+		dialogue_decide(&s->dialogue, 552, (const unsigned char *)reply + 4, strlen(reply) - 4);
+		relay_end_transaction(s, NULL);
+		relay_own_command(s, SMTP_RSET, "RSET", 4);
+	}
+	relay_local_replies(s);
+}
+
+static void note_sent(struct session *s, enum smtp_verb verb)
+{
+	if (verb == SMTP_QUIT)
+		s->quit = true;
+	if (verb == SMTP_MAIL)
+		s->mail_at = s->now;
+	if (verb == SMTP_RCPT && s->dialogue.tx.rcpts == 1)
+		s->rcpt_at = s->now;
+	if (verb == SMTP_BDAT) {
+		if (s->times.data < 0)
+			s->times.data = s->now - s->connected_at;
+		s->content_at = s->client_read_at = s->now;
+		s->content_from = s->client.received;
+	}
+}
+
+/* There is no server any more. */
+static void answer_alone(struct session *s, const struct smtp_command *cmd)
+{
+	bool quit = cmd->verb == SMTP_QUIT;
+
+	session_reply(s, quit ? "221 2.0.0 Bye" : s->gone);
+	session_end(s, quit ? "client" : "upstream", quit ? "QUIT" : "connection is closed");
+	s->linger = !quit;
+}
+
+/* The one place where it is decided what becomes of a command. */
+static void handle_command(struct session *s, const struct smtp_command *cmd)
+{
+	static const char tolerated[] = "blanks or missing brackets in the path were put right";
+	const char *refusal;
+
+	s->auth_seen = s->auth_seen || cmd->verb == SMTP_AUTH;
+	if (s->state == SERVER_GONE) {
+		log_command(s, cmd, ">|");
+		answer_alone(s, cmd);
+		return;
+	}
+	if (cmd->verb == SMTP_MAIL && s->dialogue.tx.mail == DIALOGUE_MAIL_REFUSED)
+		relay_end_transaction(s, NULL);
+	refusal = dialogue_check(&s->dialogue, cmd);
+	if (refusal) {
+		log_command(s, cmd, ">|");
+		refuse(s, cmd, refusal);
+		return;
+	}
+	if (cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO) {
+		log_command(s, cmd, ">|");
+		upstream_greet(s, cmd);
+		return;
+	}
+	log_command(s, cmd, "->");
+	if (cmd->tolerated)
+		session_comm(s, "--", tolerated, sizeof tolerated - 1);
+	send_command(s, cmd);
+	note_sent(s, cmd->verb);
+}
+
+static void handle_answer(struct session *s, struct smtp_command *cmd)
+{
+	cmd->verb = SMTP_AUTH_RESPONSE;
+	cmd->path = NULL;
+	if (s->state == SERVER_GONE) {
+		answer_alone(s, cmd);
+		return;
+	}
+	session_comm(s, "->", "(answer to AUTH)", 16);
+	send_command(s, cmd);
+}
+
+static void end_content(struct session *s)
+{
+	struct dialogue *d = &s->dialogue;
+
+	if (d->client == DIALOGUE_DATA) {
+		dialogue_end_data(d);
+		d->tx.complete = true;
+		dialogue_expect(d, SMTP_CONTENT, false);
+	}
+	s->sent_at = s->now;
+}
+
+static void handle_piece(struct session *s, const struct smtp_piece *piece)
+{
+	struct dialogue *d = &s->dialogue;
+	uint64_t limit = s->o->limits.message_size;
+
+	if (!s->drain && d->client == DIALOGUE_DATA) {
+		if (limit && d->tx.octets > limit)
+			begin_drain(s, "552 5.3.4 Message is larger than this server takes");
+		else if (d->scanner.broken && s->o->limits.newline == SMTP_NL_REJECT)
+			begin_drain(s, "554 5.6.0 A bare carriage return or line feed is not allowed in a message");
+	}
+	if (!s->drain) {
+		smtp_header_scan(&d->tx.header, piece->bytes, piece->len);
+		leg_write(&s->server, piece->bytes, piece->len);
+	}
+	if (piece->end && s->drain)
+		end_drain(s);
+	else if (piece->end)
+		end_content(s);
+}
+
+/* Whether the client's next bytes may be handled now: there is room for what comes of them. */
+static bool may_handle_client(const struct session *s)
+{
+	if (s->ending || s->closing || s->greet != GREET_NONE || s->state == SERVER_HANDSHAKE)
+		return false;
+	if (in_content(s) && s->state == SERVER_OPEN)
+		return !leg_pending(&s->server);
+	return leg_write_room(&s->client) > REPLY_ROOM &&
+	    (s->state != SERVER_OPEN || leg_write_room(&s->server) > COMMAND_ROOM);
+}
+
+void relay_client(struct session *s)
+{
+	enum dialogue_status status = DIALOGUE_MORE;
+	struct smtp_command cmd;
+	struct smtp_piece piece;
+	size_t used;
+
+	s->client_starved = false;
+	while (may_handle_client(s)) {
+		status = dialogue_client_next(&s->dialogue, leg_bytes(&s->client), leg_count(&s->client), &used, &cmd,
+		    &piece);
+		if (status == DIALOGUE_LINE)
+			handle_command(s, &cmd);
+		else if (status == DIALOGUE_ANSWER)
+			handle_answer(s, &cmd);
+		else if (status == DIALOGUE_PIECE)
+			handle_piece(s, &piece);
+		if (s->server.secret)
+			explicit_bzero(s->client.in.bytes + s->client.in.start, used);
+		leg_consume(&s->client, used);
+		s->client_starved = status == DIALOGUE_MORE && !used;
+		if (status == DIALOGUE_WAIT || s->client_starved)
+			break;
+		s->active_at = s->now;
+		s->handled++;
+	}
+	if (status != DIALOGUE_MORE || (!leg_count(&s->client) && !s->dialogue.skipping))
+		s->partial_since = 0;
+	else if (!s->partial_since)
+		s->partial_since = s->now;
+}
+
+/* ---- from the server ---- */
+
+void relay_pass(struct session *s, const struct dialogue_reply *r)
+{
+	unsigned char line[SMTP_REPLY_MAX + 8];
+	size_t n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, line, sizeof line);
+
+	leg_write(&s->client, line, n);
+}
+
+static void end_by_server(struct session *s)
+{
+	relay_end_transaction(s, NULL);
+	session_end(s, "upstream", "reply 421");
+	s->linger = true;
+}
+
+/* DATA was pipelined behind recipients of which none was accepted, and the server wants the message all the same: it
+ * gets an empty one, the client a refusal (RFC 2920 3.1). */
+static void refuse_without_recipients(struct session *s)
+{
+	static const char reply[] = "554 5.5.1 No valid recipients";
+
+	relay_own_command(s, SMTP_CONTENT, ".", 1);
+	dialogue_decide(&s->dialogue, 554, (const unsigned char *)reply + 4, sizeof reply - 5);
+	session_reply(s, reply);
+}
+
+static void begin_content(struct session *s)
+{
+	s->times.data = s->now - s->connected_at;
+	s->content_at = s->client_read_at = s->now;
+	s->content_from = s->client.received;
+	dialogue_begin_data(&s->dialogue);
+}
+
+/* What a reply's last line changes beside the dialogue. */
+static void after_reply(struct session *s, const struct dialogue_reply *r)
+{
+	bool positive = r->line.code < 400;
+
+	if (r->line.code == 421) {
+		end_by_server(s);
+		return;
+	}
+	if (r->verb == SMTP_MAIL)
+		s->times.mail = s->now - s->mail_at;
+	if (r->verb == SMTP_RCPT)
+		s->times.rcpt = s->now - s->rcpt_at;
+	if (r->verb == SMTP_DATA && positive)
+		begin_content(s);
+	if (r->content_end) {
+		s->times.accept = s->now - s->sent_at;
+		relay_end_transaction(s, NULL);
+	}
+	if (r->verb == SMTP_RSET && positive)
+		relay_end_transaction(s, NULL);
+	if (r->verb == SMTP_QUIT)
+		session_end(s, "client", "QUIT");
+}
+
+/* The server says something while it is sent a message: it will not take it. Whatever it says, it has not seen the
+ * end, so nothing of it can mean that the message was accepted. */
+static void handle_early_reply(struct session *s, const struct dialogue_reply *r)
+{
+	char reply[560];
+	int n = (int)(r->line.text_len < 480 ? r->line.text_len : 480);
+
+	if (r->line.code >= 400)
+		snprintf(reply, sizeof reply, "%d %.*s", r->line.code == 421 ? 451 : r->line.code, n,
+		    (const char *)r->line.text);
+	else
+		snprintf(reply, sizeof reply, "451 4.5.0 %s: reply in the middle of a message", s->host);
+	record_error(&s->view, reply);
+	begin_drain(s, reply);
+}
+
+static void handle_violation(struct session *s, const char *why)
+{
+	char error[400];
+
+	snprintf(error, sizeof error, "%s: %s", s->host, why);
+	record_error(&s->view, error);
+	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING) {
+		upstream_failed(s, "4.5.0", why);
+		return;
+	}
+	if (relay_outcome_due(s)) {
+		s->silent = true;
+		relay_end_transaction(s, "unknown");
+	} else {
+		session_replyf(s, "421 4.5.0 %s: %s", s->host, why);
+	}
+	leg_close(&s->server);
+	s->state = SERVER_GONE;
+	session_end(s, "upstream", why);
+	s->linger = true;
+}
+
+static void log_reply(struct session *s, const struct dialogue_reply *r, const char *direction)
+{
+	bool secret = r->verb == SMTP_AUTH || r->verb == SMTP_AUTH_RESPONSE;
+	size_t code = r->line.text_len ? 4 : 3;
+
+	session_comm(s, direction, r->line.text - code, secret && r->line.code == 334 ? 3 : r->line.text_len + code);
+}
+
+static void handle_reply(struct session *s, const struct dialogue_reply *r)
+{
+	bool ours = r->hidden || s->greet != GREET_NONE;
+
+	if ((s->dialogue.client == DIALOGUE_DATA && r->verb == SMTP_NOTHING) ||
+	    (s->dialogue.client == DIALOGUE_CHUNK && r->verb == SMTP_BDAT && s->dialogue.queued == 0)) {
+		handle_early_reply(s, r);
+		return;
+	}
+	if (r->violation) {
+		handle_violation(s, r->violation);
+		return;
+	}
+	if (r->content_end && r->line.code < 400 && leg_pending(&s->server)) {
+		handle_violation(s, "a message was accepted before all of it was sent");
+		return;
+	}
+	log_reply(s, r, ours ? "|<" : "<-");
+	if (r->verb == SMTP_GREETING || s->greet != GREET_NONE) {
+		upstream_reply(s, r);
+		if (r->line.last && r->line.code == 421 && s->state == SERVER_OPEN)
+			end_by_server(s);
+		return;
+	}
+	if (r->hidden)
+		return;
+	if (r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {
+		if (r->line.last)
+			refuse_without_recipients(s);
+		return;
+	}
+	relay_pass(s, r);
+	if (r->line.last)
+		after_reply(s, r);
+}
+
+/* A reply to a chunk that is still being sent waits until the chunk is through, else both would be out of step. */
+static bool may_handle_server(const struct session *s)
+{
+	if (s->ending || s->state != SERVER_OPEN || leg_write_room(&s->client) <= REPLY_ROOM)
+		return false;
+	return s->dialogue.client != DIALOGUE_CHUNK || dialogue_awaited(&s->dialogue) != SMTP_BDAT ||
+	    s->dialogue.queued > 1 || s->server.eof;
+}
+
+void relay_server(struct session *s)
+{
+	struct dialogue_reply r;
+	size_t used;
+
+	relay_local_replies(s);
+	s->server_starved = false;
+	while (may_handle_server(s)) {
+		s->server_starved = !dialogue_server_next(&s->dialogue, leg_bytes(&s->server),
+		    leg_count(&s->server), &used, &r);
+		if (s->server_starved)
+			break;
+		leg_consume(&s->server, used); /* the line stays where it is until the next read */
+		s->active_at = s->now;
+		s->handled++;
+		handle_reply(s, &r);
+		relay_local_replies(s);
+	}
+}

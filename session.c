@@ -1,0 +1,480 @@
+/* One proxied connection: its poll loop, deadlines and end. See session.h. */
+#define _GNU_SOURCE
+#include "session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND INT64_C(1000000)
+#define LINGER (2 * SECOND)	/* for a client to read a last reply */
+#define LAST_FLUSH (10 * SECOND) /* for a client to take it */
+
+/* What can be on its way at once. Only pages that were used take memory. */
+#define CLIENT_IN (64 << 10)   /* a read of message bytes; an AUTH line fits */
+#define CLIENT_OUT (64 << 10)  /* replies, an EHLO list among them */
+#define SERVER_IN (20 << 10)   /* reply lines; a whole TLS record */
+#define SERVER_OUT (192 << 10) /* CLIENT_IN with every octet doubled, and commands */
+#define STAGE (4 << 10)	       /* a small record with its header in one read */
+
+static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT],
+    server_stage[STAGE];
+
+static struct session session;
+static volatile sig_atomic_t terminated;
+
+static int64_t clock_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * SECOND + t.tv_nsec / 1000;
+}
+
+void session_tick(struct session *s)
+{
+	s->now = clock_us();
+}
+
+/* ---- replies of ours ---- */
+
+void session_comm(struct session *s, const char *direction, const void *bytes, size_t n)
+{
+	if (s->o->verbose)
+		record_comm(&s->view, direction, bytes, n);
+}
+
+void session_reply(struct session *s, const char *reply)
+{
+	unsigned char line[640];
+	struct smtp_line parsed;
+	size_t n = strlen(reply);
+
+	if (!smtp_parse_reply((const unsigned char *)reply, n, &parsed))
+		return;
+	n = smtp_reply_write(parsed.code, parsed.last, parsed.text, parsed.text_len, line, sizeof line);
+	session_comm(s, "<|", line, n - 2);
+	leg_write(&s->client, line, n);
+	s->active_at = s->now;
+}
+
+void session_replyf(struct session *s, const char *format, ...)
+{
+	char reply[500];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reply, sizeof reply, format, args);
+	va_end(args);
+	session_reply(s, reply);
+}
+
+void session_end(struct session *s, const char *by, const char *reason)
+{
+	if (s->ending)
+		return;
+	s->ending = true;
+	s->end_at = s->now;
+	s->totals.by = by;
+	s->totals.reason = reason;
+}
+
+/* ---- deadlines ---- */
+
+enum overdue { NOT_OVERDUE, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, CLIENT_STALLED, SESSION_OVERDUE, END_OVERDUE };
+
+struct deadline {
+	int64_t at; /* INT64_MAX: none */
+	enum overdue what;
+	const char *reason;
+};
+
+static void sooner(struct deadline *d, int64_t since, int64_t after, enum overdue what, const char *reason)
+{
+	if (after && since + after < d->at) {
+		d->at = since + after;
+		d->what = what;
+		d->reason = reason;
+	}
+}
+
+static int64_t reply_time(const struct timeouts *t, enum smtp_verb verb)
+{
+	switch (verb) {
+	case SMTP_GREETING:
+		return t->banner;
+	case SMTP_MAIL:
+		return t->mail;
+	case SMTP_RCPT:
+		return t->rcpt;
+	case SMTP_DATA:
+		return t->data;
+	case SMTP_CONTENT:
+	case SMTP_BDAT:
+		return t->dot;
+	default:
+		return t->command;
+	}
+}
+
+static bool in_message(const struct session *s)
+{
+	return s->dialogue.client == DIALOGUE_DATA || s->dialogue.client == DIALOGUE_CHUNK ||
+	    s->dialogue.client == DIALOGUE_SWALLOW;
+}
+
+/* The client is to send: a command, or more of its message at no less than the least rate (else one octet now and
+ * then would keep a session for ever). */
+static void client_deadline(const struct session *s, struct deadline *d)
+{
+	const struct timeouts *t = &s->o->timeouts;
+
+	if (!in_message(s)) {
+		sooner(d, s->active_at, t->idle, CLIENT_OVERDUE, "client idle");
+		if (s->partial_since)
+			sooner(d, s->partial_since, t->command, CLIENT_OVERDUE, "client slow to finish a command");
+		return;
+	}
+	sooner(d, s->client_read_at, t->block, CLIENT_OVERDUE, "client silent within a message");
+	if (s->o->min_rate && t->block) {
+		uint64_t octets = s->client.received - s->content_from;
+
+		sooner(d, s->content_at, t->block + (int64_t)(octets / s->o->min_rate) * SECOND, CLIENT_OVERDUE,
+		    "client slow within a message");
+	}
+}
+
+static struct deadline next_deadline(const struct session *s)
+{
+	struct deadline d = { INT64_MAX, NOT_OVERDUE, NULL };
+	const struct timeouts *t = &s->o->timeouts;
+	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
+
+	if (s->ending) {
+		sooner(&d, s->end_at, leg_pending(&s->client) ? LAST_FLUSH : LINGER, END_OVERDUE, "");
+		return d;
+	}
+	sooner(&d, s->started, t->session, SESSION_OVERDUE, "session too long");
+	if (leg_pending(&s->client))
+		sooner(&d, s->client_moved_at, t->block, CLIENT_STALLED, "client does not take replies");
+	if (s->state == SERVER_CONNECTING)
+		sooner(&d, s->dialed_at, t->connect, CONNECT_OVERDUE, "connection timed out");
+	else if (s->state == SERVER_HANDSHAKE)
+		sooner(&d, s->handshake_at, t->tls, CONNECT_OVERDUE, "TLS handshake timed out");
+	else if (s->state == SERVER_OPEN && leg_pending(&s->server))
+		sooner(&d, s->server_moved_at, t->block, SERVER_OVERDUE, "upstream does not take what is sent");
+	else if (s->state == SERVER_OPEN && awaited != SMTP_NOTHING && !in_message(s))
+		sooner(&d, s->awaiting_since, reply_time(t, awaited), SERVER_OVERDUE, "upstream did not reply in time");
+	else
+		client_deadline(s, &d);
+	return d;
+}
+
+static void overdue(struct session *s, const struct deadline *d)
+{
+	switch (d->what) {
+	case NOT_OVERDUE:
+		return;
+	case CONNECT_OVERDUE:
+		if (s->state == SERVER_HANDSHAKE)
+			upstream_tls_failed(s, d->reason);
+		else
+			upstream_failed(s, "4.4.1", d->reason);
+		return;
+	case SERVER_OVERDUE:
+		relay_server_lost(s, d->reason);
+		return;
+	case CLIENT_OVERDUE:
+	case SESSION_OVERDUE:
+		if (relay_outcome_due(s)) /* no reply of ours may stand where the server's belongs */
+			s->silent = true;
+		else
+			session_replyf(s, "421 4.4.2 %s", d->reason);
+		session_end(s, "smtpwarp", d->reason);
+		s->linger = true;
+		return;
+	case CLIENT_STALLED:
+		session_end(s, "smtpwarp", d->reason);
+		s->silent = true;
+		return;
+	case END_OVERDUE:
+		s->silent = true;
+		return;
+	}
+}
+
+/* ---- the poll set ---- */
+
+/* Message bytes wait in the client's socket while the server's has no room. */
+static bool reads_client(const struct session *s)
+{
+	return leg_read_room(&s->client) && !(in_message(s) && leg_pending(&s->server));
+}
+
+static short client_events(const struct session *s)
+{
+	short events = 0;
+
+	if (s->ending ? s->linger && !s->client.eof : reads_client(s))
+		events |= POLLIN;
+	if (leg_pending(&s->client))
+		events |= POLLOUT;
+	return events;
+}
+
+static short server_events(const struct session *s)
+{
+	short events = 0;
+
+	if (s->server.fd < 0)
+		return 0;
+	if (s->state == SERVER_CONNECTING)
+		return POLLOUT;
+	if (leg_read_room(&s->server))
+		events |= POLLIN;
+	if (leg_pending(&s->server))
+		events |= POLLOUT;
+	return events;
+}
+
+/* poll(2) reports an error or hangup on a descriptor even when nothing is asked of it; one of which nothing is asked
+ * is left out. */
+static void watch(struct pollfd *p, int fd, short events)
+{
+	p->fd = events ? fd : -1;
+	p->events = events;
+	p->revents = 0;
+}
+
+static void read_leg(struct leg *l, const struct pollfd *p, int64_t now, int64_t *read_at)
+{
+	if ((p->events & POLLIN) && (p->revents || leg_has_more(l))) {
+		uint64_t before = l->received;
+
+		leg_read(l);
+		if (l->received != before)
+			*read_at = now;
+	}
+}
+
+static void flush_leg(struct leg *l, int64_t now, int64_t *moved_at)
+{
+	uint64_t before = l->sent;
+
+	leg_flush(l);
+	if (l->sent != before || !leg_pending(l))
+		*moved_at = now;
+}
+
+static void wait_and_read(struct session *s, const struct deadline *d)
+{
+	struct pollfd p[2];
+	struct timespec wait = { 0, 0 };
+	sigset_t open_mask;
+	int64_t left = d->at - s->now, unused;
+
+	sigemptyset(&open_mask);
+	watch(&p[0], s->client.fd, client_events(s));
+	watch(&p[1], s->server.fd, s->ending ? 0 : server_events(s));
+	if (left > 0 && !((p[1].events & POLLIN) && leg_has_more(&s->server))) {
+		wait.tv_sec = (time_t)(left / SECOND);
+		wait.tv_nsec = (long)(left % SECOND) * 1000;
+	}
+	if (ppoll(p, 2, d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
+		p[0].revents = p[1].revents = 0;
+	if (in_message(s) && leg_pending(&s->server))
+		s->content_at += clock_us() - s->now; /* waiting for the server is not the client's fault */
+	s->now = clock_us();
+	read_leg(&s->client, &p[0], s->now, &s->client_read_at);
+	if (s->state == SERVER_CONNECTING && p[1].revents)
+		upstream_connected(s);
+	else
+		read_leg(&s->server, &p[1], s->now, &unused);
+}
+
+/* ---- one turn ---- */
+
+/* When the reply that is owed now began to be owed. */
+static void note_awaiting(struct session *s)
+{
+	bool awaiting = dialogue_awaited(&s->dialogue) != SMTP_NOTHING;
+
+	if (awaiting && (!s->awaiting || s->awaited_head != s->dialogue.head || leg_pending(&s->server)))
+		s->awaiting_since = s->now;
+	s->awaiting = awaiting;
+	s->awaited_head = s->dialogue.head;
+}
+
+/* A client that closed its side still gets the replies to what it said before (RFC 5321 4.1.1.10). */
+static bool client_left(const struct session *s)
+{
+	if (!s->client.eof || relay_outcome_due(s))
+		return false;
+	if (s->client.broken)
+		return true;
+	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING)
+		return leg_count(&s->client) == 0;
+	return s->client_starved && (in_message(s) || s->dialogue.queued == 0);
+}
+
+static void note_losses(struct session *s)
+{
+	if (s->ending)
+		return;
+	if (s->server.eof && s->state == SERVER_HANDSHAKE)
+		upstream_tls_failed(s, s->server.why);
+	else if (s->server.eof && s->state == SERVER_OPEN && (s->server_starved || s->server.broken))
+		relay_server_lost(s, s->server.why);
+	if (client_left(s))
+		session_end(s, "client", s->client.why);
+	if (s->closing && s->dialogue.queued == 0) {
+		session_end(s, "smtpwarp", "bad commands");
+		s->linger = true;
+	}
+	if (terminated && (!relay_outcome_due(s) || terminated > 1)) {
+		if (!relay_outcome_due(s))
+			session_reply(s, "421 4.3.2 Service is shutting down");
+		s->silent = relay_outcome_due(s);
+		session_end(s, "smtpwarp", "shutting down");
+		s->linger = true;
+	}
+}
+
+static void turn(struct session *s)
+{
+	uint64_t before;
+
+	if (s->state == SERVER_HANDSHAKE)
+		upstream_handshake(s);
+	do {
+		before = s->handled + s->server.sent + s->client.sent;
+		relay_server(s);
+		relay_client(s);
+		flush_leg(&s->server, s->now, &s->server_moved_at);
+		flush_leg(&s->client, s->now, &s->client_moved_at);
+	} while (!s->ending && before != s->handled + s->server.sent + s->client.sent);
+	note_awaiting(s);
+	note_losses(s);
+}
+
+/* ---- begin and end ---- */
+
+static void on_term(int signal_number)
+{
+	(void)signal_number;
+	terminated++;
+}
+
+/* SIGTERM is let in only while we wait, so that it cannot come between a look at the flag and the wait. */
+static void catch_term(void)
+{
+	struct sigaction action = { .sa_handler = on_term };
+	sigset_t term;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static void begin(struct session *s, int fd, const struct options *o)
+{
+	catch_term();
+	s->o = o;
+	s->now = s->started = s->active_at = s->client_read_at = s->client_moved_at = s->server_moved_at = clock_us();
+	s->times = (struct record_times){ -1, -1, -1, -1, -1, -1, -1 };
+	s->claim = -1;
+	s->client.in = (struct buffer){ client_in, 0, 0, sizeof client_in };
+	s->client.out = (struct buffer){ client_out, 0, 0, sizeof client_out };
+	s->server.in = (struct buffer){ server_in, 0, 0, sizeof server_in };
+	s->server.out = (struct buffer){ server_out, 0, 0, sizeof server_out };
+	s->server.stage = (struct buffer){ server_stage, 0, 0, sizeof server_stage };
+	leg_open(&s->client, fd);
+	leg_open(&s->server, -1);
+	dialogue_init(&s->dialogue, &o->limits);
+	s->view.dialogue = &s->dialogue;
+	s->view.helo = s->helo;
+	record_id(s->view.id);
+	net_ends(fd, &s->local, &s->view.client);
+	net_nodelay(fd);
+}
+
+/* The server learns that nothing more comes; it must not wait for the rest of a session. */
+static void leave_server(struct session *s)
+{
+	bool orderly = s->state == SERVER_OPEN && s->greet == GREET_NONE && !in_message(s) &&
+	    !leg_pending(&s->server) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->refused && !s->quit &&
+	    !s->server.eof;
+
+	if (orderly) {
+		relay_own_command(s, SMTP_QUIT, "QUIT", 4);
+		leg_flush(&s->server);
+	}
+	leg_close(&s->server);
+	s->state = SERVER_GONE;
+}
+
+/* The client gets its last reply; a close with unread bytes in the socket could take it away again. */
+static void leave_client(struct session *s)
+{
+	bool shut = false;
+
+	while (!s->silent && !s->client.broken) {
+		struct deadline d;
+
+		s->client.in.start = s->client.in.end = 0;
+		leg_flush(&s->client);
+		if (!leg_pending(&s->client)) {
+			if (!s->linger || s->client.eof)
+				break;
+			if (!shut) {
+				shutdown(s->client.fd, SHUT_WR);
+				shut = true;
+				s->end_at = s->now;
+			}
+		}
+		d = next_deadline(s);
+		if (s->now >= d.at)
+			break;
+		wait_and_read(s, &d);
+	}
+	leg_close(&s->client);
+}
+
+void session_run(int fd, const struct options *o)
+{
+	struct session *s = &session;
+
+	begin(s, fd, o);
+	upstream_start(s);
+	while (!s->ending) {
+		struct deadline d;
+
+		turn(s);
+		if (s->ending)
+			break;
+		d = next_deadline(s);
+		if (s->now >= d.at) {
+			overdue(s, &d);
+			continue;
+		}
+		wait_and_read(s, &d);
+	}
+	relay_end_transaction(s, relay_outcome_due(s) ? "unknown" : NULL);
+	leave_server(s);
+	leave_client(s);
+	s->totals.client_in = s->client.received;
+	s->totals.client_out = s->client.sent;
+	s->totals.server_in += s->server.received;
+	s->totals.server_out += s->server.sent;
+	s->totals.duration = clock_us() - s->started;
+	if (s->totals.by)
+		record_close(&s->view, &s->times, &s->totals);
+}

@@ -1,0 +1,854 @@
+/* SMTP as bytes. See smtp.h for the contract; the comments here say why. */
+#include "smtp.h"
+
+#include <string.h>
+
+static const struct {
+	const char *name;
+	enum smtp_group group;
+} verbs[] = {
+#define X(verb, group) { #verb, SMTP_##group },
+	SMTP_VERBS(X)
+#undef X
+};
+
+#define N_VERBS (sizeof verbs / sizeof *verbs)
+
+const char *smtp_verb_name(enum smtp_verb verb)
+{
+	static const char *const pseudo[] = { "unknown", "greeting", "content", "auth-response", "nothing" };
+
+	return (size_t)verb < N_VERBS ? verbs[verb].name : pseudo[(size_t)verb - N_VERBS];
+}
+
+enum smtp_group smtp_verb_group(enum smtp_verb verb)
+{
+	return (size_t)verb < N_VERBS ? verbs[verb].group : SMTP_HOLD;
+}
+
+static unsigned char lower(unsigned char c)
+{
+	return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
+}
+
+static bool is_blank(unsigned char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+static bool is_digit(unsigned char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool is_alnum(unsigned char c)
+{
+	return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'z');
+}
+
+static bool is_control(unsigned char c)
+{
+	return c < 0x20 || c == 0x7f;
+}
+
+static bool same(const unsigned char *a, const unsigned char *b, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (lower(a[i]) != lower(b[i]))
+			return false;
+	return true;
+}
+
+bool smtp_is(const unsigned char *in, size_t n, const char *word)
+{
+	return n == strlen(word) && same(in, (const unsigned char *)word, n);
+}
+
+static bool starts(const unsigned char *in, size_t n, const char *word)
+{
+	return n >= strlen(word) && same(in, (const unsigned char *)word, strlen(word));
+}
+
+/* Decimal number of 1 to 19 digits, so that it fits. */
+static bool number(const unsigned char *in, size_t n, uint64_t *value)
+{
+	if (n == 0 || n > 19)
+		return false;
+	*value = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (!is_digit(in[i]))
+			return false;
+		*value = *value * 10 + (uint64_t)(in[i] - '0');
+	}
+	return true;
+}
+
+size_t smtp_find_line(const unsigned char *in, size_t n)
+{
+	const unsigned char *lf = n ? memchr(in, '\n', n) : NULL;
+
+	return lf ? (size_t)(lf - in) + 1 : 0;
+}
+
+/* Octets without the line end. */
+static size_t without_end(const unsigned char *in, size_t n)
+{
+	if (n && in[n - 1] == '\n')
+		n--;
+	if (n && in[n - 1] == '\r')
+		n--;
+	return n;
+}
+
+static void trim(const unsigned char **in, size_t *n)
+{
+	while (*n && is_blank(**in)) {
+		++*in;
+		--*n;
+	}
+	while (*n && is_blank((*in)[*n - 1]))
+		--*n;
+}
+
+/* ---- commands ---- */
+
+bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct smtp_param *p)
+{
+	size_t i = *at, start;
+
+	while (i < n && is_blank(params[i]))
+		i++;
+	*at = start = i;
+	while (i < n && (is_alnum(params[i]) || (params[i] == '-' && i > start)))
+		i++;
+	if (i == start || (i < n && params[i] != '=' && !is_blank(params[i])))
+		return false;
+	p->keyword = params + start;
+	p->keyword_len = i - start;
+	p->value = NULL;
+	p->value_len = 0;
+	if (i < n && params[i] == '=') {
+		p->value = params + ++i;
+		while (i < n && !is_blank(params[i]))
+			if (is_control(params[i++]))
+				return false;
+		p->value_len = (size_t)(params + i - p->value);
+	}
+	*at = i;
+	return true;
+}
+
+static bool is_upper_hex(unsigned char c)
+{
+	return is_digit(c) || (c >= 'A' && c <= 'F');
+}
+
+/* RFC 3461 4; octets above 127 pass, RFC 6533 3 allows them under SMTPUTF8. */
+static bool is_xtext(const unsigned char *in, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (in[i] == '=' || is_control(in[i]))
+			return false;
+		if (in[i] == '+') {
+			if (n - i < 3 || !is_upper_hex(in[i + 1]) || !is_upper_hex(in[i + 2]))
+				return false;
+			i += 2;
+		}
+	}
+	return n > 0;
+}
+
+static const char syntax_param[] = "501 5.5.4 Malformed or duplicate parameter";
+
+/* A parameter whose meaning we need, or whose form we can judge. */
+static const char *take_param(struct smtp_command *cmd, const struct smtp_param *p)
+{
+	const unsigned char *semicolon;
+
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "SIZE")) {
+		cmd->size_declared = true;
+		return number(p->value, p->value_len, &cmd->octets) ? NULL : "501 5.5.4 SIZE takes a number";
+	}
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "BODY"))
+		cmd->binarymime = smtp_is(p->value, p->value_len, "BINARYMIME");
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "REQUIRETLS"))
+		cmd->requiretls = true;
+	if (smtp_is(p->keyword, p->keyword_len, "ENVID") || smtp_is(p->keyword, p->keyword_len, "AUTH"))
+		return is_xtext(p->value, p->value_len) ? NULL : "501 5.5.4 Value is not xtext (RFC 3461)";
+	if (smtp_is(p->keyword, p->keyword_len, "ORCPT")) {
+		semicolon = p->value_len ? memchr(p->value, ';', p->value_len) : NULL;
+		if (!semicolon || !is_xtext(semicolon + 1, (size_t)(p->value + p->value_len - semicolon - 1)))
+			return "501 5.5.4 ORCPT takes addr-type;xtext (RFC 3461)";
+	}
+	return NULL;
+}
+
+static const char *parse_params(struct smtp_command *cmd)
+{
+	struct smtp_param p[SMTP_PARAMS_MAX];
+	size_t at = 0, count = 0;
+	const char *refusal;
+
+	while (count < SMTP_PARAMS_MAX && smtp_param_next(cmd->params, cmd->params_len, &at, &p[count])) {
+		for (size_t i = 0; i < count; i++)
+			if (p[i].keyword_len == p[count].keyword_len &&
+			    same(p[i].keyword, p[count].keyword, p[i].keyword_len))
+				return syntax_param;
+		refusal = take_param(cmd, &p[count++]);
+		if (refusal)
+			return refusal;
+	}
+	return at < cmd->params_len ? syntax_param : NULL;
+}
+
+/* Octets of the path at the start of in: up to its '>', quoted strings and backslashes honoured (RFC 5321 4.1.2), or
+ * up to the next blank when it has no brackets. 0: no path. */
+static size_t path_length(const unsigned char *in, size_t n)
+{
+	bool quoted = false, bracket = n && in[0] == '<';
+
+	for (size_t i = bracket ? 1 : 0; i < n; i++) {
+		if (is_control(in[i]))
+			return 0;
+		if (in[i] == '\\')
+			i++;
+		else if (in[i] == '"')
+			quoted = !quoted;
+		else if (!quoted && (in[i] == '<' || (in[i] == '>' && !bracket)))
+			return 0;
+		else if (!quoted && in[i] == '>')
+			return i + 1;
+		else if (!quoted && is_blank(in[i]))
+			return bracket ? 0 : i;
+	}
+	return bracket || quoted ? 0 : n;
+}
+
+/* The mailbox of a path: "<@a,@b:user@c>" is user@c, RFC 5321 4.1.1.3 wants routes accepted and ignored. */
+static void parse_address(struct smtp_command *cmd)
+{
+	const unsigned char *colon;
+
+	cmd->address = cmd->path;
+	cmd->address_len = cmd->path_len;
+	if (cmd->path[0] == '<') {
+		cmd->address++;
+		cmd->address_len -= 2;
+	}
+	if (cmd->address_len && cmd->address[0] == '@' && (colon = memchr(cmd->address, ':', cmd->address_len))) {
+		cmd->address_len -= (size_t)(colon + 1 - cmd->address);
+		cmd->address = colon + 1;
+	}
+}
+
+static const char *parse_path(struct smtp_command *cmd, const char *intro)
+{
+	static const char syntax[] = "501 5.5.4 Syntax: MAIL FROM:<address> or RCPT TO:<address>";
+	const unsigned char *at = cmd->arg;
+	size_t n = cmd->arg_len;
+
+	if (!starts(at, n, intro))
+		return syntax;
+	at += strlen(intro);
+	n -= strlen(intro);
+	cmd->tolerated = n && is_blank(*at);
+	trim(&at, &n);
+	cmd->path = at;
+	cmd->path_len = path_length(at, n);
+	if (!cmd->path_len || (cmd->path_len < n && !is_blank(at[cmd->path_len])))
+		return syntax;
+	if (at[0] != '<')
+		cmd->tolerated = true;
+	parse_address(cmd);
+	if (cmd->verb == SMTP_RCPT && !cmd->address_len)
+		return "501 5.1.3 A recipient cannot be empty";
+	cmd->params = at + cmd->path_len;
+	cmd->params_len = n - cmd->path_len;
+	trim(&cmd->params, &cmd->params_len);
+	return parse_params(cmd);
+}
+
+/* RFC 3030 2. With a chunk size that cannot be read, what follows would be taken for commands. */
+static const char *parse_bdat(struct smtp_command *cmd)
+{
+	size_t digits = 0;
+	const unsigned char *rest;
+	size_t n;
+
+	while (digits < cmd->arg_len && is_digit(cmd->arg[digits]))
+		digits++;
+	rest = cmd->arg + digits;
+	n = cmd->arg_len - digits;
+	cmd->last = n && is_blank(*rest);
+	trim(&rest, &n);
+	if (number(cmd->arg, digits, &cmd->octets) && (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
+		return NULL;
+	cmd->fatal = true;
+	return "501 5.5.4 Syntax: BDAT octets [LAST]";
+}
+
+static const char *parse_arguments(struct smtp_command *cmd)
+{
+	switch (cmd->verb) {
+	case SMTP_EHLO:
+	case SMTP_HELO:
+		return cmd->arg_len && cmd->arg_len <= SMTP_HOST_MAX ? NULL :
+		    "501 5.5.4 A host name is missing or too long";
+	case SMTP_MAIL:
+		return parse_path(cmd, "FROM:");
+	case SMTP_RCPT:
+		return parse_path(cmd, "TO:");
+	case SMTP_BDAT:
+		return parse_bdat(cmd);
+	case SMTP_DATA:
+	case SMTP_STARTTLS:
+		return cmd->arg_len ? "501 5.5.4 No parameters allowed" : NULL;
+	case SMTP_AUTH:
+		return cmd->arg_len ? NULL : "501 5.5.4 Syntax: AUTH mechanism";
+	case SMTP_UNKNOWN:
+		return cmd->line_len ? "500 5.5.1 Command not recognized" : "500 5.5.2 Empty command";
+	default:
+		return NULL;
+	}
+}
+
+void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd)
+{
+	size_t verb_len = 0;
+
+	n = without_end(in, n);
+	memset(cmd, 0, sizeof *cmd);
+	cmd->verb = SMTP_UNKNOWN;
+	cmd->line = in;
+	cmd->line_len = n;
+	if (n && (memchr(in, '\r', n) || memchr(in, 0, n))) {
+		cmd->refusal = "500 5.5.2 Carriage return or NUL inside a command line";
+		return;
+	}
+	trim(&cmd->line, &cmd->line_len);
+	while (verb_len < cmd->line_len && !is_blank(cmd->line[verb_len]))
+		verb_len++;
+	for (size_t i = 0; i < N_VERBS; i++)
+		if (smtp_is(cmd->line, verb_len, verbs[i].name))
+			cmd->verb = (enum smtp_verb)i;
+	cmd->arg = cmd->line + verb_len;
+	cmd->arg_len = cmd->line_len - verb_len;
+	trim(&cmd->arg, &cmd->arg_len);
+	cmd->refusal = parse_arguments(cmd);
+}
+
+static unsigned char *put(unsigned char *out, const void *in, size_t n)
+{
+	if (n)
+		memcpy(out, in, n);
+	return out + n;
+}
+
+static unsigned char *put_string(unsigned char *out, const char *s)
+{
+	return put(out, s, strlen(s));
+}
+
+size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, size_t cap)
+{
+	unsigned char *at = out;
+
+	if (cap < cmd->line_len + 16)
+		return 0;
+	if (!cmd->path) {
+		at = put(at, cmd->line, cmd->line_len);
+	} else {
+		at = put_string(at, cmd->verb == SMTP_MAIL ? "MAIL FROM:" : "RCPT TO:");
+		if (cmd->path[0] != '<')
+			*at++ = '<';
+		at = put(at, cmd->path, cmd->path_len);
+		if (cmd->path[0] != '<')
+			*at++ = '>';
+		if (cmd->params_len)
+			*at++ = ' ';
+		at = put(at, cmd->params, cmd->params_len);
+	}
+	at = put_string(at, "\r\n");
+	return (size_t)(at - out);
+}
+
+/* ---- replies ---- */
+
+bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line)
+{
+	n = without_end(in, n);
+	if (n < 3 || in[0] < '2' || in[0] > '5' || !is_digit(in[1]) || !is_digit(in[2]))
+		return false;
+	if (n > 3 && in[3] != ' ' && in[3] != '-')
+		return false;
+	line->code = (in[0] - '0') * 100 + (in[1] - '0') * 10 + (in[2] - '0');
+	line->last = n == 3 || in[3] == ' ';
+	line->text = n > 3 ? in + 4 : in + 3;
+	line->text_len = n > 3 ? n - 4 : 0;
+	return true;
+}
+
+void smtp_enhanced(const unsigned char *text, size_t n, uint16_t enhanced[3])
+{
+	size_t i = 0;
+	uint16_t part[3];
+
+	memset(enhanced, 0, 3 * sizeof *enhanced);
+	for (int k = 0; k < 3; k++) {
+		size_t digits = 0;
+
+		for (part[k] = 0; i < n && is_digit(text[i]) && digits < 3; i++, digits++)
+			part[k] = (uint16_t)(part[k] * 10 + text[i] - '0');
+		if (!digits || (k < 2 && (i == n || text[i++] != '.')))
+			return;
+	}
+	if ((i < n && !is_blank(text[i])) || (part[0] != 2 && part[0] != 4 && part[0] != 5))
+		return;
+	memcpy(enhanced, part, sizeof part);
+}
+
+size_t smtp_reply_write(int code, bool last, const unsigned char *text, size_t n, unsigned char *out, size_t cap)
+{
+	if (cap < n + 6)
+		return 0;
+	out[0] = (unsigned char)('0' + code / 100);
+	out[1] = (unsigned char)('0' + code / 10 % 10);
+	out[2] = (unsigned char)('0' + code % 10);
+	out[3] = last ? ' ' : '-';
+	for (size_t i = 0; i < n; i++)
+		out[4 + i] = is_control(text[i]) && text[i] != '\t' ? ' ' : text[i];
+	out[4 + n] = '\r';
+	out[5 + n] = '\n';
+	return n + 6;
+}
+
+/* ---- EHLO ---- */
+
+enum ehlo_rule {
+	KEEP,	     /* goes on as the upstream says it */
+	DROP,	     /* between smtpwarp and the upstream only */
+	WITH_LIMIT,  /* SIZE, lowered to our limit */
+	ONCE,	     /* PIPELINING: always there, once */
+	IF_AUTH,     /* see struct smtp_offer */
+	IF_VERIFIED
+};
+
+/* Keywords that smtpwarp can carry; any other is removed, for it could change the framing. */
+static const struct {
+	const char *name;
+	unsigned extension;
+	enum ehlo_rule rule;
+} keywords[] = {
+	{ "PIPELINING", SMTP_EXT_PIPELINING, ONCE },
+	{ "SIZE", SMTP_EXT_SIZE, WITH_LIMIT },
+	{ "STARTTLS", SMTP_EXT_STARTTLS, DROP },
+	{ "CHUNKING", SMTP_EXT_CHUNKING, KEEP },
+	{ "AUTH", SMTP_EXT_AUTH, IF_AUTH },
+	{ "REQUIRETLS", SMTP_EXT_REQUIRETLS, IF_VERIFIED },
+	{ "8BITMIME", 0, KEEP },
+	{ "SMTPUTF8", 0, KEEP },
+	{ "BINARYMIME", 0, KEEP },
+	{ "DSN", 0, KEEP },
+	{ "ENHANCEDSTATUSCODES", 0, KEEP },
+	{ "ETRN", 0, KEEP },
+	{ "DELIVERBY", 0, KEEP },
+	{ "FUTURERELEASE", 0, KEEP },
+	{ "MT-PRIORITY", 0, KEEP },
+	{ "LIMITS", 0, KEEP },
+	{ "HELP", 0, KEEP },
+	{ "VRFY", 0, KEEP },
+	{ "EXPN", 0, KEEP },
+	{ "NO-SOLICITING", 0, KEEP },
+	/* "AUTH=LOGIN" is how AUTH was announced before RFC 2554; old clients look for it beside the other. */
+	{ "AUTH=", SMTP_EXT_AUTH, IF_AUTH },
+};
+
+#define N_KEYWORDS (sizeof keywords / sizeof *keywords)
+
+static size_t find_keyword(const unsigned char *text, size_t n)
+{
+	size_t len = 0;
+
+	if (starts(text, n, "AUTH="))
+		return N_KEYWORDS - 1;
+	while (len < n && !is_blank(text[len]))
+		len++;
+	for (size_t i = 0; i < N_KEYWORDS; i++)
+		if (smtp_is(text, len, keywords[i].name))
+			return i;
+	return N_KEYWORDS;
+}
+
+void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n)
+{
+	size_t row;
+
+	if (first) {
+		e->extensions = e->seen = 0;
+		e->size = 0;
+		e->text_len = 0;
+		e->domain_len = n < sizeof e->domain ? n : sizeof e->domain;
+		put(e->domain, text, e->domain_len);
+		return;
+	}
+	trim(&text, &n);
+	row = find_keyword(text, n);
+	if (row == N_KEYWORDS || n > 255 || (e->seen & 1u << row) || e->text_len + n + 2 > sizeof e->text)
+		return;
+	e->seen |= 1u << row;
+	e->extensions |= keywords[row].extension;
+	if (keywords[row].rule == WITH_LIMIT && n > 5 && !number(text + 5, n - 5, &e->size))
+		e->size = 0;
+	e->text[e->text_len++] = (unsigned char)row;
+	e->text[e->text_len++] = (unsigned char)n;
+	put(e->text + e->text_len, text, n);
+	e->text_len += n;
+}
+
+static size_t put_number(unsigned char *out, uint64_t value)
+{
+	unsigned char digits[20];
+	size_t n = 0, len;
+
+	do
+		digits[n++] = (unsigned char)('0' + value % 10);
+	while (value /= 10);
+	for (len = 0; n > 0; len++)
+		out[len] = digits[--n];
+	return len;
+}
+
+static bool shows(enum ehlo_rule rule, const struct smtp_offer *offer)
+{
+	switch (rule) {
+	case KEEP:
+	case WITH_LIMIT:
+		return true;
+	case DROP:
+	case ONCE:
+		return false;
+	case IF_AUTH:
+		return offer->auth;
+	case IF_VERIFIED:
+		return offer->requiretls;
+	}
+	return false;
+}
+
+/* PIPELINING stands last: our queue gives it to every client, whatever the upstream can do. */
+size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
+{
+	static const unsigned char pipelining[] = "PIPELINING";
+	unsigned char *at = out, *end = out + cap, size[32];
+	size_t len, text_len;
+
+	if (cap < SMTP_EHLO_WRITTEN)
+		return 0;
+	at += smtp_reply_write(250, false, e->domain, e->domain_len, at, cap);
+	for (size_t i = 0; i < e->text_len; i += 2 + len) {
+		const unsigned char *text = e->text + i + 2;
+		enum ehlo_rule rule = keywords[e->text[i]].rule;
+
+		text_len = len = e->text[i + 1];
+		if (!shows(rule, offer))
+			continue;
+		if (rule == WITH_LIMIT && offer->size_limit && (!e->size || offer->size_limit < e->size)) {
+			memcpy(size, "SIZE ", 5);
+			text_len = 5 + put_number(size + 5, offer->size_limit);
+			text = size;
+		}
+		at += smtp_reply_write(250, false, text, text_len, at, (size_t)(end - at));
+	}
+	at += smtp_reply_write(250, true, pipelining, sizeof pipelining - 1, at, (size_t)(end - at));
+	return (size_t)(at - out);
+}
+
+/* ---- DATA ---- */
+
+/* Index of the first CR or LF, n if there is none. Eight octets at a time: the classic "has a zero byte" test on the
+ * word xored with CR and with LF; it may only err beyond a true hit, and the byte loop settles where. */
+static size_t find_cr_lf(const unsigned char *in, size_t n)
+{
+	const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+	size_t i = 0;
+
+	for (; n - i >= 8; i += 8) {
+		uint64_t word, cr, lf;
+
+		memcpy(&word, in + i, 8);
+		cr = word ^ ones * '\r';
+		lf = word ^ ones * '\n';
+		if ((((cr - ones) & ~cr) | ((lf - ones) & ~lf)) & highs)
+			break;
+	}
+	while (i < n && in[i] != '\r' && in[i] != '\n')
+		i++;
+	return i;
+}
+
+/* What the scanner found at a byte. */
+enum found { PLAIN, HELD, DOT_LINE, FIXED };
+
+static enum found fix(struct smtp_piece *piece, const char *bytes)
+{
+	piece->bytes = (const unsigned char *)bytes;
+	piece->len = strlen(bytes);
+	return FIXED;
+}
+
+/* At in[0], the start of a line as the client sees lines (*used: octets that FIXED, DOT_LINE or PLAIN take). A line
+ * of a lone dot closed by anything but CR LF must not look like the end to anyone: it keeps its dot, stuffed. */
+static enum found line_start(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_piece *piece)
+{
+	bool pass = s->newline == SMTP_NL_PASS;
+
+	*used = 1;
+	if (in[0] != '.') {
+		s->at = in[0] ? SMTP_IN_LINE : SMTP_IN_NULS;
+		*used = in[0] ? 0 : 1;
+		return PLAIN;
+	}
+	if (n < 2 || (in[1] == '\r' && n < 3))
+		return HELD;
+	if (in[1] == '\r' && in[2] == '\n') {
+		*used = 3;
+		return DOT_LINE;
+	}
+	s->content--; /* this dot is the client's stuffing, RFC 5321 4.5.2 */
+	s->at = SMTP_IN_LINE;
+	if (pass || (in[1] != '\n' && in[1] != 0))
+		return PLAIN;
+	s->broken = true;
+	*used = 2;
+	if (in[1] == 0)
+		return fix(piece, ". ");
+	s->at = SMTP_AT_BARE;
+	return fix(piece, "..\r\n");
+}
+
+/* At in[0], a CR or LF inside a line. */
+static enum found line_end(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_piece *piece)
+{
+	*used = 1;
+	if (in[0] == '\r') {
+		if (n < 2)
+			return HELD;
+		if (in[1] == '\n') {
+			*used = 2;
+			s->at = SMTP_AT_CRLF;
+			return PLAIN;
+		}
+	}
+	if (s->newline == SMTP_NL_PASS)
+		return PLAIN;
+	s->broken = true;
+	if (in[0] == '\r') {
+		s->at = SMTP_IN_LINE;
+		return fix(piece, " ");
+	}
+	s->at = SMTP_AT_BARE;
+	return fix(piece, "\r\n");
+}
+
+static enum found look(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
+    struct smtp_piece *piece)
+{
+	switch (s->at) {
+	case SMTP_AT_CRLF:
+		return line_start(s, in, n, used, piece);
+	case SMTP_AT_BARE: /* the client did not stuff here, for it saw no line */
+		s->at = SMTP_IN_LINE;
+		*used = in[0] == '.' ? 1 : 0;
+		if (in[0] == '.') {
+			s->content--;
+			return fix(piece, "..");
+		}
+		if (in[0] == 0) {
+			s->at = SMTP_IN_NULS;
+			*used = 1;
+		}
+		return PLAIN;
+	case SMTP_IN_NULS: /* a server that drops NULs would see a dot at the start of the line */
+		if (in[0] == 0 || (in[0] == '.' && s->newline == SMTP_NL_PASS)) {
+			*used = 1;
+			return PLAIN;
+		}
+		s->at = SMTP_IN_LINE;
+		*used = in[0] == '.' ? 1 : 0;
+		if (in[0] != '.')
+			return PLAIN;
+		s->broken = true;
+		return fix(piece, " .");
+	case SMTP_IN_LINE:
+		*used = find_cr_lf(in, n);
+		return *used ? PLAIN : line_end(s, in, n, used, piece);
+	}
+	return PLAIN;
+}
+
+bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used, struct smtp_piece *piece)
+{
+	size_t run = 0, step = 0;
+	enum found found = HELD;
+
+	piece->end = false;
+	while (run < n) {
+		struct smtp_scanner before = *s;
+
+		found = look(s, in + run, n - run, &step, piece);
+		if (found == PLAIN) {
+			s->content += step;
+			run += step;
+			continue;
+		}
+		if (found == FIXED && run) /* the plain bytes first; what is here is looked at again */
+			*s = before;
+		break;
+	}
+	*used = run;
+	if (found == DOT_LINE) {
+		*used = run += step;
+		piece->end = true;
+	} else if (found == FIXED && !run) {
+		*used = step;
+		s->content += piece->len;
+		return true;
+	}
+	piece->bytes = in;
+	piece->len = run;
+	return run > 0;
+}
+
+void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
+{
+	static const char name[] = "message-id:";
+
+	for (size_t i = 0; i < n && h->state != SMTP_HD_DONE; i++) {
+		unsigned char c = in[i];
+
+		switch (h->state) {
+		case SMTP_HD_NAME:
+			if (h->matched == 0 && (c == '\r' || c == '\n'))
+				h->state = SMTP_HD_DONE; /* the empty line */
+			else if (lower(c) != (unsigned char)name[h->matched])
+				h->state = c == '\n' ? SMTP_HD_NAME : SMTP_HD_SKIP;
+			else if (!name[++h->matched])
+				h->state = SMTP_HD_VALUE;
+			break;
+		case SMTP_HD_SKIP:
+			if (c == '\n') {
+				h->state = SMTP_HD_NAME;
+				h->matched = 0;
+			}
+			break;
+		case SMTP_HD_VALUE:
+			if (c == '\n')
+				h->state = SMTP_HD_AFTER;
+			else if (!is_control(c) && !is_blank(c) && h->id_len < sizeof h->id)
+				h->id[h->id_len++] = c;
+			break;
+		case SMTP_HD_AFTER: /* folded on? RFC 5322 2.2.3 */
+			h->state = is_blank(c) ? SMTP_HD_VALUE : SMTP_HD_DONE;
+			break;
+		case SMTP_HD_DONE:
+			break;
+		}
+	}
+}
+
+/* ---- AUTH ---- */
+
+static int base64_value(unsigned char c)
+{
+	if (c >= 'A' && c <= 'Z')
+		return c - 'A';
+	if (c >= 'a' && c <= 'z')
+		return c - 'a' + 26;
+	if (is_digit(c))
+		return c - '0' + 52;
+	return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* Decode until the first octet that is no base64 or cap is full. */
+static size_t base64(const unsigned char *in, size_t n, unsigned char *out, size_t cap)
+{
+	uint32_t bits = 0;
+	unsigned count = 0;
+	size_t len = 0;
+
+	for (size_t i = 0; i < n && base64_value(in[i]) >= 0 && len < cap; i++) {
+		bits = bits << 6 | (uint32_t)base64_value(in[i]);
+		count += 6;
+		if (count >= 8) {
+			count -= 8;
+			out[len++] = (unsigned char)(bits >> count);
+		}
+	}
+	return len;
+}
+
+/* The octets of text that follow `after` up to `until` or the end; NULL if `after` is not there. */
+static const unsigned char *between(const unsigned char *text, size_t n, const char *after, unsigned char until,
+    size_t *len)
+{
+	size_t skip = strlen(after);
+
+	for (size_t i = 0; i + skip <= n; i++) {
+		if (memcmp(text + i, after, skip) != 0)
+			continue;
+		*len = 0;
+		while (i + skip + *len < n && text[i + skip + *len] != until)
+			++*len;
+		return text + i + skip;
+	}
+	return NULL;
+}
+
+static const unsigned char *find_user(const unsigned char *mech, size_t mech_len, unsigned step,
+    const unsigned char *text, size_t n, size_t *len)
+{
+	const unsigned char *user = text, *authcid;
+
+	if (smtp_is(mech, mech_len, "PLAIN")) { /* [authzid] NUL authcid NUL password, RFC 4616 2 */
+		authcid = memchr(text, 0, n);
+		return authcid ? between(authcid + 1, (size_t)(text + n - authcid - 1), "", 0, len) : NULL;
+	}
+	if (smtp_is(mech, mech_len, "LOGIN") && step < 2) {
+		*len = n;
+		return user;
+	}
+	if (smtp_is(mech, mech_len, "CRAM-MD5")) { /* user SP digest, RFC 2195 2 */
+		for (*len = n; *len && text[*len - 1] != ' ';)
+			--*len;
+		*len -= *len ? 1 : 0;
+		return user;
+	}
+	if (starts(mech, mech_len, "SCRAM-")) /* RFC 5802 7 */
+		return between(text, n, ",n=", ',', len);
+	if (smtp_is(mech, mech_len, "XOAUTH2"))
+		return between(text, n, "user=", 1, len);
+	if (smtp_is(mech, mech_len, "OAUTHBEARER")) /* RFC 7628 3.1 */
+		return between(text, n, ",a=", ',', len);
+	return NULL;
+}
+
+size_t smtp_auth_user(const unsigned char *mech, size_t mech_len, unsigned step, const unsigned char *b64, size_t n,
+    unsigned char *name, size_t cap)
+{
+	unsigned char text[1024];
+	size_t decoded = base64(b64, n, text, sizeof text), len = 0;
+	const unsigned char *user = decoded ? find_user(mech, mech_len, step, text, decoded, &len) : NULL;
+	volatile unsigned char *wipe = text;
+
+	if (!user)
+		len = 0;
+	else if (len > cap)
+		len = cap;
+	if (len)
+		memcpy(name, user, len);
+	for (size_t i = 0; i < sizeof text; i++)
+		wipe[i] = 0; /* it held the password */
+	return len;
+}

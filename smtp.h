@@ -1,0 +1,201 @@
+/* SMTP as bytes: commands, replies, EHLO lists, DATA framing.
+ *
+ * Everything here is a pure function over bytes and lengths: no descriptors, no errno, no clock, no heap.
+ * The caller offers what it has read and is told how many bytes were used; unused bytes must be offered again
+ * together with what follows them. Pointers handed out lead into the caller's bytes and live as long as those.
+ * What belongs to which command, and in what order, is dialogue.h's.
+ */
+#ifndef SMTP_H
+#define SMTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SMTP_AUTH_LINE_MAX 12288 /* octets of an AUTH line with CRLF, RFC 4954 4 */
+#define SMTP_COMMAND_MIN 512	 /* least command line that must be taken, RFC 5321 4.5.3.1.4 */
+#define SMTP_REPLY_MAX 4096	 /* octets of one reply line; RFC 5321 4.5.3.1.5 says 512, some servers more */
+#define SMTP_EHLO_MAX 4096	 /* octets of the keyword lines kept of an EHLO reply */
+#define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
+#define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
+
+/* Verbs, each with its place in a pipelined group: HOLD ends the group (RFC 2920 3.1, RFC 3030 4.2), ALONE also
+ * waits until everything before it is answered. */
+#define SMTP_VERBS(X)                                                                                                  \
+	X(EHLO, ALONE)                                                                                                 \
+	X(HELO, ALONE)                                                                                                 \
+	X(MAIL, ALONE)                                                                                                 \
+	X(RCPT, FREE)                                                                                                  \
+	X(DATA, HOLD)                                                                                                  \
+	X(BDAT, FREE)                                                                                                  \
+	X(RSET, FREE)                                                                                                  \
+	X(NOOP, HOLD)                                                                                                  \
+	X(QUIT, HOLD)                                                                                                  \
+	X(HELP, HOLD)                                                                                                  \
+	X(VRFY, HOLD)                                                                                                  \
+	X(EXPN, HOLD)                                                                                                  \
+	X(ETRN, HOLD)                                                                                                  \
+	X(AUTH, HOLD)                                                                                                  \
+	X(STARTTLS, ALONE)                                                                                             \
+	X(XCLIENT, HOLD)                                                                                               \
+	X(XFORWARD, HOLD)
+
+enum smtp_verb {
+#define X(verb, group) SMTP_##verb,
+	SMTP_VERBS(X)
+#undef X
+	    SMTP_UNKNOWN,   /* no verb of ours */
+	SMTP_GREETING,	    /* the server's greeting: awaited though nothing was sent */
+	SMTP_CONTENT,	    /* the message after 354, up to and with the final dot */
+	SMTP_AUTH_RESPONSE, /* a line that answers 334 */
+	SMTP_NOTHING	    /* what a reply answers that nobody asked for */
+};
+
+enum smtp_group { SMTP_FREE, SMTP_HOLD, SMTP_ALONE };
+
+/* One command line, parsed. Pointers lead into the line. */
+struct smtp_command {
+	enum smtp_verb verb;
+	const unsigned char *line; /* without its line end */
+	size_t line_len;
+	const unsigned char *arg; /* what follows the verb, blanks trimmed at both ends */
+	size_t arg_len;
+	const unsigned char *path; /* MAIL, RCPT: as given, with its angle brackets if it has them */
+	size_t path_len;
+	const unsigned char *address; /* the mailbox in it, without brackets and source route; empty: null path */
+	size_t address_len;
+	const unsigned char *params; /* what follows the path, trimmed */
+	size_t params_len;
+	uint64_t octets;     /* MAIL: SIZE=; BDAT: of the chunk */
+	bool size_declared;  /* MAIL: SIZE= was there */
+	bool last;	     /* BDAT: LAST */
+	bool binarymime;     /* MAIL: BODY=BINARYMIME, RFC 3030 3 */
+	bool requiretls;     /* MAIL: REQUIRETLS, RFC 8689 */
+	bool tolerated;	     /* not as RFC 5321 has it, but what was meant is plain */
+	bool fatal;	     /* what follows cannot be read as SMTP: end the session after the refusal */
+	const char *refusal; /* reply to give when the line is no good (static storage, no CRLF), else NULL */
+};
+
+/* A parameter of MAIL or RCPT. value is NULL without '='. */
+struct smtp_param {
+	const unsigned char *keyword, *value;
+	size_t keyword_len, value_len;
+};
+
+/* A reply line. text is what follows the code and its separator, without the line end. */
+struct smtp_line {
+	int code; /* 200..599 */
+	bool last;
+	const unsigned char *text;
+	size_t text_len;
+};
+
+enum smtp_newline { SMTP_NL_NORMALIZE, SMTP_NL_REJECT, SMTP_NL_PASS };
+
+/* Bytes of a message as they go on. They lead into the caller's bytes or to a constant. */
+struct smtp_piece {
+	const unsigned char *bytes;
+	size_t len;
+	bool end; /* DATA: these bytes close with the final dot's line. BDAT: the chunk ends here */
+};
+
+/* Scans a message in DATA (RFC 5321 4.1.1.4, 4.5.2). All zero is a new one. */
+struct smtp_scanner {
+	enum smtp_newline newline;
+	enum {
+		SMTP_AT_CRLF, /* at the start of a line, after CR LF */
+		SMTP_AT_BARE, /* at the start of a line that only we see: after a bare LF */
+		SMTP_IN_LINE,
+		SMTP_IN_NULS /* in a line of which only NULs were seen */
+	} at;
+	bool broken;	  /* a bare CR or LF, or a NUL beside a dot at the start of a line, was seen */
+	uint64_t content; /* octets passed on, without stuffed dots and the final dot's line */
+};
+
+/* Finds the Message-ID in a header section (RFC 5322 3.6.4). All zero is a new one. */
+struct smtp_header {
+	enum { SMTP_HD_NAME, SMTP_HD_SKIP, SMTP_HD_VALUE, SMTP_HD_AFTER, SMTP_HD_DONE } state;
+	size_t matched; /* octets of "message-id:" seen at the start of this line; of any line: not 0 */
+	size_t id_len;
+	unsigned char id[256];
+};
+
+enum smtp_extension {
+	SMTP_EXT_PIPELINING = 1 << 0,
+	SMTP_EXT_SIZE = 1 << 1,
+	SMTP_EXT_STARTTLS = 1 << 2,
+	SMTP_EXT_CHUNKING = 1 << 3,
+	SMTP_EXT_AUTH = 1 << 4,
+	SMTP_EXT_REQUIRETLS = 1 << 5
+};
+
+/* What an EHLO reply offers, and its lines that may go on to a client. */
+struct smtp_ehlo {
+	unsigned extensions; /* of enum smtp_extension */
+	unsigned seen;	     /* rows of the keyword table, against duplicates */
+	uint64_t size;	     /* SIZE's number; 0 is no fixed limit, RFC 1870 4 */
+	size_t domain_len, text_len;
+	unsigned char domain[512];	   /* text of the first line */
+	unsigned char text[SMTP_EHLO_MAX]; /* a line each: row of the table (1 octet), length (1), text */
+};
+
+/* What smtpwarp lowers in, or holds back from, the list that a client sees. */
+struct smtp_offer {
+	uint64_t size_limit; /* 0: none of ours */
+	bool auth;	     /* the client may see AUTH */
+	bool requiretls;     /* the upstream's TLS was verified */
+};
+
+/* "MAIL"; pseudo verbs have names in lower case. Static storage. */
+const char *smtp_verb_name(enum smtp_verb verb);
+
+enum smtp_group smtp_verb_group(enum smtp_verb verb);
+
+/* Octets up to and with the first LF, 0 if there is none. */
+size_t smtp_find_line(const unsigned char *in, size_t n);
+
+/* Parse a line of n octets (line end included or not) as a command, RFC 5321 4.1.1. A bare LF ends a line as well as
+ * CR LF does (real clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
+void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd);
+
+/* Walk parameters: *at starts at 0. false at the end or at something that is none (then *at < n). RFC 5321 4.1.2. */
+bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct smtp_param *p);
+
+/* Whether the octets are this word, ASCII case ignored. */
+bool smtp_is(const unsigned char *in, size_t n, const char *word);
+
+/* Write the command as it goes on, with CRLF. Blanks are trimmed, "MAIL FROM: a@b" becomes "MAIL FROM:<a@b>" (RFC
+ * 5321 3.3). Returns octets; 0 if cap is less than line_len + 16. */
+size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, size_t cap);
+
+/* Parse a reply line of n octets with its line end (LF alone is tolerated), RFC 5321 4.2. false: it is none. */
+bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line);
+
+/* Enhanced code at the start of a reply text (RFC 3463 2) into class, subject, detail; all 0 if there is none. */
+void smtp_enhanced(const unsigned char *text, size_t n, uint16_t enhanced[3]);
+
+/* Write a reply line with CRLF: code, '-' or ' ', text with CR, NUL and other controls made blank. Returns octets;
+ * 0 if cap is less than n + 6. */
+size_t smtp_reply_write(int code, bool last, const unsigned char *text, size_t n, unsigned char *out, size_t cap);
+
+/* One line of a 250 reply to EHLO. first: it is the domain's and *e begins anew. RFC 5321 4.1.1.1. */
+void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n);
+
+/* Write the list that the client sees. SMTP_EHLO_WRITTEN octets of room are always enough; returns octets, 0 if cap
+ * is less. */
+#define SMTP_EHLO_WRITTEN (4 * SMTP_EHLO_MAX)
+size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap);
+
+/* The next piece of a message in DATA. false: more bytes are needed (at most 3 are held back). The pieces together
+ * are the message as it goes on, with the final dot's line. */
+bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used, struct smtp_piece *piece);
+
+/* Feed message bytes in order, in pieces of any size. */
+void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n);
+
+/* Name of the user in an AUTH exchange, for the log, never the secret. mech: as given after AUTH; b64: the n octets
+ * of the client's step'th line, 0 being the initial response. Returns octets of the name put into name, 0: none. */
+size_t smtp_auth_user(const unsigned char *mech, size_t mech_len, unsigned step, const unsigned char *b64, size_t n,
+    unsigned char *name, size_t cap);
+
+#endif

@@ -1,0 +1,489 @@
+/* main: options, how smtpwarp was started, the accept loop and its limits.
+ *
+ * It looks at what it was given (DESIGN, smtpwarp(8) STARTING): a connected socket is served; listening sockets are
+ * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
+ */
+#define _GNU_SOURCE
+#include "log.h"
+#include "options.h"
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LISTEN_FDS_START 3 /* sd_listen_fds(3) */
+#define SOCKETS_MAX OPTIONS_LISTEN_MAX
+#define BACKLOG 1024
+
+struct child {
+	pid_t pid;
+	union net_address source;
+};
+
+static struct options options;
+
+static struct {
+	int socket[SOCKETS_MAX];
+	unsigned sockets;
+	bool inetd_wait; /* fd 0 listens: exit when idle */
+	int spare;	 /* given up for a moment to refuse a client when descriptors run out */
+	int notify;
+	struct child *child; /* max_sessions of them; the first `sessions` are in use */
+	uint32_t sessions;
+	uint64_t served;
+	time_t status_at;
+} listener = { .spare = -1, .notify = -1 };
+
+static volatile sig_atomic_t terminate, children_ended;
+
+/* ---- messages for a person ---- */
+
+/* Whether this descriptor is the client's connection, as inetd makes 0, 1 and 2. */
+static bool is_client(int fd)
+{
+	struct stat in, other;
+
+	return net_kind(STDIN_FILENO) == NET_CONNECTED && fstat(STDIN_FILENO, &in) == 0 && fstat(fd, &other) == 0 &&
+	    in.st_dev == other.st_dev && in.st_ino == other.st_ino;
+}
+
+static _Noreturn void die(int code, const char *why)
+{
+	static const char reply[] = "421 4.3.5 Service is not configured rightly\r\n";
+
+	if (net_kind(STDIN_FILENO) == NET_CONNECTED)
+		send(STDIN_FILENO, reply, sizeof reply - 1, MSG_NOSIGNAL);
+	if (is_client(STDERR_FILENO)) {
+		const char *ignored;
+
+		log_open("syslog", &ignored);
+		record_fault(why);
+	} else {
+		fprintf(stderr, "smtpwarp: %s\n", why);
+	}
+	exit(code);
+}
+
+static _Noreturn void die_errno(int code, const char *what)
+{
+	char why[400];
+
+	snprintf(why, sizeof why, "%s: %s", what, strerror(errno));
+	die(code, why);
+}
+
+/* Nothing but SMTP may reach the client: descriptors 1 and 2 that are its socket become /dev/null, and ones that are
+ * closed are taken, so that no socket of ours gets such a number. */
+static void guard_standard_descriptors(void)
+{
+	for (int fd = 0; fd <= 2; fd++) {
+		bool closed = fcntl(fd, F_GETFD) < 0;
+		int null;
+
+		if (!closed && (fd == 0 || !is_client(fd)))
+			continue;
+		null = open("/dev/null", O_RDWR);
+		if (null >= 0 && null != fd) {
+			dup2(null, fd);
+			close(null);
+		}
+	}
+}
+
+static void open_log(void)
+{
+	const char *sink = options.log, *why;
+	char text[400];
+
+	if (!sink)
+		sink = is_client(STDERR_FILENO) ? "syslog" : "stderr";
+	if (log_open(sink, &why) == 0)
+		return;
+	snprintf(text, sizeof text, "--log %s: %s", sink, why);
+	die(EX_CONFIG, text);
+}
+
+/* ---- systemd ---- */
+
+static void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* sd_notify(3), whose protocol is one datagram. */
+static void notify(const char *format, ...)
+{
+	char text[160];
+	va_list args;
+	int n;
+
+	if (listener.notify < 0)
+		return;
+	va_start(args, format);
+	n = vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	send(listener.notify, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void open_notify(void)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	size_t n = path ? strlen(path) : 0;
+
+	if (!n || n >= sizeof name.sun_path)
+		return;
+	memcpy(name.sun_path, path, n);
+	if (*path == '@')
+		name.sun_path[0] = 0;
+	listener.notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (listener.notify >= 0 &&
+	    connect(listener.notify, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0) {
+		close(listener.notify);
+		listener.notify = -1;
+	}
+	unsetenv("NOTIFY_SOCKET");
+}
+
+/* Number of sockets passed from LISTEN_FDS_START on; 0: none, or they are for another process. */
+static unsigned passed_sockets(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	long n = pid && fds && strtol(pid, NULL, 10) == getpid() ? strtol(fds, NULL, 10) : 0;
+
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	if (n > SOCKETS_MAX)
+		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to 8 sockets");
+	for (long i = 0; i < n; i++)
+		fcntl(LISTEN_FDS_START + (int)i, F_SETFD, FD_CLOEXEC);
+	return n > 0 ? (unsigned)n : 0;
+}
+
+static void status(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (listener.notify < 0 || now.tv_sec == listener.status_at)
+		return;
+	listener.status_at = now.tv_sec;
+	notify("STATUS=%u sessions, %llu so far", listener.sessions, (unsigned long long)listener.served);
+}
+
+/* ---- the accept loop ---- */
+
+static void on_signal(int number)
+{
+	if (number == SIGCHLD)
+		children_ended = 1;
+	else
+		terminate++;
+}
+
+/* Signals come in only while ppoll(2) waits. */
+static void catch_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	sigset_t blocked;
+
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGTERM);
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &blocked, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGCHLD, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static void child_ended(pid_t pid, int how)
+{
+	char text[80];
+
+	for (uint32_t i = 0; i < listener.sessions; i++)
+		if (listener.child[i].pid == pid) {
+			listener.child[i] = listener.child[--listener.sessions];
+			break;
+		}
+	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM) {
+		snprintf(text, sizeof text, "session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
+		record_fault(text);
+	}
+}
+
+static void reap(void)
+{
+	pid_t pid;
+	int how;
+
+	children_ended = 0;
+	while ((pid = waitpid(-1, &how, WNOHANG)) > 0)
+		child_ended(pid, how);
+}
+
+static uint32_t sessions_from(const union net_address *source)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < listener.sessions; i++)
+		n += net_same_host(&listener.child[i].source, source);
+	return n;
+}
+
+static void turn_away(int fd, const char *reason)
+{
+	char reply[120];
+	int n = snprintf(reply, sizeof reply, "421 4.3.2 %s\r\n", reason);
+
+	send(fd, reply, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	record_fault(reason);
+	close(fd);
+}
+
+static _Noreturn void serve(int fd)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (unsigned i = 0; i < listener.sockets; i++)
+		close(listener.socket[i]);
+	if (listener.notify >= 0)
+		close(listener.notify);
+	session_run(fd, &options);
+	_exit(EX_OK);
+}
+
+static void start_session(int fd, const union net_address *source)
+{
+	pid_t pid;
+
+	if (listener.sessions >= options.max_sessions) {
+		turn_away(fd, "Too many sessions (--max-sessions)");
+		return;
+	}
+	if (options.max_sessions_per_source && sessions_from(source) >= options.max_sessions_per_source) {
+		turn_away(fd, "Too many sessions from this address (--max-sessions-per-source)");
+		return;
+	}
+	pid = fork();
+	if (pid == 0)
+		serve(fd);
+	if (pid < 0) {
+		turn_away(fd, "No process can be started now");
+		return;
+	}
+	close(fd);
+	listener.child[listener.sessions].pid = pid;
+	listener.child[listener.sessions++].source = *source;
+	listener.served++;
+}
+
+/* Out of descriptors: the one in reserve lets a waiting client hear so, instead of waiting in vain. */
+static void refuse_one(int listening)
+{
+	int fd;
+
+	close(listener.spare);
+	fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		turn_away(fd, "No descriptors are left");
+	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void accept_one(int listening)
+{
+	union net_address source;
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof peer;
+	int fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
+
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		refuse_one(listening);
+	if (fd < 0)
+		return;
+	memset(&source, 0, sizeof source);
+	memcpy(&source, &peer, len < sizeof source ? len : sizeof source);
+	start_session(fd, &source);
+}
+
+static void signal_children(int number)
+{
+	for (uint32_t i = 0; i < listener.sessions; i++)
+		kill(listener.child[i].pid, number);
+}
+
+/* Wait for events at most `seconds`, -1: for ever. Returns whether a connection came. */
+static bool wait_for_work(double seconds, bool accepting)
+{
+	struct pollfd p[SOCKETS_MAX];
+	struct timespec limit = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
+	sigset_t none;
+	bool came = false;
+
+	sigemptyset(&none);
+	for (unsigned i = 0; i < listener.sockets; i++)
+		p[i] = (struct pollfd){ .fd = accepting ? listener.socket[i] : -1, .events = POLLIN };
+	if (ppoll(p, listener.sockets, seconds < 0 ? NULL : &limit, &none) > 0)
+		for (unsigned i = 0; i < listener.sockets; i++)
+			if (p[i].revents) {
+				accept_one(listener.socket[i]);
+				came = true;
+			}
+	if (children_ended)
+		reap();
+	return came;
+}
+
+/* Sessions may go on for a while; then, or at a second signal, they are told to end, and at last killed. */
+static void drain(void)
+{
+	struct timespec start, now;
+	double limit = (double)options.timeouts.drain / 1e6;
+	int told = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	notify("STOPPING=1\nSTATUS=%u sessions end", listener.sessions);
+	for (unsigned i = 0; i < listener.sockets; i++)
+		close(listener.socket[i]);
+	listener.sockets = 0;
+	while (listener.sessions) {
+		double left;
+
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		left = limit - (double)(now.tv_sec - start.tv_sec) - (double)(now.tv_nsec - start.tv_nsec) / 1e9;
+		if (told < 2 && (left <= 0 || terminate > told + 1)) {
+			signal_children(told ? SIGKILL : SIGTERM);
+			told++;
+			start = now;
+			limit = left = 5;
+		}
+		wait_for_work(left > 0 ? left : 1, false);
+	}
+}
+
+static _Noreturn void listen_loop(void)
+{
+	const char *why;
+	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
+
+	open_notify();
+	listener.child = calloc(options.max_sessions, sizeof *listener.child);
+	if (!listener.child)
+		die_errno(EX_OSERR, "--max-sessions");
+	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (options.tls != TLS_NONE)
+		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; what lacks shows in their records */
+	catch_signals();
+	for (unsigned i = 0; i < listener.sockets; i++)
+		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
+	notify("READY=1\nSTATUS=ready");
+	while (!terminate) {
+		bool worked = wait_for_work(listener.sessions ? -1 : idle, true);
+
+		if (!worked && !listener.sessions && idle >= 0 && !terminate)
+			break;
+		status();
+	}
+	drain();
+	exit(EX_OK);
+}
+
+/* ---- start ---- */
+
+static void become_user(void)
+{
+	const struct passwd *user;
+
+	if (!options.user)
+		return;
+	user = getpwnam(options.user);
+	if (user && getuid() == user->pw_uid && getgid() == user->pw_gid)
+		return;
+	if (!user || initgroups(options.user, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+		die_errno(EX_CONFIG, "--user");
+}
+
+static void bind_sockets(void)
+{
+	for (unsigned i = 0; i < options.listens; i++) {
+		char text[NET_TEXT], what[NET_TEXT + 32];
+		int fd = net_listen(&options.listen[i], BACKLOG);
+
+		snprintf(what, sizeof what, "--listen %s port %u", net_text(&options.listen[i], text),
+		    net_port(&options.listen[i]));
+		if (fd < 0)
+			die_errno(EX_CONFIG, what);
+		listener.socket[listener.sockets++] = fd;
+	}
+}
+
+/* Take what systemd passed: one connected socket is served, listening ones are for the loop. */
+static void take_passed(unsigned n)
+{
+	if (n == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED) {
+		session_run(LISTEN_FDS_START, &options);
+		exit(EX_OK);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (net_kind(LISTEN_FDS_START + (int)i) != NET_LISTENING)
+			die(EX_USAGE, "LISTEN_FDS: smtpwarp takes listening stream sockets, or one connected one");
+		listener.socket[listener.sockets++] = LISTEN_FDS_START + (int)i;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	char why[512];
+	bool done;
+	int code = options_read(&options, argc, argv, &done, why, sizeof why);
+	enum net_kind given;
+	unsigned passed;
+
+	if (done)
+		return EX_OK;
+	if (!code)
+		code = options_check(&options, why, sizeof why);
+	if (code)
+		die(code, why);
+	open_log();
+	if (options.check) {
+		puts("smtpwarp: options are in order");
+		return EX_OK;
+	}
+	given = net_kind(STDIN_FILENO);
+	guard_standard_descriptors();
+	passed = passed_sockets();
+	if (passed)
+		take_passed(passed);
+	else if (given == NET_CONNECTED && !options.listens) {
+		session_run(STDIN_FILENO, &options);
+		return EX_OK;
+	}
+	if (!passed && given == NET_LISTENING) {
+		listener.socket[listener.sockets++] = STDIN_FILENO;
+		listener.inetd_wait = !options.listens;
+	}
+	if (options.listens + listener.sockets > SOCKETS_MAX)
+		die(EX_USAGE, "more than 8 sockets to listen on");
+	bind_sockets();
+	if (!listener.sockets)
+		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
+	become_user();
+	listen_loop();
+}

@@ -1,0 +1,561 @@
+/* TLS towards the upstream. See tls.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "tls.h"
+
+#include <bearssl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* Distributions build BearSSL for glibc with _FORTIFY_SOURCE; these are the names it then wants that musl lacks. */
+#ifdef SMTPWARP_FORTIFY_SHIMS
+void *__memcpy_chk(void *to, const void *from, size_t n, size_t room);
+void *__memmove_chk(void *to, const void *from, size_t n, size_t room);
+void *__memset_chk(void *to, int c, size_t n, size_t room);
+
+void *__memcpy_chk(void *to, const void *from, size_t n, size_t room)
+{
+	if (n > room)
+		abort();
+	return memcpy(to, from, n);
+}
+
+void *__memmove_chk(void *to, const void *from, size_t n, size_t room)
+{
+	if (n > room)
+		abort();
+	return memmove(to, from, n);
+}
+
+void *__memset_chk(void *to, int c, size_t n, size_t room)
+{
+	if (n > room)
+		abort();
+	return memset(to, c, n);
+}
+#endif
+
+/* Judges the peer's chain as br_x509_minimal does, but lets the level decide what the verdict means. It takes the
+ * peer's key from the first certificate by itself: br_x509_minimal stops reading, and has no key, once a
+ * certificate is expired or has another name, and opportunistic TLS must work with those (RFC 7435 3). */
+struct chain {
+	const br_x509_class *vtable; /* first: BearSSL knows the object by it */
+	br_x509_minimal_context minimal;
+	br_x509_decoder_context leaf;
+	bool leaf_read;
+	bool enforce;
+	unsigned verdict;
+};
+
+struct tls {
+	br_ssl_client_context client;
+	struct chain chain;
+	bool has_name;
+	bool handshake_done;
+	unsigned char in[BR_SSL_BUFSIZE_INPUT];
+	unsigned char out[BR_SSL_BUFSIZE_OUTPUT];
+};
+
+static struct tls upstream;
+
+static struct {
+	br_x509_trust_anchor *list;
+	size_t count;
+	bool loaded;
+} anchors;
+
+static const char *const level_names[] = {
+#define X(level, name) name,
+	TLS_LEVELS(X)
+#undef X
+};
+
+const char *tls_level_name(enum tls_level level)
+{
+	return level_names[level];
+}
+
+bool tls_level_parse(const char *name, enum tls_level *level)
+{
+	for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)
+		if (strcmp(name, level_names[i]) == 0) {
+			*level = (enum tls_level)i;
+			return true;
+		}
+	return false;
+}
+
+/* ---- trust anchors ---- */
+
+/* A certificate while its PEM text goes by. */
+struct certificate {
+	br_x509_decoder_context decoder;
+	unsigned char dn[1024];
+	size_t dn_len;
+	bool too_long;
+	bool open; /* this PEM object is a certificate */
+};
+
+static void append_dn(void *context, const void *bytes, size_t n)
+{
+	struct certificate *c = context;
+
+	if (n > sizeof c->dn - c->dn_len) {
+		c->too_long = true;
+		return;
+	}
+	memcpy(c->dn + c->dn_len, bytes, n);
+	c->dn_len += n;
+}
+
+static void append_der(void *context, const void *bytes, size_t n)
+{
+	struct certificate *c = context;
+
+	br_x509_decoder_push(&c->decoder, bytes, n);
+}
+
+static unsigned char *copy(const unsigned char *bytes, size_t n)
+{
+	unsigned char *p = malloc(n);
+
+	return p ? memcpy(p, bytes, n) : NULL;
+}
+
+static bool copy_key(br_x509_pkey *to, const br_x509_pkey *key)
+{
+	*to = *key;
+	if (key->key_type == BR_KEYTYPE_RSA) {
+		to->key.rsa.n = copy(key->key.rsa.n, key->key.rsa.nlen);
+		to->key.rsa.e = copy(key->key.rsa.e, key->key.rsa.elen);
+		return to->key.rsa.n && to->key.rsa.e;
+	}
+	to->key.ec.q = copy(key->key.ec.q, key->key.ec.qlen);
+	return to->key.ec.q != NULL;
+}
+
+/* A certificate that cannot be read is left out: a bundle may hold kinds of keys that BearSSL does not know. */
+static bool add_anchor(struct certificate *c)
+{
+	br_x509_pkey *key = br_x509_decoder_get_pkey(&c->decoder);
+	br_x509_trust_anchor *list, *a;
+
+	if (!key || c->too_long)
+		return true;
+	if (anchors.count % 64 == 0) {
+		list = realloc(anchors.list, (anchors.count + 64) * sizeof *list);
+		if (!list)
+			return false;
+		anchors.list = list;
+	}
+	a = &anchors.list[anchors.count];
+	a->flags = br_x509_decoder_isCA(&c->decoder) ? BR_X509_TA_CA : 0;
+	a->dn.data = copy(c->dn, c->dn_len);
+	a->dn.len = c->dn_len;
+	if (!a->dn.data || !copy_key(&a->pkey, key))
+		return false;
+	anchors.count++;
+	return true;
+}
+
+static bool begins_certificate(const char *name)
+{
+	return strcmp(name, "CERTIFICATE") == 0 || strcmp(name, "X509 CERTIFICATE") == 0;
+}
+
+/* Returns false when memory is short. */
+static bool read_pem(br_pem_decoder_context *pem, struct certificate *c, const char *text, size_t n)
+{
+	while (n) {
+		size_t taken = br_pem_decoder_push(pem, text, n);
+
+		text += taken;
+		n -= taken;
+		switch (br_pem_decoder_event(pem)) {
+		case BR_PEM_BEGIN_OBJ:
+			c->open = begins_certificate(br_pem_decoder_name(pem));
+			c->dn_len = 0;
+			c->too_long = false;
+			br_x509_decoder_init(&c->decoder, append_dn, c);
+			br_pem_decoder_setdest(pem, c->open ? append_der : NULL, c);
+			break;
+		case BR_PEM_END_OBJ:
+			if (c->open && !add_anchor(c))
+				return false;
+			break;
+		default:
+			break;
+		}
+	}
+	return true;
+}
+
+int tls_load_anchors(const char *path, const char **why)
+{
+	static struct certificate certificate;
+	static br_pem_decoder_context pem;
+	char text[16384];
+	ssize_t n;
+	int fd;
+
+	if (anchors.loaded)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	*why = strerror(errno);
+	if (fd < 0)
+		return -1;
+	br_pem_decoder_init(&pem);
+	while ((n = read(fd, text, sizeof text)) > 0)
+		if (!read_pem(&pem, &certificate, text, (size_t)n)) {
+			n = -1;
+			errno = ENOMEM;
+			break;
+		}
+	*why = n < 0 ? strerror(errno) : "no certificate in it";
+	close(fd);
+	anchors.loaded = n == 0 && anchors.count;
+	return anchors.loaded ? 0 : -1;
+}
+
+/* ---- the peer's chain ---- */
+
+static void start_chain(const br_x509_class **context, const char *name)
+{
+	struct chain *c = (struct chain *)(void *)context;
+
+	br_x509_decoder_init(&c->leaf, NULL, NULL);
+	c->leaf_read = false;
+	c->minimal.vtable->start_chain(&c->minimal.vtable, name);
+}
+
+static void start_cert(const br_x509_class **context, uint32_t length)
+{
+	struct chain *c = (struct chain *)(void *)context;
+
+	c->minimal.vtable->start_cert(&c->minimal.vtable, length);
+}
+
+static void append(const br_x509_class **context, const unsigned char *bytes, size_t n)
+{
+	struct chain *c = (struct chain *)(void *)context;
+
+	if (!c->leaf_read)
+		br_x509_decoder_push(&c->leaf, bytes, n);
+	c->minimal.vtable->append(&c->minimal.vtable, bytes, n);
+}
+
+static void end_cert(const br_x509_class **context)
+{
+	struct chain *c = (struct chain *)(void *)context;
+
+	c->leaf_read = true;
+	c->minimal.vtable->end_cert(&c->minimal.vtable);
+}
+
+static unsigned end_chain(const br_x509_class **context)
+{
+	struct chain *c = (struct chain *)(void *)context;
+
+	c->verdict = c->minimal.vtable->end_chain(&c->minimal.vtable);
+	if (c->enforce)
+		return c->verdict;
+	return br_x509_decoder_get_pkey(&c->leaf) ? 0 : BR_ERR_X509_UNSUPPORTED;
+}
+
+static const br_x509_pkey *get_pkey(const br_x509_class *const *context, unsigned *usages)
+{
+	const struct chain *c = (const struct chain *)(const void *)context;
+	br_x509_decoder_context *leaf = (br_x509_decoder_context *)&c->leaf; /* the accessor's type lacks const */
+
+	if (usages)
+		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+	return br_x509_decoder_get_pkey(leaf);
+}
+
+static const br_x509_class chain_class = { sizeof(struct chain), start_chain, start_cert, append, end_cert, end_chain,
+	get_pkey };
+
+/* ---- the engine ---- */
+
+#define SUITES(X)                                                                                                      \
+	X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)                                                                     \
+	X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)                                                                       \
+	X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384)                                                                     \
+	X(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384)                                                                       \
+	X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256)                                                               \
+	X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)                                                                 \
+	X(TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256)                                                                     \
+	X(TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256)                                                                       \
+	X(TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384)                                                                     \
+	X(TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384)                                                                       \
+	X(TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA)                                                                        \
+	X(TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)                                                                          \
+	X(TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA)                                                                        \
+	X(TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA)                                                                          \
+	X(TLS_RSA_WITH_AES_128_GCM_SHA256)                                                                             \
+	X(TLS_RSA_WITH_AES_256_GCM_SHA384)                                                                             \
+	X(TLS_RSA_WITH_AES_128_CBC_SHA256)                                                                             \
+	X(TLS_RSA_WITH_AES_256_CBC_SHA256)                                                                             \
+	X(TLS_RSA_WITH_AES_128_CBC_SHA)                                                                                \
+	X(TLS_RSA_WITH_AES_256_CBC_SHA)
+
+static const uint16_t suites[] = {
+#define X(suite) BR_##suite,
+	SUITES(X)
+#undef X
+};
+
+static const char *const suite_names[] = {
+#define X(suite) #suite,
+	SUITES(X)
+#undef X
+};
+
+static const struct {
+	int id;
+	const br_hash_class *hash;
+} hashes[] = {
+	{ br_md5_ID, &br_md5_vtable },
+	{ br_sha1_ID, &br_sha1_vtable },
+	{ br_sha224_ID, &br_sha224_vtable },
+	{ br_sha256_ID, &br_sha256_vtable },
+	{ br_sha384_ID, &br_sha384_vtable },
+	{ br_sha512_ID, &br_sha512_vtable },
+};
+
+static void set_algorithms(struct tls *t)
+{
+	br_ssl_engine_context *e = &t->client.eng;
+	br_x509_minimal_context *x = &t->chain.minimal;
+
+	br_ssl_engine_set_suites(e, suites, sizeof suites / sizeof *suites);
+	br_ssl_client_set_default_rsapub(&t->client);
+	br_ssl_engine_set_default_rsavrfy(e);
+	br_ssl_engine_set_default_ecdsa(e);
+	br_x509_minimal_init(x, &br_sha256_vtable, anchors.list, anchors.count);
+	br_x509_minimal_set_rsa(x, br_ssl_engine_get_rsavrfy(e));
+	br_x509_minimal_set_ecdsa(x, br_ssl_engine_get_ec(e), br_ssl_engine_get_ecdsa(e));
+	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++) {
+		br_ssl_engine_set_hash(e, hashes[i].id, hashes[i].hash);
+		br_x509_minimal_set_hash(x, hashes[i].id, hashes[i].hash);
+	}
+	br_ssl_engine_set_prf10(e, &br_tls10_prf);
+	br_ssl_engine_set_prf_sha256(e, &br_tls12_sha256_prf);
+	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
+	br_ssl_engine_set_default_aes_cbc(e);
+	br_ssl_engine_set_default_aes_gcm(e);
+	br_ssl_engine_set_default_chapol(e);
+}
+
+struct tls *tls_start(enum tls_level level, const char *name, const char **why)
+{
+	struct tls *t = &upstream;
+	unsigned char seed[32];
+
+	br_ssl_client_zero(&t->client);
+	br_ssl_engine_set_versions(&t->client.eng, level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
+	set_algorithms(t);
+	t->chain.vtable = &chain_class;
+	t->chain.enforce = level >= TLS_VERIFY;
+	t->chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
+	t->has_name = name != NULL;
+	t->handshake_done = false;
+	br_ssl_engine_set_x509(&t->client.eng, &t->chain.vtable);
+	br_ssl_engine_set_buffers_bidi(&t->client.eng, t->in, sizeof t->in, t->out, sizeof t->out);
+	br_ssl_engine_add_flags(&t->client.eng, BR_OPT_NO_RENEGOTIATION);
+	/* BearSSL's own seeding needs /dev/urandom or RDRAND, which a chroot or an old processor may lack. Only now,
+	 * with the hashes set, does the engine take it. */
+	*why = "no random numbers";
+	if (getrandom(seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+		return NULL;
+	br_ssl_engine_inject_entropy(&t->client.eng, seed, sizeof seed);
+	explicit_bzero(seed, sizeof seed);
+	*why = "the name is too long for TLS";
+	return br_ssl_client_reset(&t->client, name, 0) ? t : NULL;
+}
+
+static unsigned state(const struct tls *t)
+{
+	return br_ssl_engine_current_state(&t->client.eng);
+}
+
+/* SENDAPP is first offered when the handshake is over, and may be withdrawn while a record is full. */
+static void note_handshake(struct tls *t)
+{
+	if (!t->handshake_done && (state(t) & (BR_SSL_SENDAPP | BR_SSL_RECVAPP)))
+		t->handshake_done = true;
+}
+
+size_t tls_put_record(struct tls *t, const unsigned char *in, size_t n)
+{
+	size_t done = 0, room;
+
+	while (done < n && (state(t) & BR_SSL_RECVREC)) {
+		unsigned char *p = br_ssl_engine_recvrec_buf(&t->client.eng, &room);
+
+		room = n - done < room ? n - done : room;
+		memcpy(p, in + done, room);
+		br_ssl_engine_recvrec_ack(&t->client.eng, room);
+		done += room;
+		note_handshake(t);
+	}
+	return done;
+}
+
+size_t tls_get_record(struct tls *t, const unsigned char **out)
+{
+	size_t n = 0;
+
+	if (state(t) & BR_SSL_SENDREC)
+		*out = br_ssl_engine_sendrec_buf(&t->client.eng, &n);
+	return n;
+}
+
+void tls_sent(struct tls *t, size_t n)
+{
+	br_ssl_engine_sendrec_ack(&t->client.eng, n);
+	note_handshake(t);
+}
+
+size_t tls_read(struct tls *t, unsigned char *out, size_t cap)
+{
+	size_t done = 0, n;
+
+	while (done < cap && (state(t) & BR_SSL_RECVAPP)) {
+		const unsigned char *p = br_ssl_engine_recvapp_buf(&t->client.eng, &n);
+
+		n = cap - done < n ? cap - done : n;
+		memcpy(out + done, p, n);
+		br_ssl_engine_recvapp_ack(&t->client.eng, n);
+		done += n;
+	}
+	return done;
+}
+
+bool tls_readable(const struct tls *t)
+{
+	return (state(t) & BR_SSL_RECVAPP) != 0;
+}
+
+size_t tls_write(struct tls *t, const unsigned char *in, size_t n)
+{
+	size_t done = 0, room;
+
+	while (done < n && (state(t) & BR_SSL_SENDAPP)) {
+		unsigned char *p = br_ssl_engine_sendapp_buf(&t->client.eng, &room);
+
+		room = n - done < room ? n - done : room;
+		memcpy(p, in + done, room);
+		br_ssl_engine_sendapp_ack(&t->client.eng, room);
+		done += room;
+	}
+	return done;
+}
+
+void tls_flush(struct tls *t)
+{
+	br_ssl_engine_flush(&t->client.eng, 0);
+}
+
+void tls_close(struct tls *t)
+{
+	br_ssl_engine_close(&t->client.eng);
+}
+
+bool tls_handshake_done(const struct tls *t)
+{
+	return t->handshake_done;
+}
+
+bool tls_closed(const struct tls *t)
+{
+	return state(t) == BR_SSL_CLOSED;
+}
+
+/* ---- what happened ---- */
+
+static const struct {
+	int code;
+	const char *text;
+} reasons[] = {
+	{ BR_ERR_BAD_PARAM, "the peer's TLS parameters are invalid" },
+	{ BR_ERR_UNSUPPORTED_VERSION, "no TLS version in common (or the peer did not speak TLS)" },
+	{ BR_ERR_BAD_VERSION, "records of different TLS versions" },
+	{ BR_ERR_TOO_LARGE, "a record that is too large" },
+	{ BR_ERR_BAD_MAC, "a record's integrity check failed" },
+	{ BR_ERR_NO_RANDOM, "no random numbers" },
+	{ BR_ERR_UNKNOWN_TYPE, "a record of unknown type (the peer may not have spoken TLS)" },
+	{ BR_ERR_UNEXPECTED, "an unexpected message" },
+	{ BR_ERR_BAD_CCS, "a malformed change-cipher-spec" },
+	{ BR_ERR_BAD_ALERT, "a malformed alert" },
+	{ BR_ERR_BAD_HANDSHAKE, "a malformed handshake" },
+	{ BR_ERR_BAD_CIPHER_SUITE, "no cipher suite in common" },
+	{ BR_ERR_BAD_COMPRESSION, "compression was demanded" },
+	{ BR_ERR_BAD_FINISHED, "the handshake's integrity check failed" },
+	{ BR_ERR_INVALID_ALGORITHM, "an algorithm that is not supported" },
+	{ BR_ERR_BAD_SIGNATURE, "the handshake's signature is wrong" },
+	{ BR_ERR_WRONG_KEY_USAGE, "a key of the wrong kind" },
+	{ BR_ERR_X509_EXPIRED, "certificate is expired or not yet valid" },
+	{ BR_ERR_X509_BAD_SERVER_NAME, "certificate is for another name" },
+	{ BR_ERR_X509_NOT_TRUSTED, "certificate is not signed by a trusted CA" },
+	{ BR_ERR_X509_BAD_SIGNATURE, "certificate's signature is wrong" },
+	{ BR_ERR_X509_UNSUPPORTED, "certificate's key or algorithm is not supported" },
+	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "certificate's key is too weak" },
+	{ BR_ERR_X509_NOT_CA, "an issuing certificate is not a CA's" },
+	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, "certificate is not meant for this use" },
+	{ BR_ERR_X509_CRITICAL_EXTENSION, "certificate has an unknown critical extension" },
+	{ BR_ERR_X509_WRONG_KEY_TYPE, "certificate's key has the wrong type" },
+	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate" },
+	{ BR_ERR_X509_DN_MISMATCH, "certificates of the chain do not follow one another" },
+	{ BR_ERR_X509_INVALID_VALUE, "certificate is malformed" },
+	{ BR_ERR_X509_TRUNCATED, "certificate is malformed" },
+	{ BR_ERR_X509_BAD_TAG_CLASS, "certificate is malformed" },
+	{ BR_ERR_X509_BAD_TAG_VALUE, "certificate is malformed" },
+	{ BR_ERR_X509_UNEXPECTED, "certificate is malformed" },
+	{ BR_ERR_X509_BAD_TIME, "certificate is malformed" },
+	{ BR_ERR_X509_TIME_UNKNOWN, "the time is unknown" },
+};
+
+static const char *reason_text(int code)
+{
+	static char other[48];
+
+	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+		if (reasons[i].code == code)
+			return reasons[i].text;
+	if (code >= BR_ERR_SEND_FATAL_ALERT)
+		snprintf(other, sizeof other, "TLS alert %d sent", code - BR_ERR_SEND_FATAL_ALERT);
+	else if (code >= BR_ERR_RECV_FATAL_ALERT)
+		snprintf(other, sizeof other, "the peer sent TLS alert %d", code - BR_ERR_RECV_FATAL_ALERT);
+	else
+		snprintf(other, sizeof other, "TLS error %d", code);
+	return other;
+}
+
+const char *tls_failure(const struct tls *t)
+{
+	int code = br_ssl_engine_last_error(&t->client.eng);
+
+	return code == BR_ERR_OK ? NULL : reason_text(code);
+}
+
+void tls_facts(const struct tls *t, struct tls_facts *facts)
+{
+	br_ssl_session_parameters session;
+	unsigned version = br_ssl_engine_get_version(&t->client.eng);
+
+	br_ssl_engine_get_session_parameters(&t->client.eng, &session);
+	facts->version = version == BR_TLS12 ? "TLSv1.2" : version == BR_TLS11 ? "TLSv1.1" : "TLSv1.0";
+	facts->cipher = "unknown";
+	for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
+		if (suites[i] == session.cipher_suite)
+			facts->cipher = suite_names[i];
+	explicit_bzero(&session, sizeof session);
+	facts->verified = t->chain.verdict == 0 && t->has_name;
+	facts->reason = t->chain.verdict ? reason_text((int)t->chain.verdict) : t->has_name ? NULL :
+	    "no name is known to check the certificate against";
+}

@@ -1,0 +1,69 @@
+/* TLS towards the upstream with BearSSL: levels, names, trust anchors, and an engine between two byte streams. Owns no
+ * descriptor and, but for the trust anchors, no heap. There is one upstream connection at a time, so there is one
+ * engine; its storage is static and its pages stay untouched until TLS starts.
+ */
+#ifndef TLS_H
+#define TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define TLS_LEVELS(X) X(NONE, "none") X(MAY, "may") X(ENCRYPT, "encrypt") X(VERIFY, "verify")
+
+enum tls_level {
+#define X(level, name) TLS_##level,
+	TLS_LEVELS(X)
+#undef X
+};
+
+struct tls; /* the engine towards the upstream */
+
+const char *tls_level_name(enum tls_level level);
+
+/* false: no such level. */
+bool tls_level_parse(const char *name, enum tls_level *level);
+
+/* Read the certificates in a PEM file as trust anchors, once per process; the file is not read again. Returns 0, or -1
+ * with *why a static string. */
+int tls_load_anchors(const char *path, const char **why);
+
+/* Begin a handshake at this level (not TLS_NONE). name: for SNI and to check the certificate against; NULL: none is
+ * known, then nothing counts as verified. Returns NULL with *why set if it cannot begin. */
+struct tls *tls_start(enum tls_level level, const char *name, const char **why);
+
+/* Give bytes from the peer; returns how many were taken. */
+size_t tls_put_record(struct tls *t, const unsigned char *in, size_t n);
+
+/* Bytes for the peer: returns how many stand at *out; say with tls_sent() how many went. */
+size_t tls_get_record(struct tls *t, const unsigned char **out);
+void tls_sent(struct tls *t, size_t n);
+
+/* Decrypted bytes into out; returns how many. */
+size_t tls_read(struct tls *t, unsigned char *out, size_t cap);
+
+/* Whether tls_read() has something to give. */
+bool tls_readable(const struct tls *t);
+
+/* Bytes to be encrypted; returns how many were taken. They go out with the next full record or tls_flush(). */
+size_t tls_write(struct tls *t, const unsigned char *in, size_t n);
+void tls_flush(struct tls *t);
+
+/* Begin an orderly end: close_notify. */
+void tls_close(struct tls *t);
+
+bool tls_handshake_done(const struct tls *t);
+
+/* Ended, orderly or not. */
+bool tls_closed(const struct tls *t);
+
+/* Why the handshake or the connection failed; NULL: it did not. Static storage. */
+const char *tls_failure(const struct tls *t);
+
+/* After the handshake. reason: why the certificate would not verify, NULL if it does. Static storage. */
+struct tls_facts {
+	const char *version, *cipher, *reason;
+	bool verified;
+};
+void tls_facts(const struct tls *t, struct tls_facts *facts);
+
+#endif

@@ -1,0 +1,499 @@
+/* The server of a session: where it is, the connection, its greeting, EHLO and STARTTLS. See session.h. */
+#define _GNU_SOURCE
+#include "session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static bool dial_next(struct session *s);
+
+/* ---- where to ---- */
+
+static void tell_failure(struct session *s, const char *enhanced, const char *reason)
+{
+	snprintf(s->failure, sizeof s->failure, "%s %.100s: %.140s", enhanced, s->host, reason);
+}
+
+static const union net_address *source_for(const struct session *s, const union net_address *dest)
+{
+	return dest->sa.sa_family == AF_INET6 ? &s->outbound.source6 : &s->outbound.source4;
+}
+
+/* Begin a connection to this address. false: it cannot even begin, s->failure says why. */
+static bool dial(struct session *s, const union net_address *dest)
+{
+	const char *what;
+	char reason[160], text[NET_TEXT];
+	int fd = -1;
+
+	s->view.server = *dest;
+	s->server.eof = false;
+	if (net_same(dest, &s->local)) {
+		tell_failure(s, "4.3.5", "this is the address of smtpwarp itself");
+		return false;
+	}
+	fd = net_connect(dest, &s->outbound, &what);
+	if (fd >= 0) {
+		union net_address local, peer;
+
+		s->totals.server_in += s->server.received;
+		s->totals.server_out += s->server.sent;
+		s->server.received = s->server.sent = 0;
+		leg_open(&s->server, fd);
+		net_ends(fd, &local, &peer);
+		s->claim = net_claim(&local);
+		s->state = SERVER_CONNECTING;
+		s->dialed_at = s->now;
+		return true;
+	}
+	if (errno == EADDRNOTAVAIL && strcmp(what, "source address") == 0)
+		snprintf(reason, sizeof reason, "the source address %s is not on this host",
+		    net_text(source_for(s, dest), text));
+	else
+		snprintf(reason, sizeof reason, "%s: %s", what, strerror(errno));
+	tell_failure(s, strcmp(what, "connect") == 0 ? "4.4.1" : "4.3.5", reason);
+	return false;
+}
+
+/* The addresses of the next --upstream into the list of candidates. */
+static bool next_upstream(struct session *s)
+{
+	const char *why;
+
+	if (s->next_upstream >= s->o->upstreams)
+		return false;
+	s->upstream = &s->o->upstream[s->next_upstream++];
+	snprintf(s->host, sizeof s->host, "%s", s->upstream->host);
+	s->candidates = net_resolve(s->host, s->upstream->port, s->candidate, SESSION_CANDIDATES, &why);
+	session_tick(s);
+	s->next_candidate = 0;
+	if (!s->candidates) {
+		tell_failure(s, "4.4.3", why);
+		record_error(&s->view, s->failure);
+	}
+	return true;
+}
+
+static bool dial_next(struct session *s)
+{
+	do {
+		while (s->next_candidate < s->candidates) {
+			if (dial(s, &s->candidate[s->next_candidate++]))
+				return true;
+			record_error(&s->view, s->failure);
+		}
+	} while (next_upstream(s));
+	return false;
+}
+
+static bool more_candidates(const struct session *s)
+{
+	return s->next_candidate < s->candidates || s->next_upstream < s->o->upstreams;
+}
+
+static void refuse_client(struct session *s, const char *enhanced_and_reason)
+{
+	session_replyf(s, "421 %s", enhanced_and_reason);
+	session_end(s, "smtpwarp", enhanced_and_reason);
+	s->linger = true;
+}
+
+/* smtpwarp's own connections must be exempt from the redirect. When they are not, the client of this session is
+ * another smtpwarp, or this one, and connecting onward would go round for ever. */
+static bool caught_own(struct session *s)
+{
+	static const char error[] = "this connection is smtpwarp's own, caught by the redirect: exempt smtpwarp's user "
+				    "or --mark in the firewall rule";
+
+	if (!net_is_claimed(&s->view.client))
+		return false;
+	record_error(&s->view, error);
+	session_reply(s, "421 4.3.5 smtpwarp's own connection was redirected to it");
+	session_end(s, NULL, NULL);
+	return true;
+}
+
+static bool find_destination(struct session *s)
+{
+	enum net_origin origin = net_original(s->client.fd, &s->local, &s->view.client, &s->original);
+	char text[NET_TEXT];
+
+	if (origin != NET_DIRECT && caught_own(s))
+		return false;
+	if (s->o->upstreams)
+		return true;
+	if (origin == NET_DIRECT) {
+		snprintf(s->failure, sizeof s->failure,
+		    "4.3.5 No destination: this connection was not redirected here, and there is no --upstream");
+		record_error(&s->view, s->failure);
+		refuse_client(s, s->failure);
+		return false;
+	}
+	s->candidate[0] = s->original;
+	s->candidates = 1;
+	snprintf(s->host, sizeof s->host, "%s", net_text(&s->original, text));
+	return true;
+}
+
+/* --outbound-ip client: the client's own address, whatever its port. */
+static void use_client_address(struct session *s)
+{
+	union net_address *source = s->view.client.sa.sa_family == AF_INET6 ? &s->outbound.source6 :
+									       &s->outbound.source4;
+
+	*source = s->view.client;
+	if (source->sa.sa_family == AF_INET6)
+		source->v6.sin6_port = 0;
+	else
+		source->v4.sin_port = 0;
+	s->outbound.transparent = true;
+}
+
+void upstream_start(struct session *s)
+{
+	s->outbound = s->o->outbound;
+	if (s->o->outbound_client)
+		use_client_address(s);
+	if (find_destination(s) && !dial_next(s))
+		refuse_client(s, s->failure);
+}
+
+static void drop_server(struct session *s)
+{
+	leg_close(&s->server);
+	if (s->claim >= 0)
+		close(s->claim);
+	s->claim = -1;
+}
+
+void upstream_failed(struct session *s, const char *enhanced, const char *reason)
+{
+	tell_failure(s, enhanced, reason);
+	record_error(&s->view, s->failure);
+	drop_server(s);
+	dialogue_forget_server(&s->dialogue);
+	if (!s->redialing) {
+		dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+		if (dial_next(s))
+			return;
+	}
+	s->state = SERVER_GONE;
+	refuse_client(s, s->failure);
+}
+
+/* ---- TLS ---- */
+
+static const char *tls_name(const struct session *s)
+{
+	union net_address literal;
+
+	if (s->o->tls_name)
+		return s->o->tls_name;
+	return s->upstream && !net_parse(s->upstream->host, 0, &literal) ? s->upstream->host : NULL;
+}
+
+static bool implicit_tls(const struct session *s)
+{
+	return s->upstream && s->upstream->implicit_tls;
+}
+
+static void start_handshake(struct session *s)
+{
+	const char *why;
+	struct tls *t;
+
+	/* Without anchors everything is as if signed by nobody, which the record then says; only verify fails. */
+	tls_load_anchors(s->o->tls_ca, &why);
+	s->handshake_at = s->now;
+	s->state = SERVER_HANDSHAKE;
+	t = tls_start(s->o->tls == TLS_NONE ? TLS_MAY : s->o->tls, tls_name(s), &why);
+	if (!t) {
+		upstream_tls_failed(s, why);
+		return;
+	}
+	leg_use_tls(&s->server, t);
+	leg_flush(&s->server);
+}
+
+/* The same server again, on a connection that has not seen TLS fail. */
+static void redial_plain(struct session *s)
+{
+	union net_address same = s->view.server;
+
+	s->no_tls = s->redialing = true;
+	s->greet = GREET_NONE;
+	drop_server(s);
+	dialogue_forget_server(&s->dialogue);
+	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
+	if (!dial(s, &same)) {
+		record_error(&s->view, s->failure);
+		s->state = SERVER_GONE;
+		refuse_client(s, s->failure);
+	}
+}
+
+void upstream_tls_failed(struct session *s, const char *reason)
+{
+	bool fallback = s->o->tls <= TLS_MAY && !implicit_tls(s);
+	const char *failure = s->server.tls ? tls_failure(s->server.tls) : NULL;
+
+	reason = failure ? failure : reason;
+	record_tls(&s->view, s->o->tls, fallback ? "fallback" : "failed", tls_name(s), NULL, reason,
+	    s->handshake_at ? s->now - s->handshake_at : -1);
+	if (implicit_tls(s)) {
+		upstream_failed(s, "4.7.5", reason);
+		return;
+	}
+	if (fallback) {
+		redial_plain(s);
+		return;
+	}
+	drop_server(s);
+	dialogue_forget_server(&s->dialogue);
+	s->state = SERVER_GONE;
+	s->greet = GREET_NONE;
+	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
+	snprintf(s->gone, sizeof s->gone, "421 4.7.5 %s: no TLS", s->host);
+}
+
+static void say_greeting(struct session *s, enum smtp_verb verb, enum session_greet step);
+
+void upstream_handshake(struct session *s)
+{
+	if (s->server.broken || tls_failure(s->server.tls)) {
+		upstream_tls_failed(s, s->server.why ? s->server.why : "TLS failed");
+		return;
+	}
+	if (!tls_handshake_done(s->server.tls))
+		return;
+	s->times.tls = s->now - s->handshake_at;
+	tls_facts(s->server.tls, &s->facts);
+	s->view.server_tls = &s->facts;
+	record_tls(&s->view, s->o->tls, "ok", tls_name(s), &s->facts, s->facts.reason, s->times.tls);
+	s->state = SERVER_OPEN;
+	if (s->greet == GREET_STARTTLS)
+		say_greeting(s, s->greet_verb, s->greet_verb == SMTP_EHLO ? GREET_AGAIN : GREET_HELO);
+}
+
+void upstream_connected(struct session *s)
+{
+	int error = net_connected(s->server.fd);
+
+	if (error) {
+		upstream_failed(s, "4.4.1", strerror(error));
+		return;
+	}
+	s->connected_at = s->now;
+	s->times.connect = s->now - s->dialed_at;
+	s->server_moved_at = s->now;
+	s->state = SERVER_OPEN;
+	if (implicit_tls(s))
+		start_handshake(s);
+}
+
+/* ---- greetings ---- */
+
+static bool wants_tls(const struct session *s)
+{
+	return s->o->tls != TLS_NONE && !s->no_tls && !s->server.tls;
+}
+
+/* Say the client's name to the server. */
+static void say_greeting(struct session *s, enum smtp_verb verb, enum session_greet step)
+{
+	unsigned char line[sizeof s->helo + 8];
+	size_t n = (size_t)snprintf((char *)line, 6, "%s ", smtp_verb_name(verb));
+
+	memcpy(line + n, s->helo, s->view.helo_len);
+	s->greet = step;
+	relay_own_command(s, verb, (const char *)line, n + s->view.helo_len);
+}
+
+static void begin_greeting(struct session *s)
+{
+	if (s->greet_verb == SMTP_EHLO || wants_tls(s))
+		say_greeting(s, SMTP_EHLO, GREET_PLAIN);
+	else
+		say_greeting(s, SMTP_HELO, GREET_HELO);
+}
+
+void upstream_greet(struct session *s, const struct smtp_command *cmd)
+{
+	s->greet_verb = cmd->verb;
+	s->view.helo_len = cmd->arg_len < sizeof s->helo ? cmd->arg_len : sizeof s->helo;
+	memcpy(s->helo, cmd->arg, s->view.helo_len);
+	begin_greeting(s);
+}
+
+/* What the client's EHLO or HELO changes: it is greeted, and no transaction is open, RFC 5321 4.1.4. */
+static void greeted(struct session *s)
+{
+	struct dialogue *d = &s->dialogue;
+
+	s->greet = GREET_NONE;
+	d->greeted = true;
+	relay_end_transaction(s, NULL);
+	s->active_at = s->now;
+}
+
+static void answer_with_list(struct session *s)
+{
+	static unsigned char list[SMTP_EHLO_WRITTEN];
+	struct dialogue *d = &s->dialogue;
+	size_t n;
+
+	d->offer.size_limit = s->o->limits.message_size;
+	d->offer.requiretls = s->facts.verified && s->server.tls;
+	d->offer.auth = (d->ehlo.extensions & SMTP_EXT_AUTH) &&
+	    (s->o->plain_auth || s->view.client.sa.sa_family == AF_UNSPEC || net_is_local(&s->view.client));
+	n = smtp_ehlo_write(&d->ehlo, &d->offer, list, sizeof list);
+	session_comm(s, "<|", list, n - 2);
+	leg_write(&s->client, list, n);
+	greeted(s);
+}
+
+/* The greeting ends with the server's own reply. */
+static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
+{
+	session_comm(s, "<|", r->line.text - 4, r->line.text_len + 4);
+	relay_pass(s, r);
+	if (r->line.code / 100 == 2)
+		greeted(s);
+	s->greet = GREET_NONE;
+}
+
+static void after_ehlo(struct session *s, const struct dialogue_reply *r)
+{
+	bool offered = s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS;
+	bool unknown = r->line.code == 500 || r->line.code == 502;
+
+	if (r->line.code == 250 && wants_tls(s) && offered) {
+		s->greet = GREET_STARTTLS;
+		s->handshake_at = s->now;
+		relay_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
+	} else if (wants_tls(s) && s->o->tls >= TLS_ENCRYPT && (r->line.code == 250 || unknown)) {
+		upstream_tls_failed(s, "STARTTLS is not offered");
+	} else if (r->line.code == 250 && s->greet_verb == SMTP_EHLO) {
+		answer_with_list(s);
+	} else if (r->line.code == 250 || unknown) {
+		s->dialogue.ehlo.extensions = 0; /* a server that knows only HELO */
+		say_greeting(s, SMTP_HELO, GREET_HELO);
+	} else {
+		answer_with_reply(s, r);
+	}
+}
+
+static void after_starttls(struct session *s, const struct dialogue_reply *r)
+{
+	static const char injected[] = "plaintext after the reply to STARTTLS: somebody injected it";
+
+	if (r->line.code / 100 == 2 && leg_count(&s->server)) { /* RFC 3207 6, CVE-2021-38371 */
+		record_error(&s->view, injected);
+		leg_close(&s->server);
+		s->state = SERVER_GONE;
+		refuse_client(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
+	} else if (r->line.code / 100 == 2) {
+		start_handshake(s);
+	} else if (s->o->tls >= TLS_ENCRYPT) {
+		upstream_tls_failed(s, "STARTTLS was refused");
+	} else {
+		record_tls(&s->view, s->o->tls, "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
+		s->no_tls = true;
+		if (s->greet_verb == SMTP_EHLO)
+			answer_with_list(s);
+		else
+			say_greeting(s, SMTP_HELO, GREET_HELO);
+	}
+}
+
+static void after_helo(struct session *s, const struct dialogue_reply *r)
+{
+	s->dialogue.ehlo.extensions = 0;
+	if (r->line.code != 250 || s->greet_verb == SMTP_HELO) {
+		answer_with_reply(s, r);
+		return;
+	}
+	smtp_ehlo_line(&s->dialogue.ehlo, true, r->line.text, r->line.text_len);
+	answer_with_list(s);
+}
+
+static void after_greeting(struct session *s, const struct dialogue_reply *r)
+{
+	char reason[200];
+	bool accepted = r->line.code == 220;
+	union net_address local, peer;
+
+	if (s->redialing && !accepted) {
+		snprintf(reason, sizeof reason, "greeting %d", r->line.code);
+		upstream_failed(s, "4.4.1", reason);
+		return;
+	}
+	if (s->claim >= 0)
+		close(s->claim);
+	s->claim = -1;
+	if (s->redialing) {
+		s->redialing = false;
+		begin_greeting(s);
+		return;
+	}
+	s->times.banner = s->now - s->connected_at;
+	s->refused = !accepted;
+	net_ends(s->server.fd, &local, &peer);
+	record_connect(&s->view, s->original.sa.sa_family ? &s->original : NULL, &local, &s->times, &r->line);
+}
+
+/* Another candidate may greet better than this one did. */
+static bool try_another(struct session *s, const struct dialogue_reply *r)
+{
+	char reason[200];
+
+	if (s->redialing || r->line.code == 220 || !more_candidates(s))
+		return false;
+	if (r->line.last) {
+		snprintf(reason, sizeof reason, "greeting %d %.*s", r->line.code,
+		    (int)(r->line.text_len < 160 ? r->line.text_len : 160), (const char *)r->line.text);
+		upstream_failed(s, "4.4.1", reason);
+	}
+	return true;
+}
+
+void upstream_reply(struct session *s, const struct dialogue_reply *r)
+{
+	if (r->verb == SMTP_GREETING) {
+		if (try_another(s, r))
+			return;
+		if (!s->redialing)
+			relay_pass(s, r);
+		if (r->line.last)
+			after_greeting(s, r);
+		return;
+	}
+	if (!r->line.last)
+		return;
+	if (r->line.code == 421) {
+		answer_with_reply(s, r);
+		return;
+	}
+	switch (s->greet) {
+	case GREET_PLAIN:
+		after_ehlo(s, r);
+		return;
+	case GREET_STARTTLS:
+		after_starttls(s, r);
+		return;
+	case GREET_AGAIN:
+		if (r->line.code == 250)
+			answer_with_list(s);
+		else
+			answer_with_reply(s, r);
+		return;
+	case GREET_HELO:
+		after_helo(s, r);
+		return;
+	case GREET_NONE:
+		return;
+	}
+}

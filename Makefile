@@ -15,14 +15,14 @@ HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h net.h record.h json.
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
-HARDEN = -fPIE -fstack-protector-strong -fno-plt -ffunction-sections -fdata-sections
+HARDEN = -fPIE -fstack-protector-strong -fno-plt -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
 REPRODUCIBLE = -ffile-prefix-map=$(CURDIR)=. -Wl,--build-id=none
 LINK = -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--gc-sections
 
 # BearSSL's headers without the rest of /usr/include, which is another libc's when the compiler is musl-gcc.
 BEARSSL_INCLUDE = $(firstword $(wildcard /usr/include/bearssl /usr/local/include/bearssl) /usr/include)
 BEARSSL_LIB = $(firstword $(wildcard /usr/lib/$(shell gcc -dumpmachine 2>/dev/null)/libbearssl.a \
-	/usr/lib/libbearssl.a /usr/local/lib/libbearssl.a) -lbearssl)
+	/usr/lib/libbearssl.a /usr/local/lib/libbearssl.a) libbearssl.a-is-missing)
 
 ifneq (,$(findstring musl-gcc,$(CC)))
 # musl-gcc's specs know no static-pie: the parts are named here.
@@ -44,8 +44,13 @@ $(OUT): $(O)/smtpwarp
 	strip -o $@ $<
 	@echo "$@: $$(stat -c %s $@) octets"
 
-$(O)/smtpwarp: $(OBJECTS)
-	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(BEARSSL_LIB) $(END)
+# Unwind tables, of which C has no use, are a tenth of the library.
+$(O)/libbearssl.a: $(BEARSSL_LIB)
+	@mkdir -p $(O)
+	objcopy --remove-section=.eh_frame $< $@
+
+$(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
+	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
 
 $(O)/%.o: %.c $(HEADERS) VERSION Makefile
 	@mkdir -p $(O)

@@ -98,13 +98,20 @@ static const char *set_size(struct options *o, void *field, const char *value)
 
 static const char *set_seconds(struct options *o, void *field, const char *value)
 {
-	char *end;
-	double seconds = strtod(value, &end);
+	int64_t us = 0, unit = SECOND;
+	size_t digits = strspn(value, "0123456789");
+	const char *c = value;
 
 	(void)o;
-	if (*value < '0' || *value > '9' || *end || !(seconds >= 0 && seconds <= 1e7))
+	if (digits && digits < 9 && (!value[digits] || value[digits] == '.')) {
+		for (; *c && *c != '.'; c++)
+			us = us * 10 + (*c - '0') * SECOND;
+		for (c += *c == '.'; *c >= '0' && *c <= '9'; c++)
+			us += (*c - '0') * (unit /= 10);
+	}
+	if (c == value || *c)
 		return "takes seconds, such as 300 or 0.5";
-	*(int64_t *)field = (int64_t)(seconds * (double)SECOND);
+	*(int64_t *)field = us;
 	return NULL;
 }
 

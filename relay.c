@@ -438,9 +438,8 @@ static void handle_violation(struct session *s, const char *why)
 static void log_reply(struct session *s, const struct dialogue_reply *r, const char *direction)
 {
 	bool secret = r->verb == SMTP_AUTH || r->verb == SMTP_AUTH_RESPONSE;
-	size_t code = r->line.text_len ? 4 : 3;
 
-	session_comm(s, direction, r->line.text - code, secret && r->line.code == 334 ? 3 : r->line.text_len + code);
+	session_comm(s, direction, r->line.raw, secret && r->line.code == 334 ? 3 : r->line.raw_len);
 }
 
 static void handle_reply(struct session *s, const struct dialogue_reply *r)

@@ -383,6 +383,8 @@ bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line)
 		return false;
 	line->code = (in[0] - '0') * 100 + (in[1] - '0') * 10 + (in[2] - '0');
 	line->last = n == 3 || in[3] == ' ';
+	line->raw = in;
+	line->raw_len = n;
 	line->text = n > 3 ? in + 4 : in + 3;
 	line->text_len = n > 3 ? n - 4 : 0;
 	return true;

@@ -86,8 +86,9 @@ struct smtp_param {
 struct smtp_line {
 	int code; /* 200..599 */
 	bool last;
+	const unsigned char *raw; /* all of it, without the line end */
 	const unsigned char *text;
-	size_t text_len;
+	size_t raw_len, text_len;
 };
 
 enum smtp_newline { SMTP_NL_NORMALIZE, SMTP_NL_REJECT, SMTP_NL_PASS };

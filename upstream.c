@@ -358,7 +358,7 @@ static void answer_with_list(struct session *s)
 /* The greeting ends with the server's own reply. */
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
-	session_comm(s, "<|", r->line.text - 4, r->line.text_len + 4);
+	session_comm(s, "<|", r->line.raw, r->line.raw_len);
 	relay_pass(s, r);
 	if (r->line.code / 100 == 2)
 		greeted(s);

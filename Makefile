@@ -10,8 +10,8 @@ DESTDIR =
 VERSION = $(shell cat VERSION)
 PYTHON = /usr/bin/python3
 
-SOURCES = smtpwarp.c options.c session.c upstream.c relay.c dialogue.c smtp.c leg.c tls.c net.c record.c json.c log.c
-HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h net.h record.h json.h log.h
+SOURCES = smtpwarp.c options.c session.c upstream.c relay.c dialogue.c smtp.c leg.c tls.c trust.c base64.c net.c record.c json.c log.c
+HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h trust.h base64.h net.h record.h json.h log.h
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla

@@ -31,7 +31,7 @@ void record_id(char id[RECORD_ID])
 
 		/* 26 characters of 5 bits are 130: the first has 3. */
 		for (int k = i ? 5 : 3; k > 0; k--, bit++)
-			value = value << 1 | (bits[bit / 8] >> (7 - bit % 8) & 1u);
+			value = value << 1 | ((unsigned)bits[bit / 8] >> (7 - bit % 8) & 1u);
 		id[i] = base32[value];
 	}
 	id[26] = 0;

@@ -1,5 +1,6 @@
 /* SMTP as bytes. See smtp.h for the contract; the comments here say why. */
 #include "smtp.h"
+#include "base64.h"
 
 #include <string.h>
 
@@ -762,35 +763,6 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 
 /* ---- AUTH ---- */
 
-static int base64_value(unsigned char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (is_digit(c))
-		return c - '0' + 52;
-	return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* Decode until the first octet that is no base64 or cap is full. */
-static size_t base64(const unsigned char *in, size_t n, unsigned char *out, size_t cap)
-{
-	uint32_t bits = 0;
-	unsigned count = 0;
-	size_t len = 0;
-
-	for (size_t i = 0; i < n && base64_value(in[i]) >= 0 && len < cap; i++) {
-		bits = bits << 6 | (uint32_t)base64_value(in[i]);
-		count += 6;
-		if (count >= 8) {
-			count -= 8;
-			out[len++] = (unsigned char)(bits >> count);
-		}
-	}
-	return len;
-}
-
 /* The octets of text that follow `after` up to `until` or the end; NULL if `after` is not there. */
 static const unsigned char *between(const unsigned char *text, size_t n, const char *after, unsigned char until,
     size_t *len)
@@ -840,7 +812,7 @@ size_t smtp_auth_user(const unsigned char *mech, size_t mech_len, unsigned step,
     unsigned char *name, size_t cap)
 {
 	unsigned char text[1024];
-	size_t decoded = base64(b64, n, text, sizeof text), len = 0;
+	size_t decoded = base64_decode(b64, n, text, sizeof text), len = 0;
 	const unsigned char *user = decoded ? find_user(mech, mech_len, step, text, decoded, &len) : NULL;
 	volatile unsigned char *wipe = text;
 

@@ -1,10 +1,9 @@
 /* TLS towards the upstream. See tls.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "tls.h"
+#include "trust.h"
 
 #include <bearssl.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,16 +38,23 @@ void *__memset_chk(void *to, int c, size_t n, size_t room)
 }
 #endif
 
+#define CHAIN_MAX 16 /* certificates of a chain */
+
 /* Judges the peer's chain as br_x509_minimal does, but lets the level decide what the verdict means. It takes the
  * peer's key from the first certificate by itself: br_x509_minimal stops reading, and has no key, once a
- * certificate is expired or has another name, and opportunistic TLS must work with those (RFC 7435 3). */
+ * certificate is expired or has another name, and opportunistic TLS must work with those (RFC 7435 3). The chain is
+ * gathered first, so that only the trust anchors it asks for have to be decoded. */
 struct chain {
 	const br_x509_class *vtable; /* first: BearSSL knows the object by it */
 	br_x509_minimal_context minimal;
 	br_x509_decoder_context leaf;
-	bool leaf_read;
+	const char *name;
 	bool enforce;
+	bool too_long;
 	unsigned verdict;
+	size_t certificates, certificate[CHAIN_MAX]; /* octets of each */
+	size_t len;
+	unsigned char der[32768];
 };
 
 struct tls {
@@ -62,12 +68,6 @@ struct tls {
 
 static struct tls upstream;
 
-static struct {
-	br_x509_trust_anchor *list;
-	size_t count;
-	bool loaded;
-} anchors;
-
 static const char *const level_names[] = {
 #define X(level, name) name,
 	TLS_LEVELS(X)
@@ -77,6 +77,11 @@ static const char *const level_names[] = {
 const char *tls_level_name(enum tls_level level)
 {
 	return level_names[level];
+}
+
+int tls_load_anchors(const char *path, const char **why)
+{
+	return trust_load(path, why);
 }
 
 bool tls_level_parse(const char *name, enum tls_level *level)
@@ -89,178 +94,92 @@ bool tls_level_parse(const char *name, enum tls_level *level)
 	return false;
 }
 
-/* ---- trust anchors ---- */
-
-/* A certificate while its PEM text goes by. */
-struct certificate {
-	br_x509_decoder_context decoder;
-	unsigned char dn[1024];
-	size_t dn_len;
-	bool too_long;
-	bool open; /* this PEM object is a certificate */
-};
-
-static void append_dn(void *context, const void *bytes, size_t n)
-{
-	struct certificate *c = context;
-
-	if (n > sizeof c->dn - c->dn_len) {
-		c->too_long = true;
-		return;
-	}
-	memcpy(c->dn + c->dn_len, bytes, n);
-	c->dn_len += n;
-}
-
-static void append_der(void *context, const void *bytes, size_t n)
-{
-	struct certificate *c = context;
-
-	br_x509_decoder_push(&c->decoder, bytes, n);
-}
-
-static unsigned char *copy(const unsigned char *bytes, size_t n)
-{
-	unsigned char *p = malloc(n);
-
-	return p ? memcpy(p, bytes, n) : NULL;
-}
-
-static bool copy_key(br_x509_pkey *to, const br_x509_pkey *key)
-{
-	*to = *key;
-	if (key->key_type == BR_KEYTYPE_RSA) {
-		to->key.rsa.n = copy(key->key.rsa.n, key->key.rsa.nlen);
-		to->key.rsa.e = copy(key->key.rsa.e, key->key.rsa.elen);
-		return to->key.rsa.n && to->key.rsa.e;
-	}
-	to->key.ec.q = copy(key->key.ec.q, key->key.ec.qlen);
-	return to->key.ec.q != NULL;
-}
-
-/* A certificate that cannot be read is left out: a bundle may hold kinds of keys that BearSSL does not know. */
-static bool add_anchor(struct certificate *c)
-{
-	br_x509_pkey *key = br_x509_decoder_get_pkey(&c->decoder);
-	br_x509_trust_anchor *list, *a;
-
-	if (!key || c->too_long)
-		return true;
-	if (anchors.count % 64 == 0) {
-		list = realloc(anchors.list, (anchors.count + 64) * sizeof *list);
-		if (!list)
-			return false;
-		anchors.list = list;
-	}
-	a = &anchors.list[anchors.count];
-	a->flags = br_x509_decoder_isCA(&c->decoder) ? BR_X509_TA_CA : 0;
-	a->dn.data = copy(c->dn, c->dn_len);
-	a->dn.len = c->dn_len;
-	if (!a->dn.data || !copy_key(&a->pkey, key))
-		return false;
-	anchors.count++;
-	return true;
-}
-
-static bool begins_certificate(const char *name)
-{
-	return strcmp(name, "CERTIFICATE") == 0 || strcmp(name, "X509 CERTIFICATE") == 0;
-}
-
-/* Returns false when memory is short. */
-static bool read_pem(br_pem_decoder_context *pem, struct certificate *c, const char *text, size_t n)
-{
-	while (n) {
-		size_t taken = br_pem_decoder_push(pem, text, n);
-
-		text += taken;
-		n -= taken;
-		switch (br_pem_decoder_event(pem)) {
-		case BR_PEM_BEGIN_OBJ:
-			c->open = begins_certificate(br_pem_decoder_name(pem));
-			c->dn_len = 0;
-			c->too_long = false;
-			br_x509_decoder_init(&c->decoder, append_dn, c);
-			br_pem_decoder_setdest(pem, c->open ? append_der : NULL, c);
-			break;
-		case BR_PEM_END_OBJ:
-			if (c->open && !add_anchor(c))
-				return false;
-			break;
-		default:
-			break;
-		}
-	}
-	return true;
-}
-
-int tls_load_anchors(const char *path, const char **why)
-{
-	static struct certificate certificate;
-	static br_pem_decoder_context pem;
-	char text[16384];
-	ssize_t n;
-	int fd;
-
-	if (anchors.loaded)
-		return 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	*why = strerror(errno);
-	if (fd < 0)
-		return -1;
-	br_pem_decoder_init(&pem);
-	while ((n = read(fd, text, sizeof text)) > 0)
-		if (!read_pem(&pem, &certificate, text, (size_t)n)) {
-			n = -1;
-			errno = ENOMEM;
-			break;
-		}
-	*why = n < 0 ? strerror(errno) : "no certificate in it";
-	close(fd);
-	anchors.loaded = n == 0 && anchors.count;
-	return anchors.loaded ? 0 : -1;
-}
-
 /* ---- the peer's chain ---- */
+
+static const struct {
+	int id;
+	const br_hash_class *hash;
+} hashes[] = {
+	{ br_md5_ID, &br_md5_vtable },
+	{ br_sha1_ID, &br_sha1_vtable },
+	{ br_sha224_ID, &br_sha224_vtable },
+	{ br_sha256_ID, &br_sha256_vtable },
+	{ br_sha384_ID, &br_sha384_vtable },
+	{ br_sha512_ID, &br_sha512_vtable },
+};
 
 static void start_chain(const br_x509_class **context, const char *name)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
-	br_x509_decoder_init(&c->leaf, NULL, NULL);
-	c->leaf_read = false;
-	c->minimal.vtable->start_chain(&c->minimal.vtable, name);
+	c->name = name;
+	c->len = 0;
+	c->certificates = 0;
+	c->too_long = false;
 }
 
 static void start_cert(const br_x509_class **context, uint32_t length)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
-	c->minimal.vtable->start_cert(&c->minimal.vtable, length);
+	if (c->certificates == CHAIN_MAX || length > sizeof c->der - c->len)
+		c->too_long = true;
+	else
+		c->certificate[c->certificates++] = length;
 }
 
 static void append(const br_x509_class **context, const unsigned char *bytes, size_t n)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
-	if (!c->leaf_read)
-		br_x509_decoder_push(&c->leaf, bytes, n);
-	c->minimal.vtable->append(&c->minimal.vtable, bytes, n);
+	if (c->too_long)
+		return;
+	memcpy(c->der + c->len, bytes, n);
+	c->len += n;
 }
 
 static void end_cert(const br_x509_class **context)
 {
-	struct chain *c = (struct chain *)(void *)context;
+	(void)context;
+}
 
-	c->leaf_read = true;
-	c->minimal.vtable->end_cert(&c->minimal.vtable);
+static void prepare_minimal(struct chain *c)
+{
+	const br_x509_trust_anchor *anchors;
+	size_t count = trust_find(c->der, c->len, &anchors);
+
+	br_x509_minimal_init(&c->minimal, &br_sha256_vtable, anchors, count);
+	br_x509_minimal_set_rsa(&c->minimal, br_rsa_pkcs1_vrfy_get_default());
+	br_x509_minimal_set_ecdsa(&c->minimal, br_ec_get_default(), br_ecdsa_vrfy_asn1_get_default());
+	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++)
+		br_x509_minimal_set_hash(&c->minimal, hashes[i].id, hashes[i].hash);
+}
+
+/* What br_x509_minimal says of the chain, with just the anchors that it can need. */
+static unsigned judge(struct chain *c)
+{
+	const br_x509_class **x = &c->minimal.vtable;
+	const unsigned char *at = c->der;
+
+	prepare_minimal(c);
+	(*x)->start_chain(x, c->name);
+	for (size_t i = 0; i < c->certificates; i++) {
+		(*x)->start_cert(x, (uint32_t)c->certificate[i]);
+		(*x)->append(x, at, c->certificate[i]);
+		(*x)->end_cert(x);
+		at += c->certificate[i];
+	}
+	return (*x)->end_chain(x);
 }
 
 static unsigned end_chain(const br_x509_class **context)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
-	c->verdict = c->minimal.vtable->end_chain(&c->minimal.vtable);
+	br_x509_decoder_init(&c->leaf, NULL, NULL);
+	if (c->certificates)
+		br_x509_decoder_push(&c->leaf, c->der, c->certificate[0]);
+	c->verdict = c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : judge(c);
 	if (c->enforce)
 		return c->verdict;
 	return br_x509_decoder_get_pkey(&c->leaf) ? 0 : BR_ERR_X509_UNSUPPORTED;
@@ -315,34 +234,16 @@ static const char *const suite_names[] = {
 #undef X
 };
 
-static const struct {
-	int id;
-	const br_hash_class *hash;
-} hashes[] = {
-	{ br_md5_ID, &br_md5_vtable },
-	{ br_sha1_ID, &br_sha1_vtable },
-	{ br_sha224_ID, &br_sha224_vtable },
-	{ br_sha256_ID, &br_sha256_vtable },
-	{ br_sha384_ID, &br_sha384_vtable },
-	{ br_sha512_ID, &br_sha512_vtable },
-};
-
 static void set_algorithms(struct tls *t)
 {
 	br_ssl_engine_context *e = &t->client.eng;
-	br_x509_minimal_context *x = &t->chain.minimal;
 
 	br_ssl_engine_set_suites(e, suites, sizeof suites / sizeof *suites);
 	br_ssl_client_set_default_rsapub(&t->client);
 	br_ssl_engine_set_default_rsavrfy(e);
 	br_ssl_engine_set_default_ecdsa(e);
-	br_x509_minimal_init(x, &br_sha256_vtable, anchors.list, anchors.count);
-	br_x509_minimal_set_rsa(x, br_ssl_engine_get_rsavrfy(e));
-	br_x509_minimal_set_ecdsa(x, br_ssl_engine_get_ec(e), br_ssl_engine_get_ecdsa(e));
-	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++) {
+	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++)
 		br_ssl_engine_set_hash(e, hashes[i].id, hashes[i].hash);
-		br_x509_minimal_set_hash(x, hashes[i].id, hashes[i].hash);
-	}
 	br_ssl_engine_set_prf10(e, &br_tls10_prf);
 	br_ssl_engine_set_prf_sha256(e, &br_tls12_sha256_prf);
 	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
@@ -517,6 +418,7 @@ static const struct {
 	{ BR_ERR_X509_BAD_TAG_VALUE, "certificate is malformed" },
 	{ BR_ERR_X509_UNEXPECTED, "certificate is malformed" },
 	{ BR_ERR_X509_BAD_TIME, "certificate is malformed" },
+	{ BR_ERR_X509_LIMIT_EXCEEDED, "certificate chain is too long" },
 	{ BR_ERR_X509_TIME_UNKNOWN, "the time is unknown" },
 };
 

@@ -1,0 +1,174 @@
+/* Trust anchors. See trust.h. */
+#define _GNU_SOURCE
+#include "trust.h"
+#include "base64.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct span {
+	const unsigned char *bytes;
+	size_t len;
+};
+
+static struct {
+	bool loaded;
+	unsigned char *der; /* the certificates, one after another */
+	size_t len;
+} store;
+
+/* ---- DER ---- */
+
+/* The element at the start of *in, with its tag and length in `whole`; moves *in over it. ITU-T X.690 8.1. */
+static bool next_element(struct span *in, struct span *whole, struct span *body)
+{
+	size_t header = 2, len;
+
+	if (in->len < 2)
+		return false;
+	len = in->bytes[1];
+	if (len & 0x80) {
+		size_t octets = len & 0x7f;
+
+		if (octets < 1 || octets > 3 || in->len < 2 + octets)
+			return false;
+		for (len = 0; octets; octets--)
+			len = len << 8 | in->bytes[header++];
+	}
+	if (len > in->len - header)
+		return false;
+	*whole = (struct span){ in->bytes, header + len };
+	*body = (struct span){ in->bytes + header, len };
+	in->bytes += header + len;
+	in->len -= header + len;
+	return true;
+}
+
+/* Issuer and subject of a certificate (RFC 5280 4.1): the body's fields are [version] serial algorithm issuer
+ * validity subject. */
+static bool names_of(struct span certificate, struct span *issuer, struct span *subject)
+{
+	struct span field[6], whole, body, rest;
+
+	if (!next_element(&certificate, &whole, &rest) || !next_element(&rest, &whole, &body))
+		return false;
+	if (body.len && body.bytes[0] == 0xa0 && !next_element(&body, &whole, &rest))
+		return false;
+	for (int i = 0; i < 5; i++)
+		if (!next_element(&body, &field[i], &rest))
+			return false;
+	*issuer = field[2];
+	*subject = field[4];
+	return true;
+}
+
+static bool same(struct span a, struct span b)
+{
+	return a.len == b.len && memcmp(a.bytes, b.bytes, a.len) == 0;
+}
+
+/* ---- the file ---- */
+
+/* Decode the certificates of PEM text in place: DER is shorter than its text, and stays behind what is read. */
+static size_t take_apart(unsigned char *text, size_t n)
+{
+	static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
+	unsigned char *at = text, *stop;
+	size_t len = 0;
+
+	while ((at = memmem(at, n - (size_t)(at - text), begin, sizeof begin - 1))) {
+		at += sizeof begin - 1;
+		stop = memmem(at, n - (size_t)(at - text), end, sizeof end - 1);
+		if (!stop)
+			break;
+		len += base64_decode(at, (size_t)(stop - at), text + len, (size_t)(at - text) - len);
+		at = stop + sizeof end - 1;
+	}
+	return len;
+}
+
+static unsigned char *read_file(int fd, size_t *n)
+{
+	struct stat st;
+	unsigned char *text;
+	ssize_t got;
+
+	if (fstat(fd, &st) < 0)
+		return NULL;
+	text = malloc((size_t)st.st_size + 1);
+	*n = 0;
+	while (text && *n < (size_t)st.st_size && (got = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
+		*n += (size_t)got;
+	return text;
+}
+
+int trust_load(const char *path, const char **why)
+{
+	size_t n = 0;
+	int fd;
+
+	if (store.loaded)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	*why = strerror(errno);
+	if (fd < 0)
+		return -1;
+	store.der = read_file(fd, &n);
+	*why = strerror(errno);
+	close(fd);
+	if (!store.der)
+		return -1;
+	store.len = take_apart(store.der, n);
+	store.loaded = store.len > 0;
+	*why = "no certificate in it";
+	return store.loaded ? 0 : -1;
+}
+
+/* ---- the search ---- */
+
+static bool is_named(struct span subject, struct span chain)
+{
+	struct span certificate, body, issuer, other;
+
+	while (next_element(&chain, &certificate, &body))
+		if (names_of(certificate, &issuer, &other) && (same(subject, issuer) || same(subject, other)))
+			return true;
+	return false;
+}
+
+/* A key that BearSSL does not know makes no anchor. */
+static bool make_anchor(struct span certificate, struct span subject, br_x509_decoder_context *decoder,
+    br_x509_trust_anchor *a)
+{
+	const br_x509_pkey *key;
+
+	br_x509_decoder_init(decoder, NULL, NULL);
+	br_x509_decoder_push(decoder, certificate.bytes, certificate.len);
+	key = br_x509_decoder_get_pkey(decoder);
+	if (!key)
+		return false;
+	a->dn.data = (unsigned char *)(uintptr_t)subject.bytes; /* the field's type lacks const */
+	a->dn.len = subject.len;
+	a->flags = br_x509_decoder_isCA(decoder) ? BR_X509_TA_CA : 0;
+	a->pkey = *key; /* its numbers stay in the decoder */
+	return true;
+}
+
+size_t trust_find(const unsigned char *chain, size_t n, const br_x509_trust_anchor **list)
+{
+	static br_x509_decoder_context decoder[TRUST_FOUND_MAX];
+	static br_x509_trust_anchor found[TRUST_FOUND_MAX];
+	struct span rest = { store.der, store.len }, certificate, body, issuer, subject;
+	size_t count = 0;
+
+	*list = found;
+	while (count < TRUST_FOUND_MAX && next_element(&rest, &certificate, &body))
+		if (names_of(certificate, &issuer, &subject) && is_named(subject, (struct span){ chain, n }))
+			count += make_anchor(certificate, subject, &decoder[count], &found[count]);
+	return count;
+}

@@ -138,9 +138,14 @@ static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), uni
 	unmap(a);
 }
 
-void net_ends(int fd, union net_address *local, union net_address *peer)
+void net_local(int fd, union net_address *local)
 {
 	end_of(fd, getsockname, local);
+}
+
+void net_ends(int fd, union net_address *local, union net_address *peer)
+{
+	net_local(fd, local);
 	end_of(fd, getpeername, peer);
 }
 

@@ -53,6 +53,7 @@ bool net_is_local(const union net_address *a);
 
 /* Addresses of both ends; ::ffff:a.b.c.d becomes a.b.c.d. An end that is not IP becomes AF_UNSPEC. */
 void net_ends(int fd, union net_address *local, union net_address *peer);
+void net_local(int fd, union net_address *local);
 
 /* Find where a connection was meant to go; *dest is filled unless it is NET_DIRECT. ip(7), iptables-extensions(8)
  * REDIRECT and TPROXY. */

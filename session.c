@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +26,6 @@ static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SER
     server_stage[STAGE];
 
 static struct session session;
-static volatile sig_atomic_t terminated;
 
 static int64_t clock_us(void)
 {
@@ -337,7 +335,7 @@ static void note_losses(struct session *s)
 		session_end(s, "smtpwarp", "bad commands");
 		s->linger = true;
 	}
-	if (terminated && (!relay_outcome_due(s) || terminated > 1)) {
+	if (*s->terminated && (!relay_outcome_due(s) || *s->terminated > 1)) {
 		if (!relay_outcome_due(s))
 			session_reply(s, "421 4.3.2 Service is shutting down");
 		s->silent = relay_outcome_due(s);
@@ -365,29 +363,10 @@ static void turn(struct session *s)
 
 /* ---- begin and end ---- */
 
-static void on_term(int signal_number)
+static void begin(struct session *s, int fd, const struct options *o, const volatile sig_atomic_t *terminated)
 {
-	(void)signal_number;
-	terminated++;
-}
-
-/* SIGTERM is let in only while we wait, so that it cannot come between a look at the flag and the wait. */
-static void catch_term(void)
-{
-	struct sigaction action = { .sa_handler = on_term };
-	sigset_t term;
-
-	sigemptyset(&term);
-	sigaddset(&term, SIGTERM);
-	sigprocmask(SIG_BLOCK, &term, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	signal(SIGPIPE, SIG_IGN);
-}
-
-static void begin(struct session *s, int fd, const struct options *o)
-{
-	catch_term();
 	s->o = o;
+	s->terminated = terminated;
 	s->now = s->started = s->active_at = s->client_read_at = s->client_moved_at = s->server_moved_at = clock_us();
 	s->times = (struct record_times){ -1, -1, -1, -1, -1, -1, -1 };
 	s->claim = -1;
@@ -448,11 +427,11 @@ static void leave_client(struct session *s)
 	leg_close(&s->client);
 }
 
-void session_run(int fd, const struct options *o)
+void session_run(int fd, const struct options *o, const volatile sig_atomic_t *terminated)
 {
 	struct session *s = &session;
 
-	begin(s, fd, o);
+	begin(s, fd, o, terminated);
 	upstream_start(s);
 	while (!s->ending) {
 		struct deadline d;

@@ -10,6 +10,8 @@
 #include "options.h"
 #include "record.h"
 
+#include <signal.h>
+
 enum session_server {
 	SERVER_CONNECTING,
 	SERVER_HANDSHAKE, /* of TLS */
@@ -31,6 +33,7 @@ enum session_greet {
 /* Times are CLOCK_MONOTONIC in microseconds; 0: not yet. */
 struct session {
 	const struct options *o;
+	const volatile sig_atomic_t *terminated;
 	struct dialogue dialogue;
 	struct leg client, server;
 	struct record_view view;
@@ -45,7 +48,7 @@ struct session {
 	enum smtp_verb greet_verb; /* what the client said, EHLO or HELO */
 	unsigned char helo[SMTP_HOST_MAX];
 	struct net_outbound outbound;
-	union net_address local, original, candidate[SESSION_CANDIDATES];
+	union net_address local, source, original, candidate[SESSION_CANDIDATES]; /* source: our end towards it */
 	size_t candidates, next_candidate;
 	unsigned next_upstream;
 	const struct upstream *upstream; /* NULL: the original destination */
@@ -79,8 +82,9 @@ struct session {
 	bool awaiting;
 };
 
-/* Serve the connected socket fd until its end. SIGTERM ends it at the next safe point. */
-void session_run(int fd, const struct options *o);
+/* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends
+ * the session at the next safe point, a second one at once. SIGPIPE must be ignored. */
+void session_run(int fd, const struct options *o, const volatile sig_atomic_t *terminated);
 
 /* ---- session.c, for its two rooms ---- */
 

@@ -192,7 +192,8 @@ static void on_signal(int number)
 		terminate++;
 }
 
-/* Signals come in only while ppoll(2) waits. */
+/* Signals come in only while ppoll(2) waits, here and in sessions, so that none is lost between a look at its flag and
+ * the wait. A session inherits all of it; what it cares for is SIGTERM. */
 static void catch_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -255,17 +256,11 @@ static void turn_away(int fd, const char *reason)
 
 static _Noreturn void serve(int fd)
 {
-	sigset_t none;
-
-	sigemptyset(&none);
-	signal(SIGCHLD, SIG_DFL);
-	signal(SIGINT, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (unsigned i = 0; i < listener.sockets; i++)
 		close(listener.socket[i]);
 	if (listener.notify >= 0)
 		close(listener.notify);
-	session_run(fd, &options);
+	session_run(fd, &options, &terminate);
 	_exit(EX_OK);
 }
 
@@ -389,7 +384,6 @@ static _Noreturn void listen_loop(void)
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE)
 		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; what lacks shows in their records */
-	catch_signals();
 	for (unsigned i = 0; i < listener.sockets; i++)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
 	notify("READY=1\nSTATUS=ready");
@@ -437,7 +431,7 @@ static void bind_sockets(void)
 static void take_passed(unsigned n)
 {
 	if (n == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED) {
-		session_run(LISTEN_FDS_START, &options);
+		session_run(LISTEN_FDS_START, &options, &terminate);
 		exit(EX_OK);
 	}
 	for (unsigned i = 0; i < n; i++) {
@@ -466,13 +460,14 @@ int main(int argc, char **argv)
 		puts("smtpwarp: options are in order");
 		return EX_OK;
 	}
+	catch_signals();
 	given = net_kind(STDIN_FILENO);
 	guard_standard_descriptors();
 	passed = passed_sockets();
 	if (passed)
 		take_passed(passed);
 	else if (given == NET_CONNECTED && !options.listens) {
-		session_run(STDIN_FILENO, &options);
+		session_run(STDIN_FILENO, &options, &terminate);
 		return EX_OK;
 	}
 	if (!passed && given == NET_LISTENING) {

@@ -37,14 +37,12 @@ static bool dial(struct session *s, const union net_address *dest)
 	}
 	fd = net_connect(dest, &s->outbound, &what);
 	if (fd >= 0) {
-		union net_address local, peer;
-
 		s->totals.server_in += s->server.received;
 		s->totals.server_out += s->server.sent;
 		s->server.received = s->server.sent = 0;
 		leg_open(&s->server, fd);
-		net_ends(fd, &local, &peer);
-		s->claim = net_claim(&local);
+		net_local(fd, &s->source);
+		s->claim = net_claim(&s->source);
 		s->state = SERVER_CONNECTING;
 		s->dialed_at = s->now;
 		return true;
@@ -424,7 +422,6 @@ static void after_greeting(struct session *s, const struct dialogue_reply *r)
 {
 	char reason[200];
 	bool accepted = r->line.code == 220;
-	union net_address local, peer;
 
 	if (s->redialing && !accepted) {
 		snprintf(reason, sizeof reason, "greeting %d", r->line.code);
@@ -441,8 +438,7 @@ static void after_greeting(struct session *s, const struct dialogue_reply *r)
 	}
 	s->times.banner = s->now - s->connected_at;
 	s->refused = !accepted;
-	net_ends(s->server.fd, &local, &peer);
-	record_connect(&s->view, s->original.sa.sa_family ? &s->original : NULL, &local, &s->times, &r->line);
+	record_connect(&s->view, s->original.sa.sa_family ? &s->original : NULL, &s->source, &s->times, &r->line);
 }
 
 /* Another candidate may greet better than this one did. */

@@ -152,9 +152,11 @@ static const char too_large[] = "552 5.3.4 Message is larger than this server ta
 
 static const char *check_mail(const struct dialogue *d, const struct smtp_command *cmd)
 {
+	uint64_t limit = smtp_lower_size(d->limits.message_size, d->ehlo.size);
+
 	if (d->tx.mail == DIALOGUE_MAIL_OPEN)
 		return "503 5.5.1 A message is open already";
-	if (d->limits.message_size && cmd->octets > d->limits.message_size)
+	if (limit && cmd->octets > limit)
 		return too_large;
 	if (cmd->requiretls && !(d->offer.requiretls && (d->ehlo.extensions & SMTP_EXT_REQUIRETLS)))
 		return "530 5.7.30 REQUIRETLS cannot be kept on the way to this server";

@@ -11,7 +11,8 @@
 #include <string.h>
 
 /* Room that must be there before a reply or command is handled, so that nothing is ever cut. */
-#define REPLY_ROOM (SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX)
+#define REPLY_ROOM (HELD_MAX + SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX)
+#define HELD_MAX (32 << 10)
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
 
 /* ---- transactions ---- */
@@ -69,15 +70,19 @@ static void begin_drain(struct session *s, const char *reply)
 
 static void end_drain(struct session *s)
 {
-	struct smtp_line line;
+	struct smtp_line line = { .code = 451 };
 
 	s->drain = false;
 	if (s->dialogue.client == DIALOGUE_DATA)
 		dialogue_end_data(&s->dialogue);
 	session_reply(s, s->drained);
-	if (smtp_parse_reply((const unsigned char *)s->drained, strlen(s->drained), &line))
-		dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
+	smtp_parse_reply((const unsigned char *)s->drained, strlen(s->drained), &line);
+	dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
 	relay_end_transaction(s, NULL);
+	if (line.code == 421) {
+		session_end(s, "upstream", "reply 421");
+		s->linger = true;
+	}
 }
 
 static bool in_content(const struct session *s)
@@ -110,6 +115,13 @@ void relay_server_lost(struct session *s, const char *reason)
 	leg_close(&s->server);
 	s->state = SERVER_GONE;
 	if (s->refused && s->dialogue.queued == 0) { /* it said why in its greeting */
+		snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
+		return;
+	}
+	if (s->greet == GREET_HELO && s->ehlo_refusal[0]) { /* its word on EHLO was its last */
+		s->greet = GREET_NONE;
+		dialogue_forget_server(&s->dialogue);
+		session_reply(s, s->ehlo_refusal);
 		snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
 		return;
 	}
@@ -338,12 +350,31 @@ void relay_client(struct session *s)
 
 /* ---- from the server ---- */
 
-void relay_pass(struct session *s, const struct dialogue_reply *r)
-{
-	unsigned char line[SMTP_REPLY_MAX + 8];
-	size_t n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, line, sizeof line);
+static unsigned char held[HELD_MAX];
 
-	leg_write(&s->client, line, n);
+void relay_pass(struct session *s)
+{
+	leg_write(&s->client, held, s->held);
+	s->held = 0;
+}
+
+/* Lines of a reply are kept until its last one is in: a reply that breaks off, or turns out to be none, must not have
+ * begun to look like a success. One of enormous length goes on in parts. */
+static void hold_line(struct session *s, const struct dialogue_reply *r, bool for_client)
+{
+	size_t n;
+
+	if (r->first)
+		s->held = 0;
+	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held,
+	    sizeof held - s->held);
+	if (n) {
+		s->held += n;
+		return;
+	}
+	if (for_client)
+		relay_pass(s);
+	s->held = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held, sizeof held);
 }
 
 static void end_by_server(struct session *s)
@@ -393,8 +424,10 @@ static void after_reply(struct session *s, const struct dialogue_reply *r)
 	}
 	if (r->verb == SMTP_RSET && positive)
 		relay_end_transaction(s, NULL);
-	if (r->verb == SMTP_QUIT)
+	if (r->verb == SMTP_QUIT && positive)
 		session_end(s, "client", "QUIT");
+	else if (r->verb == SMTP_QUIT)
+		s->quit = false;
 }
 
 /* The server says something while it is sent a message: it will not take it. Whatever it says, it has not seen the
@@ -405,8 +438,7 @@ static void handle_early_reply(struct session *s, const struct dialogue_reply *r
 	int n = (int)(r->line.text_len < 480 ? r->line.text_len : 480);
 
 	if (r->line.code >= 400)
-		snprintf(reply, sizeof reply, "%d %.*s", r->line.code == 421 ? 451 : r->line.code, n,
-		    (const char *)r->line.text);
+		snprintf(reply, sizeof reply, "%d %.*s", r->line.code, n, (const char *)r->line.text);
 	else
 		snprintf(reply, sizeof reply, "451 4.5.0 %s: reply in the middle of a message", s->host);
 	record_error(&s->view, reply);
@@ -455,6 +487,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		handle_violation(s, r->violation);
 		return;
 	}
+	hold_line(s, r, !ours);
 	if (r->content_end && r->line.code < 400 && leg_pending(&s->server)) {
 		handle_violation(s, "a message was accepted before all of it was sent");
 		return;
@@ -473,9 +506,10 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 			refuse_without_recipients(s);
 		return;
 	}
-	relay_pass(s, r);
-	if (r->line.last)
+	if (r->line.last) {
+		relay_pass(s);
 		after_reply(s, r);
+	}
 }
 
 /* A reply to a chunk that is still being sent waits until the chunk is through, else both would be out of step. */

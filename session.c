@@ -17,8 +17,8 @@
 
 /* What can be on its way at once. Only pages that were used take memory. */
 #define CLIENT_IN (64 << 10)   /* a read of message bytes; an AUTH line fits */
-#define CLIENT_OUT (64 << 10)  /* replies, an EHLO list among them */
-#define SERVER_IN (20 << 10)   /* reply lines; a whole TLS record */
+#define CLIENT_OUT (128 << 10) /* see REPLY_ROOM in relay.c */
+#define SERVER_IN (20 << 10)   /* a reply line; a whole TLS record */
 #define SERVER_OUT (192 << 10) /* CLIENT_IN with every octet doubled, and commands */
 #define STAGE (4 << 10)	       /* a small record with its header in one read */
 

@@ -59,8 +59,10 @@ struct session {
 	bool no_tls;			 /* it failed: plain this time */
 	bool refused;			 /* its greeting was no 220 */
 	char gone[320];			 /* reply to what comes after SERVER_GONE */
+	char ehlo_refusal[560];		 /* its 5xx to EHLO, while HELO is tried */
 
 	/* the message */
+	size_t held;	   /* octets of the reply whose lines are coming in */
 	bool drain;	   /* the client's message is read to its end, but goes nowhere */
 	char drained[560]; /* reply to it */
 
@@ -137,8 +139,8 @@ void relay_server(struct session *s);
 /* The server is gone though we still needed it. reason: static storage. */
 void relay_server_lost(struct session *s, const char *reason);
 
-/* Write a reply line of the server's to the client. */
-void relay_pass(struct session *s, const struct dialogue_reply *r);
+/* The server's reply, all of whose lines are in, goes to the client. */
+void relay_pass(struct session *s);
 
 /* Replies of ours whose turn has come. */
 void relay_local_replies(struct session *s);

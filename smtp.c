@@ -70,16 +70,18 @@ static bool starts(const unsigned char *in, size_t n, const char *word)
 	return n >= strlen(word) && same(in, (const unsigned char *)word, strlen(word));
 }
 
-/* Decimal number of 1 to 19 digits, so that it fits. */
+/* Decimal number of 1 to 20 digits (RFC 1870 3, RFC 3030 2); one that does not fit becomes the largest that does. */
 static bool number(const unsigned char *in, size_t n, uint64_t *value)
 {
-	if (n == 0 || n > 19)
+	if (n == 0 || n > 20)
 		return false;
 	*value = 0;
 	for (size_t i = 0; i < n; i++) {
+		uint64_t digit = (uint64_t)(in[i] - '0');
+
 		if (!is_digit(in[i]))
 			return false;
-		*value = *value * 10 + (uint64_t)(in[i] - '0');
+		*value = *value > (UINT64_MAX - digit) / 10 ? UINT64_MAX : *value * 10 + digit;
 	}
 	return true;
 }
@@ -209,7 +211,7 @@ static size_t path_length(const unsigned char *in, size_t n)
 	bool quoted = false, bracket = n && in[0] == '<';
 
 	for (size_t i = bracket ? 1 : 0; i < n; i++) {
-		if (is_control(in[i]))
+		if (is_control(in[i]) && !(quoted && in[i] == '\t'))
 			return 0;
 		if (in[i] == '\\')
 			i++;
@@ -254,6 +256,12 @@ static const char *parse_path(struct smtp_command *cmd, const char *intro)
 	n -= strlen(intro);
 	cmd->tolerated = n && is_blank(*at);
 	trim(&at, &n);
+	if (!n || *at != ':')
+		return syntax;
+	at++;
+	n--;
+	cmd->tolerated = cmd->tolerated || (n && is_blank(*at));
+	trim(&at, &n);
 	cmd->path = at;
 	cmd->path_len = path_length(at, n);
 	if (!cmd->path_len || (cmd->path_len < n && !is_blank(at[cmd->path_len])))
@@ -282,7 +290,7 @@ static const char *parse_bdat(struct smtp_command *cmd)
 	n = cmd->arg_len - digits;
 	cmd->last = n && is_blank(*rest);
 	trim(&rest, &n);
-	if (number(cmd->arg, digits, &cmd->octets) && (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
+	if (number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX && (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
 		return NULL;
 	cmd->fatal = true;
 	return "501 5.5.4 Syntax: BDAT octets [LAST]";
@@ -296,9 +304,9 @@ static const char *parse_arguments(struct smtp_command *cmd)
 		return cmd->arg_len && cmd->arg_len <= SMTP_HOST_MAX ? NULL :
 		    "501 5.5.4 A host name is missing or too long";
 	case SMTP_MAIL:
-		return parse_path(cmd, "FROM:");
+		return parse_path(cmd, "FROM");
 	case SMTP_RCPT:
-		return parse_path(cmd, "TO:");
+		return parse_path(cmd, "TO");
 	case SMTP_BDAT:
 		return parse_bdat(cmd);
 	case SMTP_DATA:
@@ -508,6 +516,11 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 	e->text_len += n;
 }
 
+uint64_t smtp_lower_size(uint64_t a, uint64_t b)
+{
+	return a && (!b || a < b) ? a : b;
+}
+
 static size_t put_number(unsigned char *out, uint64_t value)
 {
 	unsigned char digits[20];
@@ -555,9 +568,9 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 		text_len = len = e->text[i + 1];
 		if (!shows(rule, offer))
 			continue;
-		if (rule == WITH_LIMIT && offer->size_limit && (!e->size || offer->size_limit < e->size)) {
+		if (rule == WITH_LIMIT && smtp_lower_size(e->size, offer->size_limit)) {
 			memcpy(size, "SIZE ", 5);
-			text_len = 5 + put_number(size + 5, offer->size_limit);
+			text_len = 5 + put_number(size + 5, smtp_lower_size(e->size, offer->size_limit));
 			text = size;
 		}
 		at += smtp_reply_write(250, false, text, text_len, at, (size_t)(end - at));
@@ -789,7 +802,7 @@ static const unsigned char *find_user(const unsigned char *mech, size_t mech_len
 		authcid = memchr(text, 0, n);
 		return authcid ? between(authcid + 1, (size_t)(text + n - authcid - 1), "", 0, len) : NULL;
 	}
-	if (smtp_is(mech, mech_len, "LOGIN") && step < 2) {
+	if (smtp_is(mech, mech_len, "LOGIN") && step == 0) { /* the password comes next */
 		*len = n;
 		return user;
 	}

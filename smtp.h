@@ -14,7 +14,7 @@
 
 #define SMTP_AUTH_LINE_MAX 12288 /* octets of an AUTH line with CRLF, RFC 4954 4 */
 #define SMTP_COMMAND_MIN 512	 /* least command line that must be taken, RFC 5321 4.5.3.1.4 */
-#define SMTP_REPLY_MAX 4096	 /* octets of one reply line; RFC 5321 4.5.3.1.5 says 512, some servers more */
+#define SMTP_REPLY_MAX 12800	 /* octets of one reply line: 512 by RFC 5321 4.5.3.1.5, 12288 after AUTH */
 #define SMTP_EHLO_MAX 4096	 /* octets of the keyword lines kept of an EHLO reply */
 #define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
 #define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
@@ -181,6 +181,9 @@ size_t smtp_reply_write(int code, bool last, const unsigned char *text, size_t n
 
 /* One line of a 250 reply to EHLO. first: it is the domain's and *e begins anew. RFC 5321 4.1.1.1. */
 void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n);
+
+/* The lower of two limits on a message's size, of which 0 is none. */
+uint64_t smtp_lower_size(uint64_t a, uint64_t b);
 
 /* Write the list that the client sees. SMTP_EHLO_WRITTEN octets of room are always enough; returns octets, 0 if cap
  * is less. */

@@ -357,7 +357,7 @@ static void answer_with_list(struct session *s)
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
 	session_comm(s, "<|", r->line.raw, r->line.raw_len);
-	relay_pass(s, r);
+	relay_pass(s);
 	if (r->line.code / 100 == 2)
 		greeted(s);
 	s->greet = GREET_NONE;
@@ -366,18 +366,21 @@ static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 {
 	bool offered = s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS;
-	bool unknown = r->line.code == 500 || r->line.code == 502;
+	bool refused = r->line.code >= 500;
 
 	if (r->line.code == 250 && wants_tls(s) && offered) {
 		s->greet = GREET_STARTTLS;
 		s->handshake_at = s->now;
 		relay_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
-	} else if (wants_tls(s) && s->o->tls >= TLS_ENCRYPT && (r->line.code == 250 || unknown)) {
+	} else if (wants_tls(s) && s->o->tls >= TLS_ENCRYPT && (r->line.code == 250 || refused)) {
 		upstream_tls_failed(s, "STARTTLS is not offered");
 	} else if (r->line.code == 250 && s->greet_verb == SMTP_EHLO) {
 		answer_with_list(s);
-	} else if (r->line.code == 250 || unknown) {
-		s->dialogue.ehlo.extensions = 0; /* a server that knows only HELO */
+	} else if (r->line.code == 250 || refused) { /* refused: a server that knows only HELO, perhaps */
+		s->dialogue.ehlo.extensions = 0;
+		snprintf(s->ehlo_refusal, sizeof s->ehlo_refusal, "%.*s",
+		    refused && r->line.raw_len < sizeof s->ehlo_refusal ? (int)r->line.raw_len : 0,
+		    (const char *)r->line.raw);
 		say_greeting(s, SMTP_HELO, GREET_HELO);
 	} else {
 		answer_with_reply(s, r);
@@ -410,6 +413,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 static void after_helo(struct session *s, const struct dialogue_reply *r)
 {
 	s->dialogue.ehlo.extensions = 0;
+	s->dialogue.ehlo.size = 0;
 	if (r->line.code != 250 || s->greet_verb == SMTP_HELO) {
 		answer_with_reply(s, r);
 		return;
@@ -461,10 +465,11 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 	if (r->verb == SMTP_GREETING) {
 		if (try_another(s, r))
 			return;
+		if (!r->line.last)
+			return;
 		if (!s->redialing)
-			relay_pass(s, r);
-		if (r->line.last)
-			after_greeting(s, r);
+			relay_pass(s);
+		after_greeting(s, r);
 		return;
 	}
 	if (!r->line.last)

@@ -61,13 +61,31 @@ void dialogue_forget_server(struct dialogue *d)
 
 /* ---- the client's bytes ---- */
 
+/* The line that answers 334. One that cannot go on ends the exchange on both sides, RFC 4954 4: it becomes "*". */
+static enum dialogue_status answer(struct dialogue *d, const unsigned char *in, size_t len, bool bad,
+    struct smtp_command *cmd)
+{
+	static const unsigned char cancel[] = "*";
+
+	memset(cmd, 0, sizeof *cmd);
+	cmd->verb = SMTP_AUTH_RESPONSE;
+	cmd->line = in;
+	cmd->line_len = smtp_without_end(in, len);
+	if (bad || memchr(in, '\r', cmd->line_len) || memchr(in, 0, cmd->line_len)) {
+		cmd->line = cancel;
+		cmd->line_len = 1;
+	}
+	d->client = DIALOGUE_COMMAND;
+	return DIALOGUE_ANSWER;
+}
+
 static enum dialogue_status next_line(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
     struct smtp_command *cmd)
 {
 	bool auth = d->client == DIALOGUE_RESPONSE || (n >= 5 && smtp_is(in, 5, "AUTH "));
 	size_t max = auth ? SMTP_AUTH_LINE_MAX : d->limits.command_line;
 	size_t len = smtp_find_line(in, n);
-	bool skipped = d->skipping;
+	bool skipped = d->skipping, bad;
 
 	*used = len;
 	if (!len) {
@@ -75,17 +93,18 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 		*used = d->skipping ? n : 0;
 		return DIALOGUE_MORE;
 	}
-	smtp_parse(in, len, cmd);
 	d->skipping = false;
-	if (skipped || len > max) {
+	bad = skipped || len > max;
+	if (d->client == DIALOGUE_RESPONSE)
+		return answer(d, in, len, bad, cmd);
+	if (bad) { /* none of it is kept: it may be a secret */
+		memset(cmd, 0, sizeof *cmd);
 		cmd->verb = SMTP_UNKNOWN;
+		cmd->line = cmd->arg = in;
 		cmd->refusal = "500 5.5.2 Line too long";
 		return DIALOGUE_LINE;
 	}
-	if (d->client == DIALOGUE_RESPONSE) {
-		d->client = DIALOGUE_COMMAND;
-		return DIALOGUE_ANSWER;
-	}
+	smtp_parse(in, len, cmd);
 	if (smtp_verb_group(cmd->verb) == SMTP_ALONE && d->queued) {
 		*used = 0;
 		return DIALOGUE_WAIT;
@@ -190,8 +209,7 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 		    tx->binarymime ? "503 5.5.1 BODY=BINARYMIME takes BDAT" : NULL;
 	if (!(d->ehlo.extensions & SMTP_EXT_CHUNKING))
 		return "502 5.5.1 CHUNKING is not offered";
-	if (d->limits.message_size &&
-	    (tx->octets > d->limits.message_size || cmd->octets > d->limits.message_size - tx->octets))
+	if (d->limits.message_size && cmd->octets > d->limits.message_size - tx->octets)
 		return too_large;
 	return NULL;
 }
@@ -275,15 +293,16 @@ static void auth_user(struct dialogue *d, const unsigned char *b64, size_t n)
 
 static void sent_auth(struct dialogue *d, const struct smtp_command *cmd)
 {
-	const unsigned char *mech_end = memchr(cmd->arg, ' ', cmd->arg_len);
-	size_t mech = mech_end ? (size_t)(mech_end - cmd->arg) : cmd->arg_len;
+	size_t mech = smtp_word(cmd->arg, cmd->arg_len), blanks = 0;
 
+	while (mech + blanks < cmd->arg_len && !smtp_word(cmd->arg + mech + blanks, 1))
+		blanks++;
 	d->auth_step = 0;
 	d->user_len = 0;
 	d->mech_len = mech < sizeof d->mech ? mech : 0;
 	memcpy(d->mech, cmd->arg, d->mech_len);
-	if (mech < cmd->arg_len)
-		auth_user(d, cmd->arg + mech + 1, cmd->arg_len - mech - 1);
+	if (mech + blanks < cmd->arg_len)
+		auth_user(d, cmd->arg + mech + blanks, cmd->arg_len - mech - blanks);
 }
 
 static void begin_chunk(struct dialogue *d, const struct smtp_command *cmd, enum dialogue_client how)

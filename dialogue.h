@@ -97,7 +97,7 @@ struct dialogue {
 };
 
 enum dialogue_status {
-	DIALOGUE_MORE,	 /* no complete unit: read on */
+	DIALOGUE_MORE,	 /* *used > 0: offer what is left again; else no complete unit: read on */
 	DIALOGUE_WAIT,	 /* replies must come first: leave the client's bytes alone */
 	DIALOGUE_LINE,	 /* a command in *cmd */
 	DIALOGUE_ANSWER, /* the line that answers 334, in cmd->line: never to be logged */
@@ -132,7 +132,8 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd);
 void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden);
 
 /* Answer the command ourselves when its turn comes; octets of a BDAT are swallowed, a MAIL that was in order leaves a
- * refused transaction. reply: static storage. */
+ * refused transaction. A chunk that is too large spoils the message: the caller must end the transaction, here and at
+ * the server. reply: static storage. */
 void dialogue_refuse(struct dialogue *d, const struct smtp_command *cmd, const char *reply);
 
 /* Take our own reply off the queue if its turn has come, else NULL. */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #define SYSLOG_MAX 8000	      /* what syslog daemons take of one datagram (rsyslog's default is 8 KiB) */
+#define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
 #define RECORD_MAX (1 << 22)
 
 enum kind { SINK_NONE, SINK_STDERR, SINK_FILE, SINK_UNIX, SINK_SYSLOG, SINK_JOURNAL };
@@ -50,9 +52,7 @@ static int dial(void)
 	struct timeval patience = { .tv_sec = 1 };
 
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-		/* A stream must take a record whole; a datagram comes whole or not at all. */
-		int flags = types[i] == SOCK_STREAM ? SOCK_CLOEXEC : SOCK_CLOEXEC | SOCK_NONBLOCK;
-		int fd = socket(AF_UNIX, types[i] | flags, 0);
+		int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
 
 		if (fd < 0)
 			return -1;
@@ -111,7 +111,9 @@ bool log_wanted(void)
 
 size_t log_record_max(void)
 {
-	return sink.kind == SINK_SYSLOG ? SYSLOG_MAX : RECORD_MAX;
+	if (sink.kind == SINK_SYSLOG)
+		return SYSLOG_MAX;
+	return sink.kind == SINK_STDERR && getenv("JOURNAL_STREAM") ? JOURNAL_LINE_MAX : RECORD_MAX;
 }
 
 /* Larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol has it. */

@@ -470,7 +470,7 @@ static bool is_literal(const char *host)
 
 int options_check(const struct options *o, char *why, size_t why_cap)
 {
-	bool nameless = !o->tls_name && !o->upstreams;
+	bool nameless = !o->tls_name && !o->upstreams, named;
 
 	for (unsigned i = 0; i < o->upstreams; i++)
 		nameless = nameless || (!o->tls_name && is_literal(o->upstream[i].host));
@@ -479,7 +479,8 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 		    "--upstream with a host name");
 		return EX_CONFIG;
 	}
-	if (o->tls >= TLS_VERIFY && access(o->tls_ca, R_OK) < 0) {
+	named = strcmp(o->tls_ca, OPTIONS_CA_FILE) != 0;
+	if ((o->tls >= TLS_VERIFY || (named && o->tls != TLS_NONE)) && access(o->tls_ca, R_OK) < 0) {
 		snprintf(why, why_cap, "--tls-ca %s: %s; install ca-certificates or name another file", o->tls_ca,
 		    strerror(errno));
 		return EX_CONFIG;

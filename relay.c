@@ -172,11 +172,8 @@ static void log_command(struct session *s, const struct smtp_command *cmd, const
 {
 	size_t n = cmd->line_len;
 
-	if (cmd->verb == SMTP_AUTH && cmd->arg_len) {
-		const unsigned char *blank = memchr(cmd->arg, ' ', cmd->arg_len);
-
-		n = (size_t)((blank ? blank : cmd->arg + cmd->arg_len) - cmd->line);
-	}
+	if (cmd->verb == SMTP_AUTH)
+		n = (size_t)(cmd->arg - cmd->line) + smtp_word(cmd->arg, cmd->arg_len);
 	if (cmd->verb == SMTP_UNKNOWN && s->auth_seen)
 		n = 0;
 	session_comm(s, direction, cmd->line, n);
@@ -260,10 +257,8 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 	note_sent(s, cmd->verb);
 }
 
-static void handle_answer(struct session *s, struct smtp_command *cmd)
+static void handle_answer(struct session *s, const struct smtp_command *cmd)
 {
-	cmd->verb = SMTP_AUTH_RESPONSE;
-	cmd->path = NULL;
 	if (s->state == SERVER_GONE) {
 		answer_alone(s, cmd);
 		return;
@@ -499,7 +494,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 			end_by_server(s);
 		return;
 	}
-	if (r->hidden)
+	if (r->hidden && r->line.code != 421)
 		return;
 	if (r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {
 		if (r->line.last)

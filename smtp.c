@@ -93,8 +93,16 @@ size_t smtp_find_line(const unsigned char *in, size_t n)
 	return lf ? (size_t)(lf - in) + 1 : 0;
 }
 
-/* Octets without the line end. */
-static size_t without_end(const unsigned char *in, size_t n)
+size_t smtp_word(const unsigned char *in, size_t n)
+{
+	size_t len = 0;
+
+	while (len < n && !is_blank(in[len]))
+		len++;
+	return len;
+}
+
+size_t smtp_without_end(const unsigned char *in, size_t n)
 {
 	if (n && in[n - 1] == '\n')
 		n--;
@@ -213,16 +221,18 @@ static size_t path_length(const unsigned char *in, size_t n)
 	for (size_t i = bracket ? 1 : 0; i < n; i++) {
 		if (is_control(in[i]) && !(quoted && in[i] == '\t'))
 			return 0;
-		if (in[i] == '\\')
-			i++;
-		else if (in[i] == '"')
+		if (in[i] == '\\') {
+			if (++i == n || (is_control(in[i]) && in[i] != '\t'))
+				return 0;
+		} else if (in[i] == '"') {
 			quoted = !quoted;
-		else if (!quoted && (in[i] == '<' || (in[i] == '>' && !bracket)))
+		} else if (!quoted && (in[i] == '<' || (in[i] == '>' && !bracket))) {
 			return 0;
-		else if (!quoted && in[i] == '>')
+		} else if (!quoted && in[i] == '>') {
 			return i + 1;
-		else if (!quoted && is_blank(in[i]))
+		} else if (!quoted && is_blank(in[i])) {
 			return bracket ? 0 : i;
+		}
 	}
 	return bracket || quoted ? 0 : n;
 }
@@ -290,7 +300,8 @@ static const char *parse_bdat(struct smtp_command *cmd)
 	n = cmd->arg_len - digits;
 	cmd->last = n && is_blank(*rest);
 	trim(&rest, &n);
-	if (number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX && (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
+	if (number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX &&
+	    (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
 		return NULL;
 	cmd->fatal = true;
 	return "501 5.5.4 Syntax: BDAT octets [LAST]";
@@ -323,26 +334,26 @@ static const char *parse_arguments(struct smtp_command *cmd)
 
 void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd)
 {
-	size_t verb_len = 0;
+	size_t verb_len;
 
-	n = without_end(in, n);
+	n = smtp_without_end(in, n);
 	memset(cmd, 0, sizeof *cmd);
 	cmd->verb = SMTP_UNKNOWN;
 	cmd->line = in;
 	cmd->line_len = n;
-	if (n && (memchr(in, '\r', n) || memchr(in, 0, n))) {
-		cmd->refusal = "500 5.5.2 Carriage return or NUL inside a command line";
-		return;
-	}
 	trim(&cmd->line, &cmd->line_len);
-	while (verb_len < cmd->line_len && !is_blank(cmd->line[verb_len]))
-		verb_len++;
+	verb_len = smtp_word(cmd->line, cmd->line_len);
 	for (size_t i = 0; i < N_VERBS; i++)
 		if (smtp_is(cmd->line, verb_len, verbs[i].name))
 			cmd->verb = (enum smtp_verb)i;
 	cmd->arg = cmd->line + verb_len;
 	cmd->arg_len = cmd->line_len - verb_len;
 	trim(&cmd->arg, &cmd->arg_len);
+	if (n && (memchr(in, '\r', n) || memchr(in, 0, n))) {
+		cmd->refusal = "500 5.5.2 Carriage return or NUL inside a command line";
+		cmd->fatal = cmd->verb == SMTP_BDAT; /* its octets would be taken for commands */
+		return;
+	}
 	cmd->refusal = parse_arguments(cmd);
 }
 
@@ -385,7 +396,7 @@ size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, si
 
 bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line)
 {
-	n = without_end(in, n);
+	n = smtp_without_end(in, n);
 	if (n < 3 || in[0] < '2' || in[0] > '5' || !is_digit(in[1]) || !is_digit(in[2]))
 		return false;
 	if (n > 3 && in[3] != ' ' && in[3] != '-')
@@ -408,7 +419,7 @@ void smtp_enhanced(const unsigned char *text, size_t n, uint16_t enhanced[3])
 	for (int k = 0; k < 3; k++) {
 		size_t digits = 0;
 
-		for (part[k] = 0; i < n && is_digit(text[i]) && digits < 3; i++, digits++)
+		for (part[k] = 0; i < n && is_digit(text[i]) && digits < (k ? 3 : 1); i++, digits++)
 			part[k] = (uint16_t)(part[k] * 10 + text[i] - '0');
 		if (!digits || (k < 2 && (i == n || text[i++] != '.')))
 			return;
@@ -478,12 +489,10 @@ static const struct {
 
 static size_t find_keyword(const unsigned char *text, size_t n)
 {
-	size_t len = 0;
+	size_t len = smtp_word(text, n);
 
 	if (starts(text, n, "AUTH="))
 		return N_KEYWORDS - 1;
-	while (len < n && !is_blank(text[len]))
-		len++;
 	for (size_t i = 0; i < N_KEYWORDS; i++)
 		if (smtp_is(text, len, keywords[i].name))
 			return i;
@@ -492,7 +501,8 @@ static size_t find_keyword(const unsigned char *text, size_t n)
 
 void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n)
 {
-	size_t row;
+	const unsigned char *number_at;
+	size_t row, digits;
 
 	if (first) {
 		e->extensions = e->seen = 0;
@@ -504,12 +514,19 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 	}
 	trim(&text, &n);
 	row = find_keyword(text, n);
-	if (row == N_KEYWORDS || n > 255 || (e->seen & 1u << row) || e->text_len + n + 2 > sizeof e->text)
+	if (row == N_KEYWORDS || (e->seen & 1u << row))
 		return;
 	e->seen |= 1u << row;
 	e->extensions |= keywords[row].extension;
-	if (keywords[row].rule == WITH_LIMIT && n > 5 && !number(text + 5, n - 5, &e->size))
-		e->size = 0;
+	if (keywords[row].rule == WITH_LIMIT) {
+		number_at = text + 4;
+		digits = n - 4;
+		trim(&number_at, &digits);
+		if (!number(number_at, digits, &e->size))
+			e->size = 0;
+	}
+	if (n > 255 || e->text_len + n + 2 > sizeof e->text)
+		return;
 	e->text[e->text_len++] = (unsigned char)row;
 	e->text[e->text_len++] = (unsigned char)n;
 	put(e->text + e->text_len, text, n);
@@ -748,8 +765,10 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 		case SMTP_HD_NAME:
 			if (h->matched == 0 && (c == '\r' || c == '\n'))
 				h->state = SMTP_HD_DONE; /* the empty line */
+			else if (c == '\n')
+				h->matched = 0;
 			else if (lower(c) != (unsigned char)name[h->matched])
-				h->state = c == '\n' ? SMTP_HD_NAME : SMTP_HD_SKIP;
+				h->state = SMTP_HD_SKIP;
 			else if (!name[++h->matched])
 				h->state = SMTP_HD_VALUE;
 			break;
@@ -776,19 +795,21 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 
 /* ---- AUTH ---- */
 
-/* The octets of text that follow `after` up to `until` or the end; NULL if `after` is not there. */
+/* The octets of text that follow `after` up to `until`; NULL if one of them is not there: without its end, what we took
+ * for a name might be a secret. */
 static const unsigned char *between(const unsigned char *text, size_t n, const char *after, unsigned char until,
     size_t *len)
 {
+	const unsigned char *start, *end;
 	size_t skip = strlen(after);
 
 	for (size_t i = 0; i + skip <= n; i++) {
 		if (memcmp(text + i, after, skip) != 0)
 			continue;
-		*len = 0;
-		while (i + skip + *len < n && text[i + skip + *len] != until)
-			++*len;
-		return text + i + skip;
+		start = text + i + skip;
+		end = memchr(start, until, n - i - skip);
+		*len = end ? (size_t)(end - start) : 0;
+		return end ? start : NULL;
 	}
 	return NULL;
 }
@@ -814,7 +835,7 @@ static const unsigned char *find_user(const unsigned char *mech, size_t mech_len
 	}
 	if (starts(mech, mech_len, "SCRAM-")) /* RFC 5802 7 */
 		return between(text, n, ",n=", ',', len);
-	if (smtp_is(mech, mech_len, "XOAUTH2"))
+	if (smtp_is(mech, mech_len, "XOAUTH2") && n >= 5 && memcmp(text, "user=", 5) == 0)
 		return between(text, n, "user=", 1, len);
 	if (smtp_is(mech, mech_len, "OAUTHBEARER")) /* RFC 7628 3.1 */
 		return between(text, n, ",a=", ',', len);

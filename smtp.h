@@ -19,8 +19,8 @@
 #define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
 #define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
 
-/* Verbs, each with its place in a pipelined group: HOLD ends the group (RFC 2920 3.1, RFC 3030 4.2), ALONE also
- * waits until everything before it is answered. */
+/* Verbs, each with its place in a pipelined group: HOLD ends the group (RFC 2920 3.1, RFC 3030 4.2), ALONE begins one:
+ * it waits until everything before it is answered. */
 #define SMTP_VERBS(X)                                                                                                  \
 	X(EHLO, ALONE)                                                                                                 \
 	X(HELO, ALONE)                                                                                                 \
@@ -155,6 +155,12 @@ enum smtp_group smtp_verb_group(enum smtp_verb verb);
 /* Octets up to and with the first LF, 0 if there is none. */
 size_t smtp_find_line(const unsigned char *in, size_t n);
 
+/* Octets of the word at the start of in: up to the first blank. */
+size_t smtp_word(const unsigned char *in, size_t n);
+
+/* Octets of a line without its line end, if it has one. */
+size_t smtp_without_end(const unsigned char *in, size_t n);
+
 /* Parse a line of n octets (line end included or not) as a command, RFC 5321 4.1.1. A bare LF ends a line as well as
  * CR LF does (real clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
 void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd);
@@ -198,7 +204,8 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n);
 
 /* Name of the user in an AUTH exchange, for the log, never the secret. mech: as given after AUTH; b64: the n octets
- * of the client's step'th line, 0 being the initial response. Returns octets of the name put into name, 0: none. */
+ * of the client's step'th line with data, 0 being the initial response or, without one, the first answer to 334.
+ * Returns octets of the name put into name, 0: none. */
 size_t smtp_auth_user(const unsigned char *mech, size_t mech_len, unsigned step, const unsigned char *b64, size_t n,
     unsigned char *name, size_t cap);
 

@@ -35,6 +35,9 @@ struct child {
 
 static struct options options;
 
+/* The descriptor that is the client's connection, -1: there is none, or not one. */
+static int connection = -1;
+
 static struct {
 	int socket[SOCKETS_MAX];
 	unsigned sockets;
@@ -45,18 +48,19 @@ static struct {
 	uint32_t sessions;
 	uint64_t served;
 	time_t status_at;
+	bool status_due;
 } listener = { .spare = -1, .notify = -1 };
 
 static volatile sig_atomic_t terminate, children_ended;
 
 /* ---- messages for a person ---- */
 
-/* Whether this descriptor is the client's connection, as inetd makes 0, 1 and 2. */
+/* Whether this descriptor is the socket that inetd gave us as 0, 1 and 2. */
 static bool is_client(int fd)
 {
 	struct stat in, other;
 
-	return net_kind(STDIN_FILENO) == NET_CONNECTED && fstat(STDIN_FILENO, &in) == 0 && fstat(fd, &other) == 0 &&
+	return net_kind(STDIN_FILENO) != NET_NO_SOCKET && fstat(STDIN_FILENO, &in) == 0 && fstat(fd, &other) == 0 &&
 	    in.st_dev == other.st_dev && in.st_ino == other.st_ino;
 }
 
@@ -64,8 +68,8 @@ static _Noreturn void die(int code, const char *why)
 {
 	static const char reply[] = "421 4.3.5 Service is not configured rightly\r\n";
 
-	if (net_kind(STDIN_FILENO) == NET_CONNECTED)
-		send(STDIN_FILENO, reply, sizeof reply - 1, MSG_NOSIGNAL);
+	if (connection >= 0)
+		send(connection, reply, sizeof reply - 1, MSG_NOSIGNAL);
 	if (is_client(STDERR_FILENO)) {
 		const char *ignored;
 
@@ -164,20 +168,20 @@ static unsigned passed_sockets(void)
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
-	if (n > SOCKETS_MAX)
-		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to 8 sockets");
-	for (long i = 0; i < n; i++)
+	for (long i = 0; i < n && i < SOCKETS_MAX; i++)
 		fcntl(LISTEN_FDS_START + (int)i, F_SETFD, FD_CLOEXEC);
 	return n > 0 ? (unsigned)n : 0;
 }
 
+/* At most once a second. */
 static void status(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (listener.notify < 0 || now.tv_sec == listener.status_at)
+	if (!listener.status_due || now.tv_sec == listener.status_at)
 		return;
+	listener.status_due = false;
 	listener.status_at = now.tv_sec;
 	notify("STATUS=%u sessions, %llu so far", listener.sessions, (unsigned long long)listener.served);
 }
@@ -217,6 +221,7 @@ static void child_ended(pid_t pid, int how)
 	for (uint32_t i = 0; i < listener.sessions; i++)
 		if (listener.child[i].pid == pid) {
 			listener.child[i] = listener.child[--listener.sessions];
+			listener.status_due = listener.notify >= 0;
 			break;
 		}
 	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM) {
@@ -287,6 +292,7 @@ static void start_session(int fd, const union net_address *source)
 	listener.child[listener.sessions].pid = pid;
 	listener.child[listener.sessions++].source = *source;
 	listener.served++;
+	listener.status_due = listener.notify >= 0;
 }
 
 /* Out of descriptors: the one in reserve lets a waiting client hear so, instead of waiting in vain. */
@@ -388,9 +394,10 @@ static _Noreturn void listen_loop(void)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
 	notify("READY=1\nSTATUS=ready");
 	while (!terminate) {
-		bool worked = wait_for_work(listener.sessions ? -1 : idle, true);
+		bool alone = !listener.sessions, due = listener.status_due;
+		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
 
-		if (!worked && !listener.sessions && idle >= 0 && !terminate)
+		if (alone && !worked && !due && idle >= 0)
 			break;
 		status();
 	}
@@ -427,13 +434,11 @@ static void bind_sockets(void)
 	}
 }
 
-/* Take what systemd passed: one connected socket is served, listening ones are for the loop. */
+/* Take the listening sockets that systemd passed. */
 static void take_passed(unsigned n)
 {
-	if (n == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED) {
-		session_run(LISTEN_FDS_START, &options, &terminate);
-		exit(EX_OK);
-	}
+	if (n > SOCKETS_MAX)
+		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to 8 sockets");
 	for (unsigned i = 0; i < n; i++) {
 		if (net_kind(LISTEN_FDS_START + (int)i) != NET_LISTENING)
 			die(EX_USAGE, "LISTEN_FDS: smtpwarp takes listening stream sockets, or one connected one");
@@ -445,9 +450,15 @@ int main(int argc, char **argv)
 {
 	char why[512];
 	bool done;
-	int code = options_read(&options, argc, argv, &done, why, sizeof why);
-	enum net_kind given;
-	unsigned passed;
+	unsigned passed = passed_sockets();
+	enum net_kind given = net_kind(STDIN_FILENO);
+	int code;
+
+	if (passed == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED)
+		connection = LISTEN_FDS_START;
+	else if (!passed && given == NET_CONNECTED)
+		connection = STDIN_FILENO;
+	code = options_read(&options, argc, argv, &done, why, sizeof why);
 
 	if (done)
 		return EX_OK;
@@ -461,15 +472,12 @@ int main(int argc, char **argv)
 		return EX_OK;
 	}
 	catch_signals();
-	given = net_kind(STDIN_FILENO);
 	guard_standard_descriptors();
-	passed = passed_sockets();
-	if (passed)
-		take_passed(passed);
-	else if (given == NET_CONNECTED && !options.listens) {
-		session_run(STDIN_FILENO, &options, &terminate);
+	if (connection >= 0 && !options.listens) {
+		session_run(connection, &options, &terminate);
 		return EX_OK;
 	}
+	take_passed(passed);
 	if (!passed && given == NET_LISTENING) {
 		listener.socket[listener.sockets++] = STDIN_FILENO;
 		listener.inetd_wait = !options.listens;

@@ -31,7 +31,7 @@ static bool dial(struct session *s, const union net_address *dest)
 
 	s->view.server = *dest;
 	s->server.eof = false;
-	if (net_same(dest, &s->local)) {
+	if (net_same(dest, &s->local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
 		tell_failure(s, "4.3.5", "this is the address of smtpwarp itself");
 		return false;
 	}

@@ -18,7 +18,7 @@ static void push(struct dialogue *d, enum smtp_verb verb, bool hidden, bool last
 {
 	struct dialogue_pending *p = &d->queue[(d->head + d->queued) % DIALOGUE_QUEUE_MAX];
 
-	p->verb = verb;
+	p->verb = (unsigned char)verb;
 	p->hidden = hidden;
 	p->last = last;
 	p->local = local;
@@ -28,8 +28,10 @@ static void push(struct dialogue *d, enum smtp_verb verb, bool hidden, bool last
 static void pop(struct dialogue *d)
 {
 	d->head = (d->head + 1) % DIALOGUE_QUEUE_MAX;
-	if (--d->queued == 0)
-		d->hold = false;
+	if (--d->queued > 0)
+		return;
+	d->head = 0;
+	d->hold = false;
 }
 
 void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden)
@@ -49,7 +51,7 @@ const char *dialogue_local_reply(struct dialogue *d)
 
 enum smtp_verb dialogue_awaited(const struct dialogue *d)
 {
-	return d->queued && !d->queue[d->head].local ? d->queue[d->head].verb : SMTP_NOTHING;
+	return d->queued && !d->queue[d->head].local ? (enum smtp_verb)d->queue[d->head].verb : SMTP_NOTHING;
 }
 
 void dialogue_forget_server(struct dialogue *d)
@@ -438,7 +440,7 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 {
 	bool positive = line->code < 400;
 
-	switch (p->verb) {
+	switch ((enum smtp_verb)p->verb) {
 	case SMTP_MAIL:
 		d->tx.mail = positive ? DIALOGUE_MAIL_OPEN : DIALOGUE_MAIL_REFUSED;
 		if (!positive)
@@ -490,7 +492,7 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 		return false;
 	if (d->queued && !d->queue[d->head].local)
 		p = d->queue[d->head];
-	r->verb = p.verb;
+	r->verb = (enum smtp_verb)p.verb;
 	r->hidden = p.hidden;
 	r->content_end = p.last;
 	r->first = d->reply_code == 0;

@@ -35,7 +35,7 @@ enum dialogue_client {
 };
 
 struct dialogue_pending {
-	enum smtp_verb verb;
+	unsigned char verb; /* enum smtp_verb */
 	bool hidden;	   /* ours: its reply is not for the client */
 	bool last;	   /* BDAT LAST */
 	const char *local; /* our own reply, waiting for its turn; NULL: the server owes one */
@@ -87,12 +87,12 @@ struct dialogue {
 	uint64_t chunk; /* octets of BDAT still to come */
 	bool chunk_last;
 	unsigned head, queued;
-	struct dialogue_pending queue[DIALOGUE_QUEUE_MAX];
 	struct smtp_scanner scanner;
-	struct smtp_ehlo ehlo;
 	unsigned auth_step; /* lines sent by the client in this AUTH exchange */
 	size_t mech_len, user_len;
 	unsigned char mech[32], user[256]; /* user: whom the client says it is; true when authenticated */
+	struct smtp_ehlo ehlo;
+	struct dialogue_pending queue[DIALOGUE_QUEUE_MAX]; /* from its start again whenever it is empty */
 	struct dialogue_transaction tx;
 };
 

@@ -10,48 +10,70 @@
 /* So much is worth a system call of its own instead of a copy. */
 #define DIRECT 1024
 
-void leg_open(struct leg *l, int fd)
-{
-	l->fd = fd;
-	l->tls = NULL;
-	l->in.start = l->in.end = l->out.start = l->out.end = l->stage.start = l->stage.end = 0;
-	l->eof = l->broken = l->blocked = l->secret = false;
-	l->why = NULL;
-}
-
 static size_t buffered(const struct buffer *b)
 {
 	return b->end - b->start;
+}
+
+static void clear(struct buffer *b)
+{
+	b->start = b->end = 0;
+	b->bytes = b->small;
+	b->cap = sizeof b->small;
 }
 
 static void drop(struct buffer *b, size_t n)
 {
 	b->start += n;
 	if (b->start == b->end)
-		b->start = b->end = 0;
+		clear(b);
 }
 
-/* Bytes to the front, so that all room is at the end. */
-static void compact(struct buffer *b)
+/* Bytes to the front of `to`, so that all room is at the end. */
+static void move(struct buffer *b, unsigned char *to, size_t cap)
 {
-	memmove(b->bytes, b->bytes + b->start, buffered(b));
+	memmove(to, b->bytes + b->start, buffered(b));
 	b->end -= b->start;
 	b->start = 0;
+	b->bytes = to;
+	b->cap = cap;
 }
 
-static void append(struct buffer *b, const unsigned char *bytes, size_t n)
+/* Room for n octets at the end, which must be there when all are counted. */
+static void make_room(struct buffer *b, size_t n)
 {
-	if (b->cap - b->end < n)
-		compact(b);
-	memcpy(b->bytes + b->end, bytes, n);
-	b->end += n;
+	if (b->cap - b->end >= n)
+		return;
+	if (b->cap - buffered(b) >= n)
+		move(b, b->bytes, b->cap);
+	else
+		move(b, b->large, b->large_cap);
+}
+
+void leg_storage(struct buffer *b, unsigned char *large, size_t cap)
+{
+	b->large = large;
+	b->large_cap = cap;
+	clear(b);
+}
+
+void leg_open(struct leg *l, int fd)
+{
+	l->fd = fd;
+	l->tls = NULL;
+	clear(&l->in);
+	clear(&l->out);
+	clear(&l->stage);
+	l->eof = l->broken = l->lost = l->blocked = l->secret = false;
+	l->why = NULL;
 }
 
 static void fail(struct leg *l, int error)
 {
 	l->broken = l->eof = true;
+	l->lost = l->lost || buffered(&l->out);
 	l->why = error == ECONNRESET || error == EPIPE ? "connection reset" : strerror(error);
-	l->out.start = l->out.end = 0;
+	clear(&l->out);
 }
 
 /* Octets the socket took. */
@@ -64,6 +86,7 @@ static size_t send_bytes(struct leg *l, const unsigned char *bytes, size_t n)
 			fail(l, errno);
 		sent = 0;
 	}
+	l->lost = l->lost || (l->broken && n);
 	l->sent += (uint64_t)sent;
 	l->blocked = !l->broken && (size_t)sent < n;
 	return (size_t)sent;
@@ -101,17 +124,33 @@ void leg_write(struct leg *l, const void *bytes, size_t n)
 {
 	size_t done = 0;
 
-	if (l->broken)
+	if (l->broken) {
+		l->lost = true;
 		return;
+	}
 	if (!buffered(&l->out) && !l->blocked && n >= DIRECT)
 		done = take(l, bytes, n);
 	if (!l->broken && done < n)
-		append(&l->out, (const unsigned char *)bytes + done, n - done);
+		memcpy(leg_room(l, n - done), (const unsigned char *)bytes + done, n - done);
+	if (!l->broken)
+		leg_wrote(l, n - done);
+}
+
+unsigned char *leg_room(struct leg *l, size_t n)
+{
+	make_room(&l->out, n);
+	return l->out.bytes + l->out.end;
+}
+
+void leg_wrote(struct leg *l, size_t n)
+{
+	l->out.end += n;
 }
 
 void leg_flush(struct leg *l)
 {
 	size_t n = buffered(&l->out), used = l->out.end;
+	unsigned char *bytes = l->out.bytes;
 
 	if (l->fd < 0)
 		return;
@@ -122,7 +161,7 @@ void leg_flush(struct leg *l)
 		send_records(l);
 	}
 	if (l->secret && n && !buffered(&l->out)) {
-		explicit_bzero(l->out.bytes, used);
+		explicit_bzero(bytes, used);
 		l->secret = false;
 	}
 }
@@ -139,12 +178,12 @@ bool leg_has_more(const struct leg *l)
 
 size_t leg_read_room(const struct leg *l)
 {
-	return l->eof && !leg_has_more(l) ? 0 : l->in.cap - buffered(&l->in);
+	return l->eof && !leg_has_more(l) ? 0 : l->in.large_cap - buffered(&l->in);
 }
 
 size_t leg_write_room(const struct leg *l)
 {
-	return l->out.cap - buffered(&l->out);
+	return l->out.large_cap - buffered(&l->out);
 }
 
 static size_t receive(struct leg *l, unsigned char *into, size_t room)
@@ -168,6 +207,7 @@ static void decrypt(struct leg *l)
 	size_t put, got;
 
 	do {
+		make_room(&l->in, leg_read_room(l) ? 1 : 0);
 		put = tls_put_record(l->tls, l->stage.bytes + l->stage.start, buffered(&l->stage));
 		drop(&l->stage, put);
 		got = tls_read(l->tls, l->in.bytes + l->in.end, l->in.cap - l->in.end);
@@ -180,14 +220,14 @@ static void decrypt(struct leg *l)
 	}
 }
 
-void leg_read(struct leg *l)
+void leg_read(struct leg *l, bool bulk)
 {
-	if (l->in.end == l->in.cap)
-		compact(&l->in);
+	make_room(&l->in, bulk ? l->in.large_cap - buffered(&l->in) : 1);
 	if (!l->tls) {
 		l->in.end += receive(l, l->in.bytes + l->in.end, l->in.cap - l->in.end);
 		return;
 	}
+	make_room(&l->stage, l->stage.large_cap - buffered(&l->stage));
 	if (!leg_has_more(l))
 		l->stage.end += receive(l, l->stage.bytes, l->stage.cap);
 	decrypt(l);

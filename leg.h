@@ -1,6 +1,6 @@
 /* One side of a session: a socket, TLS on it or not, and the bytes on their way in and out.
  *
- * Invariants: start <= end <= cap in both buffers; `out` is plaintext that TLS or the socket has not taken yet. Full
+ * Invariants: start <= end <= cap in all buffers; `out` is plaintext that TLS or the socket has not taken yet. Full
  * means that the caller stops offering, never that anything is cut.
  */
 #ifndef LEG_H
@@ -10,9 +10,16 @@
 
 #include <stdint.h>
 
+#define LEG_SMALL 512 /* lines of a usual dialogue */
+
+/* Bytes from start to end. They stand in `small` until it is too small: a session that is idle between commands has
+ * touched no page of the large storage. */
 struct buffer {
-	unsigned char *bytes; /* storage of the caller's */
+	unsigned char *bytes; /* small or large */
 	size_t start, end, cap;
+	unsigned char *large; /* storage of the caller's */
+	size_t large_cap;
+	unsigned char small[LEG_SMALL];
 };
 
 struct leg {
@@ -22,11 +29,15 @@ struct leg {
 	struct buffer stage; /* with TLS: ciphertext that the engine has not taken yet */
 	bool eof;     /* the peer will send no more */
 	bool broken;  /* nothing can be sent any more */
+	bool lost;    /* bytes were to be sent that it never took */
 	bool blocked; /* the socket took less than it was offered */
 	bool secret;  /* what is in `out` is wiped once it is sent */
 	const char *why; /* what ended it: static storage */
 	uint64_t received, sent; /* octets on the wire */
 };
+
+/* Give a buffer its large storage. */
+void leg_storage(struct buffer *b, unsigned char *large, size_t cap);
 
 /* Forget what is buffered and take over fd. Storage of the buffers stays. */
 void leg_open(struct leg *l, int fd);
@@ -44,11 +55,15 @@ size_t leg_write_room(const struct leg *l);
 /* Whether there is something to read that poll(2) does not know of: inside TLS. */
 bool leg_has_more(const struct leg *l);
 
-/* Read what there is, once. Sets eof, or broken and why. */
-void leg_read(struct leg *l);
+/* Read what there is, once. bulk: much may come. Sets eof, or broken and why. */
+void leg_read(struct leg *l, bool bulk);
 
 /* Send n octets, or keep them until leg_flush(); n must not be more than leg_write_room(). */
 void leg_write(struct leg *l, const void *bytes, size_t n);
+
+/* The same in place: n octets of room, of which leg_wrote() says how many were filled. */
+unsigned char *leg_room(struct leg *l, size_t n);
+void leg_wrote(struct leg *l, size_t n);
 
 /* Send what is kept, as far as the socket takes it. */
 void leg_flush(struct leg *l);

@@ -24,8 +24,9 @@ enum kind { SINK_NONE, SINK_STDERR, SINK_FILE, SINK_UNIX, SINK_SYSLOG, SINK_JOUR
 static struct {
 	enum kind kind;
 	int fd; /* of a socket: -1 until the first record, and after its daemon went away */
+	int flags; /* of sends: no more waiting once it was in vain */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, { 0, "" } };
 
 static enum kind kind_of(const char *name)
 {
@@ -49,7 +50,7 @@ bool log_sink_known(const char *name)
 static int dial(void)
 {
 	static const int types[] = { SOCK_DGRAM, SOCK_STREAM, SOCK_SEQPACKET };
-	struct timeval patience = { .tv_sec = 1 };
+	struct timeval patience = { .tv_usec = 200000 };
 
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
 		int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
@@ -147,8 +148,10 @@ static void send_parts(struct iovec parts[2])
 			sink.fd = dial();
 		if (sink.fd < 0)
 			return;
-		if (sendmsg(sink.fd, &message, MSG_NOSIGNAL) >= 0)
+		if (sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0)
 			return;
+		if (errno == EAGAIN)
+			sink.flags = MSG_DONTWAIT;
 		if (errno == EMSGSIZE && sink.kind == SINK_JOURNAL) {
 			send_file(parts);
 			return;

@@ -18,8 +18,8 @@ bool log_sink_known(const char *sink);
 /* Whether anything is kept of what is written. */
 bool log_wanted(void);
 
-/* Write a record of n octets that ends with a newline. A sink that is gone, or full for a second, loses the
- * record. */
+/* Write a record of n octets that ends with a newline. A sink that is gone loses the record; a full one may
+ * hold a session up for a fifth of a second, once. */
 void log_write(enum log_priority priority, const char *record, size_t n);
 
 /* Octets of the largest record the sink takes whole. */

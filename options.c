@@ -222,7 +222,7 @@ static const char *add_upstream(struct options *o, void *field, const char *valu
 
 static const char *add_source(struct options *o, void *field, const char *value)
 {
-	union net_address a;
+	union net_address a, *source;
 
 	(void)field;
 	if (strcmp(value, "client") == 0) {
@@ -231,7 +231,10 @@ static const char *add_source(struct options *o, void *field, const char *value)
 	}
 	if (!net_parse(value, 0, &a))
 		return "takes an IP address of this host, or the word client";
-	*(a.sa.sa_family == AF_INET ? &o->outbound.source4 : &o->outbound.source6) = a;
+	source = a.sa.sa_family == AF_INET ? &o->outbound.source4 : &o->outbound.source6;
+	if (source->sa.sa_family != AF_UNSPEC)
+		return "can be given once for IPv4 and once for IPv6";
+	*source = a;
 	return NULL;
 }
 
@@ -471,6 +474,7 @@ static bool is_literal(const char *host)
 int options_check(const struct options *o, char *why, size_t why_cap)
 {
 	bool nameless = !o->tls_name && !o->upstreams, named;
+	const char *reason;
 
 	for (unsigned i = 0; i < o->upstreams; i++)
 		nameless = nameless || (!o->tls_name && is_literal(o->upstream[i].host));
@@ -480,9 +484,9 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 		return EX_CONFIG;
 	}
 	named = strcmp(o->tls_ca, OPTIONS_CA_FILE) != 0;
-	if ((o->tls >= TLS_VERIFY || (named && o->tls != TLS_NONE)) && access(o->tls_ca, R_OK) < 0) {
+	if ((o->tls >= TLS_VERIFY || (named && o->tls != TLS_NONE)) && tls_load_anchors(o->tls_ca, &reason) < 0) {
 		snprintf(why, why_cap, "--tls-ca %s: %s; install ca-certificates or name another file", o->tls_ca,
-		    strerror(errno));
+		    reason);
 		return EX_CONFIG;
 	}
 	if (o->user && !getpwnam(o->user)) {

@@ -21,7 +21,7 @@ bool relay_outcome_due(const struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
 
-	return s->state == SERVER_OPEN && d->tx.complete && !s->drain && dialogue_awaited(d) != SMTP_NOTHING;
+	return s->state == SERVER_OPEN && d->tx.complete && !s->server.lost && dialogue_awaited(d) != SMTP_NOTHING;
 }
 
 static const char *result_of(const struct dialogue_transaction *tx)
@@ -100,6 +100,13 @@ void relay_server_lost(struct session *s, const char *reason)
 		return;
 	}
 	snprintf(reply, sizeof reply, "%s: %s", s->host, reason);
+	if (s->dialogue.tx.complete && s->server.lost && s->dialogue.queued == 1) { /* it cannot have all of it */
+		record_error(&s->view, reply);
+		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
+		begin_drain(s, reply);
+		end_drain(s);
+		return;
+	}
 	if (in_content(s) && s->dialogue.queued <= 1) {
 		record_error(&s->view, reply);
 		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
@@ -140,15 +147,12 @@ void relay_server_lost(struct session *s, const char *reason)
 
 static void send_command(struct session *s, const struct smtp_command *cmd)
 {
-	static unsigned char line[COMMAND_ROOM];
-	size_t n = smtp_command_write(cmd, line, sizeof line);
+	size_t room = cmd->line_len + 16;
 
-	leg_write(&s->server, line, n);
+	if (!s->server.broken)
+		leg_wrote(&s->server, smtp_command_write(cmd, leg_room(&s->server, room), room));
 	dialogue_sent(&s->dialogue, cmd);
-	if (cmd->verb != SMTP_AUTH && cmd->verb != SMTP_AUTH_RESPONSE)
-		return;
-	s->server.secret = true;
-	explicit_bzero(line, n);
+	s->server.secret = s->server.secret || cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE;
 }
 
 void relay_own_command(struct session *s, enum smtp_verb verb, const char *line, size_t n)
@@ -306,7 +310,7 @@ static bool may_handle_client(const struct session *s)
 	if (s->ending || s->closing || s->greet != GREET_NONE || s->state == SERVER_HANDSHAKE)
 		return false;
 	if (in_content(s) && s->state == SERVER_OPEN)
-		return !leg_pending(&s->server);
+		return !s->server.blocked && leg_write_room(&s->server) > leg_count(&s->client) + 8;
 	return leg_write_room(&s->client) > REPLY_ROOM &&
 	    (s->state != SERVER_OPEN || leg_write_room(&s->server) > COMMAND_ROOM);
 }
@@ -347,13 +351,23 @@ void relay_client(struct session *s)
 
 static unsigned char held[HELD_MAX];
 
-void relay_pass(struct session *s)
+static void pass_line(struct session *s, const struct smtp_line *line)
+{
+	size_t n = line->text_len + 6;
+
+	if (!s->client.broken)
+		leg_wrote(&s->client,
+		    smtp_reply_write(line->code, line->last, line->text, line->text_len, leg_room(&s->client, n), n));
+}
+
+void relay_pass(struct session *s, const struct dialogue_reply *r)
 {
 	leg_write(&s->client, held, s->held);
 	s->held = 0;
+	pass_line(s, &r->line);
 }
 
-/* Lines of a reply are kept until its last one is in: a reply that breaks off, or turns out to be none, must not have
+/* Lines of a reply are kept until the last one is in: a reply that breaks off, or turns out to be none, must not have
  * begun to look like a success. One of enormous length goes on in parts. */
 static void hold_line(struct session *s, const struct dialogue_reply *r, bool for_client)
 {
@@ -361,6 +375,8 @@ static void hold_line(struct session *s, const struct dialogue_reply *r, bool fo
 
 	if (r->first)
 		s->held = 0;
+	if (r->line.last)
+		return;
 	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held,
 	    sizeof held - s->held);
 	if (n) {
@@ -368,8 +384,8 @@ static void hold_line(struct session *s, const struct dialogue_reply *r, bool fo
 		return;
 	}
 	if (for_client)
-		relay_pass(s);
-	s->held = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held, sizeof held);
+		relay_pass(s, r);
+	s->held = 0;
 }
 
 static void end_by_server(struct session *s)
@@ -502,7 +518,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	if (r->line.last) {
-		relay_pass(s);
+		relay_pass(s, r);
 		after_reply(s, r);
 	}
 }
@@ -531,6 +547,7 @@ void relay_server(struct session *s)
 		leg_consume(&s->server, used); /* the line stays where it is until the next read */
 		s->active_at = s->now;
 		s->handled++;
+		s->replies += r.line.last;
 		handle_reply(s, &r);
 		relay_local_replies(s);
 	}

@@ -16,16 +16,15 @@
 #define LAST_FLUSH (10 * SECOND) /* for a client to take it */
 
 /* What can be on its way at once. Only pages that were used take memory. */
-#define CLIENT_IN (64 << 10)   /* a read of message bytes; an AUTH line fits */
+#define CLIENT_IN (256 << 10)  /* a read of message bytes; an AUTH line fits */
 #define CLIENT_OUT (128 << 10) /* see REPLY_ROOM in relay.c */
 #define SERVER_IN (20 << 10)   /* a reply line; a whole TLS record */
-#define SERVER_OUT (192 << 10) /* CLIENT_IN with every octet doubled, and commands */
+#define SERVER_OUT (576 << 10) /* CLIENT_IN with every octet doubled, and commands */
 #define STAGE (4 << 10)	       /* a small record with its header in one read */
 
+static struct session session;
 static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT],
     server_stage[STAGE];
-
-static struct session session;
 
 static int64_t clock_us(void)
 {
@@ -50,15 +49,16 @@ void session_comm(struct session *s, const char *direction, const void *bytes, s
 
 void session_reply(struct session *s, const char *reply)
 {
-	unsigned char line[640];
 	struct smtp_line parsed;
-	size_t n = strlen(reply);
+	size_t n = strlen(reply) + 6;
+	unsigned char *line;
 
-	if (!smtp_parse_reply((const unsigned char *)reply, n, &parsed))
+	if (s->client.broken || !smtp_parse_reply((const unsigned char *)reply, strlen(reply), &parsed))
 		return;
-	n = smtp_reply_write(parsed.code, parsed.last, parsed.text, parsed.text_len, line, sizeof line);
+	line = leg_room(&s->client, n);
+	n = smtp_reply_write(parsed.code, parsed.last, parsed.text, parsed.text_len, line, n);
 	session_comm(s, "<|", line, n - 2);
-	leg_write(&s->client, line, n);
+	leg_wrote(&s->client, n);
 	s->active_at = s->now;
 }
 
@@ -250,12 +250,12 @@ static void watch(struct pollfd *p, int fd, short events)
 	p->revents = 0;
 }
 
-static void read_leg(struct leg *l, const struct pollfd *p, int64_t now, int64_t *read_at)
+static void read_leg(struct leg *l, const struct pollfd *p, bool bulk, int64_t now, int64_t *read_at)
 {
 	if ((p->events & POLLIN) && (p->revents || leg_has_more(l))) {
 		uint64_t before = l->received;
 
-		leg_read(l);
+		leg_read(l, bulk);
 		if (l->received != before)
 			*read_at = now;
 	}
@@ -289,11 +289,11 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 	if (in_message(s) && leg_pending(&s->server))
 		s->content_at += clock_us() - s->now; /* waiting for the server is not the client's fault */
 	s->now = clock_us();
-	read_leg(&s->client, &p[0], s->now, &s->client_read_at);
+	read_leg(&s->client, &p[0], in_message(s), s->now, &s->client_read_at);
 	if (s->state == SERVER_CONNECTING && p[1].revents)
 		upstream_connected(s);
 	else
-		read_leg(&s->server, &p[1], s->now, &unused);
+		read_leg(&s->server, &p[1], false, s->now, &unused);
 }
 
 /* ---- one turn ---- */
@@ -303,10 +303,10 @@ static void note_awaiting(struct session *s)
 {
 	bool awaiting = dialogue_awaited(&s->dialogue) != SMTP_NOTHING;
 
-	if (awaiting && (!s->awaiting || s->awaited_head != s->dialogue.head || leg_pending(&s->server)))
+	if (awaiting && (!s->awaiting || s->awaited_reply != s->replies || leg_pending(&s->server)))
 		s->awaiting_since = s->now;
 	s->awaiting = awaiting;
-	s->awaited_head = s->dialogue.head;
+	s->awaited_reply = s->replies;
 }
 
 /* A client that closed its side still gets the replies to what it said before (RFC 5321 4.1.1.10). */
@@ -321,14 +321,20 @@ static bool client_left(const struct session *s)
 	return s->client_starved && (in_message(s) || s->dialogue.queued == 0);
 }
 
-static void note_losses(struct session *s)
+static void note_server_lost(struct session *s)
+{
+	if (s->ending || !s->server.eof)
+		return;
+	if (s->state == SERVER_HANDSHAKE)
+		upstream_tls_failed(s, s->server.why);
+	else if (s->state == SERVER_OPEN && (s->server_starved || s->server.broken))
+		relay_server_lost(s, s->server.why);
+}
+
+static void note_end(struct session *s)
 {
 	if (s->ending)
 		return;
-	if (s->server.eof && s->state == SERVER_HANDSHAKE)
-		upstream_tls_failed(s, s->server.why);
-	else if (s->server.eof && s->state == SERVER_OPEN && (s->server_starved || s->server.broken))
-		relay_server_lost(s, s->server.why);
 	if (client_left(s))
 		session_end(s, "client", s->client.why);
 	if (s->closing && s->dialogue.queued == 0) {
@@ -353,12 +359,14 @@ static void turn(struct session *s)
 	do {
 		before = s->handled + s->server.sent + s->client.sent;
 		relay_server(s);
+		note_server_lost(s); /* before more of a message is sent */
 		relay_client(s);
 		flush_leg(&s->server, s->now, &s->server_moved_at);
 		flush_leg(&s->client, s->now, &s->client_moved_at);
 	} while (!s->ending && before != s->handled + s->server.sent + s->client.sent);
+	note_server_lost(s);
 	note_awaiting(s);
-	note_losses(s);
+	note_end(s);
 }
 
 /* ---- begin and end ---- */
@@ -370,11 +378,11 @@ static void begin(struct session *s, int fd, const struct options *o, const vola
 	s->now = s->started = s->active_at = s->client_read_at = s->client_moved_at = s->server_moved_at = clock_us();
 	s->times = (struct record_times){ -1, -1, -1, -1, -1, -1, -1 };
 	s->claim = -1;
-	s->client.in = (struct buffer){ client_in, 0, 0, sizeof client_in };
-	s->client.out = (struct buffer){ client_out, 0, 0, sizeof client_out };
-	s->server.in = (struct buffer){ server_in, 0, 0, sizeof server_in };
-	s->server.out = (struct buffer){ server_out, 0, 0, sizeof server_out };
-	s->server.stage = (struct buffer){ server_stage, 0, 0, sizeof server_stage };
+	leg_storage(&s->client.in, client_in, sizeof client_in);
+	leg_storage(&s->client.out, client_out, sizeof client_out);
+	leg_storage(&s->server.in, server_in, sizeof server_in);
+	leg_storage(&s->server.out, server_out, sizeof server_out);
+	leg_storage(&s->server.stage, server_stage, sizeof server_stage);
 	leg_open(&s->client, fd);
 	leg_open(&s->server, -1);
 	dialogue_init(&s->dialogue, &o->limits);
@@ -408,7 +416,7 @@ static void leave_client(struct session *s)
 	while (!s->silent && !s->client.broken) {
 		struct deadline d;
 
-		s->client.in.start = s->client.in.end = 0;
+		leg_consume(&s->client, leg_count(&s->client));
 		leg_flush(&s->client);
 		if (!leg_pending(&s->client)) {
 			if (!s->linger || s->client.eof)

@@ -34,7 +34,6 @@ enum session_greet {
 struct session {
 	const struct options *o;
 	const volatile sig_atomic_t *terminated;
-	struct dialogue dialogue;
 	struct leg client, server;
 	struct record_view view;
 	struct record_times times;
@@ -46,25 +45,19 @@ struct session {
 	enum session_server state;
 	enum session_greet greet;
 	enum smtp_verb greet_verb; /* what the client said, EHLO or HELO */
-	unsigned char helo[SMTP_HOST_MAX];
 	struct net_outbound outbound;
 	union net_address local, source, original, candidate[SESSION_CANDIDATES]; /* source: our end towards it */
 	size_t candidates, next_candidate;
 	unsigned next_upstream;
 	const struct upstream *upstream; /* NULL: the original destination */
-	char host[256];			 /* what replies call it */
-	char failure[256];		 /* of the last attempt: enhanced code and reason */
 	int claim;			 /* see net_claim() */
 	bool redialing;			 /* on a fresh connection, after TLS failed */
 	bool no_tls;			 /* it failed: plain this time */
 	bool refused;			 /* its greeting was no 220 */
-	char gone[320];			 /* reply to what comes after SERVER_GONE */
-	char ehlo_refusal[560];		 /* its 5xx to EHLO, while HELO is tried */
 
 	/* the message */
 	size_t held;	   /* octets of the reply whose lines are coming in */
 	bool drain;	   /* the client's message is read to its end, but goes nowhere */
-	char drained[560]; /* reply to it */
 
 	/* the end */
 	bool closing; /* after the replies that are due */
@@ -80,8 +73,18 @@ struct session {
 	bool client_starved, server_starved; /* nothing complete was left of what it sent */
 	bool auth_seen;	       /* what looks like an unknown command may be a secret */
 	uint64_t content_from; /* octets received when the message began */
-	unsigned awaited_head;
+	uint64_t awaited_reply; /* replies seen before the one that is awaited */
+	uint64_t replies;	/* whole replies of the server's */
 	bool awaiting;
+
+	/* texts, and what is large: last, so that what every session uses stands in few pages */
+	char host[256];		 /* what replies call the server */
+	char failure[256];	 /* of the last attempt: enhanced code and reason */
+	char gone[320];		 /* reply to what comes after SERVER_GONE */
+	char ehlo_refusal[560];	 /* the server's 5xx to EHLO, while HELO is tried */
+	char drained[560];	 /* reply to a message that is drained */
+	unsigned char helo[SMTP_HOST_MAX];
+	struct dialogue dialogue;
 };
 
 /* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends
@@ -139,8 +142,8 @@ void relay_server(struct session *s);
 /* The server is gone though we still needed it. reason: static storage. */
 void relay_server_lost(struct session *s, const char *reason);
 
-/* The server's reply, all of whose lines are in, goes to the client. */
-void relay_pass(struct session *s);
+/* The server's reply, of which this is the last line, goes to the client. */
+void relay_pass(struct session *s, const struct dialogue_reply *r);
 
 /* Replies of ours whose turn has come. */
 void relay_local_replies(struct session *s);

@@ -568,6 +568,13 @@ static bool shows(enum ehlo_rule rule, const struct smtp_offer *offer)
 	return false;
 }
 
+/* A stored line has two octets beside its text, a written one six; a line is four octets at least. The rest is for the
+ * first and last line, and a number behind SIZE. */
+size_t smtp_ehlo_bound(const struct smtp_ehlo *e)
+{
+	return e->domain_len + 2 * e->text_len + 64;
+}
+
 /* PIPELINING stands last: our queue gives it to every client, whatever the upstream can do. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
 {
@@ -575,7 +582,7 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 	unsigned char *at = out, *end = out + cap, size[32];
 	size_t len, text_len;
 
-	if (cap < SMTP_EHLO_WRITTEN)
+	if (cap < smtp_ehlo_bound(e))
 		return 0;
 	at += smtp_reply_write(250, false, e->domain, e->domain_len, at, cap);
 	for (size_t i = 0; i < e->text_len; i += 2 + len) {

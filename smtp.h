@@ -15,7 +15,7 @@
 #define SMTP_AUTH_LINE_MAX 12288 /* octets of an AUTH line with CRLF, RFC 4954 4 */
 #define SMTP_COMMAND_MIN 512	 /* least command line that must be taken, RFC 5321 4.5.3.1.4 */
 #define SMTP_REPLY_MAX 12800	 /* octets of one reply line: 512 by RFC 5321 4.5.3.1.5, 12288 after AUTH */
-#define SMTP_EHLO_MAX 4096	 /* octets of the keyword lines kept of an EHLO reply */
+#define SMTP_EHLO_MAX 2048	 /* octets of the keyword lines kept of an EHLO reply */
 #define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
 #define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
 
@@ -191,9 +191,11 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 /* The lower of two limits on a message's size, of which 0 is none. */
 uint64_t smtp_lower_size(uint64_t a, uint64_t b);
 
-/* Write the list that the client sees. SMTP_EHLO_WRITTEN octets of room are always enough; returns octets, 0 if cap
- * is less. */
+/* Octets that the list which the client sees takes at most; never more than SMTP_EHLO_WRITTEN. */
 #define SMTP_EHLO_WRITTEN (4 * SMTP_EHLO_MAX)
+size_t smtp_ehlo_bound(const struct smtp_ehlo *e);
+
+/* Write that list. Returns octets, 0 if cap is less than the bound. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap);
 
 /* The next piece of a message in DATA. false: more bytes are needed (at most 3 are held back). The pieces together

@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -86,7 +86,7 @@ static size_t take_apart(unsigned char *text, size_t n)
 		stop = memmem(at, n - (size_t)(at - text), end, sizeof end - 1);
 		if (!stop)
 			break;
-		len += base64_decode(at, (size_t)(stop - at), text + len, (size_t)(at - text) - len);
+		len += base64_decode(at, (size_t)(stop - at), text + len, (size_t)(stop - text) - len);
 		at = stop + sizeof end - 1;
 	}
 	return len;
@@ -100,9 +100,12 @@ static unsigned char *read_file(int fd, size_t *n)
 
 	if (fstat(fd, &st) < 0)
 		return NULL;
-	text = malloc((size_t)st.st_size + 1);
+	/* Shared: a fork need not copy page tables for it. */
+	text = mmap(NULL, (size_t)st.st_size + 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (text == MAP_FAILED)
+		return NULL;
 	*n = 0;
-	while (text && *n < (size_t)st.st_size && (got = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
+	while (*n < (size_t)st.st_size && (got = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
 		*n += (size_t)got;
 	return text;
 }

@@ -10,7 +10,7 @@
 
 #define TRUST_FOUND_MAX 8 /* anchors handed out for one chain */
 
-/* Read a PEM file, once per process. The heap it takes stays. Returns 0, or -1 with *why set (static storage). */
+/* Read a PEM file, once per process. The memory it takes stays. Returns 0, or -1 with *why set (static storage). */
 int trust_load(const char *path, const char **why);
 
 /* Anchors whose subject is the issuer, or the subject, of one of the certificates in chain: n octets of DER, one after

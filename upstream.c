@@ -339,17 +339,18 @@ static void greeted(struct session *s)
 
 static void answer_with_list(struct session *s)
 {
-	static unsigned char list[SMTP_EHLO_WRITTEN];
 	struct dialogue *d = &s->dialogue;
-	size_t n;
+	size_t n = smtp_ehlo_bound(&d->ehlo);
+	unsigned char *list;
 
 	d->offer.size_limit = s->o->limits.message_size;
 	d->offer.requiretls = s->facts.verified && s->server.tls;
 	d->offer.auth = (d->ehlo.extensions & SMTP_EXT_AUTH) &&
 	    (s->o->plain_auth || s->view.client.sa.sa_family == AF_UNSPEC || net_is_local(&s->view.client));
-	n = smtp_ehlo_write(&d->ehlo, &d->offer, list, sizeof list);
+	list = leg_room(&s->client, n);
+	n = smtp_ehlo_write(&d->ehlo, &d->offer, list, n);
 	session_comm(s, "<|", list, n - 2);
-	leg_write(&s->client, list, n);
+	leg_wrote(&s->client, n);
 	greeted(s);
 }
 
@@ -357,7 +358,7 @@ static void answer_with_list(struct session *s)
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
 	session_comm(s, "<|", r->line.raw, r->line.raw_len);
-	relay_pass(s);
+	relay_pass(s, r);
 	if (r->line.code / 100 == 2)
 		greeted(s);
 	s->greet = GREET_NONE;
@@ -391,12 +392,12 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 {
 	static const char injected[] = "plaintext after the reply to STARTTLS: somebody injected it";
 
-	if (r->line.code / 100 == 2 && leg_count(&s->server)) { /* RFC 3207 6, CVE-2021-38371 */
+	if (r->line.code == 220 && leg_count(&s->server)) { /* RFC 3207 6, CVE-2021-38371 */
 		record_error(&s->view, injected);
 		leg_close(&s->server);
 		s->state = SERVER_GONE;
 		refuse_client(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
-	} else if (r->line.code / 100 == 2) {
+	} else if (r->line.code == 220) {
 		start_handshake(s);
 	} else if (s->o->tls >= TLS_ENCRYPT) {
 		upstream_tls_failed(s, "STARTTLS was refused");
@@ -468,7 +469,7 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 		if (!r->line.last)
 			return;
 		if (!s->redialing)
-			relay_pass(s);
+			relay_pass(s, r);
 		after_greeting(s, r);
 		return;
 	}
@@ -486,10 +487,7 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 		after_starttls(s, r);
 		return;
 	case GREET_AGAIN:
-		if (r->line.code == 250)
-			answer_with_list(s);
-		else
-			answer_with_reply(s, r);
+		after_ehlo(s, r);
 		return;
 	case GREET_HELO:
 		after_helo(s, r);

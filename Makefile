@@ -64,10 +64,79 @@ $(O)/%.o: %.c $(HEADERS) VERSION Makefile
 		-DSMTPWARP_VERSION='"$(VERSION)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
 
 asan:
-	$(MAKE) CC=gcc O=build/asan build/asan/smtpwarp \
+	@$(MAKE) --no-print-directory CC=gcc O=build/asan build/asan/smtpwarp \
 		CFLAGS='-Og -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+
+# ---- tests ----
+
+# Packages are fetched by name, with whatever apt-get the machine has set up; nothing is done when all are there.
+install-packages = missing=$$(sed 's/\#.*//' $(1) | xargs -n 1 sh -c \
+	'dpkg-query -W -f "$${db:Status-Status}" "$$0" 2>/dev/null | grep -q "^installed$$" || echo "$$0"'); \
+	[ -z "$$missing" ] || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	apt-get -qq install -y --no-install-recommends $$missing >/dev/null; }
+
+packages:
+	@$(call install-packages,test/packages)
+	@test/fetch-packages
+
+T = build/test
+TEST_FLAGS = -std=c11 $(WARNINGS) -Werror -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+CORE = dialogue.c smtp.c base64.c
+CORE_DEPENDS = $(CORE) dialogue.h smtp.h base64.h test/unit.h test/model.h test/replay.h
+
+$(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
+	@mkdir -p $(T)
+	gcc $(TEST_FLAGS) -o $@ $< $(if $(findstring dialogue,$*),$(CORE),smtp.c base64.c) -lcmocka
+
+$(T)/replay_%: test/fuzz_%.c $(CORE_DEPENDS)
+	@mkdir -p $(T)
+	clang $(TEST_FLAGS) -DREPLAY -o $@ $< $(CORE)
+
+$(T)/fuzz_%: test/fuzz_%.c $(CORE_DEPENDS)
+	@mkdir -p $(T)
+	clang $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(CORE)
+
+# Ends with one line for all of it: N passed, N failed, N skipped.
+test: packages
+	@$(MAKE) --no-print-directory all asan
+	@$(PYTHON) -B test/run.py
+
+demo: packages
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) -B test/demo.py
+
+bench:
+	@$(call install-packages,test/packages-bench test/packages)
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) -B test/bench.py
+
+# New inputs are kept when they reach something new; FUZZ_SECONDS for each direction.
+FUZZ_SECONDS = 300
+fuzz: $(T)/fuzz_client $(T)/fuzz_server
+	for side in client server; do \
+		mkdir -p $(T)/work_$$side && \
+		$(T)/fuzz_$$side -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$side test/corpus/$$side && \
+		$(T)/fuzz_$$side -merge=1 -use_counters=0 -max_len=1200 test/corpus/$$side $(T)/work_$$side || exit 1; \
+	done
+
+# ---- installation ----
+
+UNITS = smtpwarp.socket smtpwarp@.service smtpwarp-listener.socket smtpwarp.service
+SHARE = $(filter-out $(UNITS) smtpwarp.sysusers,$(notdir $(wildcard units/*)))
+
+install: all
+	install -D -m 755 $(OUT) $(DESTDIR)$(PREFIX)/sbin/smtpwarp
+	install -D -m 644 smtpwarp.8 $(DESTDIR)$(PREFIX)/share/man/man8/smtpwarp.8
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+		$(DESTDIR)$(PREFIX)/share/smtpwarp
+	install -m 644 $(UNITS:%=units/%) $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 units/smtpwarp.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/smtpwarp.conf
+	cp -p $(SHARE:%=units/%) $(DESTDIR)$(PREFIX)/share/smtpwarp
+	sed -i 's,/usr/sbin/smtpwarp,$(PREFIX)/sbin/smtpwarp,g' $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%) \
+		$(SHARE:%=$(DESTDIR)$(PREFIX)/share/smtpwarp/%)
 
 clean:
 	rm -rf build $(OUT)
 
-.PHONY: all asan clean
+.PHONY: all asan packages test demo bench fuzz install clean
+.SECONDARY:

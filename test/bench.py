@@ -1,0 +1,588 @@
+"""`make bench`: what smtpwarp costs, side by side with a direct connection and HAProxy in TCP mode.
+
+    bench.py [--quick] [--rounds N] [--sessions N]      # $SMTPWARP: the binary, default ./smtpwarp
+
+Prints Markdown. Takes root and the packages of test/packages-bench; all traffic stays on the loopback of a network
+namespace of its own. Contestants take turns within each round, figures are medians over the rounds, and ratios are
+formed within a round, so that what else the machine does weighs on all of them alike. CPU is that of a contestant's
+whole cgroup: user and system, the listener and every child, dead or alive. HAProxy's cost falls with the number of
+sessions at once, for one wake-up then serves many of them; --sessions is that number.
+"""
+import argparse
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import platform
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import certificates
+import netns
+
+BINARY = os.path.abspath(os.environ.get("SMTPWARP", pathlib.Path(__file__).parent.parent / "smtpwarp"))
+HOST = "127.0.0.1"
+SINK, OWN_SINK = 2525, 2526
+PROGRAMS = ("haproxy", "smtp-source", "smtp-sink", "inetd", "tcpserver", "strip")
+DESCRIPTORS_SPARE = 200
+HAPROXY_SESSIONS = 2000
+QUIET = 0.05                # seconds in which CPU use of a finished load trickles in
+REPLY_TIMEOUT = 60
+MESSAGE = b"Subject: bench\r\n\r\n" + b"x" * 62 * 64 + b"\r\n.\r\n"
+
+Goal = collections.namedtuple("Goal", "text met")
+
+
+def at_most(limit, unit=""):
+    return Goal(f"≤ {limit:g}{unit}", lambda value: value <= limit)
+
+
+def at_least(limit, unit=""):
+    return Goal(f"≥ {limit:g}{unit}", lambda value: value >= limit)
+
+
+@dataclasses.dataclass
+class Load:
+    name: str
+    size: int
+    per_connection: int
+    messages: int
+    cpu_goal: Goal = None           # CPU per message as a multiple of HAProxy's
+    rate_goal: Goal = None          # throughput as a share of HAProxy's
+    sessions: int = 0               # at once; 0: --sessions
+    who: tuple = ("direct", "HAProxy", "smtpwarp", "smtpwarp, defaults")
+
+    def commands(self, sessions, port):
+        """smtp-source shares -m messages among its -s sessions; with -d each of them stays connected."""
+        sessions = self.sessions or sessions
+        common = ["smtp-source", "-s", str(sessions), "-l", str(self.size), f"{HOST}:{port}"]
+        if self.per_connection == 1:
+            return [[*common[:-1], "-m", str(self.messages), common[-1]]]
+        batch = sessions * self.per_connection
+        return [[*common[:-1], "-d", "-m", str(batch), common[-1]]] * max(1, self.messages // batch)
+
+
+# Sessions of their own from the launchers too: the start cost is the difference to the listener.
+LOADS = (
+    Load("4 KB, 1 a connection", 4096, 1, 2000, cpu_goal=at_most(2, " ×"),
+         who=("direct", "HAProxy", "smtpwarp", "smtpwarp, defaults", "inetd", "tcpserver")),
+    Load("4 KB, 20 a connection", 4096, 20, 4000, cpu_goal=at_most(1.3, " ×")),
+    Load("100 KB, 1 a connection", 100 << 10, 1, 1000),
+    Load("100 KB, 20 a connection", 100 << 10, 20, 1200),
+    Load("10 MB, 1 a connection", 10_000_000, 1, 20, rate_goal=at_least(95, " %"), sessions=2),
+    Load("4 KB, 1 a connection, TLS upstream", 4096, 1, 300, who=("smtpwarp, TLS",)),
+    Load("4 KB, 20 a connection, TLS upstream", 4096, 20, 800, who=("smtpwarp, TLS",)),
+)
+
+
+class Group:
+    """A cgroup of its own: exact CPU time, and memory with the kernel's share where the controller is to be had."""
+
+    def __init__(self, name):
+        self.name = f"smtpwarp-bench-{os.getpid()}-{name}"
+        self.cpu_directory = self._make("cgroup2", "")
+        self.memory_directory = self._make("cgroup", "memory") or self.cpu_directory
+        if not self.cpu_directory:
+            sys.exit("bench: needs a writable cgroup v2 hierarchy to measure CPU time")
+
+    def _make(self, kind, controller):
+        for line in pathlib.Path("/proc/mounts").read_text().splitlines():
+            _, mount, this_kind, options, *_ = line.split()
+            if this_kind == kind and (not controller or controller in options.split(",")):
+                directory = pathlib.Path(mount, self.name)
+                with contextlib.suppress(OSError):
+                    directory.mkdir(exist_ok=True)
+                    return directory
+        return None
+
+    def _directories(self):
+        return {self.cpu_directory, self.memory_directory}
+
+    def enter(self):
+        for directory in self._directories():
+            (directory / "cgroup.procs").write_text("0")
+
+    def pids(self):
+        return [int(pid) for pid in (self.cpu_directory / "cgroup.procs").read_text().split()]
+
+    def cpu(self):
+        """Microseconds so far."""
+        return int((self.cpu_directory / "cpu.stat").read_text().split()[1])
+
+    def memory(self):
+        """Bytes, page tables, stacks and socket buffers included; None where no controller counts them."""
+        for name in "memory.current", "memory.usage_in_bytes":
+            with contextlib.suppress(FileNotFoundError):
+                return int((self.memory_directory / name).read_text())
+        return None
+
+    def close(self):
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self.pids(), "killed processes are gone", 30)
+        for directory in self._directories():
+            directory.rmdir()
+
+
+def wait_for(condition, what, timeout=10):
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"bench: waited {timeout} s until {what}")
+        time.sleep(0.005)
+
+
+class Contestant:
+    def __init__(self, bench, name, port, argv=None):
+        self.name, self.port = name, port
+        self.group = Group(port) if argv else None
+        if argv:
+            bench.stack.callback(self.group.close)
+            process = bench.spawn(argv, preexec_fn=self.group.enter)
+            bench.host.wait_listening(port, alive=lambda: process.poll() is None)
+            self.process = process
+            self.resting = len(self.group.pids())
+
+    def settle(self):
+        if self.group:
+            wait_for(lambda: len(self.group.pids()) <= self.resting, f"sessions of {self.name} have ended")
+        time.sleep(QUIET)
+
+    def cpu(self):
+        return self.group.cpu() if self.group else 0
+
+    def launcher_cpu(self):
+        """Microseconds of the first process alone, without its children."""
+        return int(pathlib.Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1000
+
+
+class Bench:
+    def __init__(self, options, host, stack):
+        self.options, self.host, self.stack = options, host, stack
+        self.directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smtpwarp-bench-")))
+        self.directory.chmod(0o755)
+        self.errors = (self.directory / "stderr").open("w")
+        self.port = 3000
+        self.shortfalls = []
+
+    def spawn(self, argv, **options):
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors,
+                                   **options)
+        self.stack.callback(stop, process)
+        return process
+
+    def start_sinks(self):
+        self.sink = self.spawn(["smtp-sink", "-u", "nobody", "-m", "20000", f"{HOST}:{SINK}", "4096"])
+        self.host.wait_listening(SINK, alive=lambda: self.sink.poll() is None)
+        context = certificates.Store(self.directory / "certificates").context("good")
+        server = multiprocessing.get_context("fork").Process(target=own_sink, args=(context,), daemon=True)
+        server.start()
+        self.stack.callback(server.kill)
+        self.host.wait_listening(OWN_SINK, alive=server.is_alive)
+
+    def contestant(self, name, sink=SINK):
+        self.port += 1
+        return Contestant(self, name, sink if name == "direct" else self.port, self.command(name, self.port, sink))
+
+    def command(self, name, port, sink):
+        listen = ["--listen", f"{HOST}:{port}", "--max-sessions", "20000"]
+        common = ["--message-size-limit", "0", "--upstream", f"{HOST}:{sink}"]
+        # HAProxy neither logs nor looks for TLS: like is compared with like, and the defaults stand beside it.
+        bare = [*common, "--tls", "none", "--log", "none"]
+        if name == "direct":
+            return None
+        if name == "HAProxy":
+            return ["haproxy", "-db", "-f", self.write(f"haproxy-{port}", haproxy_configuration(port, sink))]
+        if name == "smtpwarp":
+            return [BINARY, *listen, *bare]
+        if name == "smtpwarp, defaults":
+            return [BINARY, *listen, *common, "--log", f"file:{self.directory}/log-{port}"]
+        if name == "smtpwarp, TLS":
+            return [BINARY, *listen, "--upstream", f"{HOST}:{OWN_SINK}", "--tls", "encrypt", "--log", "none"]
+        if name == "inetd":
+            line = [f"{HOST}:{port}", "stream", "tcp", "nowait", "root", BINARY, "smtpwarp", *bare]
+            return ["inetd", "-i", "-R", "1000000", self.write(f"inetd-{port}", " ".join(line) + "\n")]
+        if name == "tcpserver":
+            return ["tcpserver", "-HRl0", "-c", "1000", "-b", "1000", HOST, str(port), BINARY, *bare]
+        raise ValueError(name)
+
+    def write(self, name, text):
+        (self.directory / name).write_text(text)
+        return str(self.directory / name)
+
+    def judge(self, what, value, goal):
+        """The two last cells of a row."""
+        if goal is None:
+            return ["", ""]
+        if goal.met(value):
+            return [goal.text, "met"]
+        self.shortfalls.append(f"{what}: {value:.2f}, goal {goal.text}")
+        return [goal.text, "**falls short**"]
+
+
+def stop(process):
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def haproxy_configuration(port, sink):
+    return f"""
+global
+    maxconn {HAPROXY_SESSIONS}
+defaults
+    mode tcp
+    timeout connect 30s
+    timeout client 300s
+    timeout server 300s
+listen smtp
+    bind {HOST}:{port}
+    server sink {HOST}:{sink}
+"""
+
+
+# A sink with STARTTLS, and for idle sessions: smtp-sink's time for each new one grows with their number. It is slow
+# with messages, but where it is used only smtpwarp's own CPU time and memory are looked at.
+
+def own_sink(context):
+    async def serve():
+        async with await asyncio.start_server(lambda *streams: converse(*streams, context), HOST, OWN_SINK,
+                                              backlog=4096) as server:
+            await server.serve_forever()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(serve())
+
+
+async def converse(reader, writer, context):
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        writer.write(b"220 sink ESMTP\r\n")
+        while verb := (await reader.readline())[:4].upper().strip():
+            writer.write({b"EHLO": b"250-sink\r\n250-PIPELINING\r\n250 STARTTLS\r\n", b"QUIT": b"221 Bye\r\n",
+                          b"STAR": b"220 Go\r\n", b"DATA": b"354 Go\r\n"}.get(verb, b"250 Ok\r\n"))
+            await writer.drain()
+            if verb == b"STAR":
+                await writer.start_tls(context)
+            elif verb == b"DATA":
+                await reader.readuntil(b"\r\n.\r\n")
+                writer.write(b"250 Ok\r\n")
+            elif verb == b"QUIT":
+                break
+    writer.close()
+
+
+# Messages
+
+Sample = collections.namedtuple("Sample", "cpu launcher rate")
+
+
+def run_load(bench, load, contestant):
+    cpu, launcher = contestant.cpu(), contestant.launcher_cpu() if contestant.group else 0
+    commands = load.commands(bench.options.sessions, contestant.port)
+    messages = sum(int(command[command.index("-m") + 1]) for command in commands)
+    start = time.perf_counter()
+    for command in commands:
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    contestant.settle()
+    if not contestant.group:
+        return Sample(0, 0, messages / seconds)
+    return Sample((contestant.cpu() - cpu) / messages, (contestant.launcher_cpu() - launcher) / messages,
+                  messages / seconds)
+
+
+def measure_loads(bench, contestants):
+    samples = collections.defaultdict(list)
+    for _ in range(bench.options.rounds):
+        for load in LOADS:
+            for name in load.who:
+                samples[load.name, name].append(run_load(bench, load, contestants[name]))
+    return samples
+
+
+def ratio(samples, load, name, field):
+    """To HAProxy of the same round, median; None without it."""
+    pairs = zip(samples[load.name, name], samples.get((load.name, "HAProxy"), []))
+    ratios = [getattr(mine, field) / getattr(other, field) for mine, other in pairs]
+    return statistics.median(ratios) if ratios else None
+
+
+def median(samples, load, name, field):
+    return statistics.median(getattr(sample, field) for sample in samples[load.name, name])
+
+
+def load_row(bench, samples, load, name):
+    rate, cpu = median(samples, load, name, "rate"), median(samples, load, name, "cpu")
+    rate_ratio, cpu_ratio = ratio(samples, load, name, "rate"), ratio(samples, load, name, "cpu")
+    speed = f"{rate * load.size / 1e6:,.0f} MB/s" if load.size > 1 << 20 else f"{rate:,.0f}"
+    cells = [load.name, name, speed, f"{cpu:,.0f}" if cpu else "", f"{cpu_ratio:.2f} ×" if cpu and cpu_ratio else ""]
+    what = f"{load.name}, {name}"
+    if not name.startswith("smtpwarp"):
+        return [*cells, "", ""]
+    if load.rate_goal:
+        return [*cells, *bench.judge(what + ", throughput in % of HAProxy's", 100 * rate_ratio, load.rate_goal)]
+    return [*cells, *bench.judge(what + ", CPU to HAProxy's", cpu_ratio, load.cpu_goal)]
+
+
+def report_loads(bench, samples):
+    heading(f"Messages, {bench.options.sessions} sessions at once (10 MB: 2)")
+    rows = [load_row(bench, samples, load, name) for load in LOADS for name in load.who
+            if name not in ("inetd", "tcpserver")]
+    table(["load", "", "messages/s", "CPU µs/message", "CPU to HAProxy's", "goal", ""], rows)
+
+
+def report_start_cost(bench, samples):
+    load = LOADS[0]
+    heading("Start under inetd and tcpserver, against the listener (a session of one 4 KB message)")
+    listener = median(samples, load, "smtpwarp", "cpu")
+    rows = [["listener", f"{listener:,.0f}", "", "", "", ""]]
+    for name in "inetd", "tcpserver":
+        cpu, launcher = median(samples, load, name, "cpu"), median(samples, load, name, "launcher")
+        rows.append([name, f"{cpu:,.0f}", f"{cpu - listener:+,.0f}", f"{launcher:,.0f}",
+                     *bench.judge(f"start under {name}, µs more", cpu - listener, at_most(100, " µs"))])
+    table(["started by", "CPU µs/session", "more than listener", "of it the launcher's own process", "goal", ""], rows)
+
+
+# One session after another, connect to the reply to QUIT
+
+def read_reply(connection):
+    reply = b""
+    while not reply.endswith(b"\r\n") or reply.splitlines()[-1][3:4] == b"-":
+        piece = connection.recv(4096)
+        if not piece:
+            raise ConnectionError(f"bench: connection lost after {reply!r}")
+        reply += piece
+    return reply
+
+
+def expect(connection, code):
+    reply = read_reply(connection)
+    if not reply.startswith(code):
+        raise RuntimeError(f"bench: {reply!r} where {code.decode()} was due")
+
+
+def dial(port):
+    connection = socket.create_connection((HOST, port), REPLY_TIMEOUT)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+DIALOGUE = ((b"EHLO client.example\r\n", b"250"), (b"MAIL FROM:<a@client.example>\r\n", b"250"),
+            (b"RCPT TO:<b@mail.example>\r\n", b"250"), (b"DATA\r\n", b"354"), (MESSAGE, b"250"), (b"QUIT\r\n", b"221"))
+
+
+def time_session(port):
+    start = time.perf_counter()
+    with dial(port) as connection:
+        expect(connection, b"220")
+        for command, code in DIALOGUE:
+            connection.sendall(command)
+            expect(connection, code)
+        return time.perf_counter() - start
+
+
+def pin(cpu, pids):
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {cpu})
+
+
+def part_cpus(bench, contestants):
+    """The ends on one CPU, the proxies on another, as if they were two machines: left to the scheduler, a proxy that
+    happens to share the client's CPU answers in half the time of one that does not, whichever it is."""
+    cpus = sorted(os.sched_getaffinity(0))
+    pin(cpus[0], [os.getpid(), bench.sink.pid])
+    for contestant in contestants.values():
+        if contestant.group:
+            pin(cpus[-1], contestant.group.pids())
+    return len(cpus) > 1
+
+
+def report_latency(bench, contestants):
+    parted = part_cpus(bench, contestants)
+    heading("A whole session with one 4 KB message, one at a time, milliseconds"
+            + ", client and server on one CPU, proxy on another" * parted)
+    times = collections.defaultdict(list)
+    for _ in range(bench.options.rounds * 4):
+        for name in "direct", "HAProxy", "smtpwarp", "smtpwarp, defaults", "inetd":
+            times[name] += [1000 * time_session(contestants[name].port) for _ in range(50)]
+    p50 = {name: statistics.median(values) for name, values in times.items()}
+    rows = []
+    for name, values in times.items():
+        goal = at_most(1.3, " ×") if name.startswith("smtpwarp") else None
+        to_haproxy = p50[name] / p50["HAProxy"]
+        rows.append([name, f"{p50[name]:.3f}", f"{statistics.quantiles(values, n=100)[98]:.3f}", f"{to_haproxy:.2f} ×",
+                     *bench.judge(f"session, {name}, p50 to HAProxy's", to_haproxy, goal)])
+    table(["", "p50", "p99", "p50 to HAProxy's", "goal", ""], rows)
+
+
+# Idle sessions
+
+Memory = collections.namedtuple("Memory", "pss private group")
+
+
+def rollup(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return []       # it has just ended; idle_memory() compares the lists of processes
+
+
+def memory_of(group):
+    fields = collections.Counter()
+    for pid in group.pids():
+        for line in rollup(pid):
+            key, value, _ = line.split()
+            fields[key.partition("_")[0].rstrip(":") if key.startswith("Private") else key] += int(value)
+    group_bytes = group.memory()
+    return Memory(fields["Pss:"], fields["Private"], None if group_bytes is None else group_bytes / 1024)
+
+
+def open_idle(stack, port, number):
+    """Sessions that have had their EHLO answered, dialled by the hundred as a backlog takes them."""
+    for first in range(0, number, 100):
+        batch = [stack.enter_context(dial(port)) for _ in range(min(100, number - first))]
+        for connection in batch:
+            expect(connection, b"220")
+            connection.sendall(b"EHLO client.example\r\n")
+        for connection in batch:
+            expect(connection, b"250")
+
+
+def idle_memory(bench, name, number):
+    """KiB a session; a fresh instance, so that no earlier load has left its traces."""
+    contestant = bench.contestant(name, OWN_SINK)
+    with contextlib.ExitStack() as stack:
+        open_idle(stack, contestant.port, 20)       # what the first sessions leave behind is not the idle ones' cost
+    contestant.settle()
+    before = memory_of(contestant.group)
+    with contextlib.ExitStack() as stack:
+        open_idle(stack, contestant.port, number)
+        time.sleep(0.5)
+        resident = contestant.group.pids()
+        after = memory_of(contestant.group)
+        if contestant.group.pids() != resident:
+            raise RuntimeError(f"bench: sessions of {name} ended while idle")
+    stop(contestant.process)
+    return Memory(*(None if new is None else (new - old) / number for new, old in zip(after, before)))
+
+
+def report_idle(bench):
+    heading("Idle sessions (after EHLO), KiB each")
+    many = 200 if bench.options.quick else 1000
+    crowd = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_SPARE)
+    cases = [("HAProxy", many, None, None), ("smtpwarp", many, 24, 110), ("smtpwarp, TLS", many, 80, 170)]
+    if not bench.options.quick:
+        cases.append(("smtpwarp", crowd, 24, 110))
+    rows = []
+    for name, number, pss_goal, group_goal in cases:
+        rows += idle_rows(bench, name, number, pss_goal, group_goal)
+    table(["", "sessions", "figure", "KiB", "goal", ""], rows)
+
+
+def idle_rows(bench, name, number, pss_goal, group_goal):
+    memory = idle_memory(bench, name, number)
+    rows = []
+    for figure, value, limit in (("PSS", memory.pss, pss_goal), ("private", memory.private, None),
+                                 ("with the kernel's share", memory.group, group_goal)):
+        if value is None:
+            rows.append([name, f"{number:,}", figure, "no memory controller", "", ""])
+            continue
+        verdict = bench.judge(f"{number} idle sessions, {name}, {figure}, KiB", value, limit and at_most(limit))
+        rows.append([name, f"{number:,}", figure, f"{value:.1f}", *verdict])
+    return rows
+
+
+def report_size(bench):
+    heading("Binary")
+    stripped = bench.directory / "stripped"
+    subprocess.run(["strip", "-o", stripped, BINARY], check=True)
+    size = stripped.stat().st_size / 1000
+    verdict = bench.judge("binary, KB", size, at_most(240))
+    table(["", "KB stripped", "goal", ""], [["smtpwarp", f"{size:.1f}", *verdict]])
+
+
+# Markdown
+
+def heading(text):
+    print(f"\n### {text}\n", flush=True)
+
+
+def table(head, rows):
+    for row in head, ["---"] * len(head), *rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def first_line(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def report_setting(bench):
+    congestion = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start, "
+          f"{congestion}; {first_line('haproxy', '-v')}; {first_line(BINARY, '--version')}. "
+          f"Medians of {bench.options.rounds} rounds. `smtpwarp` is `--tls none --log none`, what HAProxy does too; "
+          "`defaults` looks for STARTTLS and logs to a file.")
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under a minute, rougher")
+    parser.add_argument("--rounds", type=int, help="default 5, with --quick 2")
+    parser.add_argument("--sessions", type=int, default=20, help="at once in the message loads (default 20)")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    return options
+
+
+def check_needs():
+    if reason := netns.unsupported():
+        sys.exit(f"bench: {reason}")
+    if missing := [name for name in (BINARY, *PROGRAMS) if not shutil.which(name)]:
+        sys.exit(f"bench: not found: {', '.join(missing)} (make; packages are listed in test/packages-bench)")
+
+
+def raise_descriptor_limit():
+    """Every child inherits it; the sink and the client hold one descriptor for each idle session."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main():
+    options = parse_options()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    check_needs()
+    raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
+    with netns.single() as host, host, contextlib.ExitStack() as stack:
+        host.sysctl("net.ipv4.ip_local_port_range", "10000 65000")
+        bench = Bench(options, host, stack)
+        report_setting(bench)
+        bench.start_sinks()
+        names = dict.fromkeys(name for load in LOADS for name in load.who)
+        contestants = {name: bench.contestant(name) for name in names}
+        samples = measure_loads(bench, contestants)
+        report_loads(bench, samples)
+        report_latency(bench, contestants)
+        report_start_cost(bench, samples)
+        report_idle(bench)
+        report_size(bench)
+        heading("Short of the goal")
+        print("\n".join(f"- {text}" for text in bench.shortfalls) or "Nothing.")
+
+
+if __name__ == "__main__":
+    main()

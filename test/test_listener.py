@@ -1,0 +1,240 @@
+"""The listener: its limits, its end, and what must not harm it: DESIGN 3, PROTOCOL 75."""
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+
+import pytest
+
+import peers
+from warp import NO_REPORTS
+
+
+def wait_children(proxy, count):
+    deadline = time.monotonic() + peers.TIMEOUT
+    while len(proxy.children()) != count:
+        assert time.monotonic() < deadline, f"{proxy.children()} instead of {count} children"
+        proxy.group.turn(0.003)
+
+
+def served(proxy):
+    """A session that has come to its banner."""
+    session = proxy.session()
+    session.banner()
+    return session
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# Sessions at a time
+
+def test_75_max_sessions(warp):
+    proxy = warp("--max-sessions", 2).listen()
+    first, second = served(proxy), served(proxy)
+    third = proxy.connect()
+    third.expect("421 4.3.2")
+    third.expect_end()
+    first.quit()
+    wait_children(proxy, 1)
+    fourth = served(proxy)
+    second.quit()
+    fourth.quit()
+
+
+def test_75_max_sessions_per_source(warp):
+    proxy = warp("--max-sessions-per-source", 1).listen()
+    first = served(proxy)
+    refused = proxy.connect()
+    refused.expect("421")
+    refused.expect_end()
+    other = proxy.connect(source=("127.0.0.2", 0))
+    server = proxy.upstream.accept()
+    server.send("220 for another")
+    other.expect("220 for another")
+    first.quit()
+    wait_children(proxy, 1)
+    served(proxy).quit()
+
+
+def test_75_refused_sessions_cost_nothing(warp):
+    """A flood beyond the limit: each gets its 421, none gets a process that stays."""
+    proxy = warp("--max-sessions", 1).listen()
+    first = served(proxy)
+    clients = [proxy.connect() for _ in range(200)]
+    for client in clients:
+        client.expect("421 4.3.2")
+        client.expect_end()
+    wait_children(proxy, 1)
+    first.quit()
+
+
+def test_75_many_sessions_at_once(warp, mail_server):
+    server = mail_server("PIPELINING")
+    proxy = warp(upstream=server).listen()
+    clients = [proxy.connect() for _ in range(100)]
+    for client in clients:
+        client.send("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "x", ".", "QUIT")
+    for client in clients:
+        assert [client.reply().code for _ in range(7)] == [220, 250, 250, 250, 354, 250, 221]
+    assert len(server.messages) == 100
+    wait_children(proxy, 0)
+
+
+def test_75_several_listeners(warp, mail_server):
+    addresses = ["127.0.0.1:2525", "127.0.0.1:2526", "[::1]:2525"]
+    proxy = warp(upstream=mail_server()).listen(*addresses)
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        proxy.connect(host.strip("[]"), int(port)).expect("220")
+
+
+# Harm
+
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_75_a_session_that_dies_harms_nobody(warp, how):
+    proxy = warp(env=NO_REPORTS).listen()
+    proxy.complete = False
+    first = served(proxy)
+    [victim] = proxy.children()
+    second = served(proxy)
+    os.kill(victim, how)
+    wait_children(proxy, 1)
+    first.client.expect_end()
+    served(proxy).quit()
+    second.ehlo()
+    second.quit()
+
+
+def test_75_no_file_descriptors_left(warp):
+    """421 4.3.2 to those it cannot serve, no busy loop, and service again when there are some."""
+    proxy = warp().listen()
+    pid = proxy.listener.pid
+    used = len(os.listdir(f"/proc/{pid}/fd"))
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+    client = proxy.connect()
+    client.expect("421 4.3.2")
+    client.expect_end()
+    before = cpu_seconds(pid)
+    proxy.group.turn(0.3)
+    assert cpu_seconds(pid) - before < 0.15, "a busy loop"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    served(proxy).quit()
+
+
+def test_75_no_processes_left(warp):
+    """--user, for root's forks know no limit."""
+    proxy = warp("--user", "nobody", env=NO_REPORTS)
+    proxy.wrapper = ["prlimit", "--nproc=0"]
+    proxy.listen()
+    for _ in range(3):
+        client = proxy.connect()
+        client.expect("421 4.3.2")
+        client.expect_end()
+
+
+def test_75_clients_that_leave_before_they_are_accepted(warp):
+    proxy = warp("--max-sessions", 5).listen()
+    os.kill(proxy.listener.pid, signal.SIGSTOP)
+    for _ in range(50):
+        proxy.connect().reset()
+    os.kill(proxy.listener.pid, signal.SIGCONT)
+    with contextlib.suppress(socket.timeout):
+        while True:     # those dialled for nothing
+            proxy.upstream.accept(0.1).close()
+    wait_children(proxy, 0)
+    served(proxy).quit()
+
+
+@pytest.mark.parametrize("name", [signal.SIGPIPE, signal.SIGCHLD])
+def test_75_signals_that_end_nothing(warp, name):
+    proxy = warp().listen()
+    session = served(proxy)
+    os.kill(proxy.listener.pid, name)
+    served(proxy).quit()
+    session.quit()
+
+
+# The end
+
+def stop_listening(proxy, host):
+    """SIGTERM, and its first effect."""
+    proxy.listener.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + peers.TIMEOUT
+    while 2525 in host.listening_ports():
+        assert time.monotonic() < deadline, "it still accepts"
+        proxy.group.turn(0.003)
+
+
+def test_75_sigterm_lets_sessions_end(warp, host):
+    proxy = warp().listen()
+    session = served(proxy)
+    stop_listening(proxy, host)
+    with pytest.raises(ConnectionRefusedError):
+        proxy.connect()
+    session.ehlo()
+    session.transaction()
+    assert proxy.listener.poll() is None
+    session.quit()
+    assert proxy.wait_exit(proxy.listener) == 0
+
+
+def test_75_sigterm_without_sessions(warp):
+    proxy = warp().listen()
+    proxy.listener.send_signal(signal.SIGTERM)
+    assert proxy.wait_exit(proxy.listener, timeout=3) == 0
+
+
+@pytest.mark.parametrize("end", ["second signal", "drain timeout"])
+def test_75_the_end_of_patience(warp, host, end):
+    """Sessions are ended, none is left behind, and no message gets its dot by that."""
+    proxy = warp("--drain-timeout", 0.4 if end == "drain timeout" else 60).listen()
+    proxy.complete = False
+    idle, busy = served(proxy), served(proxy)
+    busy.ehlo()
+    busy.mail()
+    busy.rcpt()
+    busy.data()
+    busy.body()
+    children = proxy.children()
+    stop_listening(proxy, host)
+    if end == "second signal":
+        proxy.listener.send_signal(signal.SIGTERM)
+    assert proxy.wait_exit(proxy.listener, timeout=5) == 0
+    for session in idle, busy:
+        assert session.client.rest() in (b"",) or session.client.got.split(b"\r\n")[-2].startswith(b"421 4.3.2")
+        assert b"\r\n.\r\n" not in session.server.farewell()
+    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+
+
+def test_75_sigint_ends_it_too(warp):
+    proxy = warp().listen()
+    proxy.exit_codes = (0, -signal.SIGINT)
+    proxy.listener.send_signal(signal.SIGINT)
+    proxy.wait_exit(proxy.listener, timeout=3)
+
+
+def test_75_address_in_use(warp, host):
+    with socket.create_server(("127.0.0.1", 2525)):
+        proxy = warp()
+        proxy.exit_codes = (78,)
+        process = proxy.spawn("--listen", "127.0.0.1:2525")
+        assert proxy.wait_exit(process) == 78
+        assert "2525" in proxy.error_path.read_text()
+
+
+def test_75_user_is_dropped_to(warp):
+    proxy = warp("--user", "nobody").listen()
+    session = served(proxy)
+    for pid in proxy.listener.pid, *proxy.children():
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.split(":\t", 1) for line in file if ":\t" in line)
+        assert status["Uid"].split() == ["65534"] * 4 and status["Gid"].split() == ["65534"] * 4
+        assert status["Groups"].split() in ([], ["65534"])
+    session.quit()

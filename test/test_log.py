@@ -1,0 +1,427 @@
+"""The log: DESIGN 7, PROTOCOL 77 and 78. Every other test checks the form of its records too (warp.py)."""
+import json
+import os
+import re
+import socket
+import time
+
+import pytest
+
+import peers
+from warp import MESSAGE, NO_REPORTS
+
+SEND = ("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "Subject: x", "", "y", ".",
+        "QUIT")
+
+
+def in_order(proxy):
+    return [record["event"] for record in proxy.records()]
+
+
+# Fields
+
+def test_77_records_of_a_session(warp):
+    proxy = warp()
+    session = proxy.session()
+    session.greet("SIZE", "PIPELINING")
+    session.mail("MAIL FROM:<a@b.example> SIZE=100")
+    session.rcpt()
+    session.data()
+    session.client.send_raw(b"Subject: x\r\nMessage-ID: <one@client.example>\r\n\r\n..\r\n.\r\n")
+    session.server.until(b"\r\n.\r\n")
+    session.sent()
+    session.quit()
+    close = proxy.wait_for("close")
+    assert in_order(proxy) == ["connect", "message", "close"]
+    connect, message, _ = proxy.records()
+    assert connect["client"] == {"ip": "127.0.0.1", "port": session.client.sock.getsockname()[1], "tls": None}
+    assert connect["server"] == {"ip": "127.0.0.1", "port": proxy.upstream.port, "tls": None}
+    assert connect["original"] is None and connect["source"] and "server.example ESMTP" in connect["banner"]
+    assert connect["banner_ms"] >= 0 and connect["connect_ms"] >= 0
+    assert message["helo"] == "client.example" and message["auth"] is None
+    assert message["mail_from"] == {"address": "a@b.example", "params": {"SIZE": "100"}}
+    [recipient] = message["rcpt_to"]
+    assert (recipient["address"], recipient["params"], recipient["enhanced"]) == ("to@server.example", {}, "2.1.5")
+    assert message["message_id"] in ("<one@client.example>", "one@client.example")
+    assert message["result"] == "accepted" and "taken" in message["reply"]["text"]
+    for name in "mail_ms", "rcpt_ms", "data_ms", "accept_ms":
+        assert 0 <= message[name] < 10000, name
+    assert close["messages"] == 1 and close["recipients"] == 1 and close["errors"] == 0
+    assert close["client_in"] == len(b"EHLO client.example\r\nMAIL FROM:<a@b.example> SIZE=100\r\n"
+                                     b"RCPT TO:<to@server.example>\r\nDATA\r\nSubject: x\r\n"
+                                     b"Message-ID: <one@client.example>\r\n\r\n..\r\n.\r\nQUIT\r\n")
+    assert close["client_out"] == len(session.client.got)
+    assert close["server_in"] > 0 and close["server_out"] == len(session.server.got)
+    assert close["by"] == "client" and close["duration_ms"] > 0 and isinstance(close["reason"], str)
+    assert len({record["session"] for record in proxy.records()}) == 1
+    times = [record["time"] for record in proxy.records()]
+    assert times == sorted(times)
+
+
+def test_77_size_is_that_of_the_message(warp):
+    proxy = warp()
+    session = proxy.session()
+    session.greet()
+    session.transaction(b"12345678\r\n..\r\n.\r\n")
+    assert proxy.wait_for("message")["size"] in (13, 14)     # with or without the dot's stuffing
+
+
+def test_77_timings(warp):
+    """They measure what they say: 100 ms of waiting are in the right one."""
+    waits = {"mail_ms": "MAIL FROM:<a@b.example>", "rcpt_ms": "RCPT TO:<c@d.example>", "data_ms": "DATA"}
+    for name, command in waits.items():
+        proxy = warp()
+        session = proxy.session()
+        session.greet()
+        for line in waits.values():
+            session.client.send(line)
+            session.server.expect_line(line)
+            if line == command:
+                session.client.silent(0.1)
+            session.server.send("354 go on" if line == "DATA" else "250 2.0.0 fine")
+            session.client.expect("2", "3")
+        session.body()
+        session.dot()
+        session.sent()
+        record = proxy.wait_for("message")
+        slow = {key for key in ("mail_ms", "rcpt_ms", "accept_ms") if record[key] >= 100}
+        assert slow == {name} - {"data_ms"} and record["data_ms"] >= 100      # data_ms runs from the connect
+
+
+def test_77_accept_ms(warp):
+    proxy = warp()
+    session = proxy.session().to("dot")
+    session.client.silent(0.1)
+    session.sent()
+    assert proxy.wait_for("message")["accept_ms"] >= 100
+
+
+FORGED = (b"MAIL FROM:<forged@evil.example>\r\nRCPT TO:<victim@evil.example>\r\nDATA\r\nFrom: x@evil.example\r\n"
+          b"mail from:<forged@evil.example>\r\n..\r\nEHLO evil.example\r\n250 2.0.0 ok\r\n\r\n"
+          b"RCPT TO:<v@evil.example>\r\n")
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+def test_77_text_of_the_message_does_not_reach_the_envelope(warp, bytewise):
+    """Warp reads sender and recipients out of the body."""
+    proxy = warp("--verbose")
+    session = proxy.session().to("data")
+    (session.client.send_bytewise if bytewise else session.client.send_raw)(FORGED + b".\r\n")
+    session.server.until(b"\r\n.\r\n")
+    session.sent()
+    record = proxy.wait_for("message")
+    assert record["mail_from"]["address"] == "from@client.example"
+    assert [recipient["address"] for recipient in record["rcpt_to"]] == ["to@server.example"]
+    assert record["helo"] == "client.example"
+    assert "evil" not in proxy.log_text()
+
+
+@pytest.mark.parametrize("head, found", [
+    (b"Message-ID: <a@b.example>\r\n", "a@b.example"), (b"message-id:<a@b.example>\r\n", "a@b.example"),
+    (b"Subject: x\r\nMESSAGE-ID:\r\n <a@b.example>\r\n", "a@b.example"), (b"Subject: x\r\n", None),
+    (b"\r\nMessage-ID: <body@b.example>\r\n", None), (b"X-Message-ID: <a@b.example>\r\n", None)])
+def test_77_message_id(warp, head, found):
+    proxy = warp()
+    session = proxy.session().to("data")
+    session.client.send_raw(head + b"\r\ntext\r\n.\r\n")
+    session.server.until(b"\r\n.\r\n")
+    session.sent()
+    seen = proxy.wait_for("message")["message_id"]
+    assert (seen and seen.strip("<> ")) == found
+
+
+def test_77_transactions_that_came_to_nothing(warp):
+    proxy = warp()
+    session = proxy.session()
+    session.greet()
+    session.exchange("MAIL FROM:<a@b.example>", "550 5.7.1 no")
+    session.mail()
+    session.exchange("RCPT TO:<c@d.example>", "550 5.1.1 no")
+    session.exchange("RSET", "250 2.0.0 fine")
+    session.quit()
+    close = proxy.wait_for("close")
+    assert close["messages"] == 0
+    assert all(record["result"] in ("rejected", "aborted") for record in proxy.records("message"))
+
+
+# 78: whatever the bytes
+
+BYTES = [b'"', b"\\", b"\\u0000", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\x1b[31m",
+         b"\x7f", b"\x01\x02", b"</script>", "\u2028".encode(), "\U0001f600".encode(), b"%s%n", b"\xef\xbf\xbd", b"{}"]
+
+
+@pytest.mark.parametrize("odd", BYTES, ids=[repr(odd)[2:-1] for odd in BYTES])
+def test_78_every_byte_in_every_place(warp, odd):
+    """Records stay JSON in UTF-8 (warp.py checks that), and what is UTF-8 is found again as it was."""
+    proxy = warp("--verbose")
+    session = proxy.session()
+    client, server = session.client, session.server
+
+    def exchange(command, reply):
+        client.send_raw(command + b"\r\n")
+        server.until(b"\r\n")
+        server.send_raw(reply + b"\r\n")
+        return client.reply()
+    server.send_raw(b"220 banner " + odd + b"\r\n")
+    client.expect("220")
+    exchange(b"EHLO client" + odd, b"250 server" + odd)
+    local = b"c" if odd[0] < 32 or odd in (b'"', b"\\", b"\x7f", b"</script>") else odd   # no such name in RFC 5321 4.1.2
+    exchange(b"MAIL FROM:<" + local + b"@b.example>", b"250 2.1.0 " + odd)
+    exchange(b"RCPT TO:<" + local + b"@d.example>", b"250 2.1.5 " + odd)
+    exchange(b"DATA", b"354 " + odd)
+    client.send_raw(b"Message-ID: <" + odd + b"@b.example>\r\n\r\n.\r\n")
+    server.until(b"\r\n.\r\n")
+    server.send_raw(b"250 2.0.0 " + odd + b"\r\n")
+    client.expect("250")
+    record = proxy.wait_for("message")
+    want = odd.decode(errors="replace")
+    if "\ufffd" not in want or odd == b"\xef\xbf\xbd":
+        assert record["mail_from"]["address"] == f"{local.decode()}@b.example"
+        assert record["helo"] == f"client{want}"
+    else:
+        assert "\ufffd" in record["mail_from"]["address"] and "\ufffd" in record["helo"]
+    session.client.send_raw(b"FOO" + odd + b"\r\n")
+    session.client.expect("500")
+    session.client.close()
+    proxy.wait_for("close")
+
+
+def test_78_all_bytes_in_one_command(warp):
+    proxy = warp("--verbose")
+    session = proxy.session()
+    session.greet()
+    address = bytes(byte for byte in range(1, 256) if byte not in b"\r\n<>\"\\")
+    session.client.send_raw(b"MAIL FROM:<" + address + b">\r\n")
+    session.client.wait(lambda: session.client.buffer or session.server.buffer, "either")
+    session.client.close()
+    proxy.wait_for("close")
+
+
+@pytest.mark.parametrize("length", [2000, 2040])
+def test_78_very_long_values(warp, length):
+    proxy = warp("--verbose")
+    session = proxy.session()
+    session.greet("SMTPUTF8")
+    address = "ü" * ((length - 40) // 2) + "@b.example"
+    session.mail(f"MAIL FROM:<{address}>")
+    session.rcpt()
+    session.data()
+    session.client.close()
+    logged = proxy.wait_for("message")["mail_from"]["address"]
+    assert address.startswith(logged.rstrip("…")) or logged == address
+
+
+def test_78_a_thousand_recipients_with_long_names_are_one_record(warp, mail_server):
+    server = mail_server("PIPELINING")
+    proxy = warp(upstream=server)
+    client = proxy.connect()
+    client.expect("220")
+    recipients = [f"{'r' * 60}{number}@{'d' * 200}.example" for number in range(1000)]
+    client.send("EHLO client.example", "MAIL FROM:<a@b.example>", *[f"RCPT TO:<{one}>" for one in recipients], "DATA",
+                ".", "QUIT")
+    client.replies_to(221)
+    assert [entry["address"] for entry in proxy.wait_for("message")["rcpt_to"]] == recipients
+
+
+# Sinks
+
+def test_78_parallel_sessions_do_not_mix_their_lines(warp, mail_server):
+    """50 processes write to one file, 100 records and more each; warp.py parses every line."""
+    server = mail_server("PIPELINING")
+    proxy = warp("--verbose", upstream=server).listen()
+    clients = [proxy.connect() for _ in range(50)]
+    recipients = [f"RCPT TO:<{'x' * 200}{number}@server.example>" for number in range(20)]
+    for client in clients:
+        client.send("EHLO client.example", "MAIL FROM:<a@b.example>", *recipients, "DATA", ".", "QUIT")
+    for client in clients:
+        client.replies_to(221)
+    proxy.wait_for("close", 50)
+    assert len(proxy.records("message")) == 50
+
+
+def test_78_one_write_per_record(warp, mail_server, tmp_path):
+    """strace shows it; a record of a thousand recipients is no exception."""
+    if not os.path.exists("/usr/bin/strace"):
+        pytest.skip("needs strace")
+    server = mail_server("PIPELINING")
+    proxy = warp(upstream=server, env=NO_REPORTS)
+    trace = tmp_path / "trace"
+    proxy.wrapper = ["strace", "-f", "-o", str(trace), "-e", "trace=open,openat,write,writev,pwrite64", "-s", "1000000",
+                     "-xx"]
+    client = proxy.connect()
+    client.expect("220")
+    recipients = [f"RCPT TO:<{'u' * 50}{number}@d.example>" for number in range(999)]
+    client.send("EHLO client.example", "MAIL FROM:<a@b.example>", *recipients, "DATA", ".", "QUIT")
+    client.replies_to(221)
+    proxy.wait_for("close")
+    client.close()
+    proxy.wait_exit()
+    records = proxy.log_path.read_bytes().splitlines(True)
+    text = trace.read_text()
+    path = "".join(f"\\x{byte:02x}" for byte in str(proxy.log_path).encode())
+    fd = re.search(rf'open(?:at)?\((?:AT_FDCWD, )?"{re.escape(path)}".*= (\d+)', text)[1]
+    writes = re.findall(rf"(?:write|writev|pwrite64)\({fd}, .*= (\d+)$", text, re.M)
+    assert [int(size) for size in writes] == [len(record) for record in records]
+
+
+def collect(sock):
+    """All that comes to a Unix socket, be it a stream or datagrams, until the writer has gone."""
+    sock.settimeout(peers.TIMEOUT)
+    connection, _ = sock.accept()
+    with connection:
+        connection.settimeout(peers.TIMEOUT)
+        data = b""
+        while block := connection.recv(65536):
+            data += block
+    return data
+
+
+def test_78_unix_sink(warp, mail_server, tmp_path):
+    path = tmp_path / "sink"
+    with socket.socket(socket.AF_UNIX) as sink:
+        sink.bind(str(path))
+        sink.listen(5)
+        proxy = warp("--log", f"unix:{path}", upstream=mail_server())
+        client = proxy.connect()
+        client.send(*SEND)
+        client.replies_to(221)
+        client.close()
+        events = [json.loads(line)["event"] for line in collect(sink).splitlines()]
+    assert events == ["connect", "message", "close"]
+
+
+def test_78_unix_sink_that_does_not_read_holds_up_no_mail(warp, mail_server, tmp_path):
+    """A moment's patience is in order, but not one for each record."""
+    path = tmp_path / "sink"
+    with socket.socket(socket.AF_UNIX) as sink:
+        sink.bind(str(path))
+        sink.listen(5)
+        proxy = warp("--log", f"unix:{path}", "--verbose", upstream=mail_server("PIPELINING"))
+        client = proxy.greeted()
+        start = time.monotonic()
+        for _ in range(1000):
+            client.ask(f"NOOP {'x' * 1000}", "250")
+            assert time.monotonic() - start < 5
+        client.ask("QUIT", "221")
+        client.close()
+        proxy.wait_exit()
+
+
+def test_78_stderr_sink(warp, mail_server):
+    proxy = warp("--log", "stderr", upstream=mail_server())
+    client = proxy.connect()
+    client.send(*SEND)
+    client.replies_to(221)
+    client.close()
+    proxy.wait_exit()
+    lines = proxy.error_path.read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["connect", "message", "close"]
+
+
+def test_78_none_writes_nothing(warp, mail_server):
+    proxy = warp("--log", "none", upstream=mail_server())
+    client = proxy.connect()
+    client.send(*SEND)
+    client.replies_to(221)
+    client.close()
+    proxy.wait_exit()
+    assert proxy.error_path.read_text() == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--log", "stderr"], ["--log", "stderr", "--verbose"]])
+def test_78_nothing_but_smtp_on_the_clients_socket(warp, mail_server, options):
+    """inetd has fd 2 on the client as well: no record may end there, not even when told so."""
+    server = mail_server()
+    proxy = warp(*options, upstream=server)
+    if not options:
+        command = [word for word in proxy.command() if not word.startswith("file:") and word != "--log"]
+        proxy.command = lambda: command
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        client = peers.connect("127.0.0.1", door.getsockname()[1], proxy.group)
+        accepted, _ = door.accept()
+    proxy.exit_codes = (0, 64, 78)
+    with accepted:
+        proxy.spawn(stdin=accepted, stdout=accepted, stderr=accepted)
+    client.send(*SEND)
+    for line in client.rest().split(b"\r\n")[:-1]:
+        assert re.match(rb"[2-5]\d\d[ -]", line), line
+    assert b"{" not in client.got
+
+
+@pytest.mark.parametrize("sink", ["file:/nonexistent/log", "file:/"])
+def test_78_sink_that_cannot_be_opened(warp, sink):
+    """One clear line and exit 78."""
+    proxy = warp("--log", sink)
+    proxy.exit_codes = (78,)
+    process = proxy.spawn("--check")
+    assert proxy.wait_exit(process) == 78
+    [line] = proxy.error_path.read_text().splitlines()
+    assert sink.partition(":")[2] in line
+
+
+# --verbose
+
+def comm(proxy):
+    return [(record["direction"], record["data"].rstrip("\r\n")) for record in proxy.records("comm")]
+
+
+def test_77_comm_events_in_order(warp):
+    proxy = warp("--verbose", "--tls", "none")
+    session = proxy.session()
+    session.banner()
+    session.client.ask("NOOP", "250")
+    session.ehlo("PIPELINING")
+    session.mail()
+    session.client.ask("FOO", "500")
+    session.rcpt()
+    session.data()
+    session.client.send_raw(MESSAGE)
+    session.server.until(b"\r\n.\r\n")
+    session.sent()
+    session.quit()
+    proxy.wait_for("close")
+    said = [(mark, data) for mark, data in comm(proxy) if mark != "--"]
+    assert said[:2] == [("<-", "220 server.example ESMTP"), (">|", "NOOP")]
+    assert said[2][0] == "<|" and said[2][1].startswith("250")
+    assert {mark for mark, _ in said} <= {"->", "<-", ">|", "|>", "|<", "<|"}
+    passed = [("->", "MAIL FROM:<from@client.example>"), ("<-", "250 2.1.0 sender fine"),
+              ("->", "RCPT TO:<to@server.example>"), ("<-", "250 2.1.5 recipient fine"), ("->", "DATA"),
+              ("<-", "354 go on"), ("<-", "250 2.0.0 taken"), ("->", "QUIT"), ("<-", "221 2.0.0 bye")]
+    assert [entry for entry in said if entry in passed] == passed
+    assert (">|", "FOO") in said and said[said.index((">|", "FOO")) + 1][0] == "<|"
+    assert "Hello." not in proxy.log_text(), "message content in the log"
+
+
+def test_77_comm_events_of_starttls(warp, certs, mail_server):
+    server = mail_server(tls=certs.context())
+    proxy = warp("--verbose", upstream=server)
+    client = proxy.greeted()
+    client.ask("QUIT", "221")
+    proxy.wait_for("close")
+    said = comm(proxy)
+    assert ("|>", "STARTTLS") in said and ("|<", "220 2.0.0 go ahead") in said
+    assert said.index(("|>", "STARTTLS")) < said.index(("|<", "220 2.0.0 go ahead"))
+    ehlos = [mark for mark, data in said if data == "EHLO client.example"]
+    assert len(ehlos) >= 2 and ehlos.count("|>") + ehlos.count("->") == 2
+
+
+def test_77_comm_without_verbose(warp, mail_server):
+    proxy = warp(upstream=mail_server())
+    client = proxy.connect()
+    client.send(*SEND)
+    client.replies_to(221)
+    proxy.wait_for("close")
+    assert proxy.records("comm") == []
+
+
+def test_77_ids_are_unique_and_sort_by_time(warp, mail_server):
+    server = mail_server()
+    proxy = warp(upstream=server).listen()
+    for number in range(20):
+        client = proxy.connect()
+        client.expect("220")
+        client.ask("QUIT", "221")
+        proxy.wait_for("close", number + 1)
+    ids = [record["session"] for record in proxy.records("close")]
+    assert len(set(ids)) == 20
+    assert [one[:10] for one in ids] == sorted(one[:10] for one in ids)

@@ -1,0 +1,148 @@
+"""Options, variables, exit codes: DESIGN 3."""
+import re
+import subprocess
+
+import pytest
+
+import peers
+from warp import BINARY
+
+SIZE_OPTION = "message-size-limit"
+
+
+def run(*arguments, env=None, **options):
+    return subprocess.run([BINARY, *arguments], env={"PATH": "/usr/bin:/bin", **(env or {})}, capture_output=True,
+                          text=True, timeout=peers.TIMEOUT, **{"stdin": subprocess.DEVNULL, **options})
+
+
+def offered_size(proxy):
+    return next(text for text in proxy.session().greet("SIZE").texts if text.startswith("SIZE"))
+
+
+# Where values come from
+
+@pytest.mark.parametrize("form", [["--message-size-limit", "777"], ["--message-size-limit=777"],
+                                  ["-message-size-limit", "777"], ["-message-size-limit=777"]])
+def test_forms_of_an_option(warp, form):
+    assert offered_size(warp(*form)) == "SIZE 777"
+
+
+def test_variable(warp):
+    assert offered_size(warp(env={"SMTPWARP_MESSAGE_SIZE_LIMIT": "778"})) == "SIZE 778"
+
+
+def test_command_line_wins_over_the_variable(warp):
+    assert offered_size(warp("--message-size-limit", 779, env={"SMTPWARP_MESSAGE_SIZE_LIMIT": "5"})) == "SIZE 779"
+
+
+@pytest.mark.parametrize("separator", [",", " ", ", "])
+def test_repeatable_option_in_a_variable(warp, mail_server, separator):
+    server = mail_server(banner="220 by variable")
+    proxy = warp("--transparent", env={"SMTPWARP_UPSTREAM": separator.join(["127.0.0.1:1", server.name_port])})
+    proxy.connect().expect("220 by variable")
+
+
+def test_command_line_replaces_a_repeatable_variable(warp, mail_server):
+    server = mail_server(banner="220 by option")
+    other = mail_server(banner="220 by variable")
+    proxy = warp(env={"SMTPWARP_UPSTREAM": other.name_port}, upstream=server)
+    proxy.connect().expect("220 by option")
+    assert other.peers == []
+
+
+def test_variable_of_a_switch(warp):
+    proxy = warp(env={"SMTPWARP_VERBOSE": "1"})
+    session = proxy.session()
+    session.greet()
+    assert proxy.wait_for("comm")
+
+
+def test_warps_own_command_line(warp, mail_server):
+    """-ip -port -outbound-ip -message-size-limit -verbose, as Warp has them."""
+    server = mail_server("SIZE")
+    proxy = warp(upstream=server)
+    proxy.listen_by("-outbound-ip", "127.0.0.9", "-message-size-limit", "1000", "-verbose", "-ip", "127.0.0.1", "-port",
+                    "2525")
+    client = proxy.connect()
+    client.expect("220")
+    assert "SIZE 1000" in client.ask("EHLO client.example", "250").texts
+    assert server.peers[0].sock.getpeername()[0] == "127.0.0.9"
+    assert proxy.records("comm")
+
+
+# Bad ones
+
+BAD = [["--no-such-option"], ["--listen"], ["--tls", "perhaps"], ["--max-sessions", "many"], ["--max-sessions", "-1"],
+       ["--message-size-limit", "10k"], ["--message-size-limit", "99999999999999999999999"], ["--listen", "127.0.0.1"],
+       ["--listen", "127.0.0.1:99999"], ["--listen", "127.0.0.1:x"], ["--listen", "no.such.host.invalid:25"],
+       ["--upstream", ""], ["--upstream", "http://x:25"], ["--upstream", "x:99999"], ["--outbound-ip", "nowhere"],
+       ["--bare-newline", "keep"], ["--log", "nowhere"], ["--log", "file:"], ["--user", "no-such-user"],
+       ["--tls-ca", "/nonexistent"], ["--tls-ca", "/etc/passwd"], ["--dot-timeout", "soon"], ["--dot-timeout", "-1"],
+       ["--mark", "x"], ["--min-rate", "1.2.3"], ["stray"], ["--verbose=maybe"], ["--check=1", "--nonsense"],
+       ["--outbound-ip", "127.0.0.1", "--outbound-ip", "127.0.0.2"]]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("options", BAD, ids=" ".join)
+def test_bad_option_is_one_clear_line(host, options, check):
+    result = run("--check" if check else "--listen=127.0.0.1:2525", *options)
+    assert result.returncode in (64, 78), result
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("smtpwarp: ")
+    option = options[-2] if len(options) > 1 and not options[-1].startswith("--") else options[-1]
+    assert option.lstrip("-").partition("=")[0] in line, "the line does not name what is wrong"
+
+
+@pytest.mark.parametrize("name, value", [("TLS", "perhaps"), ("MAX_SESSIONS", "many"), ("LISTEN", "127.0.0.1:x")])
+def test_bad_variable(host, name, value):
+    result = run(env={f"SMTPWARP_{name}": value})
+    assert result.returncode in (64, 78)
+    [line] = result.stderr.splitlines()
+    assert value in line
+
+
+def test_usage_errors_and_bad_values_have_their_exit_codes(host):
+    assert run("--no-such-option").returncode == 64
+    assert run("--check", "--tls-ca", "/nonexistent").returncode == 78
+    assert run("--check", "--user", "no-such-user").returncode == 78
+
+
+@pytest.mark.parametrize("stdin", ["null", "file", "pipe", "closed"])
+def test_nothing_to_serve(host, stdin, tmp_path):
+    """Neither a socket nor --listen: one line, exit 64."""
+    (tmp_path / "file").write_text("EHLO x\r\n")
+    shell = {"null": "exec $0 < /dev/null", "file": f"exec $0 < {tmp_path}/file", "pipe": ": | $0",
+             "closed": "exec $0 <&-"}
+    result = subprocess.run(["sh", "-c", shell[stdin], BINARY], capture_output=True, text=True, timeout=peers.TIMEOUT)
+    assert result.returncode == 64
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --check, --help, --version
+
+def test_check(host):
+    result = run("--check", "--listen", "127.0.0.1:2525", "--upstream", "127.0.0.1:25", "--tls", "may")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert 2525 not in host.listening_ports()
+
+
+def test_help_names_every_option(host):
+    result = run("--help")
+    assert result.returncode == 0 and result.stderr == ""
+    names = """listen ip port user max-sessions max-sessions-per-source drain-timeout idle-exit upstream outbound-ip
+        mark connect-timeout tls tls-ca tls-name tls-timeout log verbose message-size-limit max-recipients max-errors
+        max-pipeline command-length bare-newline plain-auth banner-timeout mail-timeout rcpt-timeout data-timeout
+        block-timeout dot-timeout command-timeout idle-timeout session-timeout min-rate check help version""".split()
+    assert not [name for name in names if not re.search(rf"(?<![\w-])--?{name}(?![\w-])", result.stdout)]
+
+
+@pytest.mark.parametrize("option", ["--version", "-version"])
+def test_version(host, option):
+    result = run(option)
+    assert result.returncode == 0
+    assert re.fullmatch(r"smtpwarp \d+\.\d+\S*\n", result.stdout)
+
+
+def test_help_and_version_win_over_the_environment(host):
+    assert run("--version", env={"SMTPWARP_UPSTREAM": "127.0.0.1:25"}).returncode == 0

@@ -1,0 +1,290 @@
+"""The units of units/ under a real systemd, as PID 1 in a container (container.py), unmodified: DESIGN 3.
+
+Each test boots its own, on a network of its own; the redirect is units/nftables-output.nft.
+"""
+import contextlib
+import json
+import re
+import subprocess
+import time
+
+import pytest
+
+import container
+import hosts
+import netns
+import peers
+
+NEEDS = netns.unsupported() or container.missing()
+pytestmark = pytest.mark.skipif(bool(NEEDS), reason=NEEDS)
+
+KINDS = pytest.mark.parametrize("kind", ["smtpwarp", "smtpwarp-listener"])
+
+
+@pytest.fixture(name="net")
+def fixture_net():
+    with hosts.network() as net:
+        net.serve()
+        yield net
+
+
+@contextlib.contextmanager
+def booted(net, kind, settings="", dropins=None):
+    """A machine with the kind's socket listening and the host's mail redirected."""
+    with container.Container(net.host.ns, settings, dropins) as machine:
+        machine.load("nftables-output.nft")
+        machine.run(f"systemctl start {kind}.socket")
+        yield machine
+
+
+def eventually(condition, timeout=peers.TIMEOUT):
+    end = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(0.02)
+    return value
+
+
+def records(machine, event=None, **fields):
+    """smtpwarp's records in the journal, once the last session's `close` is there, with the entries they came in."""
+    def entries():
+        found = [entry for entry in machine.journal(**fields) if entry["MESSAGE"].startswith("{")]
+        return found if found and json.loads(found[-1]["MESSAGE"])["event"] == "close" else None
+    pairs = [(json.loads(entry["MESSAGE"]), entry) for entry in eventually(entries)]
+    return [(record, entry) for record, entry in pairs if event in (None, record["event"])]
+
+
+@KINDS
+def test_message(net, kind):
+    """IPv4 and IPv6, to where the client meant to go; the log is in the journal under the service that did it."""
+    with booted(net, kind) as machine:
+        for address in net.mail.ip4, net.mail.ip6:
+            hosts.deliver(net.host.ns, address)
+        assert len(net.messages) == 2
+        messages = records(machine, "message")
+        assert [record["result"] for record, _ in messages] == ["accepted"] * 2
+        services = {entry["_SYSTEMD_UNIT"] for _, entry in messages}
+        pattern = r"smtpwarp\.service" if kind == "smtpwarp-listener" else r"smtpwarp@.+\.service"
+        assert all(re.fullmatch(pattern, service) for service in services)
+        assert len(services) == (1 if kind == "smtpwarp-listener" else 2)
+
+
+@pytest.mark.parametrize("sink, transport", [("journal", "journal"), ("syslog", "syslog")])
+def test_log_sinks(net, sink, transport):
+    with booted(net, "smtpwarp-listener", f"SMTPWARP_LOG={sink}\nSMTPWARP_VERBOSE=1") as machine:
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        found = records(machine, SYSLOG_IDENTIFIER="smtpwarp", _TRANSPORT=transport)
+        assert {"connect", "comm", "message", "close"} <= {record["event"] for record, _ in found}
+        entry = next(entry for record, entry in found if record["event"] == "message")
+        assert entry["PRIORITY"] == "6"
+        if sink == "syslog":
+            assert entry["SYSLOG_FACILITY"] == "2"      # mail
+
+
+@pytest.mark.parametrize("sink", ["stderr", "journal", "syslog"])
+def test_large_records_arrive_whole(net, sink):
+    """1000 recipients as long as can be, 300 KB: more than a datagram (journal, syslog) or a line (journald splits
+    those of a service's stderr at 48 KB) may have. Every record is JSON by itself, and no recipient is lost."""
+    recipients = [f"{i:a>64}@" + ("d" * 60 + ".") * 3 + "example" for i in range(1000)]
+    with booted(net, "smtpwarp-listener", f"SMTPWARP_LOG={sink}") as machine:
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        client.send(*[f"RCPT TO:<{recipient}>" for recipient in recipients])
+        for _ in recipients:
+            client.expect("250")
+        client.ask("DATA", "354")
+        client.send("Subject: many", "", ".")
+        client.expect("250")
+        client.ask("QUIT", "221")
+        logged = [entry["address"] for record, _ in records(machine, "message") for entry in record["rcpt_to"]]
+        assert logged == recipients
+
+
+def test_status_of_the_listener(net):
+    """systemctl status says how many sessions there are."""
+    def sessions(machine):
+        return re.findall(r"\d+", machine.show("smtpwarp.service", "StatusText"))[:1]
+
+    with booted(net, "smtpwarp-listener") as machine:
+        clients = [hosts.greeted(net.host.ns, net.mail.ip4) for _ in range(2)]
+        eventually(lambda: sessions(machine) == ["2"])
+        assert re.search(r'Status: ".*2', machine.run("systemctl status smtpwarp.service"))
+        assert machine.show("smtpwarp.service", "ActiveState") == "active"
+        for client in clients:
+            hosts.finish(client)
+        eventually(lambda: sessions(machine) == ["0"])
+
+
+def test_stop_lets_sessions_end(net):
+    with booted(net, "smtpwarp-listener") as machine:
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        stopping = machine.popen("systemctl stop smtpwarp-listener.socket smtpwarp.service",
+                                 stderr=subprocess.DEVNULL)
+        eventually(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
+        assert stopping.poll() is None
+        hosts.finish(client)
+        assert stopping.wait(peers.TIMEOUT) == 0
+        assert machine.show("smtpwarp.service", "Result") == "success"
+        assert len(net.messages) == 1
+
+
+def test_restart_loses_no_connection(net):
+    """The sockets stay open in systemd's hands while the listener is exchanged."""
+    with booted(net, "smtpwarp-listener") as machine:
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        restarting = machine.popen("systemctl restart smtpwarp.service")
+        eventually(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
+        waiting = hosts.connect(net.host.ns, net.mail.ip4)
+        hosts.finish(client)
+        hosts.finish(hosts.greet(waiting))
+        assert restarting.wait(peers.TIMEOUT) == 0
+        assert len(net.messages) == 2
+
+
+def test_a_crash_of_the_listener(net):
+    with booted(net, "smtpwarp-listener") as machine:
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        machine.run("systemctl kill --kill-whom=main --signal=SEGV smtpwarp.service")
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert len(net.messages) == 2
+
+
+def test_a_bad_option_is_not_tried_for_ever(net):
+    with booted(net, "smtpwarp-listener", "SMTPWARP_TLS=sometimes") as machine:
+        client = hosts.connect(net.host.ns, net.mail.ip4)
+        eventually(lambda: machine.show("smtpwarp-listener.socket", "ActiveState") == "failed")
+        client.expect_end()
+        assert machine.show("smtpwarp.service", "ExecMainStatus") == "64"
+        assert machine.show("smtpwarp.service", "NRestarts") == "0"
+        lines = [entry["MESSAGE"] for entry in machine.journal(_SYSTEMD_UNIT="smtpwarp.service")]
+        assert any(re.search("SMTPWARP_TLS.*sometimes", line) for line in lines)
+
+
+def test_twenty_sessions_at_once(net):
+    with booted(net, "smtpwarp") as machine:
+        clients = [hosts.connect(net.host.ns, net.mail.ip4) for _ in range(20)]
+        clients = [hosts.greet(client) for client in clients]
+        assert len(machine.instances()) == 20
+        for client in clients:
+            hosts.finish(client)
+        assert len(net.messages) == 20
+        eventually(lambda: not machine.instances())
+
+
+@pytest.mark.parametrize("standard_input", ["null", "socket"])
+def test_failures_do_not_pile_up(net, standard_input):
+    """Sessions that cannot start, one killed, and one whose client goes away: nothing of them stays with systemd, and
+    the client gets nothing that is not SMTP, even when its socket is the service's standard input."""
+    dropins = {"smtpwarp@.service": f"[Service]\nStandardInput={standard_input}\n"}
+    with booted(net, "smtpwarp", dropins=dropins) as machine:
+        killed, gone = [hosts.greeted(net.host.ns, net.mail.ip4) for _ in range(2)]
+        machine.run(f"systemctl kill --signal=KILL '{machine.instances()[0].split()[0]}'")
+        eventually(lambda: len(machine.instances()) == 1)
+        killed.close()
+        gone.reset()
+        (machine.root / "etc/smtpwarp/smtpwarp.conf").write_text("SMTPWARP_TLS=sometimes\n", encoding="utf-8")
+        for _ in range(3):
+            rest = hosts.connect(net.host.ns, net.mail.ip4).rest(timeout=60)
+            assert re.fullmatch(rb"421 [ -~]*\r\n", rest), rest
+        eventually(lambda: not machine.instances())
+        assert machine.run("systemctl list-units --failed --plain --no-legend") == ""
+        said = [entry["MESSAGE"] for entry in machine.journal(SYSLOG_IDENTIFIER="smtpwarp")]
+        assert any("sometimes" in line for line in said)
+
+
+def test_message_with_the_connection_as_standard_input(net):
+    with booted(net, "smtpwarp", dropins={"smtpwarp@.service": "[Service]\nStandardInput=socket\n"}) as machine:
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert [record["result"] for record, _ in records(machine, "message")] == ["accepted"]
+
+
+def test_many_connections_do_not_fail_the_socket(net):
+    """systemd's default would give up at 200 in two seconds."""
+    with booted(net, "smtpwarp") as machine:
+        clients = [hosts.connect(net.host.ns, net.mail.ip4) for _ in range(230)]
+        for client in clients:
+            client.reset()
+        eventually(lambda: not machine.instances(), 60)
+        assert machine.show("smtpwarp.socket", "ActiveState") == "active"
+        hosts.deliver(net.host.ns, net.mail.ip4)
+
+
+@KINDS
+def test_sandbox(net, kind):
+    """What the units promise holds for the process of a session, and hooks could run in it."""
+    with booted(net, kind) as machine:
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        service = "smtpwarp.service" if kind == "smtpwarp-listener" else machine.instances()[0].split()[0]
+        pid = machine.show(service, "MainPID")
+        uid = machine.run("id -u smtpwarp").strip()
+        status = dict(line.split(":\t", 1) for line in machine.run(f"cat /proc/{pid}/status").splitlines())
+        assert status["Uid"].split() == [uid] * 4
+        assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        inside = f"nsenter --mount --target={pid} setpriv --reuid={uid} --clear-groups sh -c"
+        assert machine.run(f"{inside} 'echo x >/usr/x || echo x >/etc/x || echo refused' 2>/dev/null") == "refused\n"
+        machine.run(f"{inside} 'echo x >/var/lib/smtpwarp/x; echo x >/var/log/smtpwarp/x; echo x >/tmp/x'")
+        hosts.finish(client)
+
+
+def test_log_to_a_file(net):
+    """In the one directory that the sandbox leaves for it."""
+    with booted(net, "smtpwarp", "SMTPWARP_LOG=file:/var/log/smtpwarp/log") as machine:
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        eventually(lambda: '"close"' in machine.run("cat /var/log/smtpwarp/log"))
+
+
+@KINDS
+def test_mark(net, kind):
+    """service-transparent.conf gives what --mark needs."""
+    service = "smtpwarp.service" if kind == "smtpwarp-listener" else "smtpwarp@.service"
+    with booted(net, kind, "SMTPWARP_MARK=77", {service: "service-transparent.conf"}) as machine:
+        machine.run("nft add table inet t;"
+                    " nft 'add chain inet t output { type filter hook output priority 0; }';"
+                    " nft add rule inet t output tcp dport 25 meta mark 77 counter")
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert int(re.search(r"counter packets (\d+)", machine.run("nft list table inet t"))[1]) > 0
+
+
+def test_gateway(net):
+    """Another host's mail, redirected, over IPv4 (on an IPv6 socket) and IPv6; direct connections are refused."""
+    with container.Container(net.host.ns, dropins={"smtpwarp-listener.socket": "socket-gateway.conf"}) as machine:
+        machine.load("nftables-gateway.nft")
+        machine.run("systemctl start smtpwarp-listener.socket")
+        for address in net.mail.ip4, net.mail.ip6:
+            hosts.deliver(net.inside, address)
+        assert len(records(machine, "message")) == 2
+        for address in net.host.ns.ip4, net.host.ns.ip6:
+            with pytest.raises(ConnectionRefusedError):
+                hosts.connect(net.inside, address, hosts.PORT)
+
+
+def test_tproxy_in_the_clients_name(net):
+    """Another host's mail by TPROXY, and on to the server from the client's own address."""
+    dropins = {"smtpwarp-listener.socket": "socket-tproxy.conf", "smtpwarp.service": "service-transparent.conf"}
+    with container.Container(net.host.ns, "SMTPWARP_OUTBOUND_IP=client", dropins) as machine:
+        machine.load("nftables-tproxy.nft")
+        machine.load("tproxy-routes", "sh -s add")
+        machine.run("systemctl start smtpwarp-listener.socket")
+        for address, server, source in zip((net.mail.ip4, net.mail.ip6), net.servers, (net.inside.ip4, net.inside.ip6)):
+            client = hosts.greeted(net.inside, address)
+            assert hosts.came_from(server, source)
+            hosts.finish(client)
+
+
+def test_one_kind_replaces_the_other(net):
+    with booted(net, "smtpwarp-listener") as machine:
+        for kind in "smtpwarp", "smtpwarp-listener":
+            hosts.deliver(net.host.ns, net.mail.ip4)
+            machine.run(f"systemctl start {kind}.socket")
+            assert machine.show(f"{kind}.socket", "ActiveState") == "active"
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert machine.show("smtpwarp.socket", "ActiveState") == "inactive"
+
+
+def test_enable(net):
+    """The install sections, and that the sockets are there after a boot."""
+    with container.Container(net.host.ns) as machine:
+        machine.run("systemctl enable smtpwarp-listener.socket")
+        machine.load("nftables-output.nft")
+        machine.run("systemctl start sockets.target")
+        hosts.deliver(net.host.ns, net.mail.ip4)

@@ -1,0 +1,587 @@
+"""TLS towards the upstream, by policy: PROTOCOL 50, 51, 56-60, 64, and smtps:// (65)."""
+import contextlib
+import re
+import ssl
+
+import pytest
+
+import certificates
+import peers
+
+TLS = ssl.TLSVersion
+pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+
+
+def talk(client, server):
+    """A message through a MailServer; the replies up to the first that is no success."""
+    client.expect("220")
+    replies = []
+    for lines in (["EHLO client.example"], ["MAIL FROM:<a@b.example>"], ["RCPT TO:<c@d.example>"], ["DATA"],
+                  ["Subject: hello", "", "..", "."]):
+        client.send(*lines)
+        replies.append(client.reply())
+        if replies[-1].code >= 400:
+            return replies
+    assert len(server.messages) == 1
+    return replies
+
+
+def start(warp, certs, server, *options):
+    return warp("--tls-ca", certs.ca, "--tls-name", certificates.HOST, *options, upstream=server)
+
+
+def asked_for_tls(session):
+    """The client has said EHLO, the upstream offers STARTTLS, smtpwarp asks for it."""
+    session.banner()
+    session.client.send("EHLO client.example")
+    session.server.expect_line("EHLO client.example")
+    session.server.send("250-server.example", "250 STARTTLS")
+    session.server.expect_line("STARTTLS")
+
+
+def greet_again(proxy):
+    """The fresh connection of a fallback; it offers STARTTLS again, which must not be tried again."""
+    second = proxy.upstream.accept()
+    second.send("220 server.example once more")
+    second.expect_line("EHLO client.example")
+    second.send("250-server.example", "250 STARTTLS")
+    return second
+
+
+def refused(client, server=None):
+    """EHLO was answered with 451 4.7.5, and 421 follows."""
+    client.expect("451 4.7.5")
+    client.send("MAIL FROM:<a@b.example>")
+    client.expect("421")
+    client.expect_end()
+    assert not server or server.messages == []
+
+
+# 60: certificates by policy
+
+ODD_KEYS = ["p521", "rsa1024", "rsa8192", "ed25519"]
+BAD = ["expired", "not-yet", "self-signed", "wrong-name"]
+GOOD = ["good", "rsa", "wildcard", "p384"]
+
+
+@pytest.mark.parametrize("kind", GOOD + BAD)
+@pytest.mark.parametrize("level", ["may", "encrypt"])
+def test_60_opportunistic_tls_takes_any_certificate(warp, certs, mail_server, kind, level):
+    server = mail_server("PIPELINING", tls=certs.context(kind))
+    proxy = start(warp, certs, server, "--tls", level)
+    talk(proxy.connect(), server)
+    assert server.messages[0]["tls"] and len(server.peers) == 1
+    record = proxy.wait_for("tls")
+    assert (record["side"], record["result"], record["verified"]) == ("upstream", "ok", kind in GOOD)
+    assert record["level"] == level and record["version"] and record["cipher"] and record["tls_ms"] >= 0
+    assert bool(record["reason"]) == (kind in BAD), "the log says why it would not verify"
+    assert proxy.wait_for("message")["server"]["tls"]["version"] == record["version"]
+
+
+@pytest.mark.parametrize("kind", ODD_KEYS)
+@pytest.mark.parametrize("level", ["may", "encrypt", "verify"])
+def test_60_odd_keys(warp, certs, mail_server, kind, level):
+    """With TLS if BearSSL can; if not, `may` delivers in the clear and the others do not."""
+    server = mail_server(tls=certs.context(kind))
+    proxy = start(warp, certs, server, "--tls", level)
+    replies = talk(proxy.connect(), server)
+    record = proxy.wait_for("tls")
+    if level == "may" or replies[0].code == 250:
+        assert len(server.messages) == 1 and (server.messages[0]["tls"] or level == "may")
+    else:
+        assert replies[0].startswith("451 4.7.5") and server.messages == []
+    if not server.messages or not server.messages[0]["tls"]:
+        assert record["result"] in ("failed", "fallback") and record["reason"]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_60_verify_takes_good_certificates(warp, certs, mail_server, kind):
+    server = mail_server(tls=certs.context(kind))
+    proxy = start(warp, certs, server, "--tls", "verify")
+    talk(proxy.connect(), server)
+    assert server.messages[0]["tls"]
+    assert proxy.wait_for("tls")["verified"] is True
+
+
+@pytest.mark.parametrize("greeting", ["EHLO client.example", "HELO client.example"])
+@pytest.mark.parametrize("kind", BAD)
+def test_60_verify_refuses_bad_certificates(warp, certs, mail_server, kind, greeting):
+    server = mail_server(tls=certs.context(kind))
+    proxy = start(warp, certs, server, "--tls", "verify")
+    client = proxy.connect()
+    client.expect("220")
+    client.send(greeting)
+    refused(client, server)
+    record = proxy.wait_for("tls")
+    assert record["result"] == "failed" and record["verified"] is False and record["reason"]
+    assert not any(command.startswith("MAIL") for command in server.commands)
+
+
+def test_60_reasons_differ(warp, certs, mail_server):
+    """Who reads the log can tell an expired certificate from a wrong name and an unknown authority."""
+    reasons = []
+    for kind in BAD[0], *BAD[2:]:
+        server = mail_server(tls=certs.context(kind))
+        proxy = start(warp, certs, server)
+        talk(proxy.connect(), server)
+        reasons.append(proxy.wait_for("tls")["reason"])
+    assert len(set(reasons)) == 3, reasons
+
+
+@pytest.mark.parametrize("ca", [True, False])
+def test_60_verify_without_a_name_to_check_does_not_pass(warp, certs, mail_server, ca):
+    """An address is no name: nothing may pass as verified."""
+    server = mail_server(tls=certs.context())
+    proxy = warp("--tls", "verify", *(["--tls-ca", certs.ca] if ca else []), upstream=server)
+    proxy.exit_codes = (0, 78)
+    client = proxy.connect()
+    with contextlib.suppress(peers.Ended, AssertionError):     # it does not start, or says 421 instead of 220
+        talk(client, server)
+    assert server.messages == []
+    proxy.wait_exit()
+    assert proxy.records("error") or proxy.error_path.read_text()
+
+
+def test_60_name_of_the_upstream_option(warp, certs, mail_server):
+    server = mail_server(tls=certs.context("localhost"))
+    proxy = warp("--upstream", f"localhost:{server.port}", "--tls", "verify", "--tls-ca", certs.ca)
+    talk(proxy.connect(), server)
+    assert proxy.wait_for("tls")["name"] == "localhost"
+
+
+@pytest.mark.parametrize("name", [certificates.HOST, None])
+def test_60_sni(warp, certs, mail_server, name):
+    asked = []
+    context = certs.context()
+    context.sni_callback = lambda sock, server_name, _: asked.append(server_name)
+    server = mail_server(tls=context)
+    proxy = warp(*(["--tls-name", name] if name else []), upstream=server)
+    talk(proxy.connect(), server)
+    assert asked == [name]
+
+
+# 64: versions
+
+@pytest.mark.parametrize("version", [TLS.TLSv1, TLS.TLSv1_1, TLS.TLSv1_3], ids=str)
+@pytest.mark.parametrize("level", ["may", "encrypt", "verify"])
+def test_64_old_and_new_versions(warp, certs, mail_server, version, level):
+    """1.0 and 1.1 only under `may`; 1.3 alone is beyond BearSSL. `may` delivers in any case."""
+    server = mail_server(tls=certs.context("rsa", version, version))
+    proxy = start(warp, certs, server, "--tls", level)
+    replies = talk(proxy.connect(), server)
+    if level == "may":
+        assert len(server.messages) == 1
+        assert version != TLS.TLSv1_3 or len(server.peers) == 2
+    elif version != TLS.TLSv1_3 or not server.messages:
+        assert replies[-1].startswith("451 4.7.5") and server.messages == []
+
+
+def test_64_tls_1_2_is_chosen(warp, certs, mail_server):
+    server = mail_server(tls=certs.context("good", TLS.TLSv1))
+    proxy = start(warp, certs, server)
+    talk(proxy.connect(), server)
+    record = proxy.wait_for("tls")
+    assert "1.2" in record["version"] and re.search("GCM|POLY1305", record["cipher"].upper()), record
+
+
+# 56: injection
+
+@pytest.mark.parametrize("level", ["may", "encrypt", "verify"])
+@pytest.mark.parametrize("injected", [b"250-evil.example\r\n250 AUTH PLAIN\r\n", b"x", b"250 2.1.0 ok\r\n", b"\r\n"])
+def test_56_plaintext_behind_220_ends_the_session(warp, certs, level, injected):
+    """An attack is answered neither by going on nor by falling back to plain text."""
+    proxy = warp("--tls", level, "--tls-ca", certs.ca, "--tls-name", certificates.HOST)
+    session = proxy.session()
+    asked_for_tls(session)
+    session.server.send_raw(b"220 go ahead\r\n" + injected)
+    replies = session.client.rest()
+    assert replies == b"" or replies[:1] == b"4", replies
+    assert b"evil" not in replies
+    proxy.upstream.nobody()
+    assert proxy.wait_for("error")["error"]
+
+
+def test_56_client_cannot_inject_either(session):
+    """STARTTLS is not offered to the client in this mode; what follows it is an ordinary command."""
+    session.greet()
+    session.client.send("STARTTLS", "NOOP")
+    session.client.expect("502 5.5.1")
+    session.server.expect_line("NOOP")
+
+
+# 57: after the handshake
+
+def test_57_what_was_said_before_tls_is_forgotten(warp, certs):
+    proxy = warp()
+    session = proxy.session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    session.server.start_tls(certs.context())
+    session.server.expect_line("EHLO client.example")
+    session.server.send("250-server.example", "250-AUTH PLAIN", "250-STARTTLS", "250 LIMITS RCPTMAX=9")
+    texts = session.client.expect("250").texts
+    assert {"AUTH PLAIN", "LIMITS RCPTMAX=9"} <= set(texts) and "STARTTLS" not in texts
+    session.transaction()
+    session.quit()
+
+
+def test_57_second_ehlo_of_the_client_does_not_start_tls_again(warp, certs, mail_server):
+    """59 as well: no STARTTLS inside TLS, though the upstream offers it there."""
+    server = mail_server("STARTTLS", "DSN", tls=certs.context())
+    client = start(warp, certs, server).connect()
+    client.expect("220")
+    for _ in range(2):
+        reply = client.ask("EHLO client.example", "250")
+        assert "DSN" in reply.texts and "STARTTLS" not in reply.texts
+    client.ask("QUIT", "221")
+    assert [command.split()[0] for command in server.commands] == ["EHLO", "STARTTLS", "EHLO", "EHLO", "QUIT"]
+
+
+@pytest.mark.parametrize("level", ["may", "encrypt"])
+def test_57_helo_client_is_protected_too(warp, certs, mail_server, level):
+    server = mail_server("DSN", tls=certs.context())
+    client = start(warp, certs, server, "--tls", level).connect()
+    client.expect("220")
+    client.send("HELO client.example")
+    assert client.reply() == "250 server.example"
+    client.ask("MAIL FROM:<a@b.example>")
+    client.ask("RCPT TO:<c@d.example>")
+    client.ask("DATA", "354")
+    client.send(".")
+    client.expect("250")
+    assert server.messages[0]["tls"]
+
+
+@pytest.mark.parametrize("reply", ["550 5.7.1 not here", "421 4.3.2 going down", "451 4.3.0 later"])
+def test_57_second_ehlo_refused(warp, certs, reply):
+    session = warp().session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    session.server.start_tls(certs.context())
+    session.server.expect_line("EHLO client.example")
+    session.server.send(reply)
+    if reply.startswith("5"):
+        session.server.expect_line("HELO client.example")
+        session.server.send("550 5.7.1 not so either")
+    assert session.client.reply().code >= 400
+
+
+def test_57_pipelined_commands_wait_for_tls(warp, certs, mail_server):
+    server = mail_server("PIPELINING", tls=certs.context())
+    client = start(warp, certs, server).connect()
+    client.expect("220")
+    client.send("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+    assert [client.reply().code for _ in range(4)] == [250, 250, 250, 354]
+    assert server.commands.index("STARTTLS") < server.commands.index("MAIL FROM:<a@b.example>")
+
+
+# 58: when TLS fails
+
+@pytest.mark.parametrize("reply", ["454 4.7.0 not now", "501 5.5.4 no", "500 5.5.1 what?", "554 5.7.1 no",
+                                   "250 2.0.0 hm", "454-4.7.0 not\n454 4.7.0 now"])
+def test_58_starttls_refused_under_may(warp, certs, mail_server, reply):
+    """Warp hangs after 454."""
+    server = mail_server(tls=certs.context(), replies={"STARTTLS": reply})
+    proxy = start(warp, certs, server)
+    talk(proxy.connect(), server)
+    assert not server.messages[0]["tls"]
+    record = proxy.wait_for("tls")
+    assert record["result"] in ("failed", "fallback") and record["reason"]
+
+
+@pytest.mark.parametrize("level", ["encrypt", "verify"])
+@pytest.mark.parametrize("reply", ["454 4.7.0 not now", "501 5.5.4 no", "554 5.7.1 no", "250 2.0.0 hm"])
+def test_58_starttls_refused_when_required(warp, certs, mail_server, reply, level):
+    server = mail_server(tls=certs.context(), replies={"STARTTLS": reply})
+    client = start(warp, certs, server, "--tls", level).connect()
+    client.expect("220")
+    client.send("EHLO client.example")
+    refused(client, server)
+
+
+@pytest.mark.parametrize("level", ["encrypt", "verify"])
+@pytest.mark.parametrize("greeting", ["EHLO client.example", "HELO client.example"])
+@pytest.mark.parametrize("helo_only", [True, False])
+def test_58_starttls_not_offered_when_required(warp, certs, mail_server, level, greeting, helo_only):
+    server = mail_server("PIPELINING", helo_only=helo_only)
+    client = start(warp, certs, server, "--tls", level).connect()
+    client.expect("220")
+    client.send(greeting)
+    refused(client, server)
+
+
+def test_58_421_to_starttls(warp):
+    session = warp().session()
+    asked_for_tls(session)
+    session.server.send("421 4.3.2 going down")
+    session.server.close()
+    session.client.expect("421")
+    session.client.expect_end()
+
+
+def fail_garbage(server, _):
+    server.send("220 go ahead")
+    server.take(5)
+    server.send("500 this is no TLS", "500 at all")
+
+
+def fail_alert(server, _):
+    server.send("220 go ahead")
+    server.take(5)
+    server.send_raw(b"\x15\x03\x03\x00\x02\x02\x28")    # fatal, handshake_failure
+    server.close()
+
+
+def fail_close(server, _):
+    server.send("220 go ahead")
+    server.take(5)
+    server.close()
+
+
+def fail_reset(server, _):
+    server.send("220 go ahead")
+    server.take(5)
+    server.reset()
+
+
+def fail_silence(server, _):
+    server.send("220 go ahead")
+
+
+def fail_trickle(server, _):
+    """The header of a record, and no more."""
+    server.send("220 go ahead")
+    server.take(5)
+    server.send_raw(b"\x16\x03\x03\x40\x00\x02\x00")
+
+
+def fail_no_cipher(server, certs):
+    context = certs.context()
+    context.set_ciphers("AES256-CCM8:PSK-AES256-CCM8@SECLEVEL=0")
+    context.maximum_version = TLS.TLSv1_2
+    server.send("220 go ahead")
+    with contextlib.suppress(OSError):
+        server.start_tls(context)
+    server.close()
+
+
+FAILURES = [fail_garbage, fail_alert, fail_close, fail_reset, fail_silence, fail_trickle, fail_no_cipher]
+
+
+@pytest.mark.parametrize("fail", FAILURES)
+def test_58_failed_handshake_under_may_falls_back_once(warp, certs, fail):
+    """On a fresh connection, for the old one is spent; its banner is not shown to the client again."""
+    proxy = warp("--tls-timeout", 0.4)
+    session = proxy.session()
+    asked_for_tls(session)
+    fail(session.server, certs)
+    session.server = greet_again(proxy)
+    session.client.expect("250")
+    session.transaction()
+    session.quit()
+    record = proxy.wait_for("tls")
+    assert record["result"] in ("failed", "fallback") and record["reason"]
+    assert proxy.wait_for("message")["server"]["tls"] is None
+    proxy.upstream.nobody(0.02)
+
+
+@pytest.mark.parametrize("fail", FAILURES)
+@pytest.mark.parametrize("level", ["encrypt", "verify"])
+def test_58_failed_handshake_when_required(warp, certs, fail, level):
+    proxy = warp("--tls-timeout", 0.4, "--tls", level, "--tls-ca", certs.ca, "--tls-name", certificates.HOST)
+    session = proxy.session()
+    asked_for_tls(session)
+    fail(session.server, certs)
+    refused(session.client)
+    assert proxy.wait_for("tls")["reason"]
+    proxy.upstream.nobody(0.02)
+
+
+@pytest.mark.parametrize("second", ["refused", "554", "silence"])
+def test_58_fallback_connection_fails_too(warp, second):
+    proxy = warp("--connect-timeout", 1, "--banner-timeout", 0.4)
+    session = proxy.session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    session.server.take(5)
+    if second == "refused":
+        proxy.upstream.close()
+    session.server.close()
+    if second != "refused":
+        again = proxy.upstream.accept()
+        if second == "554":
+            again.send("554 5.7.1 enough of you")
+    assert session.client.reply().code >= 400
+    proxy.wait_for("tls")
+
+
+def test_58_client_leaves_in_the_handshake(warp):
+    proxy = warp()
+    session = proxy.session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    session.server.take(5)
+    session.client.reset()
+    session.server.rest()
+    assert proxy.wait_for("close")["by"] == "client"
+
+
+def test_59_starttls_has_no_parameter(warp):
+    """Whatever the upstream's keyword looks like."""
+    session = warp().session()
+    session.banner()
+    session.client.send("EHLO client.example")
+    session.server.line()
+    session.server.send("250-server.example", "250 STARTTLS REQUIRED")
+    session.server.expect_line("STARTTLS")
+
+
+def test_59_none_means_none(warp, certs, mail_server):
+    server = mail_server(tls=certs.context())
+    proxy = start(warp, certs, server, "--tls", "none")
+    talk(proxy.connect(), server)
+    assert "STARTTLS" not in server.commands and not server.messages[0]["tls"]
+
+
+# Data inside TLS
+
+BODY = b"".join(b"x" * (number % 301) + b"\r\n..\xff\0\r\n" for number in range(20000)) + b".\r\n"
+
+
+@pytest.mark.parametrize("version", [TLS.TLSv1, TLS.TLSv1_2], ids=str)
+def test_64_big_message_byte_for_byte(warp, certs, version):
+    session = warp().session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    session.server.start_tls(certs.context("rsa", version, version))
+    session.server.expect_line("EHLO client.example")
+    session.server.send("250 server.example")
+    session.client.expect("250")
+    assert session.transaction(BODY) == BODY
+    session.quit()
+
+
+@pytest.mark.parametrize("phase", ["mail", "data", "dot"])
+@pytest.mark.parametrize("how", ["close", "reset", "garbage"])
+def test_64_tls_connection_lost(warp, certs, phase, how):
+    """A missing close_notify is a lost connection, unless all was said; a broken record is one as well."""
+    proxy = warp()
+    session = proxy.session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    plain = session.server.sock.dup()
+    session.server.start_tls(certs.context())
+    session.server.expect_line("EHLO client.example")
+    session.server.send("250 server.example")
+    session.client.expect("250")
+    session.mail()
+    if phase != "mail":
+        session.rcpt()
+        session.data()
+        session.body()
+    if phase == "dot":
+        session.dot()
+    with plain:
+        if how == "garbage":
+            plain.send(b"\x17\x03\x03\x00\x20" + b"g" * 32)
+        else:
+            plain.close()
+            getattr(session.server, how)()
+        if phase == "data":
+            proxy.wait_for("error")     # so that the end of data finds the connection lost
+            session.client.send_raw(b"\r\n.\r\n")
+        if phase == "dot":
+            session.client.expect_end()
+            assert proxy.wait_for("message")["result"] == "unknown"
+        else:
+            if phase == "mail":
+                with contextlib.suppress(OSError):
+                    session.client.send("NOOP")
+            session.client.expect("451 4.4.2" if phase == "data" else "421")
+
+
+def test_64_upstream_trickles_tls_records(warp, certs):
+    """A record cut into bytes is a record."""
+    session = warp().session()
+    asked_for_tls(session)
+    server = session.server
+    server.send("220 go ahead")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = certs.context().wrap_bio(incoming, outgoing, server_side=True)
+
+    def step(action):
+        while True:
+            try:
+                result = action()
+                server.send_parts(*[bytes([byte]) for byte in outgoing.read()])
+                return result
+            except ssl.SSLWantReadError:
+                server.send_parts(*[bytes([byte]) for byte in outgoing.read()])
+                server.wait(lambda: server.buffer, "TLS")
+                incoming.write(server.take(len(server.buffer)))
+    step(tls.do_handshake)
+    assert step(lambda: tls.read(100)) == b"EHLO client.example\r\n"
+    step(lambda: tls.write(b"250-server.example\r\n250 DSN\r\n"))
+    assert "DSN" in session.client.expect("250").texts
+
+
+# 65: TLS from the first byte
+
+def test_65_smtps_upstream(warp, certs, mail_server):
+    server = mail_server("DSN", "STARTTLS", tls=certs.context(), implicit=True)
+    proxy = warp("--upstream", f"smtps://{server.name_port}", "--tls", "verify", "--tls-ca", certs.ca,
+                 "--tls-name", certificates.HOST)
+    talk(proxy.connect(), server)
+    assert server.messages[0]["tls"] and "STARTTLS" not in server.commands
+    assert proxy.wait_for("tls")["verified"] is True
+
+
+@pytest.mark.parametrize("level", ["may", "encrypt"])
+def test_65_smtps_never_falls_back_to_plain(warp, level):
+    """A plain server where TLS was asked for by name."""
+    proxy = warp("--tls", level, "--tls-timeout", 1)
+    proxy.options += ["--upstream", f"smtps://{proxy.upstream.name_port}"]
+    session = proxy.session()
+    session.server.send("220 plain.example")
+    session.client.expect("421", "451")
+    session.client.close()
+    assert b"EHLO" not in session.server.rest()
+    proxy.upstream.nobody(0.02)
+
+
+def test_65_smtp_upstream(warp, mail_server):
+    server = mail_server()
+    talk(warp("--upstream", f"smtp://{server.name_port}").connect(), server)
+
+
+# 50: REQUIRETLS
+
+@pytest.mark.parametrize("level, kind, offered", [("verify", "good", True), ("may", "good", True),
+                                                  ("may", "expired", False), ("encrypt", "self-signed", False)])
+def test_50_requiretls_needs_verified_tls(warp, certs, mail_server, level, kind, offered):
+    server = mail_server("REQUIRETLS", tls=certs.context(kind))
+    client = start(warp, certs, server, "--tls", level).connect()
+    client.expect("220")
+    assert ("REQUIRETLS" in client.ask("EHLO client.example", "250").texts) == offered
+    client.ask("MAIL FROM:<a@b.example> REQUIRETLS", "250" if offered else "530 5.7.30")
+    assert any("MAIL" in command for command in server.commands) == offered
+
+
+def test_50_requiretls_the_upstream_does_not_offer(warp, certs, mail_server):
+    server = mail_server(tls=certs.context())
+    client = start(warp, certs, server, "--tls", "verify").greeted()
+    client.ask("MAIL FROM:<a@b.example> REQUIRETLS", "530 5.7.30")
+
+
+def test_51_limits_are_those_after_tls(warp, certs):
+    session = warp().session()
+    session.banner()
+    session.client.send("EHLO client.example")
+    session.server.line()
+    session.server.send("250-server.example", "250-LIMITS RCPTMAX=1", "250-SIZE 10", "250 STARTTLS")
+    session.server.expect_line("STARTTLS")
+    session.server.send("220 go ahead")
+    session.server.start_tls(certs.context())
+    session.server.line()
+    session.server.send("250-server.example", "250-LIMITS RCPTMAX=7 MAILMAX=2", "250 SIZE 4000")
+    assert set(session.client.expect("250").texts[1:]) == {"LIMITS RCPTMAX=7 MAILMAX=2", "SIZE 4000", "PIPELINING"}

@@ -13,7 +13,7 @@
 
 #include "smtp.h"
 
-#define DIALOGUE_QUEUE_MAX 256	     /* --max-pipeline is less than this */
+#define DIALOGUE_QUEUE_MAX 72	     /* --max-pipeline is less than this */
 #define DIALOGUE_RCPT_MAX 10000	     /* --max-recipients is at most this */
 #define DIALOGUE_TEXT_MAX (1u << 20) /* octets of addresses and parameters of one transaction */
 
@@ -69,10 +69,10 @@ struct dialogue_transaction {
 	uint64_t octets; /* of content so far, without stuffing */
 	uint32_t rcpts, accepted, unanswered, text_len;
 	struct dialogue_mailbox sender;
-	struct smtp_header header;
-	struct dialogue_decision decision;
 	struct dialogue_mailbox rcpt[DIALOGUE_RCPT_MAX];
 	unsigned char text[DIALOGUE_TEXT_MAX];
+	struct smtp_header header;
+	struct dialogue_decision decision;
 };
 
 struct dialogue {

@@ -63,7 +63,8 @@ void leg_open(struct leg *l, int fd)
 	l->tls = NULL;
 	clear(&l->in);
 	clear(&l->out);
-	clear(&l->stage);
+	if (l->stage)
+		clear(l->stage);
 	l->eof = l->broken = l->lost = l->blocked = l->secret = false;
 	l->why = NULL;
 }
@@ -173,7 +174,7 @@ bool leg_pending(const struct leg *l)
 
 bool leg_has_more(const struct leg *l)
 {
-	return l->tls && (buffered(&l->stage) || tls_readable(l->tls));
+	return l->tls && (buffered(l->stage) || tls_readable(l->tls));
 }
 
 size_t leg_read_room(const struct leg *l)
@@ -208,8 +209,8 @@ static void decrypt(struct leg *l)
 
 	do {
 		make_room(&l->in, leg_read_room(l) ? 1 : 0);
-		put = tls_put_record(l->tls, l->stage.bytes + l->stage.start, buffered(&l->stage));
-		drop(&l->stage, put);
+		put = tls_put_record(l->tls, l->stage->bytes + l->stage->start, buffered(l->stage));
+		drop(l->stage, put);
 		got = tls_read(l->tls, l->in.bytes + l->in.end, l->in.cap - l->in.end);
 		l->in.end += got;
 	} while (put || got);
@@ -227,9 +228,9 @@ void leg_read(struct leg *l, bool bulk)
 		l->in.end += receive(l, l->in.bytes + l->in.end, l->in.cap - l->in.end);
 		return;
 	}
-	make_room(&l->stage, l->stage.large_cap - buffered(&l->stage));
+	make_room(l->stage, l->stage->large_cap - buffered(l->stage));
 	if (!leg_has_more(l))
-		l->stage.end += receive(l, l->stage.bytes, l->stage.cap);
+		l->stage->end += receive(l, l->stage->bytes, l->stage->cap);
 	decrypt(l);
 }
 

@@ -26,7 +26,7 @@ struct leg {
 	int fd; /* -1: none */
 	struct tls *tls;
 	struct buffer in, out;
-	struct buffer stage; /* with TLS: ciphertext that the engine has not taken yet */
+	struct buffer *stage; /* with TLS: ciphertext that the engine has not taken yet; the caller's */
 	bool eof;     /* the peer will send no more */
 	bool broken;  /* nothing can be sent any more */
 	bool lost;    /* bytes were to be sent that it never took */

@@ -60,12 +60,12 @@ void relay_end_transaction(struct session *s, const char *result)
  * connection close in the middle: no dot (RFC 5321 4.1.1.10). reply: to give at the end. */
 static void begin_drain(struct session *s, const char *reply)
 {
-	snprintf(s->drained, sizeof s->drained, "%s", reply);
+	snprintf(s->text->drained, sizeof s->text->drained, "%s", reply);
 	s->drain = true;
 	leg_close(&s->server);
 	s->state = SERVER_GONE;
 	dialogue_forget_server(&s->dialogue);
-	snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
+	snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 }
 
 static void end_drain(struct session *s)
@@ -75,8 +75,8 @@ static void end_drain(struct session *s)
 	s->drain = false;
 	if (s->dialogue.client == DIALOGUE_DATA)
 		dialogue_end_data(&s->dialogue);
-	session_reply(s, s->drained);
-	smtp_parse_reply((const unsigned char *)s->drained, strlen(s->drained), &line);
+	session_reply(s, s->text->drained);
+	smtp_parse_reply((const unsigned char *)s->text->drained, strlen(s->text->drained), &line);
 	dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
 	relay_end_transaction(s, NULL);
 	if (line.code == 421) {
@@ -122,14 +122,14 @@ void relay_server_lost(struct session *s, const char *reason)
 	leg_close(&s->server);
 	s->state = SERVER_GONE;
 	if (s->refused && s->dialogue.queued == 0) { /* it said why in its greeting */
-		snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
+		snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 		return;
 	}
-	if (s->greet == GREET_HELO && s->ehlo_refusal[0]) { /* its word on EHLO was its last */
+	if (s->greet == GREET_HELO && s->text->ehlo_refusal[0]) { /* its word on EHLO was its last */
 		s->greet = GREET_NONE;
 		dialogue_forget_server(&s->dialogue);
-		session_reply(s, s->ehlo_refusal);
-		snprintf(s->gone, sizeof s->gone, "421 4.4.2 %s: connection is closed", s->host);
+		session_reply(s, s->text->ehlo_refusal);
+		snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 		return;
 	}
 	if (awaited == SMTP_QUIT) {
@@ -224,7 +224,7 @@ static void answer_alone(struct session *s, const struct smtp_command *cmd)
 {
 	bool quit = cmd->verb == SMTP_QUIT;
 
-	session_reply(s, quit ? "221 2.0.0 Bye" : s->gone);
+	session_reply(s, quit ? "221 2.0.0 Bye" : s->text->gone);
 	session_end(s, quit ? "client" : "upstream", quit ? "QUIT" : "connection is closed");
 	s->linger = !quit;
 }
@@ -375,7 +375,7 @@ static void hold_line(struct session *s, const struct dialogue_reply *r, bool fo
 
 	if (r->first)
 		s->held = 0;
-	if (r->line.last)
+	if (r->line.last || (r->verb == SMTP_EHLO && r->line.code == 250)) /* the latter becomes a list of ours */
 		return;
 	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held,
 	    sizeof held - s->held);

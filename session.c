@@ -22,7 +22,10 @@
 #define SERVER_OUT (576 << 10) /* CLIENT_IN with every octet doubled, and commands */
 #define STAGE (4 << 10)	       /* a small record with its header in one read */
 
-static struct session session;
+/* Aligned: what every session touches is at its start, and stands in as few pages as can be. */
+static _Alignas(4096) struct session session;
+static struct session_texts texts;
+static struct buffer stage;
 static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT],
     server_stage[STAGE];
 
@@ -378,11 +381,13 @@ static void begin(struct session *s, int fd, const struct options *o, const vola
 	s->now = s->started = s->active_at = s->client_read_at = s->client_moved_at = s->server_moved_at = clock_us();
 	s->times = (struct record_times){ -1, -1, -1, -1, -1, -1, -1 };
 	s->claim = -1;
+	s->text = &texts;
 	leg_storage(&s->client.in, client_in, sizeof client_in);
 	leg_storage(&s->client.out, client_out, sizeof client_out);
 	leg_storage(&s->server.in, server_in, sizeof server_in);
 	leg_storage(&s->server.out, server_out, sizeof server_out);
-	leg_storage(&s->server.stage, server_stage, sizeof server_stage);
+	s->server.stage = &stage;
+	leg_storage(&stage, server_stage, sizeof server_stage);
 	leg_open(&s->client, fd);
 	leg_open(&s->server, -1);
 	dialogue_init(&s->dialogue, &o->limits);

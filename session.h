@@ -30,6 +30,14 @@ enum session_greet {
 
 #define SESSION_CANDIDATES 8
 
+/* Texts that few sessions need, apart from what all of them use. */
+struct session_texts {
+	char failure[256];	/* of the last attempt to reach a server: enhanced code and reason */
+	char gone[320];		/* reply to what comes after SERVER_GONE */
+	char ehlo_refusal[560];	/* the server's 5xx to EHLO, while HELO is tried */
+	char drained[560];	/* reply to a message that is drained */
+};
+
 /* Times are CLOCK_MONOTONIC in microseconds; 0: not yet. */
 struct session {
 	const struct options *o;
@@ -77,14 +85,10 @@ struct session {
 	uint64_t replies;	/* whole replies of the server's */
 	bool awaiting;
 
-	/* texts, and what is large: last, so that what every session uses stands in few pages */
-	char host[256];		 /* what replies call the server */
-	char failure[256];	 /* of the last attempt: enhanced code and reason */
-	char gone[320];		 /* reply to what comes after SERVER_GONE */
-	char ehlo_refusal[560];	 /* the server's 5xx to EHLO, while HELO is tried */
-	char drained[560];	 /* reply to a message that is drained */
+	char host[256];	     /* what replies call the server */
 	unsigned char helo[SMTP_HOST_MAX];
-	struct dialogue dialogue;
+	struct session_texts *text;
+	struct dialogue dialogue; /* last: it ends with what is large */
 };
 
 /* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends

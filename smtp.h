@@ -15,7 +15,7 @@
 #define SMTP_AUTH_LINE_MAX 12288 /* octets of an AUTH line with CRLF, RFC 4954 4 */
 #define SMTP_COMMAND_MIN 512	 /* least command line that must be taken, RFC 5321 4.5.3.1.4 */
 #define SMTP_REPLY_MAX 12800	 /* octets of one reply line: 512 by RFC 5321 4.5.3.1.5, 12288 after AUTH */
-#define SMTP_EHLO_MAX 2048	 /* octets of the keyword lines kept of an EHLO reply */
+#define SMTP_EHLO_MAX 1024	 /* octets of the keyword lines kept of an EHLO reply */
 #define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
 #define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
 

@@ -31,11 +31,6 @@
 #define SOCKETS_MAX OPTIONS_LISTEN_MAX
 #define BACKLOG 1024
 
-struct child {
-	pid_t pid;
-	union net_address source;
-};
-
 static struct options options;
 
 /* The descriptor that is the client's connection, -1: there is none, or not one. */
@@ -47,12 +42,20 @@ static struct {
 	bool inetd_wait; /* fd 0 listens: exit when idle */
 	int spare;	 /* given up for a moment to refuse a client when descriptors run out */
 	int notify;
-	struct child *child; /* max_sessions of them; the first `sessions` are in use */
-	uint32_t sessions;
+} listener = { .spare = -1, .notify = -1 };
+
+/* What the listener counts. It stands in shared memory, though no session looks at it: a page that is written after a
+ * fork would be copied for each session, and its page tables with it. */
+static struct tally {
+	uint32_t sessions; /* children in use */
 	uint64_t served;
 	time_t status_at;
 	bool status_due;
-} listener = { .spare = -1, .notify = -1 };
+	struct child {
+		pid_t pid;
+		union net_address source;
+	} child[];
+} *tally;
 
 static volatile sig_atomic_t terminate, children_ended;
 
@@ -182,11 +185,11 @@ static void status(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (!listener.status_due || now.tv_sec == listener.status_at)
+	if (!tally->status_due || now.tv_sec == tally->status_at)
 		return;
-	listener.status_due = false;
-	listener.status_at = now.tv_sec;
-	notify("STATUS=%u sessions, %llu so far", listener.sessions, (unsigned long long)listener.served);
+	tally->status_due = false;
+	tally->status_at = now.tv_sec;
+	notify("STATUS=%u sessions, %llu so far", tally->sessions, (unsigned long long)tally->served);
 }
 
 /* ---- the accept loop ---- */
@@ -221,10 +224,10 @@ static void child_ended(pid_t pid, int how)
 {
 	char text[80];
 
-	for (uint32_t i = 0; i < listener.sessions; i++)
-		if (listener.child[i].pid == pid) {
-			listener.child[i] = listener.child[--listener.sessions];
-			listener.status_due = listener.notify >= 0;
+	for (uint32_t i = 0; i < tally->sessions; i++)
+		if (tally->child[i].pid == pid) {
+			tally->child[i] = tally->child[--tally->sessions];
+			tally->status_due = listener.notify >= 0;
 			break;
 		}
 	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM) {
@@ -247,8 +250,8 @@ static uint32_t sessions_from(const union net_address *source)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < listener.sessions; i++)
-		n += net_same_host(&listener.child[i].source, source);
+	for (uint32_t i = 0; i < tally->sessions; i++)
+		n += net_same_host(&tally->child[i].source, source);
 	return n;
 }
 
@@ -276,7 +279,7 @@ static void start_session(int fd, const union net_address *source)
 {
 	pid_t pid;
 
-	if (listener.sessions >= options.max_sessions) {
+	if (tally->sessions >= options.max_sessions) {
 		turn_away(fd, "Too many sessions (--max-sessions)");
 		return;
 	}
@@ -292,10 +295,10 @@ static void start_session(int fd, const union net_address *source)
 		return;
 	}
 	close(fd);
-	listener.child[listener.sessions].pid = pid;
-	listener.child[listener.sessions++].source = *source;
-	listener.served++;
-	listener.status_due = listener.notify >= 0;
+	tally->child[tally->sessions].pid = pid;
+	tally->child[tally->sessions++].source = *source;
+	tally->served++;
+	tally->status_due = listener.notify >= 0;
 }
 
 /* Out of descriptors: the one in reserve lets a waiting client hear so, instead of waiting in vain. */
@@ -328,8 +331,8 @@ static void accept_one(int listening)
 
 static void signal_children(int number)
 {
-	for (uint32_t i = 0; i < listener.sessions; i++)
-		kill(listener.child[i].pid, number);
+	for (uint32_t i = 0; i < tally->sessions; i++)
+		kill(tally->child[i].pid, number);
 }
 
 /* Wait for events at most `seconds`, -1: for ever. Returns whether a connection came. */
@@ -362,11 +365,11 @@ static void drain(void)
 	int told = 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	notify("STOPPING=1\nSTATUS=%u sessions end", listener.sessions);
+	notify("STOPPING=1\nSTATUS=%u sessions end", tally->sessions);
 	for (unsigned i = 0; i < listener.sockets; i++)
 		close(listener.socket[i]);
 	listener.sockets = 0;
-	while (listener.sessions) {
+	while (tally->sessions) {
 		double left;
 
 		clock_gettime(CLOCK_MONOTONIC, &now);
@@ -387,9 +390,9 @@ static _Noreturn void listen_loop(void)
 	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
 
 	open_notify();
-	listener.child = mmap(NULL, options.max_sessions * sizeof *listener.child, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0); /* shared: a fork need not copy page tables for it */
-	if (listener.child == MAP_FAILED)
+	tally = mmap(NULL, sizeof *tally + options.max_sessions * sizeof *tally->child, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (tally == MAP_FAILED)
 		die_errno(EX_OSERR, "--max-sessions");
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE)
@@ -398,7 +401,7 @@ static _Noreturn void listen_loop(void)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
 	notify("READY=1\nSTATUS=ready");
 	while (!terminate) {
-		bool alone = !listener.sessions, due = listener.status_due;
+		bool alone = !tally->sessions, due = tally->status_due;
 		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
 
 		if (alone && !worked && !due && idle >= 0)

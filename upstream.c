@@ -14,7 +14,7 @@ static bool dial_next(struct session *s);
 
 static void tell_failure(struct session *s, const char *enhanced, const char *reason)
 {
-	snprintf(s->failure, sizeof s->failure, "%s %.100s: %.140s", enhanced, s->host, reason);
+	snprintf(s->text->failure, sizeof s->text->failure, "%s %.100s: %.140s", enhanced, s->host, reason);
 }
 
 static const union net_address *source_for(const struct session *s, const union net_address *dest)
@@ -22,7 +22,7 @@ static const union net_address *source_for(const struct session *s, const union 
 	return dest->sa.sa_family == AF_INET6 ? &s->outbound.source6 : &s->outbound.source4;
 }
 
-/* Begin a connection to this address. false: it cannot even begin, s->failure says why. */
+/* Begin a connection to this address. false: it cannot even begin, s->text->failure says why. */
 static bool dial(struct session *s, const union net_address *dest)
 {
 	const char *what;
@@ -70,7 +70,7 @@ static bool next_upstream(struct session *s)
 	s->next_candidate = 0;
 	if (!s->candidates) {
 		tell_failure(s, "4.4.3", why);
-		record_error(&s->view, s->failure);
+		record_error(&s->view, s->text->failure);
 	}
 	return true;
 }
@@ -81,7 +81,7 @@ static bool dial_next(struct session *s)
 		while (s->next_candidate < s->candidates) {
 			if (dial(s, &s->candidate[s->next_candidate++]))
 				return true;
-			record_error(&s->view, s->failure);
+			record_error(&s->view, s->text->failure);
 		}
 	} while (next_upstream(s));
 	return false;
@@ -124,10 +124,10 @@ static bool find_destination(struct session *s)
 	if (s->o->upstreams)
 		return true;
 	if (origin == NET_DIRECT) {
-		snprintf(s->failure, sizeof s->failure,
+		snprintf(s->text->failure, sizeof s->text->failure,
 		    "4.3.5 No destination: this connection was not redirected here, and there is no --upstream");
-		record_error(&s->view, s->failure);
-		refuse_client(s, s->failure);
+		record_error(&s->view, s->text->failure);
+		refuse_client(s, s->text->failure);
 		return false;
 	}
 	s->candidate[0] = s->original;
@@ -156,7 +156,7 @@ void upstream_start(struct session *s)
 	if (s->o->outbound_client)
 		use_client_address(s);
 	if (find_destination(s) && !dial_next(s))
-		refuse_client(s, s->failure);
+		refuse_client(s, s->text->failure);
 }
 
 static void drop_server(struct session *s)
@@ -170,7 +170,7 @@ static void drop_server(struct session *s)
 void upstream_failed(struct session *s, const char *enhanced, const char *reason)
 {
 	tell_failure(s, enhanced, reason);
-	record_error(&s->view, s->failure);
+	record_error(&s->view, s->text->failure);
 	drop_server(s);
 	dialogue_forget_server(&s->dialogue);
 	if (!s->redialing) {
@@ -179,7 +179,7 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 			return;
 	}
 	s->state = SERVER_GONE;
-	refuse_client(s, s->failure);
+	refuse_client(s, s->text->failure);
 }
 
 /* ---- TLS ---- */
@@ -227,9 +227,9 @@ static void redial_plain(struct session *s)
 	dialogue_forget_server(&s->dialogue);
 	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
 	if (!dial(s, &same)) {
-		record_error(&s->view, s->failure);
+		record_error(&s->view, s->text->failure);
 		s->state = SERVER_GONE;
-		refuse_client(s, s->failure);
+		refuse_client(s, s->text->failure);
 	}
 }
 
@@ -254,7 +254,7 @@ void upstream_tls_failed(struct session *s, const char *reason)
 	s->state = SERVER_GONE;
 	s->greet = GREET_NONE;
 	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
-	snprintf(s->gone, sizeof s->gone, "421 4.7.5 %s: no TLS", s->host);
+	snprintf(s->text->gone, sizeof s->text->gone, "421 4.7.5 %s: no TLS", s->host);
 }
 
 static void say_greeting(struct session *s, enum smtp_verb verb, enum session_greet step);
@@ -379,8 +379,8 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 		answer_with_list(s);
 	} else if (r->line.code == 250 || refused) { /* refused: a server that knows only HELO, perhaps */
 		s->dialogue.ehlo.extensions = 0;
-		snprintf(s->ehlo_refusal, sizeof s->ehlo_refusal, "%.*s",
-		    refused && r->line.raw_len < sizeof s->ehlo_refusal ? (int)r->line.raw_len : 0,
+		snprintf(s->text->ehlo_refusal, sizeof s->text->ehlo_refusal, "%.*s",
+		    refused && r->line.raw_len < sizeof s->text->ehlo_refusal ? (int)r->line.raw_len : 0,
 		    (const char *)r->line.raw);
 		say_greeting(s, SMTP_HELO, GREET_HELO);
 	} else {

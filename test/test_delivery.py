@@ -220,8 +220,7 @@ def rig():
             with client_host:
                 warp = Warp(client_host, sender.folder("smtpwarp", USER), "--transparent", "--user", USER,
                             "--message-size-limit", 2 * BIG, *verify)
-                warp.listener = warp.spawn("--listen", "*:2525")
-            client_host.wait_listening(2525, alive=lambda: warp.listener.poll() is None)
+                warp.listen("*:2525")
             queue = make_queue(server.offers_utf8)
             try:
                 stored, reports = deliver(sender, server, queue)

@@ -165,7 +165,7 @@ def test_78_every_byte_in_every_place(warp, odd):
     server.send_raw(b"220 banner " + odd + b"\r\n")
     client.expect("220")
     exchange(b"EHLO client" + odd, b"250 server" + odd)
-    local = b"c" if odd[0] < 32 or odd in (b'"', b"\\", b"\x7f", b"</script>") else odd   # no such name in RFC 5321 4.1.2
+    local = b"c" if odd[0] < 32 or odd in (b'"', b"\\", b"\x7f", b"</script>") else odd  # RFC 5321 4.1.2
     exchange(b"MAIL FROM:<" + local + b"@b.example>", b"250 2.1.0 " + odd)
     exchange(b"RCPT TO:<" + local + b"@d.example>", b"250 2.1.5 " + odd)
     exchange(b"DATA", b"354 " + odd)

@@ -1,0 +1,235 @@
+"""The documents against the program: what is written is there, what is there is written."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+TOP = pathlib.Path(__file__).parent.parent
+BINARY = os.path.abspath(os.environ.get("SMTPWARP", TOP / "smtpwarp"))
+MANUAL = (TOP / "smtpwarp.8").read_text()
+README = (TOP / "README.md").read_text()
+SOURCES = "\n".join(path.read_text() for path in sorted(TOP.glob("*.c")))
+NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
+OTHER_PROGRAMS = {"now", "system", "uid-owner", "dport", "to-ports"}    # --now is systemctl's, and so on
+
+
+def run(*arguments, **variables):
+    return subprocess.run([BINARY, *arguments], env={"PATH": "/usr/bin:/bin", **variables}, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=20)
+
+
+def make_options():
+    """Options as --help has them: name -> (value, default), each None where there is none."""
+    line = re.compile(r"^  --([a-z-]+)(?: (\S+))? {2,}.*?(?: \(([^() ]+)\))?$", re.M)
+    return {name: (value or None, default or None) for name, value, default in line.findall(run("--help").stdout)}
+
+
+def manual_options():
+    """The same, as the manual has them."""
+    item = re.compile(r"^\.It Fl Fl ([a-z-]+)(?: Ar (\S+))?\n(.*?)(?=^\.(?:It|El)\b)", re.M | re.S)
+    found = {}
+    for name, value, text in item.findall(section("OPTIONS")):
+        default = re.search(r"^Default: (\S+)\.$", text, re.M)
+        assert name not in found, f"--{name} is there twice"
+        found[name] = (value or None, default and default[1])
+    return found
+
+
+def section(name):
+    return MANUAL.partition(f".Sh {name}\n")[2].partition("\n.Sh ")[0]
+
+
+def rendered():
+    text = subprocess.run(["mandoc", "-Tascii", "-O", "width=1000", TOP / "smtpwarp.8"], capture_output=True, text=True,
+                          check=True).stdout
+    return re.sub(".\b", "", text)
+
+
+def code(markdown):
+    return [line[4:] for line in markdown.splitlines() if line.startswith("    ")]
+
+
+# Options
+
+def test_manual_has_every_option_and_no_other():
+    assert set(manual_options()) == set(make_options())
+
+
+def test_manual_has_the_values_and_defaults_of_options():
+    assert manual_options() == make_options()
+
+
+@pytest.mark.parametrize("name", ["README.md", "smtpwarp.8"])
+def test_every_option_that_is_named_exists(name):
+    text = (TOP / name).read_text()
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)) | set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", text))
+    assert named - OTHER_PROGRAMS - {"name", "some-name"} <= set(make_options())
+
+
+def test_readme_has_the_defaults_of_limits():
+    options = make_options()
+    rows = re.findall(r"^\|[^|]*\| `--([a-z-]+)` \| (\d+) \|", README, re.M)
+    assert len(rows) >= 5
+    assert [(name, value) for name, value in rows if options[name][1] != value] == []
+
+
+# Variables
+
+def test_every_variable_that_is_named_belongs_to_an_option():
+    text = README + MANUAL + "".join(path.read_text() for path in (TOP / "units").iterdir())
+    known = {"SMTPWARP_" + name.upper().replace("-", "_") for name in make_options()} | {"SMTPWARP_SOME_NAME"}
+    named = set(re.findall(r"\bSMTPWARP_[A-Z_]+\b", text))
+    assert "SMTPWARP_SOME_NAME" in named and named <= known
+
+
+def test_every_option_is_a_variable():
+    """A value that is no good is complained of, by the variable's name or, for a file or user, the option's."""
+    bad = {"upstream": "x/y", "tls-ca": "/nonexistent"}
+    for name in set(make_options()) - {"help", "version", "tls-name"}:
+        variable = "SMTPWARP_" + name.upper().replace("-", "_")
+        value = bad.get(name, "no-such-value")
+        result = run(*["--check"] * (name != "check"), **{variable: value})
+        assert result.returncode in (64, 78), variable
+        assert f"{variable}={value}:" in result.stderr or f"--{name} {value}:" in result.stderr
+    assert run("--check", SMTPWARP_TLS="verify").returncode == 78
+    assert run("--check", SMTPWARP_TLS="verify", SMTPWARP_TLS_NAME="mx.example").returncode == 0
+
+
+def test_command_line_wins_over_the_variable():
+    assert run("--check", SMTPWARP_TLS="nonsense").returncode == 64
+    assert run("--check", "--tls", "none", SMTPWARP_TLS="nonsense").returncode == 0
+
+
+def test_environment_has_switches_lists_and_empty_variables():
+    """As ENVIRONMENT says."""
+    for word in ("yes", "true", "1", "no", "false", "0"):
+        assert word in section("ENVIRONMENT") and run("--check", SMTPWARP_VERBOSE=word).returncode == 0
+    assert run("--check", SMTPWARP_LISTEN="127.0.0.1:1, [::1]:2 *:3").returncode == 0
+    assert run("--check", SMTPWARP_TLS="").returncode == 0
+
+
+def test_exit_codes_are_in_the_manual():
+    names = {"EX_OK": 0, "EX_USAGE": 64, "EX_OSERR": 71, "EX_CONFIG": 78}
+    used = {names[name] for name in re.findall(r"\bEX_[A-Z]+\b", SOURCES)}
+    assert used == {int(code) for code in re.findall(r"^\.It (\d+)$", section("EXIT STATUS"), re.M)}
+
+
+# The log
+
+def written_fields():
+    """Names that record.c gives to members: the string right behind the JSON object's name."""
+    return set(re.findall(r'\w+\(&?j, "([a-z_]+)"', (TOP / "record.c").read_text()))
+
+
+def named_fields():
+    items = re.findall(r"^\.(?:It )?Va (.*)$", section("LOG"), re.M)
+    return {name for item in items for name in re.findall(r"[a-z_]+", item)}
+
+
+def test_every_field_of_the_log_is_in_the_manual():
+    assert len(written_fields()) > 40
+    assert written_fields() - named_fields() == set()
+
+
+def test_manual_names_no_other_fields():
+    assert named_fields() - written_fields() == set()
+
+
+def test_every_event_is_in_the_manual():
+    events = set(re.findall(r'\b(?:common|ends|begin)\(&j, (?:v, )?"([a-z]+)"', (TOP / "record.c").read_text()))
+    assert events == set(re.findall(r"^\.Ss ([a-z]+)$", section("LOG"), re.M))
+
+
+def test_every_direction_is_in_the_manual():
+    marks = set(re.findall(r'"(->|<-|>\||<\||\|>|\|<|--)"', SOURCES))
+    assert marks == set(re.findall(r"^\.It Li (\S\S)$", section("LOG"), re.M))
+
+
+# Replies
+
+@NEEDS_MANDOC
+def test_every_reply_of_its_own_is_in_the_manual():
+    replies = set(re.findall(r'"(\d{3} \d\.\d+\.\d+)\b', SOURCES))
+    failures = re.findall(r'(?:upstream_failed|tell_failure)\(s, "([\d.]+)"', SOURCES)
+    assert failures
+    replies |= {f"421 {enhanced}" for enhanced in failures}
+    assert len(replies) > 20
+    text = rendered()
+    assert [reply for reply in sorted(replies) if reply not in text] == []
+
+
+@NEEDS_MANDOC
+def test_every_keyword_of_ehlo_is_in_the_manual():
+    table = re.search(r"keywords\[\] = \{\n(.*?)\n\};", (TOP / "smtp.c").read_text(), re.S)[1]
+    keywords = {word for word in re.findall(r'\{ "([A-Z0-9-]+)"', table)}
+    assert len(keywords) > 15
+    assert keywords - set(re.findall(r"[A-Z0-9-]+", rendered())) == set()
+
+
+# The documents themselves
+
+@NEEDS_MANDOC
+def test_manual_is_clean_mdoc():
+    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "smtpwarp.8"], capture_output=True, text=True)
+    assert (lint.stdout, lint.stderr, lint.returncode) == ("", "", 0)
+
+
+def test_manual_has_its_sections():
+    assert re.findall(r"^\.Sh (.*)$", MANUAL, re.M) == [
+        "NAME", "SYNOPSIS", "DESCRIPTION", "STARTING", "OPTIONS", "DESTINATION", "TLS", "SESSION", "LOG", "SIGNALS",
+        "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "CAVEATS",
+        "SECURITY CONSIDERATIONS"]
+
+
+def test_readme_leads_with_the_two_commands():
+    assert [line.partition("#")[0].strip() for line in code(README)[:2]] == ["make demo", "make test"]
+    assert README.index("make demo") < README.index("\n## ")
+
+
+def test_commands_of_readme_are_make_targets():
+    makefile = (TOP / "Makefile").read_text()
+    commands = [line.partition("#")[0].split()[1:] for line in code(README) if re.match(r"make\b", line)]
+    commands += [text.split() for text in re.findall(r"`make ([^`]+)`", README)]
+    words = {word for command in commands for word in command}
+    assert {"demo", "test", "bench", "install", "CC=gcc"} <= words
+    for word in words:
+        pattern = rf"^{word.partition('=')[0]} *=" if "=" in word else rf"^{word}:"
+        assert re.search(pattern, makefile, re.M), f"make {word}"
+
+
+@pytest.mark.parametrize("text", [README, MANUAL], ids=["README.md", "smtpwarp.8"])
+def test_files_that_are_named_exist(text):
+    named = set(re.findall(r"\bunits/([\w@.-]+\w)", text)) | set(re.findall(r"`((?:nftables|iptables)-[\w.-]+)`", text))
+    assert named and [name for name in named if not (TOP / "units" / name).exists()] == []
+
+
+def test_readme_has_every_source_file():
+    listed = set(re.findall(r"`(\w+\.c)`", README.partition("## The source")[2]))
+    assert listed == {path.name for path in TOP.glob("*.c")}
+
+
+def test_examples_of_smtpwarp_pass_its_check():
+    """Command lines in README and manual that start it, but for --user, whose name may not be there."""
+    dl = re.findall(r"^\.Dl (smtpwarp .*)$", MANUAL, re.M)
+    lines = dl + [line for line in code(README) if line.startswith("smtpwarp ")]
+    assert len(lines) >= 3
+    for line in lines:
+        arguments = line.replace("--user smtpwarp", "").split()[1:]
+        result = run("--check", *arguments)
+        assert result.returncode == 0, f"{line}: {result.stderr}"
+
+
+def test_nftables_rule_is_the_one_of_units():
+    """What README and manual show is in units/nftables-output.nft, but for blanks and comments."""
+    def rule(text):
+        found = re.search(r"^[ \t]*(table inet smtpwarp_output \{.*?\n[ \t]*\}\n[ \t]*\})", text, re.M | re.S)[1]
+        return [line.strip() for line in found.splitlines() if not line.strip().startswith("#")]
+    assert rule(README) == rule(MANUAL) == rule((TOP / "units" / "nftables-output.nft").read_text())
+
+
+def test_license():
+    text = (TOP / "LICENSE").read_text()
+    assert text.startswith("ISC License\n") and "Copyright (c) 2026 the smtpwarp authors" in text

@@ -18,9 +18,9 @@ OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
 HARDEN = -fPIE -fstack-protector-strong -fno-plt -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
-REPRODUCIBLE = -ffile-prefix-map=$(CURDIR)=. -Wl,--build-id=none
+REPRODUCIBLE = -ffile-prefix-map=$(CURDIR)=.
 # noseparate-code: fewer mappings to copy at a fork, and no padding.
-LINK = -Wl,-z,relro,-z,now,-z,noexecstack,-z,noseparate-code,--gc-sections
+LINK = -Wl,--build-id=none,-z,relro,-z,now,-z,noexecstack,-z,noseparate-code,--gc-sections
 
 # BearSSL's headers without the rest of /usr/include, which is another libc's when the compiler is musl-gcc.
 BEARSSL_INCLUDE = $(firstword $(wildcard /usr/include/bearssl /usr/local/include/bearssl) /usr/include)

@@ -374,6 +374,8 @@ void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, si
 {
 	struct dialogue_decision *decision = &d->tx.decision;
 
+	if (d->tx.mail == DIALOGUE_NO_MAIL) /* a late reply to what was given up */
+		return;
 	decision->code = code;
 	smtp_enhanced(text, n, decision->enhanced);
 	decision->text_len = n < sizeof decision->text ? n : sizeof decision->text;
@@ -385,6 +387,8 @@ void dialogue_end_transaction(struct dialogue *d)
 {
 	struct dialogue_transaction *tx = &d->tx;
 
+	if (tx->mail == DIALOGUE_NO_MAIL)
+		return;
 	tx->mail = DIALOGUE_NO_MAIL;
 	tx->chunks = tx->binarymime = tx->content = tx->complete = false;
 	tx->octets = 0;

@@ -63,8 +63,6 @@ void leg_open(struct leg *l, int fd)
 	l->tls = NULL;
 	clear(&l->in);
 	clear(&l->out);
-	if (l->stage)
-		clear(l->stage);
 	l->eof = l->broken = l->lost = l->blocked = l->secret = false;
 	l->why = NULL;
 }
@@ -234,8 +232,10 @@ void leg_read(struct leg *l, bool bulk)
 	decrypt(l);
 }
 
-void leg_use_tls(struct leg *l, struct tls *t)
+void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage)
 {
+	clear(stage);
+	l->stage = stage;
 	l->tls = t;
 }
 

@@ -45,8 +45,8 @@ void leg_open(struct leg *l, int fd);
 /* Close the socket. With TLS: close_notify first, as far as the socket takes it at once. */
 void leg_close(struct leg *l);
 
-/* Put TLS on it: what comes in next is a handshake. */
-void leg_use_tls(struct leg *l, struct tls *t);
+/* Put TLS on it: what comes in next is a handshake. stage: for ciphertext, with its storage. */
+void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage);
 
 /* Octets that can be read into `in`, and written without more than they being buffered. */
 size_t leg_read_room(const struct leg *l);

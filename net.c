@@ -184,9 +184,10 @@ enum net_origin net_original(int fd, const union net_address *local, const union
 	unmap(dest);
 	/* Tracked but not redirected: it says our own address. A destination on our own port and host would come
 	 * straight back as well. */
-	if (net_same(dest, local) || (net_port(dest) == net_port(local) && net_is_local(dest)))
-		return NET_DIRECT;
-	return NET_REDIRECTED;
+	if (!net_same(dest, local) && (net_port(dest) != net_port(local) || !net_is_local(dest)))
+		return NET_REDIRECTED;
+	memset(dest, 0, sizeof *dest);
+	return NET_DIRECT;
 }
 
 size_t net_resolve(const char *host, uint16_t port, union net_address *list, size_t max, const char **why)
@@ -311,14 +312,16 @@ int net_listen(const union net_address *a, int backlog)
 	if (fd < 0)
 		return -1;
 	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. */
-	set(fd, SOL_IP, IP_TRANSPARENT, 1);
-	if (a->sa.sa_family == AF_INET6) {
-		set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+	if (a->sa.sa_family == AF_INET6)
 		set(fd, SOL_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr));
+	if (bind(fd, &a->sa, size_of(a)) == 0) {
+		/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. Not before
+		 * bind(2), which would then take any address. */
+		set(fd, SOL_IP, IP_TRANSPARENT, 1);
+		set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+		if (listen(fd, backlog) == 0)
+			return fd;
 	}
-	if (bind(fd, &a->sa, size_of(a)) == 0 && listen(fd, backlog) == 0)
-		return fd;
 	saved = errno;
 	close(fd);
 	errno = saved;

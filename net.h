@@ -55,7 +55,7 @@ bool net_is_local(const union net_address *a);
 void net_ends(int fd, union net_address *local, union net_address *peer);
 void net_local(int fd, union net_address *local);
 
-/* Find where a connection was meant to go; *dest is filled unless it is NET_DIRECT. ip(7), iptables-extensions(8)
+/* Find where a connection was meant to go; *dest is AF_UNSPEC when it is NET_DIRECT. ip(7), iptables-extensions(8)
  * REDIRECT and TPROXY. */
 enum net_origin net_original(int fd, const union net_address *local, const union net_address *peer,
     union net_address *dest);

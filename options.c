@@ -128,9 +128,18 @@ static const char *set_switch(struct options *o, void *field, const char *value)
 
 	(void)o;
 	if (value && !off && strcmp(value, "1") != 0 && strcmp(value, "yes") != 0 && strcmp(value, "true") != 0)
-		return "is a switch: in the environment it takes yes or no";
+		return "is a switch: it takes yes or no, if anything";
 	*(bool *)field = !off;
 	return NULL;
+}
+
+/* A literal, or what can be a name in the DNS. */
+static bool is_host(const char *host)
+{
+	union net_address a;
+
+	return net_parse(host, 0, &a) || strcmp(host, "*") == 0 ||
+	    !host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")];
 }
 
 /* "HOST:PORT", "[v6]:PORT", or, with a standard port, "HOST". */
@@ -157,7 +166,7 @@ static bool split_host_port(const char *value, char *host, size_t cap, uint16_t 
 	memcpy(host, value, (size_t)(end - value));
 	host[end - value] = 0;
 	*port = (uint16_t)number;
-	return true;
+	return is_host(host);
 }
 
 static const char *add_listen(struct options *o, void *field, const char *value)
@@ -214,7 +223,7 @@ static const char *add_upstream(struct options *o, void *field, const char *valu
 		copy[n - 1] = 0;
 	u->implicit_tls = strncmp(copy, "smtps://", 8) == 0;
 	value = u->implicit_tls ? copy + 8 : strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
-	if (strchr(value, '/') || !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
+	if (strchr(value, '/') || strchr(value, '*') || !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
 		return "takes HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
 	o->upstreams++;
 	return NULL;
@@ -347,16 +356,51 @@ static void variable_name(const char *option, char *name, size_t cap)
 		*c = (char)(*c == '-' ? '_' : *c >= 'a' && *c <= 'z' ? *c - 32 : *c);
 }
 
-static int read_environment(struct options *o, const bool *given, char *why, size_t cap)
+/* A misspelt variable must not leave a policy unset. Those that Kubernetes makes for a service called smtpwarp are no
+ * options: SMTPWARP_SERVICE_HOST, SMTPWARP_PORT_25_TCP, SMTPWARP_PORT=tcp://... */
+static bool is_cluster_variable(const char *variable)
+{
+	const char *value = strchr(variable, '=');
+
+	variable += strlen("SMTPWARP_");
+	return strncmp(variable, "SERVICE_", 8) == 0 || strncmp(variable, "PORT_", 5) == 0 ||
+	    (value && strncmp(variable, "PORT=", 5) == 0 && strstr(value, "://"));
+}
+
+static const char *unknown_variable(void)
 {
 	char name[64];
 
+	for (char **v = environ; *v; v++) {
+		bool known = strncmp(*v, "SMTPWARP_", 9) != 0 || is_cluster_variable(*v);
+
+		for (size_t i = 0; i < N_ROWS && !known; i++) {
+			variable_name(rows[i].name, name, sizeof name);
+			known = strncmp(*v, name, strlen(name)) == 0 && (*v)[strlen(name)] == '=';
+		}
+		if (!known)
+			return *v;
+	}
+	return NULL;
+}
+
+static int read_environment(struct options *o, const bool *given, char *why, size_t cap)
+{
+	char name[64];
+	const char *unknown = unknown_variable();
+
+	if (unknown) {
+		snprintf(why, cap, "unknown variable %.*s; see --help", (int)strcspn(unknown, "="), unknown);
+		return EX_USAGE;
+	}
 	for (size_t i = 0; i < N_ROWS; i++) {
 		const char *value, *want;
 
 		variable_name(rows[i].name, name, sizeof name);
 		value = getenv(name);
 		if (!value || !*value || given[i])
+			continue;
+		if (strcmp(rows[i].name, "port") == 0 && strstr(value, "://")) /* see is_cluster_variable() */
 			continue;
 		want = rows[i].repeats ? apply_list(o, &rows[i], value) : apply(o, &rows[i], value);
 		if (want) {

@@ -10,7 +10,7 @@
 #include <time.h>
 
 /* A transaction with 10,000 recipients of usual length fits; one that does not is told in parts. */
-static char line[2 << 20];
+static _Alignas(4096) char line[2 << 20];
 
 void record_id(char id[RECORD_ID])
 {
@@ -325,12 +325,13 @@ void record_comm(const struct record_view *v, const char *direction, const void 
 	finish(&j, LOG_PRIORITY_DEBUG);
 }
 
-void record_fault(const char *error)
+void record_fault(const char *error, const union net_address *client)
 {
 	struct json j;
 
 	begin(&j, "error");
 	time_member(&j);
+	address_object(&j, "client", client);
 	json_string(&j, "error", error);
 	finish(&j, LOG_PRIORITY_ERROR);
 }

@@ -48,7 +48,7 @@ void record_error(const struct record_view *v, const char *error);
 /* direction: "->" and so on. */
 void record_comm(const struct record_view *v, const char *direction, const void *bytes, size_t n);
 
-/* An error that belongs to no session. */
-void record_fault(const char *error);
+/* An error that belongs to no session. client: whom it hit, or NULL. */
+void record_fault(const char *error, const union net_address *client);
 
 #endif

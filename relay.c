@@ -225,7 +225,8 @@ static void answer_alone(struct session *s, const struct smtp_command *cmd)
 	bool quit = cmd->verb == SMTP_QUIT;
 
 	session_reply(s, quit ? "221 2.0.0 Bye" : s->text->gone);
-	session_end(s, quit ? "client" : "upstream", quit ? "QUIT" : "connection is closed");
+	session_end(s, quit ? "client" : s->no_tls ? "smtpwarp" : "upstream",
+	    quit ? "QUIT" : s->no_tls ? "no TLS" : "connection is closed");
 	s->linger = !quit;
 }
 

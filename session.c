@@ -20,14 +20,11 @@
 #define CLIENT_OUT (128 << 10) /* see REPLY_ROOM in relay.c */
 #define SERVER_IN (20 << 10)   /* a reply line; a whole TLS record */
 #define SERVER_OUT (576 << 10) /* CLIENT_IN with every octet doubled, and commands */
-#define STAGE (4 << 10)	       /* a small record with its header in one read */
 
 /* Aligned: what every session touches is at its start, and stands in as few pages as can be. */
 static _Alignas(4096) struct session session;
 static struct session_texts texts;
-static struct buffer stage;
-static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT],
-    server_stage[STAGE];
+static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT];
 
 static int64_t clock_us(void)
 {
@@ -162,6 +159,8 @@ static struct deadline next_deadline(const struct session *s)
 		return d;
 	}
 	sooner(&d, s->started, t->session, SESSION_OVERDUE, "session too long");
+	if (s->terminated_at && !relay_outcome_due(s))
+		sooner(&d, s->terminated_at, t->drain, NOT_OVERDUE, ""); /* see note_termination() */
 	if (leg_pending(&s->client))
 		sooner(&d, s->client_moved_at, t->block, CLIENT_STALLED, "client does not take replies");
 	if (s->state == SERVER_CONNECTING)
@@ -334,6 +333,23 @@ static void note_server_lost(struct session *s)
 		relay_server_lost(s, s->server.why);
 }
 
+static void note_termination(struct session *s)
+{
+	enum dialogue_mail mail = s->dialogue.tx.mail;
+	bool in_transaction = mail == DIALOGUE_MAIL_SENT || mail == DIALOGUE_MAIL_OPEN;
+
+	if (!*s->terminated || s->ending)
+		return;
+	if (!s->terminated_at)
+		s->terminated_at = s->now;
+	if (relay_outcome_due(s) || (in_transaction && *s->terminated < 2 &&
+	    s->now < s->terminated_at + s->o->timeouts.drain))
+		return;
+	session_reply(s, "421 4.3.2 Service is shutting down");
+	session_end(s, "smtpwarp", "shutting down");
+	s->linger = true;
+}
+
 static void note_end(struct session *s)
 {
 	if (s->ending)
@@ -344,13 +360,11 @@ static void note_end(struct session *s)
 		session_end(s, "smtpwarp", "bad commands");
 		s->linger = true;
 	}
-	if (*s->terminated && (!relay_outcome_due(s) || *s->terminated > 1)) {
-		if (!relay_outcome_due(s))
-			session_reply(s, "421 4.3.2 Service is shutting down");
-		s->silent = relay_outcome_due(s);
-		session_end(s, "smtpwarp", "shutting down");
-		s->linger = true;
+	if (s->quit && s->client.eof && !s->shut && s->state == SERVER_OPEN && !s->server.tls && !leg_pending(&s->server)) {
+		shutdown(s->server.fd, SHUT_WR);
+		s->shut = true;
 	}
+	note_termination(s);
 }
 
 static void turn(struct session *s)
@@ -386,8 +400,6 @@ static void begin(struct session *s, int fd, const struct options *o, const vola
 	leg_storage(&s->client.out, client_out, sizeof client_out);
 	leg_storage(&s->server.in, server_in, sizeof server_in);
 	leg_storage(&s->server.out, server_out, sizeof server_out);
-	s->server.stage = &stage;
-	leg_storage(&stage, server_stage, sizeof server_stage);
 	leg_open(&s->client, fd);
 	leg_open(&s->server, -1);
 	dialogue_init(&s->dialogue, &o->limits);

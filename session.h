@@ -70,13 +70,14 @@ struct session {
 	/* the end */
 	bool closing; /* after the replies that are due */
 	bool quit;    /* the client's QUIT went to the server */
+	bool shut;    /* and so did the end of what it has to say */
 	bool ending;
 	bool linger; /* read on for a moment, so that a last reply is not lost to a reset */
 	bool silent; /* drop the client without a word: the outcome of its message is not known */
 
 	/* clock */
 	int64_t dialed_at, connected_at, handshake_at, awaiting_since, active_at, partial_since, client_read_at,
-	    client_moved_at, server_moved_at, content_at, mail_at, rcpt_at, sent_at, end_at;
+	    client_moved_at, server_moved_at, content_at, mail_at, rcpt_at, sent_at, end_at, terminated_at;
 	uint64_t handled;      /* units of either side's bytes; a turn goes on while this grows */
 	bool client_starved, server_starved; /* nothing complete was left of what it sent */
 	bool auth_seen;	       /* what looks like an unknown command may be a secret */
@@ -92,7 +93,8 @@ struct session {
 };
 
 /* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends
- * the session at the next safe point, a second one at once. SIGPIPE must be ignored. */
+ * the session after the message that is under way, or --drain-timeout; a second one at once. Only the reply to a whole
+ * message is always waited for. SIGPIPE must be ignored. */
 void session_run(int fd, const struct options *o, const volatile sig_atomic_t *terminated);
 
 /* ---- session.c, for its two rooms ---- */

@@ -51,13 +51,14 @@ static struct tally {
 	uint64_t served;
 	time_t status_at;
 	bool status_due;
+	sig_atomic_t children_ended;
 	struct child {
 		pid_t pid;
 		union net_address source;
 	} child[];
 } *tally;
 
-static volatile sig_atomic_t terminate, children_ended;
+static volatile sig_atomic_t terminate;
 
 /* ---- messages for a person ---- */
 
@@ -80,7 +81,7 @@ static _Noreturn void die(int code, const char *why)
 		const char *ignored;
 
 		log_open("syslog", &ignored);
-		record_fault(why);
+		record_fault(why, NULL);
 	} else {
 		fprintf(stderr, "smtpwarp: %s\n", why);
 	}
@@ -196,10 +197,10 @@ static void status(void)
 
 static void on_signal(int number)
 {
-	if (number == SIGCHLD)
-		children_ended = 1;
-	else
+	if (number != SIGCHLD)
 		terminate++;
+	else if (tally)
+		*(volatile sig_atomic_t *)&tally->children_ended = 1;
 }
 
 /* Signals come in only while ppoll(2) waits, here and in sessions, so that none is lost between a look at its flag and
@@ -232,7 +233,7 @@ static void child_ended(pid_t pid, int how)
 		}
 	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM) {
 		snprintf(text, sizeof text, "session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
-		record_fault(text);
+		record_fault(text, NULL);
 	}
 }
 
@@ -241,7 +242,7 @@ static void reap(void)
 	pid_t pid;
 	int how;
 
-	children_ended = 0;
+	tally->children_ended = 0;
 	while ((pid = waitpid(-1, &how, WNOHANG)) > 0)
 		child_ended(pid, how);
 }
@@ -255,13 +256,13 @@ static uint32_t sessions_from(const union net_address *source)
 	return n;
 }
 
-static void turn_away(int fd, const char *reason)
+static void turn_away(int fd, const union net_address *source, const char *reason)
 {
 	char reply[120];
 	int n = snprintf(reply, sizeof reply, "421 4.3.2 %s\r\n", reason);
 
 	send(fd, reply, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	record_fault(reason);
+	record_fault(reason, source);
 	close(fd);
 }
 
@@ -280,18 +281,18 @@ static void start_session(int fd, const union net_address *source)
 	pid_t pid;
 
 	if (tally->sessions >= options.max_sessions) {
-		turn_away(fd, "Too many sessions (--max-sessions)");
+		turn_away(fd, source, "Too many sessions (--max-sessions)");
 		return;
 	}
 	if (options.max_sessions_per_source && sessions_from(source) >= options.max_sessions_per_source) {
-		turn_away(fd, "Too many sessions from this address (--max-sessions-per-source)");
+		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
 		return;
 	}
 	pid = _Fork(); /* no threads and no handlers: fork(2) itself is all we need */
 	if (pid == 0)
 		serve(fd);
 	if (pid < 0) {
-		turn_away(fd, "No process can be started now");
+		turn_away(fd, source, "No process can be started now");
 		return;
 	}
 	close(fd);
@@ -309,7 +310,7 @@ static void refuse_one(int listening)
 	close(listener.spare);
 	fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 	if (fd >= 0)
-		turn_away(fd, "No descriptors are left");
+		turn_away(fd, NULL, "No descriptors are left");
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -352,7 +353,7 @@ static bool wait_for_work(double seconds, bool accepting)
 				accept_one(listener.socket[i]);
 				came = true;
 			}
-	if (children_ended)
+	if (*(volatile sig_atomic_t *)&tally->children_ended)
 		reap();
 	return came;
 }
@@ -375,7 +376,9 @@ static void drain(void)
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		left = limit - (double)(now.tv_sec - start.tv_sec) - (double)(now.tv_nsec - start.tv_nsec) / 1e9;
 		if (told < 2 && (left <= 0 || terminate > told + 1)) {
+			/* Both count in a session; two make it end at once. */
 			signal_children(told ? SIGKILL : SIGTERM);
+			signal_children(told ? SIGKILL : SIGINT);
 			told++;
 			start = now;
 			limit = left = 5;

@@ -419,6 +419,13 @@ static const struct {
 	{ BR_ERR_X509_UNEXPECTED, "certificate is malformed" },
 	{ BR_ERR_X509_BAD_TIME, "certificate is malformed" },
 	{ BR_ERR_X509_LIMIT_EXCEEDED, "certificate chain is too long" },
+	{ BR_ERR_RECV_FATAL_ALERT + 40, "the peer found no common parameters, or has only kinds of keys that are not supported" },
+	{ BR_ERR_RECV_FATAL_ALERT + 42, "the peer refused our certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 48, "the peer does not trust our certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 70, "the peer takes no TLS version of ours (perhaps only TLS 1.3)" },
+	{ BR_ERR_RECV_FATAL_ALERT + 71, "the peer wants stronger cipher suites" },
+	{ BR_ERR_RECV_FATAL_ALERT + 80, "the peer had an internal error" },
+	{ BR_ERR_RECV_FATAL_ALERT + 112, "the peer does not know the name it was asked for" },
 	{ BR_ERR_X509_TIME_UNKNOWN, "the time is unknown" },
 };
 

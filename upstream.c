@@ -60,6 +60,7 @@ static bool dial(struct session *s, const union net_address *dest)
 static bool next_upstream(struct session *s)
 {
 	const char *why;
+	char reason[80];
 
 	if (s->next_upstream >= s->o->upstreams)
 		return false;
@@ -69,7 +70,8 @@ static bool next_upstream(struct session *s)
 	session_tick(s);
 	s->next_candidate = 0;
 	if (!s->candidates) {
-		tell_failure(s, "4.4.3", why);
+		snprintf(reason, sizeof reason, "name lookup: %s", why);
+		tell_failure(s, "4.4.3", reason);
 		record_error(&s->view, s->text->failure);
 	}
 	return true;
@@ -200,6 +202,8 @@ static bool implicit_tls(const struct session *s)
 
 static void start_handshake(struct session *s)
 {
+	static struct buffer stage;
+	static unsigned char stage_bytes[4096]; /* a small record with its header in one read */
 	const char *why;
 	struct tls *t;
 
@@ -212,7 +216,8 @@ static void start_handshake(struct session *s)
 		upstream_tls_failed(s, why);
 		return;
 	}
-	leg_use_tls(&s->server, t);
+	leg_storage(&stage, stage_bytes, sizeof stage_bytes);
+	leg_use_tls(&s->server, t, &stage);
 	leg_flush(&s->server);
 }
 
@@ -255,6 +260,7 @@ void upstream_tls_failed(struct session *s, const char *reason)
 	s->greet = GREET_NONE;
 	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
 	snprintf(s->text->gone, sizeof s->text->gone, "421 4.7.5 %s: no TLS", s->host);
+	s->no_tls = true;
 }
 
 static void say_greeting(struct session *s, enum smtp_verb verb, enum session_greet step);

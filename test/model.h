@@ -42,6 +42,8 @@ static inline void model_init(struct model *m, const struct dialogue_limits *lim
     void (*note)(const char *, const unsigned char *, size_t))
 {
 	memset(&m->d, 0, offsetof(struct dialogue, tx.rcpt));
+	memset(&m->d.tx.header, 0, sizeof m->d.tx.header);
+	memset(&m->d.tx.decision, 0, sizeof m->d.tx.decision);
 	m->note = note;
 	m->over = m->deaf = m->lone_dot = false;
 	dialogue_init(&m->d, limits);

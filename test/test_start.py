@@ -396,12 +396,31 @@ def test_notifies_manager(net, abstract):
 
 
 def test_sigterm_to_a_session_of_its_own(redirected):
-    """systemd stops a session unit so, at shutdown: the client is told and keeps its message."""
+    """systemd stops a session unit so. A message that is under way is finished, then the client is told."""
     net = redirected
     launcher = launch(net, activate_inetd_accept)
     client = hosts.greeted(net.host.ns, net.mail.ip4)
     session, = children(launcher.pid)
     os.kill(session, signal.SIGTERM)
+    client.ask("RCPT TO:<b@server.example>")
+    client.ask("DATA", "354")
+    client.send("A line.", ".")
+    client.expect("250 2.0.0 taken")
+    assert re.fullmatch(rb"421 4\.3\.2 [ -~]*\r\n", client.rest())
+    eventually(lambda: not children(launcher.pid))
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, None])
+def test_sigterm_to_a_session_that_goes_on(redirected, again):
+    """A second signal, or the time for draining, ends it in the middle: the client keeps its message."""
+    net = redirected
+    launcher = launch(net, activate_inetd_accept, *([] if again else ["--drain-timeout", "0.2"]))
+    client = hosts.greeted(net.host.ns, net.mail.ip4)
+    session, = children(launcher.pid)
+    os.kill(session, signal.SIGTERM)
+    client.ask("RCPT TO:<b@server.example>")
+    if again:
+        os.kill(session, again)
     assert re.fullmatch(rb"421 4\.3\.2 [ -~]*\r\n", client.rest())
     eventually(lambda: not children(launcher.pid))
     assert not net.messages

@@ -2,7 +2,8 @@
 # libc, for debuggers and sanitizers. BearSSL's headers and libbearssl.a must be installed.
 
 CC = $(shell command -v musl-gcc || echo cc)
-CFLAGS = -Os
+# clang's link-time optimization would need a linker plugin.
+CFLAGS = -Os $(if $(findstring clang,$(CC)),,-flto)
 O = build/$(notdir $(firstword $(CC)))
 OUT = smtpwarp
 PREFIX = /usr

@@ -78,6 +78,29 @@ static int open_socket(const char *path, const char **why)
 	return 0;
 }
 
+static int open_file(const char *name, const char **why)
+{
+	int fd = open(name + strlen("file:"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+
+	*why = strerror(errno);
+	return fd;
+}
+
+int log_reopen(const char *name, const char **why)
+{
+	int fd;
+
+	if (kind_of(name) != SINK_FILE)
+		return 0;
+	fd = open_file(name, why);
+	if (fd < 0)
+		return -1;
+	if (sink.fd >= 0)
+		close(sink.fd);
+	sink.fd = fd;
+	return 0;
+}
+
 int log_open(const char *name, const char **why)
 {
 	if (sink.kind > SINK_STDERR && sink.fd >= 0)
@@ -91,8 +114,7 @@ int log_open(const char *name, const char **why)
 		sink.fd = STDERR_FILENO;
 		return 0;
 	case SINK_FILE:
-		sink.fd = open(name + strlen("file:"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
-		*why = strerror(errno);
+		sink.fd = open_file(name, why);
 		return sink.fd < 0 ? -1 : 0;
 	case SINK_UNIX:
 		return open_socket(name + strlen("unix:"), why);

@@ -12,6 +12,10 @@ enum log_priority { LOG_PRIORITY_ERROR = 3, LOG_PRIORITY_WARNING = 4, LOG_PRIORI
  * or no path to do so. Returns 0, or -1 with *why set (static storage). Closes the sink that was open before. */
 int log_open(const char *sink, const char **why);
 
+/* Open a "file:PATH" sink anew, as rotation wants it; other sinks have nothing to open. Returns as log_open(); on failure
+ * the old file stays. */
+int log_reopen(const char *sink, const char **why);
+
 /* Whether sink is one of those words, nothing opened. */
 bool log_sink_known(const char *sink);
 

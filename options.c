@@ -223,7 +223,8 @@ static const char *add_upstream(struct options *o, void *field, const char *valu
 		copy[n - 1] = 0;
 	u->implicit_tls = strncmp(copy, "smtps://", 8) == 0;
 	value = u->implicit_tls ? copy + 8 : strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
-	if (strchr(value, '/') || strchr(value, '*') || !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
+	if (strchr(value, '/') || strchr(value, '*') ||
+	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
 		return "takes HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
 	o->upstreams++;
 	return NULL;
@@ -425,7 +426,8 @@ static void help(void)
 	}
 	puts("  --help                         this\n"
 	     "  --version                      the version\n"
-	     "\nEach option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.");
+	     "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, but for --drain-timeout and --idle-exit.\n"
+	     "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.");
 }
 
 /* One option at argv[*i]; moves *i over its value. */

@@ -58,7 +58,7 @@ static struct tally {
 	} child[];
 } *tally;
 
-static volatile sig_atomic_t terminate;
+static volatile sig_atomic_t terminate, reload;
 
 /* ---- messages for a person ---- */
 
@@ -197,7 +197,9 @@ static void status(void)
 
 static void on_signal(int number)
 {
-	if (number != SIGCHLD)
+	if (number == SIGHUP)
+		reload = 1;
+	else if (number != SIGCHLD)
 		terminate++;
 	else if (tally)
 		*(volatile sig_atomic_t *)&tally->children_ended = 1;
@@ -214,10 +216,12 @@ static void catch_signals(void)
 	sigaddset(&blocked, SIGTERM);
 	sigaddset(&blocked, SIGINT);
 	sigaddset(&blocked, SIGCHLD);
+	sigaddset(&blocked, SIGHUP);
 	sigprocmask(SIG_BLOCK, &blocked, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGCHLD, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 
@@ -387,6 +391,23 @@ static void drain(void)
 	}
 }
 
+/* SIGHUP: what may have been replaced since the start. */
+static void read_again(void)
+{
+	const char *why;
+	char text[400];
+
+	reload = 0;
+	if (options.log && log_reopen(options.log, &why) < 0) {
+		snprintf(text, sizeof text, "--log %s: %s; the old file is still in use", options.log, why);
+		record_fault(text, NULL);
+	}
+	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &why) < 0) {
+		snprintf(text, sizeof text, "--tls-ca %s: %s; what was read before is still in use", options.tls_ca, why);
+		record_fault(text, NULL);
+	}
+}
+
 static _Noreturn void listen_loop(void)
 {
 	const char *why;
@@ -398,7 +419,7 @@ static _Noreturn void listen_loop(void)
 	if (tally == MAP_FAILED)
 		die_errno(EX_OSERR, "--max-sessions");
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (options.tls != TLS_NONE)
+	if (options.tls != TLS_NONE && !tls_has_anchors())
 		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; what lacks shows in their records */
 	for (unsigned i = 0; i < listener.sockets; i++)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
@@ -407,8 +428,10 @@ static _Noreturn void listen_loop(void)
 		bool alone = !tally->sessions, due = tally->status_due;
 		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
 
-		if (alone && !worked && !due && idle >= 0)
+		if (alone && !worked && !due && !reload && idle >= 0)
 			break;
+		if (reload)
+			read_again();
 		status();
 	}
 	drain();

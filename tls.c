@@ -84,6 +84,11 @@ int tls_load_anchors(const char *path, const char **why)
 	return trust_load(path, why);
 }
 
+bool tls_has_anchors(void)
+{
+	return trust_loaded();
+}
+
 bool tls_level_parse(const char *name, enum tls_level *level)
 {
 	for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)

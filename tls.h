@@ -23,9 +23,11 @@ const char *tls_level_name(enum tls_level level);
 /* false: no such level. */
 bool tls_level_parse(const char *name, enum tls_level *level);
 
-/* Read the certificates in a PEM file as trust anchors, once per process; the file is not read again. Returns 0, or -1
- * with *why a static string. */
+/* Read the certificates in a PEM file as trust anchors, in place of those that were there. Returns 0, or -1 with *why a
+ * static string and the old ones kept. */
 int tls_load_anchors(const char *path, const char **why);
+
+bool tls_has_anchors(void);
 
 /* Begin a handshake at this level (not TLS_NONE). name: for SNI and to check the certificate against; NULL: none is
  * known, then nothing counts as verified. Returns NULL with *why set if it cannot begin. */

@@ -16,10 +16,9 @@ struct span {
 	size_t len;
 };
 
-static struct {
-	bool loaded;
+static struct bundle {
 	unsigned char *der; /* the certificates, one after another */
-	size_t len;
+	size_t size, len;   /* of the mapping; of what is in it */
 } store;
 
 /* ---- DER ---- */
@@ -92,44 +91,50 @@ static size_t take_apart(unsigned char *text, size_t n)
 	return len;
 }
 
-static unsigned char *read_file(int fd, size_t *n)
+/* The file, in memory that a fork need not copy page tables for: shared. */
+static bool read_file(int fd, struct bundle *b)
 {
 	struct stat st;
-	unsigned char *text;
-	ssize_t got;
+	ssize_t got = 1;
 
 	if (fstat(fd, &st) < 0)
-		return NULL;
-	/* Shared: a fork need not copy page tables for it. */
-	text = mmap(NULL, (size_t)st.st_size + 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (text == MAP_FAILED)
-		return NULL;
-	*n = 0;
-	while (*n < (size_t)st.st_size && (got = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
-		*n += (size_t)got;
-	return text;
+		return false;
+	b->size = (size_t)st.st_size + 1;
+	b->der = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (b->der == MAP_FAILED)
+		return false;
+	while (got > 0 && b->len < b->size) {
+		got = read(fd, b->der + b->len, b->size - b->len);
+		b->len += got > 0 ? (size_t)got : 0;
+	}
+	return got >= 0;
+}
+
+bool trust_loaded(void)
+{
+	return store.len > 0;
 }
 
 int trust_load(const char *path, const char **why)
 {
-	size_t n = 0;
-	int fd;
+	struct bundle b = { MAP_FAILED, 0, 0 };
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool read_all = fd >= 0 && read_file(fd, &b);
 
-	if (store.loaded)
-		return 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	*why = strerror(errno);
-	if (fd < 0)
+	*why = read_all ? "no certificate in it" : strerror(errno);
+	if (fd >= 0)
+		close(fd);
+	if (read_all)
+		b.len = take_apart(b.der, b.len);
+	if (!read_all || !b.len) {
+		if (b.der != MAP_FAILED)
+			munmap(b.der, b.size);
 		return -1;
-	store.der = read_file(fd, &n);
-	*why = strerror(errno);
-	close(fd);
-	if (!store.der)
-		return -1;
-	store.len = take_apart(store.der, n);
-	store.loaded = store.len > 0;
-	*why = "no certificate in it";
-	return store.loaded ? 0 : -1;
+	}
+	if (trust_loaded())
+		munmap(store.der, store.size);
+	store = b;
+	return 0;
 }
 
 /* ---- the search ---- */

@@ -208,7 +208,8 @@ static void start_handshake(struct session *s)
 	struct tls *t;
 
 	/* Without anchors everything is as if signed by nobody, which the record then says; only verify fails. */
-	tls_load_anchors(s->o->tls_ca, &why);
+	if (!tls_has_anchors())
+		tls_load_anchors(s->o->tls_ca, &why);
 	s->handshake_at = s->now;
 	s->state = SERVER_HANDSHAKE;
 	t = tls_start(s->o->tls == TLS_NONE ? TLS_MAY : s->o->tls, tls_name(s), &why);

@@ -1,6 +1,7 @@
 """The listener: its limits, its end, and what must not harm it: DESIGN 3, PROTOCOL 75."""
 import contextlib
 import os
+import pathlib
 import resource
 import signal
 import socket
@@ -238,3 +239,33 @@ def test_75_user_is_dropped_to(warp):
         assert status["Uid"].split() == ["65534"] * 4 and status["Gid"].split() == ["65534"] * 4
         assert status["Groups"].split() in ([], ["65534"])
     session.quit()
+
+
+# SIGHUP
+
+def test_sighup_opens_the_log_anew(warp, mail_server):
+    """A renamed file is not written any more by sessions that begin afterwards."""
+    proxy = warp(upstream=mail_server()).listen()
+    proxy.greeted().ask("QUIT", "221")
+    proxy.wait_for("close")
+    proxy.log_path.rename(proxy.log_path.with_suffix(".1"))
+    proxy.listener.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + peers.TIMEOUT
+    while not proxy.log_path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    proxy.greeted().ask("QUIT", "221")
+    proxy.wait_for("close")
+    assert proxy.log_path.with_suffix(".1").read_text().count('"close"') == 1
+
+
+def test_sighup_with_a_file_that_is_gone_keeps_the_old(warp, mail_server, certs, tmp_path):
+    """A CA file that has been taken away is said once, and sessions go on."""
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(pathlib.Path(certs.ca).read_bytes())
+    proxy = warp("--tls-ca", ca, upstream=mail_server()).listen()
+    proxy.greeted().ask("QUIT", "221")
+    ca.unlink()
+    proxy.listener.send_signal(signal.SIGHUP)
+    assert "--tls-ca" in proxy.wait_for("error")["error"]
+    proxy.greeted().ask("QUIT", "221")

@@ -1,0 +1,55 @@
+"""What `make` and `make install` leave: the binary's size and hardening, the installed files."""
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BINARY = pathlib.Path(os.environ.get("SMTPWARP", ROOT / "smtpwarp"))
+
+
+def readelf(*options):
+    return subprocess.run(["readelf", "-W", *options, BINARY], capture_output=True, text=True, check=True).stdout
+
+
+def test_size():
+    assert BINARY.stat().st_size <= 240_000
+
+
+def test_static_pie():
+    assert "DYN (" in readelf("-h")
+    assert "INTERP" not in readelf("-l")
+    assert "(NEEDED)" not in readelf("-d")
+    assert "TEXTREL" not in readelf("-d")
+
+
+def test_hardening():
+    segments = readelf("-l")
+    stack, = (line for line in segments.splitlines() if "GNU_STACK" in line)
+    assert stack.split()[6] == "RW"
+    assert "GNU_RELRO" in segments
+    assert not any("LOAD" in line and "RWE" in line for line in segments.splitlines())
+    assert "BIND_NOW" in readelf("-d") or "NOW" in readelf("-d")
+
+
+def test_stack_protector():
+    symbols = subprocess.run(["nm", ROOT / "build/musl-gcc/smtpwarp"], capture_output=True, text=True).stdout
+    assert "__stack_chk_fail" in symbols
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/opt/mail"])
+def test_install(tmp_path, prefix):
+    subprocess.run(["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}", f"PREFIX={prefix}"], check=True,
+                   capture_output=True)
+    base = pathlib.Path(f"{tmp_path}{prefix}")
+    installed = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
+    assert {"sbin/smtpwarp", "share/man/man8/smtpwarp.8", "lib/sysusers.d/smtpwarp.conf",
+            "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
+            "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",
+            "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/inetd.conf"} <= installed
+    assert os.access(base / "sbin/smtpwarp", os.X_OK) and os.access(base / "share/smtpwarp/tcpserver.run", os.X_OK)
+    service = (base / "lib/systemd/system/smtpwarp.service").read_text()
+    assert f"ExecStart={prefix}/sbin/smtpwarp\n" in service
+    version = subprocess.run([base / "sbin/smtpwarp", "--version"], capture_output=True, text=True, check=True).stdout
+    assert version == f"smtpwarp {(ROOT / 'VERSION').read_text()}"

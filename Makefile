@@ -56,9 +56,6 @@ $(O)/libbearssl.a: $(BEARSSL_LIB)
 $(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
 	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
 
-# Message bytes pass through here.
-$(O)/smtp.o: CFLAGS += -O2
-
 $(O)/%.o: %.c $(HEADERS) VERSION Makefile
 	@mkdir -p $(O)
 	$(CC) -std=c11 $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \

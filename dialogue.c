@@ -81,6 +81,15 @@ static enum dialogue_status answer(struct dialogue *d, const unsigned char *in, 
 	return DIALOGUE_ANSWER;
 }
 
+static bool is_bdat(const unsigned char *in, size_t n)
+{
+	while (n && !smtp_word(in, 1)) {
+		in++;
+		n--;
+	}
+	return smtp_is(in, smtp_word(in, n), "BDAT");
+}
+
 static enum dialogue_status next_line(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
     struct smtp_command *cmd)
 {
@@ -90,6 +99,8 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 	bool skipped = d->skipping, bad;
 
 	*used = len;
+	if (!skipped && (len ? len : n) >= max)
+		d->skipped_bdat = is_bdat(in, len ? len : n);
 	if (!len) {
 		d->skipping = skipped || n >= max;
 		*used = d->skipping ? n : 0;
@@ -104,6 +115,7 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 		cmd->verb = SMTP_UNKNOWN;
 		cmd->line = cmd->arg = in;
 		cmd->refusal = "500 5.5.2 Line too long";
+		cmd->fatal = d->skipped_bdat; /* its octets would be taken for commands */
 		return DIALOGUE_LINE;
 	}
 	smtp_parse(in, len, cmd);
@@ -124,10 +136,11 @@ static enum dialogue_status next_chunk(struct dialogue *d, const unsigned char *
 	piece->bytes = in;
 	piece->len = *used;
 	piece->end = d->chunk == 0;
-	d->tx.octets += *used;
-	if (piece->end) {
+	if (piece->end)
 		d->client = DIALOGUE_COMMAND;
-		d->tx.complete = d->chunk_last;
+	if (d->tx.mail != DIALOGUE_NO_MAIL) { /* a RSET ahead of the chunk may have ended it */
+		d->tx.octets += *used;
+		d->tx.complete = piece->end && d->chunk_last;
 	}
 	return DIALOGUE_PIECE;
 }
@@ -175,7 +188,7 @@ static const char *check_mail(const struct dialogue *d, const struct smtp_comman
 {
 	uint64_t limit = smtp_lower_size(d->limits.message_size, d->ehlo.size);
 
-	if (d->tx.mail == DIALOGUE_MAIL_OPEN)
+	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* after DATA was refused the server knows best */
 		return "503 5.5.1 A message is open already";
 	if (limit && cmd->octets > limit)
 		return too_large;
@@ -277,9 +290,20 @@ static void store(struct dialogue_transaction *tx, struct dialogue_mailbox *m, c
 	tx->text_len += (uint32_t)(cmd->address_len + cmd->params_len);
 }
 
+static void clear_transaction(struct dialogue_transaction *tx)
+{
+	tx->mail = DIALOGUE_NO_MAIL;
+	tx->chunks = tx->binarymime = tx->content = tx->complete = false;
+	tx->octets = 0;
+	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = 0;
+	tx->decision.code = 0;
+	tx->header.state = SMTP_HD_NAME;
+	tx->header.matched = tx->header.id_len = 0;
+}
+
 static void begin_transaction(struct dialogue *d, const struct smtp_command *cmd)
 {
-	dialogue_end_transaction(d);
+	clear_transaction(&d->tx);
 	d->tx.mail = DIALOGUE_MAIL_SENT;
 	d->tx.binarymime = cmd->binarymime;
 	store(&d->tx, &d->tx.sender, cmd);
@@ -385,17 +409,8 @@ void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, si
 
 void dialogue_end_transaction(struct dialogue *d)
 {
-	struct dialogue_transaction *tx = &d->tx;
-
-	if (tx->mail == DIALOGUE_NO_MAIL)
-		return;
-	tx->mail = DIALOGUE_NO_MAIL;
-	tx->chunks = tx->binarymime = tx->content = tx->complete = false;
-	tx->octets = 0;
-	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = 0;
-	tx->decision.code = 0;
-	tx->header.state = SMTP_HD_NAME;
-	tx->header.matched = tx->header.id_len = 0;
+	if (d->tx.mail != DIALOGUE_NO_MAIL)
+		clear_transaction(&d->tx);
 }
 
 /* ---- replies ---- */

@@ -81,6 +81,7 @@ struct dialogue {
 	bool greeted;	    /* EHLO or HELO was answered 250 */
 	bool hold;	    /* the last command ended its group */
 	bool skipping;	    /* in the rest of a line that was too long */
+	bool skipped_bdat;  /* which began with BDAT */
 	bool authenticated; /* RFC 4954 4: once */
 	struct smtp_offer offer;
 	int reply_code; /* of the reply whose lines are coming in, else 0 */

@@ -3,6 +3,7 @@
 #include "leg.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -48,6 +49,8 @@ static void make_room(struct buffer *b, size_t n)
 		move(b, b->bytes, b->cap);
 	else
 		move(b, b->large, b->large_cap);
+	if (b->cap - b->end < n)
+		abort(); /* a caller broke its promise: better no session than other memory */
 }
 
 void leg_storage(struct buffer *b, unsigned char *large, size_t cap)
@@ -67,9 +70,11 @@ void leg_open(struct leg *l, int fd)
 	l->why = NULL;
 }
 
-static void fail(struct leg *l, int error)
+/* A socket that takes nothing any more may still have something to say: only an error in reading ends that too. */
+static void fail(struct leg *l, int error, bool reading)
 {
-	l->broken = l->eof = true;
+	l->broken = true;
+	l->eof = l->eof || reading;
 	l->lost = l->lost || buffered(&l->out);
 	l->why = error == ECONNRESET || error == EPIPE ? "connection reset" : strerror(error);
 	clear(&l->out);
@@ -82,7 +87,7 @@ static size_t send_bytes(struct leg *l, const unsigned char *bytes, size_t n)
 
 	if (sent < 0) {
 		if (!l->broken && errno != EAGAIN && errno != EINTR)
-			fail(l, errno);
+			fail(l, errno, false);
 		sent = 0;
 	}
 	l->lost = l->lost || (l->broken && n);
@@ -148,13 +153,16 @@ void leg_wrote(struct leg *l, size_t n)
 
 void leg_flush(struct leg *l)
 {
-	size_t n = buffered(&l->out), used = l->out.end;
+	size_t n = buffered(&l->out), used = l->out.end, taken;
 	unsigned char *bytes = l->out.bytes;
 
 	if (l->fd < 0)
 		return;
-	if (n)
-		drop(&l->out, take(l, l->out.bytes + l->out.start, n));
+	if (n) {
+		taken = take(l, l->out.bytes + l->out.start, n);
+		if (!l->broken)
+			drop(&l->out, taken);
+	}
 	if (l->tls && !l->broken) {
 		tls_flush(l->tls);
 		send_records(l);
@@ -193,7 +201,7 @@ static size_t receive(struct leg *l, unsigned char *into, size_t room)
 		l->eof = true;
 		l->why = "connection closed";
 	} else if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		fail(l, errno);
+		fail(l, errno, true);
 	}
 	if (n > 0)
 		l->received += (uint64_t)n;
@@ -213,6 +221,7 @@ static void decrypt(struct leg *l)
 		l->in.end += got;
 	} while (put || got);
 	if (tls_closed(l->tls)) {
+		clear(l->stage);
 		l->eof = true;
 		l->broken = tls_failure(l->tls) != NULL;
 		l->why = l->broken ? tls_failure(l->tls) : "connection closed";
@@ -248,6 +257,10 @@ void leg_close(struct leg *l)
 		send_records(l);
 	}
 	close(l->fd);
+	if (l->secret)
+		explicit_bzero(l->out.bytes, l->out.end);
+	clear(&l->out);
+	l->blocked = l->secret = false;
 	l->fd = -1;
 	l->tls = NULL;
 }

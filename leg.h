@@ -42,7 +42,8 @@ void leg_storage(struct buffer *b, unsigned char *large, size_t cap);
 /* Forget what is buffered and take over fd. Storage of the buffers stays. */
 void leg_open(struct leg *l, int fd);
 
-/* Close the socket. With TLS: close_notify first, as far as the socket takes it at once. */
+/* Close the socket; what was not sent is forgotten, what was read stays. With TLS: close_notify first, as far as the
+ * socket takes it at once. */
 void leg_close(struct leg *l);
 
 /* Put TLS on it: what comes in next is a handshake. stage: for ciphertext, with its storage. */

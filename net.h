@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define NET_TEXT (INET6_ADDRSTRLEN + IF_NAMESIZE_MAX)
-#define IF_NAMESIZE_MAX 17 /* "%eth0" of a link-local address */
+#define NET_TEXT (INET6_ADDRSTRLEN + NET_ZONE_MAX)
+#define NET_ZONE_MAX 17 /* "%eth0" of a link-local address */
 
 /* family AF_UNSPEC: no IP address (e.g. a Unix socket). */
 union net_address {

@@ -11,7 +11,8 @@
 #include <string.h>
 
 /* Room that must be there before a reply or command is handled, so that nothing is ever cut. */
-#define REPLY_ROOM (HELD_MAX + SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX)
+#define REPLY_ROOM (HELD_MAX + SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX + DIALOGUE_QUEUE_MAX * LOCAL_REPLY_MAX + 1024)
+#define LOCAL_REPLY_MAX 128 /* longer than any of ours of static storage */
 #define HELD_MAX (32 << 10)
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
 
@@ -62,10 +63,8 @@ static void begin_drain(struct session *s, const char *reply)
 {
 	snprintf(s->text->drained, sizeof s->text->drained, "%s", reply);
 	s->drain = true;
-	leg_close(&s->server);
-	s->state = SERVER_GONE;
+	upstream_close(s);
 	dialogue_forget_server(&s->dialogue);
-	snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 }
 
 static void end_drain(struct session *s)
@@ -119,17 +118,13 @@ void relay_server_lost(struct session *s, const char *reason)
 		session_end(s, "upstream", "connection lost before the reply to a message: its outcome is unknown");
 		return;
 	}
-	leg_close(&s->server);
-	s->state = SERVER_GONE;
-	if (s->refused && s->dialogue.queued == 0) { /* it said why in its greeting */
-		snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
+	upstream_close(s);
+	if (s->refused && s->dialogue.queued == 0) /* it said why in its greeting */
 		return;
-	}
 	if (s->greet == GREET_HELO && s->text->ehlo_refusal[0]) { /* its word on EHLO was its last */
 		s->greet = GREET_NONE;
 		dialogue_forget_server(&s->dialogue);
 		session_reply(s, s->text->ehlo_refusal);
-		snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 		return;
 	}
 	if (awaited == SMTP_QUIT) {
@@ -177,10 +172,18 @@ static void log_command(struct session *s, const struct smtp_command *cmd, const
 	size_t n = cmd->line_len;
 
 	if (cmd->verb == SMTP_AUTH)
-		n = (size_t)(cmd->arg - cmd->line) + smtp_word(cmd->arg, cmd->arg_len);
+		n = (size_t)(cmd->arg - cmd->line) + smtp_auth_mechanism(cmd->arg, cmd->arg_len);
 	if (cmd->verb == SMTP_UNKNOWN && s->auth_seen)
 		n = 0;
 	session_comm(s, direction, cmd->line, n);
+}
+
+/* Octets of a message come next from the client. */
+static void begin_octets(struct session *s)
+{
+	s->content_at = s->client_read_at = s->now;
+	s->content_from = s->client.received;
+	s->early = false;
 }
 
 static void refuse(struct session *s, const struct smtp_command *cmd, const char *reply)
@@ -188,6 +191,8 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
 
 	dialogue_refuse(&s->dialogue, cmd, reply);
+	if (s->dialogue.client == DIALOGUE_SWALLOW)
+		begin_octets(s);
 	if (*reply == '5')
 		s->totals.errors++;
 	if (cmd->fatal || (s->o->max_errors && s->totals.errors >= s->o->max_errors))
@@ -214,8 +219,7 @@ static void note_sent(struct session *s, enum smtp_verb verb)
 	if (verb == SMTP_BDAT) {
 		if (s->times.data < 0)
 			s->times.data = s->now - s->connected_at;
-		s->content_at = s->client_read_at = s->now;
-		s->content_from = s->client.received;
+		begin_octets(s);
 	}
 }
 
@@ -242,7 +246,7 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		answer_alone(s, cmd);
 		return;
 	}
-	if (cmd->verb == SMTP_MAIL && s->dialogue.tx.mail == DIALOGUE_MAIL_REFUSED)
+	if (cmd->verb == SMTP_MAIL && !cmd->refusal && s->dialogue.tx.decision.code)
 		relay_end_transaction(s, NULL);
 	refusal = dialogue_check(&s->dialogue, cmd);
 	if (refusal) {
@@ -276,6 +280,8 @@ static void end_content(struct session *s)
 {
 	struct dialogue *d = &s->dialogue;
 
+	/* What the server has said by now, and is no reply to an earlier command, it said too early. */
+	s->early = d->queued <= 1 && (leg_count(&s->server) || leg_has_more(&s->server));
 	if (d->client == DIALOGUE_DATA) {
 		dialogue_end_data(d);
 		d->tx.complete = true;
@@ -404,14 +410,14 @@ static void refuse_without_recipients(struct session *s)
 
 	relay_own_command(s, SMTP_CONTENT, ".", 1);
 	dialogue_decide(&s->dialogue, 554, (const unsigned char *)reply + 4, sizeof reply - 5);
+	relay_end_transaction(s, NULL);
 	session_reply(s, reply);
 }
 
 static void begin_content(struct session *s)
 {
 	s->times.data = s->now - s->connected_at;
-	s->content_at = s->client_read_at = s->now;
-	s->content_from = s->client.received;
+	begin_octets(s);
 	dialogue_begin_data(&s->dialogue);
 }
 
@@ -473,8 +479,7 @@ static void handle_violation(struct session *s, const char *why)
 	} else {
 		session_replyf(s, "421 4.5.0 %s: %s", s->host, why);
 	}
-	leg_close(&s->server);
-	s->state = SERVER_GONE;
+	upstream_close(s);
 	session_end(s, "upstream", why);
 	s->linger = true;
 }
@@ -500,7 +505,9 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	hold_line(s, r, !ours);
-	if (r->content_end && r->line.code < 400 && leg_pending(&s->server)) {
+	if (r->content_end && r->line.code < 400 && (leg_pending(&s->server) || s->server.lost || s->early)) {
+		dialogue_decide(&s->dialogue, 0, NULL, 0);
+		relay_end_transaction(s, s->server.lost ? "aborted" : "unknown");
 		handle_violation(s, "a message was accepted before all of it was sent");
 		return;
 	}

@@ -85,7 +85,7 @@ void session_end(struct session *s, const char *by, const char *reason)
 
 /* ---- deadlines ---- */
 
-enum overdue { NOT_OVERDUE, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, CLIENT_STALLED, SESSION_OVERDUE, END_OVERDUE };
+enum overdue { NOT_OVERDUE, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, CLIENT_STALLED, SESSION_OVERDUE };
 
 struct deadline {
 	int64_t at; /* INT64_MAX: none */
@@ -155,7 +155,7 @@ static struct deadline next_deadline(const struct session *s)
 	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
 
 	if (s->ending) {
-		sooner(&d, s->end_at, leg_pending(&s->client) ? LAST_FLUSH : LINGER, END_OVERDUE, "");
+		sooner(&d, s->end_at, leg_pending(&s->client) ? LAST_FLUSH : LINGER, NOT_OVERDUE, "");
 		return d;
 	}
 	sooner(&d, s->started, t->session, SESSION_OVERDUE, "session too long");
@@ -201,9 +201,6 @@ static void overdue(struct session *s, const struct deadline *d)
 		return;
 	case CLIENT_STALLED:
 		session_end(s, "smtpwarp", d->reason);
-		s->silent = true;
-		return;
-	case END_OVERDUE:
 		s->silent = true;
 		return;
 	}
@@ -314,7 +311,7 @@ static void note_awaiting(struct session *s)
 /* A client that closed its side still gets the replies to what it said before (RFC 5321 4.1.1.10). */
 static bool client_left(const struct session *s)
 {
-	if (!s->client.eof || relay_outcome_due(s))
+	if (relay_outcome_due(s) || !(s->client.eof || s->client.broken))
 		return false;
 	if (s->client.broken)
 		return true;
@@ -329,7 +326,7 @@ static void note_server_lost(struct session *s)
 		return;
 	if (s->state == SERVER_HANDSHAKE)
 		upstream_tls_failed(s, s->server.why);
-	else if (s->state == SERVER_OPEN && (s->server_starved || s->server.broken))
+	else if (s->state == SERVER_OPEN && s->server_starved)
 		relay_server_lost(s, s->server.why);
 }
 
@@ -421,8 +418,7 @@ static void leave_server(struct session *s)
 		relay_own_command(s, SMTP_QUIT, "QUIT", 4);
 		leg_flush(&s->server);
 	}
-	leg_close(&s->server);
-	s->state = SERVER_GONE;
+	upstream_close(s);
 }
 
 /* The client gets its last reply; a close with unread bytes in the socket could take it away again. */

@@ -65,6 +65,7 @@ struct session {
 
 	/* the message */
 	size_t held;	   /* octets of the reply whose lines are coming in */
+	bool early;	   /* the server replied before it had all of the message */
 	bool drain;	   /* the client's message is read to its end, but goes nowhere */
 
 	/* the end */
@@ -125,7 +126,10 @@ void upstream_connected(struct session *s);
 /* Bytes of a handshake went in or out. */
 void upstream_handshake(struct session *s);
 
-/* The server cannot be reached or used: try the next, or tell the client. reason: static storage or s->failure. */
+/* Leave the server for good: SERVER_GONE. */
+void upstream_close(struct session *s);
+
+/* The server cannot be reached or used: try the next, or tell the client. reason: is copied. */
 void upstream_failed(struct session *s, const char *enhanced, const char *reason);
 
 /* The client said EHLO or HELO. */

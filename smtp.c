@@ -179,10 +179,8 @@ static const char *take_param(struct smtp_command *cmd, const struct smtp_param 
 {
 	const unsigned char *semicolon;
 
-	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "SIZE")) {
-		cmd->size_declared = true;
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "SIZE"))
 		return number(p->value, p->value_len, &cmd->octets) ? NULL : "501 5.5.4 SIZE takes a number";
-	}
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "BODY"))
 		cmd->binarymime = smtp_is(p->value, p->value_len, "BINARYMIME");
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "REQUIRETLS"))
@@ -841,6 +839,19 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 }
 
 /* ---- AUTH ---- */
+
+size_t smtp_auth_mechanism(const unsigned char *arg, size_t n)
+{
+	static const char *const known[] = { "PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256",
+		"SCRAM-SHA-512", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER", "GSSAPI", "NTLM",
+		"EXTERNAL", "ANONYMOUS" };
+	size_t len = smtp_word(arg, n);
+
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (smtp_is(arg, len, known[i]))
+			return len;
+	return 0;
+}
 
 /* The octets of text that follow `after` up to `until`; NULL if one of them is not there: without its end, what we took
  * for a name might be a secret. */

@@ -67,7 +67,6 @@ struct smtp_command {
 	const unsigned char *params; /* what follows the path, trimmed */
 	size_t params_len;
 	uint64_t octets;     /* MAIL: SIZE=; BDAT: of the chunk */
-	bool size_declared;  /* MAIL: SIZE= was there */
 	bool last;	     /* BDAT: LAST */
 	bool binarymime;     /* MAIL: BODY=BINARYMIME, RFC 3030 3 */
 	bool requiretls;     /* MAIL: REQUIRETLS, RFC 8689 */
@@ -204,6 +203,10 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 
 /* Feed message bytes in order, in pieces of any size. */
 void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n);
+
+/* Octets of the mechanism that an argument of AUTH begins with, 0 if it is none that is known: then it may be a secret
+ * that a client put in the wrong place. */
+size_t smtp_auth_mechanism(const unsigned char *arg, size_t n);
 
 /* Name of the user in an AUTH exchange, for the log, never the secret. mech: as given after AUTH; b64: the n octets
  * of the client's step'th line with data, 0 being the initial response or, without one, the first answer to 334.

@@ -276,6 +276,8 @@ static _Noreturn void serve(int fd)
 		close(listener.socket[i]);
 	if (listener.notify >= 0)
 		close(listener.notify);
+	munmap(tally, sizeof *tally + options.max_sessions * sizeof *tally->child);
+	tally = NULL;
 	session_run(fd, &options, &terminate);
 	_exit(EX_OK);
 }
@@ -325,8 +327,10 @@ static void accept_one(int listening)
 	socklen_t len = sizeof peer;
 	int fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
 
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && listener.spare >= 0)
 		refuse_one(listening);
+	else if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+		poll(NULL, 0, 50); /* it waits in the queue, and would be reported again at once */
 	if (fd < 0)
 		return;
 	memset(&source, 0, sizeof source);

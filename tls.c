@@ -194,7 +194,10 @@ static const br_x509_pkey *get_pkey(const br_x509_class *const *context, unsigne
 {
 	const struct chain *c = (const struct chain *)(const void *)context;
 	br_x509_decoder_context *leaf = (br_x509_decoder_context *)&c->leaf; /* the accessor's type lacks const */
+	const br_x509_class *const *minimal = &c->minimal.vtable;
 
+	if (c->enforce) /* with what the certificate allows its key to do */
+		return (*minimal)->get_pkey(minimal, usages);
 	if (usages)
 		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
 	return br_x509_decoder_get_pkey(leaf);

@@ -131,6 +131,7 @@ int trust_load(const char *path, const char **why)
 			munmap(b.der, b.size);
 		return -1;
 	}
+	mprotect(b.der, b.size, PROT_READ); /* sessions share it */
 	if (trust_loaded())
 		munmap(store.der, store.size);
 	store = b;

@@ -8,8 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static bool dial_next(struct session *s);
-
 /* ---- where to ---- */
 
 static void tell_failure(struct session *s, const char *enhanced, const char *reason)
@@ -30,6 +28,9 @@ static bool dial(struct session *s, const union net_address *dest)
 	int fd = -1;
 
 	s->view.server = *dest;
+	s->view.server_tls = NULL;
+	memset(&s->facts, 0, sizeof s->facts);
+	s->times.tls = -1;
 	s->server.eof = false;
 	if (net_same(dest, &s->local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
 		tell_failure(s, "4.3.5", "this is the address of smtpwarp itself");
@@ -161,12 +162,20 @@ void upstream_start(struct session *s)
 		refuse_client(s, s->text->failure);
 }
 
+/* This connection ends; another may be tried. */
 static void drop_server(struct session *s)
 {
 	leg_close(&s->server);
 	if (s->claim >= 0)
 		close(s->claim);
 	s->claim = -1;
+}
+
+void upstream_close(struct session *s)
+{
+	drop_server(s);
+	s->state = SERVER_GONE;
+	snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 }
 
 void upstream_failed(struct session *s, const char *enhanced, const char *reason)
@@ -255,9 +264,8 @@ void upstream_tls_failed(struct session *s, const char *reason)
 		redial_plain(s);
 		return;
 	}
-	drop_server(s);
+	upstream_close(s);
 	dialogue_forget_server(&s->dialogue);
-	s->state = SERVER_GONE;
 	s->greet = GREET_NONE;
 	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
 	snprintf(s->text->gone, sizeof s->text->gone, "421 4.7.5 %s: no TLS", s->host);
@@ -278,6 +286,7 @@ void upstream_handshake(struct session *s)
 	tls_facts(s->server.tls, &s->facts);
 	s->view.server_tls = &s->facts;
 	record_tls(&s->view, s->o->tls, "ok", tls_name(s), &s->facts, s->facts.reason, s->times.tls);
+	s->awaiting_since = s->now;
 	s->state = SERVER_OPEN;
 	if (s->greet == GREET_STARTTLS)
 		say_greeting(s, s->greet_verb, s->greet_verb == SMTP_EHLO ? GREET_AGAIN : GREET_HELO);
@@ -293,7 +302,7 @@ void upstream_connected(struct session *s)
 	}
 	s->connected_at = s->now;
 	s->times.connect = s->now - s->dialed_at;
-	s->server_moved_at = s->now;
+	s->server_moved_at = s->awaiting_since = s->now;
 	s->state = SERVER_OPEN;
 	if (implicit_tls(s))
 		start_handshake(s);
@@ -401,8 +410,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 
 	if (r->line.code == 220 && leg_count(&s->server)) { /* RFC 3207 6, CVE-2021-38371 */
 		record_error(&s->view, injected);
-		leg_close(&s->server);
-		s->state = SERVER_GONE;
+		upstream_close(s);
 		refuse_client(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
 	} else if (r->line.code == 220) {
 		start_handshake(s);
@@ -488,13 +496,11 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 	}
 	switch (s->greet) {
 	case GREET_PLAIN:
+	case GREET_AGAIN:
 		after_ehlo(s, r);
 		return;
 	case GREET_STARTTLS:
 		after_starttls(s, r);
-		return;
-	case GREET_AGAIN:
-		after_ehlo(s, r);
 		return;
 	case GREET_HELO:
 		after_helo(s, r);

@@ -535,3 +535,23 @@ def test_33_refused_recipients_are_no_clients_errors(warp):
     for number in range(20):
         session.exchange(f"RCPT TO:<dead{number}@server.example>", "550 5.1.1 no")
     session.rcpt()
+
+
+def test_18_mail_after_data_was_refused(session):
+    """Whether the transaction is still open is for the upstream to say."""
+    session.to("rcpt")
+    session.exchange("DATA", "451 4.3.0 later")
+    session.exchange("MAIL FROM:<again@client.example>", "250 fine")
+
+
+def test_19_mail_after_the_lone_dot(session):
+    session.greet("PIPELINING")
+    session.mail()
+    session.client.send("RCPT TO:<a@b.example>", "DATA")
+    session.server.lines(2)
+    session.server.send("550 no", "354 go")
+    session.server.expect_line(".")
+    session.server.send("554 none")
+    session.client.expect("550")
+    session.client.expect("554")
+    session.exchange("MAIL FROM:<again@client.example>", "250 fine")

@@ -613,3 +613,37 @@ def test_50_requiretls_without_tls(session, extensions):
 def test_52_parameters_of_these_extensions_pass(session, line):
     session.greet("DELIVERBY", "FUTURERELEASE 1 2030-01-01T00:00:00Z", "MT-PRIORITY", "NO-SOLICITING")
     session.exchange(line, "250 2.1.0 fine")
+
+
+def test_45_refused_chunk_has_its_time(warp):
+    """552, and then the octets may come at leisure."""
+    session = warp("--message-size-limit", 1000).session()
+    session.to("rcpt", "CHUNKING", "PIPELINING")
+    session.client.send("BDAT 5000 LAST")
+    session.client.expect("552 5.3.4")
+    session.server.expect_line("RSET")
+    session.server.send("250 ok")
+    session.client.silent(0.1)
+    session.client.send_raw(b"x" * 5000)
+    session.exchange("NOOP", "250 ok")
+
+
+@pytest.mark.parametrize("line", [b"BDAT 38" + b" " * 3000 + b"LAST\r\n", b" bdat 38" + b" " * 9000 + b"\r\n"])
+def test_45_bdat_line_that_is_too_long(session, line):
+    """Its octets are not known, so nothing that follows is a command."""
+    session.to("rcpt", "CHUNKING", "PIPELINING")
+    session.client.send_raw(line + b"RSET\r\nMAIL FROM:<evil@example.com>\r\n")
+    session.client.expect("500 5.5.2")
+    session.client.expect("421")
+    session.client.close()
+    assert session.server.farewell() in (b"", b"QUIT\r\n")
+
+
+def test_49_secret_in_the_place_of_the_mechanism(warp):
+    proxy = warp("--verbose")
+    session = proxy.session()
+    session.greet("AUTH PLAIN")
+    session.exchange("AUTH AGpvZQBzM2NyZXQ=", "504 5.5.4 mechanism")
+    session.quit()
+    proxy.wait_for("close")
+    assert "AGpvZQBz" not in proxy.log_text()

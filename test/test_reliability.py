@@ -498,3 +498,83 @@ def test_74_client_leaves_while_smtpwarp_dials(warp, host):
     proxy.group.turn(0.1)
     client.reset()
     proxy.wait_exit(timeout=5)
+
+
+# 66: a message is acknowledged by a reply to all of it, and by nothing else
+
+LINES = (b"x" * 998 + b"\r\n") * 1000
+
+
+def test_66_250_while_a_chunk_is_still_being_sent(warp):
+    """It stands in the buffer when the last octets come: it cannot be meant for them."""
+    proxy = warp()
+    session = proxy.session()
+    session.to("rcpt", "CHUNKING", "PIPELINING")
+    session.client.send_raw(b"BDAT 4000 LAST\r\n" + b"x" * 1500)
+    session.server.until(b"x" * 1500)
+    session.server.send("250 2.0.0 taken")
+    session.client.silent(0.05)
+    session.client.send_raw(b"y" * 2500)
+    assert not session.client.rest().startswith(b"250")
+    assert proxy.wait_for("message")["result"] != "accepted"
+    assert proxy.wait_for("close")["messages"] == 0
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_66_connection_that_takes_no_more_is_no_success(warp, chunks):
+    """The last send fails; a 250 that had come before is not for this message."""
+    proxy = warp()
+    proxy.wrapper = ["strace", "-f", "-o", "/dev/null", "-e", "trace=sendto", "-e",
+                     f"inject=sendto:error=EPIPE:when={10 if chunks else 11}"]
+    session = proxy.session()
+    session.to("rcpt" if chunks else "data", *(["CHUNKING", "PIPELINING"] if chunks else []))
+    session.client.send_raw((b"BDAT 4000 LAST\r\n" if chunks else b"") + b"x" * 1500)
+    session.server.until(b"x" * 1500)
+    session.server.send("250 2.0.0 taken")
+    session.client.send_raw(b"y" * 2500 + (b"" if chunks else b"\r\n.\r\n"))
+    assert not session.client.rest().startswith(b"250")
+    assert proxy.wait_for("message")["result"] != "accepted"
+
+
+def test_9_message_is_drained_though_the_upstream_stopped_reading(warp):
+    """It says 552 and reads no more: the client is read to its dot all the same, and hears the 552."""
+    session = warp("--message-size-limit", 0).session().to("data")
+    session.server.paused = True
+    stuck = session.client.send_what_fits(LINES, 60_000_000)
+    session.server.send("552 5.3.4 too big")
+    rest = LINES[stuck % len(LINES):] if stuck % len(LINES) else b""
+    assert session.client.send_what_fits(rest + LINES * 8, len(rest) + 8 * len(LINES)) > 4_000_000
+    session.client.close()
+
+
+def test_67_next_upstream_has_its_own_time(warp):
+    proxy = warp("--banner-timeout", 0.5)
+    second = proxy.listen_upstream("127.0.0.1", 2600)
+    proxy.options += ["--upstream", proxy.upstream.name_port, "--upstream", "127.0.0.1:2600"]
+    client = proxy.connect()
+    proxy.upstream.accept()
+    server = second.accept()
+    client.silent(0.1)
+    server.send("220 second")
+    client.expect("220 second")
+
+
+def test_28_chunk_behind_rset_leaves_nothing_to_the_next_transaction(warp):
+    proxy = warp()
+    session = proxy.session()
+    session.to("rcpt", "CHUNKING", "PIPELINING")
+    session.client.send_raw(b"RSET\r\nBDAT 10 LAST\r\nhello")
+    session.server.until(b"hello")
+    session.server.send("250 reset")
+    session.client.expect("250 reset")
+    session.client.send_raw(b"world")
+    session.server.until(b"world")
+    session.server.send("503 no mail")
+    session.client.expect("503")
+    session.mail()
+    session.client.send("RCPT TO:<a@b.example>")
+    session.server.expect_line("RCPT TO:<a@b.example>")
+    session.server.close()
+    session.client.expect("421 4.4.2")
+    proxy.wait_for("close")
+    assert [record["result"] for record in proxy.records("message")] == ["aborted", "aborted"]

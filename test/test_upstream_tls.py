@@ -585,3 +585,23 @@ def test_51_limits_are_those_after_tls(warp, certs):
     session.server.line()
     session.server.send("250-server.example", "250-LIMITS RCPTMAX=7 MAILMAX=2", "250 SIZE 4000")
     assert set(session.client.expect("250").texts[1:]) == {"LIMITS RCPTMAX=7 MAILMAX=2", "SIZE 4000", "PIPELINING"}
+
+
+def test_57_failover_from_tls_to_plain_claims_no_tls(warp, certs):
+    """What the record says of TLS is of the server that got the message."""
+    proxy = warp("--tls-ca", certs.ca)
+    second = proxy.listen_upstream("127.0.0.1", 2601)
+    proxy.options += ["--upstream", f"smtps://{proxy.upstream.name_port}", "--upstream", "127.0.0.1:2601"]
+    client = proxy.connect()
+    first = proxy.upstream.accept()
+    first.start_tls(certs.context("good"))
+    first.send("554 not here")
+    server = second.accept()
+    server.send("220 second")
+    client.expect("220")
+    for command, reply in [("EHLO x", "250 second"), ("MAIL FROM:<a@b.example>", "250 ok"), ("QUIT", "221 bye")]:
+        client.send(command)
+        server.expect_line(command)
+        server.send(reply)
+        client.expect(reply[:3])
+    assert proxy.wait_for("message")["server"]["tls"] is None

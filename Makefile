@@ -67,14 +67,8 @@ asan:
 
 # ---- tests ----
 
-# Packages are fetched by name, with whatever apt-get the machine has set up; nothing is done when all are there.
-install-packages = missing=$$(sed 's/\#.*//' $(1) | xargs -n 1 sh -c \
-	'dpkg-query -W -f "$${db:Status-Status}" "$$0" 2>/dev/null | grep -q "^installed$$" || echo "$$0"'); \
-	[ -z "$$missing" ] || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-	apt-get -qq install -y --no-install-recommends $$missing >/dev/null; }
-
 packages:
-	@$(call install-packages,test/packages)
+	@test/install-packages test/packages
 	@test/fetch-packages
 
 T = build/test
@@ -104,7 +98,7 @@ demo: packages
 	@$(PYTHON) -B test/demo.py
 
 bench:
-	@$(call install-packages,test/packages-bench test/packages)
+	@test/install-packages test/packages-bench test/packages
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) -B test/bench.py
 

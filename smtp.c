@@ -30,7 +30,7 @@ enum smtp_group smtp_verb_group(enum smtp_verb verb)
 	return (size_t)verb < N_VERBS ? verbs[verb].group : SMTP_HOLD;
 }
 
-static unsigned char lower(unsigned char c)
+unsigned char smtp_lower(unsigned char c)
 {
 	return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
 }
@@ -45,9 +45,9 @@ static bool is_digit(unsigned char c)
 	return c >= '0' && c <= '9';
 }
 
-static bool is_alnum(unsigned char c)
+bool smtp_is_alnum(unsigned char c)
 {
-	return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'z');
+	return is_digit(c) || (smtp_lower(c) >= 'a' && smtp_lower(c) <= 'z');
 }
 
 static bool is_control(unsigned char c)
@@ -58,7 +58,7 @@ static bool is_control(unsigned char c)
 static bool same(const unsigned char *a, const unsigned char *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (lower(a[i]) != lower(b[i]))
+		if (smtp_lower(a[i]) != smtp_lower(b[i]))
 			return false;
 	return true;
 }
@@ -114,7 +114,7 @@ size_t smtp_without_end(const unsigned char *in, size_t n)
 	return n;
 }
 
-static void trim(const unsigned char **in, size_t *n)
+void smtp_trim(const unsigned char **in, size_t *n)
 {
 	while (*n && is_blank(**in)) {
 		++*in;
@@ -133,7 +133,7 @@ bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct s
 	while (i < n && is_blank(params[i]))
 		i++;
 	*at = start = i;
-	while (i < n && (is_alnum(params[i]) || (params[i] == '-' && i > start)))
+	while (i < n && (smtp_is_alnum(params[i]) || (params[i] == '-' && i > start)))
 		i++;
 	if (i == start || (i < n && params[i] != '=' && !is_blank(params[i])))
 		return false;
@@ -181,8 +181,17 @@ static const char *take_param(struct smtp_command *cmd, const struct smtp_param 
 
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "SIZE"))
 		return number(p->value, p->value_len, &cmd->octets) ? NULL : "501 5.5.4 SIZE takes a number";
-	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "BODY"))
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "BODY")) {
+		cmd->eightbit = smtp_is(p->value, p->value_len, "8BITMIME");
 		cmd->binarymime = smtp_is(p->value, p->value_len, "BINARYMIME");
+		cmd->unusual = cmd->unusual || !(cmd->eightbit || smtp_is(p->value, p->value_len, "7BIT"));
+		return NULL;
+	}
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "SMTPUTF8")) {
+		cmd->smtputf8 = true;
+		return NULL;
+	}
+	cmd->unusual = true;
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "REQUIRETLS"))
 		cmd->requiretls = true;
 	if (smtp_is(p->keyword, p->keyword_len, "ENVID") || smtp_is(p->keyword, p->keyword_len, "AUTH"))
@@ -266,13 +275,13 @@ static const char *parse_path(struct smtp_command *cmd, const char *intro)
 	at += strlen(intro);
 	n -= strlen(intro);
 	cmd->tolerated = n && is_blank(*at);
-	trim(&at, &n);
+	smtp_trim(&at, &n);
 	if (!n || *at != ':')
 		return syntax;
 	at++;
 	n--;
 	cmd->tolerated = cmd->tolerated || (n && is_blank(*at));
-	trim(&at, &n);
+	smtp_trim(&at, &n);
 	cmd->path = at;
 	cmd->path_len = path_length(at, n);
 	if (!cmd->path_len || (cmd->path_len < n && !is_blank(at[cmd->path_len])))
@@ -284,7 +293,7 @@ static const char *parse_path(struct smtp_command *cmd, const char *intro)
 		return "501 5.1.3 A recipient cannot be empty";
 	cmd->params = at + cmd->path_len;
 	cmd->params_len = n - cmd->path_len;
-	trim(&cmd->params, &cmd->params_len);
+	smtp_trim(&cmd->params, &cmd->params_len);
 	return parse_params(cmd);
 }
 
@@ -300,7 +309,7 @@ static const char *parse_bdat(struct smtp_command *cmd)
 	rest = cmd->arg + digits;
 	n = cmd->arg_len - digits;
 	cmd->last = n && is_blank(*rest);
-	trim(&rest, &n);
+	smtp_trim(&rest, &n);
 	if (number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX &&
 	    (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
 		return NULL;
@@ -342,14 +351,14 @@ void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd)
 	cmd->verb = SMTP_UNKNOWN;
 	cmd->line = in;
 	cmd->line_len = n;
-	trim(&cmd->line, &cmd->line_len);
+	smtp_trim(&cmd->line, &cmd->line_len);
 	verb_len = smtp_word(cmd->line, cmd->line_len);
 	for (size_t i = 0; i < N_VERBS; i++)
 		if (smtp_is(cmd->line, verb_len, verbs[i].name))
 			cmd->verb = (enum smtp_verb)i;
 	cmd->arg = cmd->line + verb_len;
 	cmd->arg_len = cmd->line_len - verb_len;
-	trim(&cmd->arg, &cmd->arg_len);
+	smtp_trim(&cmd->arg, &cmd->arg_len);
 	if (n && (memchr(in, '\r', n) || memchr(in, 0, n))) {
 		cmd->refusal = "500 5.5.2 Carriage return or NUL inside a command line";
 		cmd->fatal = cmd->verb == SMTP_BDAT; /* its octets would be taken for commands */
@@ -445,6 +454,68 @@ size_t smtp_reply_write(int code, bool last, const unsigned char *text, size_t n
 	return n + 6;
 }
 
+static size_t put_number(unsigned char *out, uint64_t value)
+{
+	unsigned char digits[20];
+	size_t n = 0, len;
+
+	do
+		digits[n++] = (unsigned char)('0' + value % 10);
+	while (value /= 10);
+	for (len = 0; n > 0; len++)
+		out[len] = digits[--n];
+	return len;
+}
+
+/* "5.7.1 " */
+static unsigned char *put_enhanced(unsigned char *at, const uint16_t enhanced[3])
+{
+	for (int i = 0; i < 3; i++) {
+		at += put_number(at, enhanced[i]);
+		*at++ = i < 2 ? '.' : ' ';
+	}
+	return at;
+}
+
+/* Octets of text that fit on a line of `room`, broken at a blank if there is one. */
+static size_t line_of(const unsigned char *text, size_t n, size_t room)
+{
+	size_t len = room;
+
+	if (n <= room)
+		return n;
+	while (len && !is_blank(text[len]))
+		len--;
+	return len ? len : room;
+}
+
+static unsigned char printable(unsigned char c)
+{
+	return is_control(c) ? ' ' : c > 0x7e ? '?' : c;
+}
+
+size_t smtp_reply_wrap(int code, const uint16_t enhanced[3], const unsigned char *text, size_t n, unsigned char *out,
+    size_t cap)
+{
+	unsigned char *at = out, line[512];
+
+	if (cap < SMTP_WRAP_MAX)
+		return 0;
+	n = n < SMTP_WRAP_TEXT ? n : SMTP_WRAP_TEXT;
+	do {
+		unsigned char *end = put_enhanced(line, enhanced);
+		size_t len = line_of(text, n, 500 - (size_t)(end - line));
+
+		for (size_t i = 0; i < len; i++)
+			*end++ = printable(text[i]);
+		text += len;
+		n -= len;
+		smtp_trim(&text, &n);
+		at += smtp_reply_write(code, n == 0, line, (size_t)(end - line), at, cap - (size_t)(at - out));
+	} while (n);
+	return (size_t)(at - out);
+}
+
 /* ---- EHLO ---- */
 
 enum ehlo_rule {
@@ -468,8 +539,8 @@ static const struct {
 	{ "CHUNKING", SMTP_EXT_CHUNKING, KEEP },
 	{ "AUTH", SMTP_EXT_AUTH, IF_AUTH },
 	{ "REQUIRETLS", SMTP_EXT_REQUIRETLS, IF_VERIFIED },
-	{ "8BITMIME", 0, KEEP },
-	{ "SMTPUTF8", 0, KEEP },
+	{ "8BITMIME", SMTP_EXT_8BITMIME, KEEP },
+	{ "SMTPUTF8", SMTP_EXT_SMTPUTF8, KEEP },
 	{ "BINARYMIME", 0, KEEP },
 	{ "DSN", 0, KEEP },
 	{ "ENHANCEDSTATUSCODES", 0, KEEP },
@@ -513,7 +584,7 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 		put(e->domain, text, e->domain_len);
 		return;
 	}
-	trim(&text, &n);
+	smtp_trim(&text, &n);
 	row = find_keyword(text, n);
 	if (row == N_KEYWORDS || (e->seen & 1u << row))
 		return;
@@ -522,7 +593,7 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 	if (keywords[row].rule == WITH_LIMIT) {
 		number_at = text + 4;
 		digits = n - 4;
-		trim(&number_at, &digits);
+		smtp_trim(&number_at, &digits);
 		if (!number(number_at, digits, &e->size))
 			e->size = 0;
 	}
@@ -537,19 +608,6 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 uint64_t smtp_lower_size(uint64_t a, uint64_t b)
 {
 	return a && (!b || a < b) ? a : b;
-}
-
-static size_t put_number(unsigned char *out, uint64_t value)
-{
-	unsigned char digits[20];
-	size_t n = 0, len;
-
-	do
-		digits[n++] = (unsigned char)('0' + value % 10);
-	while (value /= 10);
-	for (len = 0; n > 0; len++)
-		out[len] = digits[--n];
-	return len;
 }
 
 static bool shows(enum ehlo_rule rule, const struct smtp_offer *offer)
@@ -666,6 +724,15 @@ static enum found fix(struct smtp_piece *piece, const char *bytes)
 	return FIXED;
 }
 
+/* A line that begins with a dot goes on as `stuffed`, whose first dot is the transport's, RFC 5321 4.5.2. */
+static enum found fix_dot(struct smtp_scanner *s, struct smtp_piece *piece, const char *stuffed)
+{
+	if (s->unstuff)
+		return fix(piece, stuffed + 1);
+	s->content--;
+	return fix(piece, stuffed);
+}
+
 /* At in[0], the start of a line as the client sees lines (*used: octets that FIXED, DOT_LINE or PLAIN take). A line
  * of a lone dot closed by anything but CR LF must not look like the end to anyone: it keeps its dot, stuffed. */
 static enum found line_start(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
@@ -674,7 +741,7 @@ static enum found line_start(struct smtp_scanner *s, const unsigned char *in, si
 	bool pass = s->newline == SMTP_NL_PASS;
 
 	*used = 1;
-	if (in[0] != '.') {
+	if (in[0] != '.' || s->plain) {
 		s->at = in[0] ? SMTP_IN_LINE : SMTP_IN_NULS;
 		*used = in[0] ? 0 : 1;
 		return PLAIN;
@@ -685,16 +752,19 @@ static enum found line_start(struct smtp_scanner *s, const unsigned char *in, si
 		*used = 3;
 		return DOT_LINE;
 	}
-	s->content--; /* this dot is the client's stuffing, RFC 5321 4.5.2 */
 	s->at = SMTP_IN_LINE;
-	if (pass || (in[1] != '\n' && in[1] != 0))
+	if (pass || (in[1] != '\n' && in[1] != 0)) {
+		if (s->unstuff)
+			return fix(piece, "");
+		s->content--; /* this dot is the client's stuffing */
 		return PLAIN;
+	}
 	s->broken = true;
 	*used = 2;
 	if (in[1] == 0)
-		return fix(piece, ". ");
+		return fix_dot(s, piece, ". ");
 	s->at = SMTP_AT_BARE;
-	return fix(piece, "..\r\n");
+	return fix_dot(s, piece, "..\r\n");
 }
 
 /* At in[0], a CR or LF inside a line. */
@@ -731,10 +801,8 @@ static enum found look(struct smtp_scanner *s, const unsigned char *in, size_t n
 	case SMTP_AT_BARE: /* the client did not stuff here, for it saw no line */
 		s->at = SMTP_IN_LINE;
 		*used = in[0] == '.' ? 1 : 0;
-		if (in[0] == '.') {
-			s->content--;
-			return fix(piece, "..");
-		}
+		if (in[0] == '.')
+			return fix_dot(s, piece, "..");
 		if (in[0] == 0) {
 			s->at = SMTP_IN_NULS;
 			*used = 1;
@@ -787,7 +855,8 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 	}
 	*used = run;
 	if (found == DOT_LINE) {
-		*used = run += step;
+		*used = run + step;
+		run += s->unstuff ? 0 : step;
 		piece->end = true;
 	} else if (found == FIXED && !run) {
 		*used = step;
@@ -796,7 +865,31 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 	}
 	piece->bytes = in;
 	piece->len = run;
-	return run > 0;
+	return run > 0 || piece->end;
+}
+
+size_t smtp_dot_free(const unsigned char *in, size_t n)
+{
+	size_t at = 0, len;
+
+	while (at < n) {
+		len = smtp_find_line(in + at, n - at);
+		if (!len)
+			return n;
+		at += len;
+		if (at < n && in[at] == '.' && len >= 2 && in[at - 2] == '\r')
+			return at;
+	}
+	return n;
+}
+
+bool smtp_is_seven_bit(const unsigned char *in, size_t n)
+{
+	unsigned char all = 0;
+
+	for (size_t i = 0; i < n; i++)
+		all |= in[i];
+	return all < 0x80;
 }
 
 void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
@@ -812,7 +905,7 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 				h->state = SMTP_HD_DONE; /* the empty line */
 			else if (c == '\n')
 				h->matched = 0;
-			else if (lower(c) != (unsigned char)name[h->matched])
+			else if (smtp_lower(c) != (unsigned char)name[h->matched])
 				h->state = SMTP_HD_SKIP;
 			else if (!name[++h->matched])
 				h->state = SMTP_HD_VALUE;

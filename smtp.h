@@ -69,7 +69,10 @@ struct smtp_command {
 	uint64_t octets;     /* MAIL: SIZE=; BDAT: of the chunk */
 	bool last;	     /* BDAT: LAST */
 	bool binarymime;     /* MAIL: BODY=BINARYMIME, RFC 3030 3 */
+	bool eightbit;	     /* MAIL: BODY=8BITMIME, RFC 6152 */
+	bool smtputf8;	     /* MAIL: SMTPUTF8, RFC 6531 */
 	bool requiretls;     /* MAIL: REQUIRETLS, RFC 8689 */
+	bool unusual;	     /* MAIL, RCPT: a parameter beyond SIZE, BODY=7BIT or 8BITMIME, and SMTPUTF8 */
 	bool tolerated;	     /* not as RFC 5321 has it, but what was meant is plain */
 	bool fatal;	     /* what follows cannot be read as SMTP: end the session after the refusal */
 	const char *refusal; /* reply to give when the line is no good (static storage, no CRLF), else NULL */
@@ -102,6 +105,8 @@ struct smtp_piece {
 /* Scans a message in DATA (RFC 5321 4.1.1.4, 4.5.2). All zero is a new one. */
 struct smtp_scanner {
 	enum smtp_newline newline;
+	bool unstuff; /* the pieces are the message itself: no stuffed dots, no line of the final dot */
+	bool plain;   /* and so is what comes in, e.g. from a program: it has no end, and a dot is just a dot */
 	enum {
 		SMTP_AT_CRLF, /* at the start of a line, after CR LF */
 		SMTP_AT_BARE, /* at the start of a line that only we see: after a bare LF */
@@ -126,7 +131,9 @@ enum smtp_extension {
 	SMTP_EXT_STARTTLS = 1 << 2,
 	SMTP_EXT_CHUNKING = 1 << 3,
 	SMTP_EXT_AUTH = 1 << 4,
-	SMTP_EXT_REQUIRETLS = 1 << 5
+	SMTP_EXT_REQUIRETLS = 1 << 5,
+	SMTP_EXT_8BITMIME = 1 << 6,
+	SMTP_EXT_SMTPUTF8 = 1 << 7
 };
 
 /* What an EHLO reply offers, and its lines that may go on to a client. */
@@ -160,6 +167,14 @@ size_t smtp_word(const unsigned char *in, size_t n);
 /* Octets of a line without its line end, if it has one. */
 size_t smtp_without_end(const unsigned char *in, size_t n);
 
+/* Move *in and *n so that no blank is left at either end. */
+void smtp_trim(const unsigned char **in, size_t *n);
+
+bool smtp_is_alnum(unsigned char c);
+
+/* ASCII lower case; other octets as they are. */
+unsigned char smtp_lower(unsigned char c);
+
 /* Parse a line of n octets (line end included or not) as a command, RFC 5321 4.1.1. A bare LF ends a line as well as
  * CR LF does (real clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
 void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd);
@@ -184,6 +199,14 @@ void smtp_enhanced(const unsigned char *text, size_t n, uint16_t enhanced[3]);
  * 0 if cap is less than n + 6. */
 size_t smtp_reply_write(int code, bool last, const unsigned char *text, size_t n, unsigned char *out, size_t cap);
 
+/* Write a reply with a text of any length, the enhanced code (RFC 2034 4) on each line and no line longer than 512 octets
+ * (RFC 5321 4.5.3.1.5). What is not printable ASCII becomes blank or '?'. The text is cut to SMTP_WRAP_TEXT octets. Returns
+ * octets, 0 if cap is less than SMTP_WRAP_MAX. */
+#define SMTP_WRAP_TEXT 2048
+#define SMTP_WRAP_MAX 2560
+size_t smtp_reply_wrap(int code, const uint16_t enhanced[3], const unsigned char *text, size_t n, unsigned char *out,
+    size_t cap);
+
 /* One line of a 250 reply to EHLO. first: it is the domain's and *e begins anew. RFC 5321 4.1.1.1. */
 void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n);
 
@@ -200,6 +223,13 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 /* The next piece of a message in DATA. false: more bytes are needed (at most 3 are held back). The pieces together
  * are the message as it goes on, with the final dot's line. */
 bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used, struct smtp_piece *piece);
+
+/* Octets of a message, or of what is left of it from the start of a line, that go out in one run: up to the next line that
+ * begins with a dot, which wants a second one in front (RFC 5321 4.5.2). */
+size_t smtp_dot_free(const unsigned char *in, size_t n);
+
+/* Whether all octets are below 128. */
+bool smtp_is_seven_bit(const unsigned char *in, size_t n);
 
 /* Feed message bytes in order, in pieces of any size. */
 void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n);

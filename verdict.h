@@ -1,0 +1,87 @@
+/* What a hook may say, and what its lines mean (DESIGN 6, smtpwarp-hooks(7)). Pure, as smtp.h is: bytes in, lines out; who
+ * runs hooks and who acts on verdicts is hooks.h's and filter.h's.
+ */
+#ifndef VERDICT_H
+#define VERDICT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VERDICT_MAX 65536	/* octets of a verdict, without a message that follows it */
+#define VERDICT_HEADER_LINE 78	/* where a header is folded, RFC 5322 2.1.1 */
+#define VERDICT_TARPIT_MAX 300	/* seconds: as long as a client waits for a greeting or reply, RFC 5321 4.5.3.2 */
+
+/* Events that hooks are run for; names of folders. */
+#define HOOK_EVENTS(X)                                                                                                 \
+	X(CONNECT, "connect")                                                                                          \
+	X(EHLO, "ehlo")                                                                                                \
+	X(MAIL, "mail")                                                                                                \
+	X(RCPT, "rcpt")                                                                                                \
+	X(DATA, "data")                                                                                                \
+	X(CLOSE, "close")                                                                                              \
+	X(LOG, "log")
+
+enum hook_event {
+#define X(event, name) HOOK_##event,
+	HOOK_EVENTS(X)
+#undef X
+	    HOOK_EVENT_COUNT
+};
+
+#define VERDICT_WORDS(X)                                                                                               \
+	X(ACCEPT, "accept")                                                                                            \
+	X(REJECT, "reject")                                                                                            \
+	X(DEFER, "defer")                                                                                              \
+	X(SHUT, "close")                                                                                               \
+	X(DISCARD, "discard")                                                                                          \
+	X(TARPIT, "tarpit")                                                                                            \
+	X(SOURCE, "source")                                                                                            \
+	X(UPSTREAM, "upstream")                                                                                        \
+	X(TLS, "tls")                                                                                                  \
+	X(REWRITE, "rewrite")                                                                                          \
+	X(ADD_HEADER, "add-header")                                                                                    \
+	X(REMOVE_HEADER, "remove-header")                                                                              \
+	X(REPLACE_MESSAGE, "replace-message")                                                                          \
+	X(LOG, "log")
+
+enum verdict_word {
+#define X(word, name) VERDICT_##word,
+	VERDICT_WORDS(X)
+#undef X
+};
+
+/* One line. Pointers lead into the verdict. */
+struct verdict {
+	enum verdict_word word;
+	const unsigned char *text; /* the argument: reply text, address, header value, value of log; trimmed */
+	size_t text_len;
+	const unsigned char *name; /* add-header, remove-header: the header; log: the key; tls: the level */
+	size_t name_len;
+	int code;		   /* reject, defer, close */
+	uint16_t enhanced[3];
+	unsigned seconds; /* tarpit */
+};
+
+enum verdict_status { VERDICT_LINE, VERDICT_END, VERDICT_BAD };
+
+const char *hook_event_name(enum hook_event event);
+
+const char *verdict_word_name(enum verdict_word word);
+
+/* Whether a line with this word ends a verdict. */
+bool verdict_is_final(enum verdict_word word);
+
+/* The line at *at of a verdict of n octets; *at (0 at the start) moves behind it. VERDICT_BAD: *why says why this is no
+ * verdict for this event. Behind "replace-message" follows what is not to be read as lines. */
+enum verdict_status verdict_next(enum hook_event event, const unsigned char *in, size_t n, size_t *at,
+    struct verdict *v, const char **why);
+
+/* Where the message begins that follows a "replace-message" line, 0: there is no such line, or not all of it. */
+size_t verdict_message_at(const unsigned char *in, size_t n);
+
+/* Write "NAME: VALUE" as a header field with CRLF, folded at blanks. Controls become blanks. Returns octets, 0 if cap is
+ * less than 2 * (name_len + text_len) + 8. RFC 5322 2.2.3. */
+size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t cap);
+
+#endif

@@ -90,6 +90,11 @@ static bool is_bdat(const unsigned char *in, size_t n)
 	return smtp_is(in, smtp_word(in, n), "BDAT");
 }
 
+static bool stands_alone(const struct dialogue *d, enum smtp_verb verb)
+{
+	return smtp_verb_group(verb) == SMTP_ALONE || (d->limits.alone & 1u << verb);
+}
+
 static enum dialogue_status next_line(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
     struct smtp_command *cmd)
 {
@@ -119,7 +124,7 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 		return DIALOGUE_LINE;
 	}
 	smtp_parse(in, len, cmd);
-	if (smtp_verb_group(cmd->verb) == SMTP_ALONE && d->queued) {
+	if (stands_alone(d, cmd->verb) && d->queued) {
 		*used = 0;
 		return DIALOGUE_WAIT;
 	}
@@ -140,7 +145,7 @@ static enum dialogue_status next_chunk(struct dialogue *d, const unsigned char *
 		d->client = DIALOGUE_COMMAND;
 	if (d->tx.mail != DIALOGUE_NO_MAIL) { /* a RSET ahead of the chunk may have ended it */
 		d->tx.octets += *used;
-		d->tx.complete = piece->end && d->chunk_last;
+		d->tx.complete = piece->end && d->chunk_last && !d->kept;
 	}
 	return DIALOGUE_PIECE;
 }
@@ -182,12 +187,15 @@ enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned cha
 
 static const char need_greeting[] = "503 5.5.1 EHLO or HELO first";
 static const char need_mail[] = "503 5.5.1 MAIL first";
+static const char not_offered[] = "555 5.5.4 A parameter is not offered here";
 static const char too_large[] = "552 5.3.4 Message is larger than this server takes";
 
 static const char *check_mail(const struct dialogue *d, const struct smtp_command *cmd)
 {
-	uint64_t limit = smtp_lower_size(d->limits.message_size, d->ehlo.size);
+	uint64_t limit = smtp_lower_size(d->limits.message_size, d->limits.late ? 0 : d->ehlo.size);
 
+	if (d->limits.late && cmd->unusual)
+		return not_offered;
 	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* after DATA was refused the server knows best */
 		return "503 5.5.1 A message is open already";
 	if (limit && cmd->octets > limit)
@@ -201,6 +209,8 @@ static const char *check_rcpt(const struct dialogue *d, const struct smtp_comman
 {
 	const struct dialogue_transaction *tx = &d->tx;
 
+	if (d->limits.late && cmd->unusual)
+		return not_offered;
 	if (tx->mail != DIALOGUE_MAIL_SENT && tx->mail != DIALOGUE_MAIL_OPEN)
 		return need_mail;
 	if (tx->chunks)
@@ -222,7 +232,7 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 	if (cmd->verb == SMTP_DATA)
 		return tx->chunks ? "503 5.5.1 BDAT has begun" :
 		    tx->binarymime ? "503 5.5.1 BODY=BINARYMIME takes BDAT" : NULL;
-	if (!(d->ehlo.extensions & SMTP_EXT_CHUNKING))
+	if (!d->limits.late && !(d->ehlo.extensions & SMTP_EXT_CHUNKING))
 		return "502 5.5.1 CHUNKING is not offered";
 	if (d->limits.message_size && cmd->octets > d->limits.message_size - tx->octets)
 		return too_large;
@@ -235,7 +245,7 @@ static const char *check_auth(const struct dialogue *d)
 		return "503 5.5.1 Not during a message";
 	if (d->authenticated)
 		return "503 5.5.1 Already authenticated";
-	if (!(d->ehlo.extensions & SMTP_EXT_AUTH))
+	if (d->limits.late || !(d->ehlo.extensions & SMTP_EXT_AUTH))
 		return "502 5.5.1 AUTH is not offered";
 	return d->offer.auth ? NULL : "538 5.7.11 AUTH needs encryption";
 }
@@ -255,6 +265,8 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 		return "502 5.5.1 Not offered";
 	case SMTP_NOOP:
 	case SMTP_RSET:
+		if (cmd->verb == SMTP_NOOP && d->limits.late)
+			return "250 2.0.0 Ok";
 		return d->greeted ? NULL : "250 2.0.0 Ok"; /* RFC 5321 4.1.4; nothing goes upstream before TLS */
 	default:
 		break;
@@ -271,29 +283,39 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 		return check_content(d, cmd);
 	case SMTP_AUTH:
 		return check_auth(d);
+	case SMTP_HELP:
+		return d->limits.late ? "214 2.0.0 RFC 5321 has it all" : NULL;
+	case SMTP_VRFY:
+		return d->limits.late ? "252 2.1.5 Send a message to find out" : NULL;
 	default:
-		return NULL;
+		return d->limits.late ? "502 5.5.1 Not offered" : NULL;
 	}
 }
 
 /* ---- what was said ---- */
 
+static uint32_t store_text(struct dialogue_transaction *tx, const unsigned char *text, size_t n)
+{
+	uint32_t at = tx->text_len;
+
+	memcpy(tx->text + at, text, n);
+	tx->text_len += (uint32_t)n;
+	return at;
+}
+
 static void store(struct dialogue_transaction *tx, struct dialogue_mailbox *m, const struct smtp_command *cmd)
 {
 	memset(m, 0, sizeof *m);
-	m->address = tx->text_len;
+	m->address = store_text(tx, cmd->address, cmd->address_len);
 	m->address_len = (uint16_t)cmd->address_len;
-	m->params = tx->text_len + m->address_len;
+	m->params = store_text(tx, cmd->params, cmd->params_len);
 	m->params_len = (uint16_t)cmd->params_len;
-	memcpy(tx->text + m->address, cmd->address, cmd->address_len);
-	memcpy(tx->text + m->params, cmd->params, cmd->params_len);
-	tx->text_len += (uint32_t)(cmd->address_len + cmd->params_len);
 }
 
 static void clear_transaction(struct dialogue_transaction *tx)
 {
 	tx->mail = DIALOGUE_NO_MAIL;
-	tx->chunks = tx->binarymime = tx->content = tx->complete = false;
+	tx->chunks = tx->binarymime = tx->eightbit = tx->smtputf8 = tx->complete = false;
 	tx->octets = 0;
 	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = 0;
 	tx->decision.code = 0;
@@ -304,8 +326,11 @@ static void clear_transaction(struct dialogue_transaction *tx)
 static void begin_transaction(struct dialogue *d, const struct smtp_command *cmd)
 {
 	clear_transaction(&d->tx);
+	d->transactions++;
 	d->tx.mail = DIALOGUE_MAIL_SENT;
 	d->tx.binarymime = cmd->binarymime;
+	d->tx.eightbit = cmd->eightbit;
+	d->tx.smtputf8 = cmd->smtputf8;
 	store(&d->tx, &d->tx.sender, cmd);
 }
 
@@ -352,7 +377,7 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 		d->tx.unanswered++;
 		break;
 	case SMTP_BDAT:
-		d->tx.chunks = d->tx.content = true;
+		d->tx.chunks = true;
 		begin_chunk(d, cmd, DIALOGUE_CHUNK);
 		break;
 	case SMTP_AUTH:
@@ -366,26 +391,74 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 	}
 }
 
+static void answered_rcpt(struct dialogue_transaction *tx, const struct smtp_line *line)
+{
+	struct dialogue_mailbox *rcpt;
+
+	if (!tx->unanswered)
+		return;
+	rcpt = &tx->rcpt[tx->rcpts - tx->unanswered--];
+	rcpt->code = (uint16_t)line->code;
+	smtp_enhanced(line->text, line->text_len, rcpt->enhanced);
+	if (line->code / 100 == 2)
+		tx->accepted++;
+}
+
 void dialogue_refuse(struct dialogue *d, const struct smtp_command *cmd, const char *reply)
 {
 	struct smtp_line line;
 
 	push(d, cmd->verb, false, false, reply);
 	if (cmd->verb == SMTP_MAIL && !cmd->refusal && d->tx.mail == DIALOGUE_NO_MAIL && d->greeted &&
-	    smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line)) {
-		begin_transaction(d, cmd);
-		d->tx.mail = DIALOGUE_MAIL_REFUSED;
-		dialogue_decide(d, line.code, line.text, line.text_len);
-	}
+	    smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
+		dialogue_refused(d, cmd, line.code, line.text, line.text_len);
 	if (cmd->verb == SMTP_BDAT && !cmd->fatal)
 		begin_chunk(d, cmd, DIALOGUE_SWALLOW);
 }
 
-void dialogue_begin_data(struct dialogue *d)
+/* Replies come in order, so with RCPT nothing may be unanswered when a later one is answered here: see `alone`. */
+void dialogue_refused(struct dialogue *d, const struct smtp_command *cmd, int code, const unsigned char *text, size_t n)
+{
+	struct smtp_line line = { .code = code, .text = text, .text_len = n };
+
+	if (cmd->verb == SMTP_MAIL) {
+		begin_transaction(d, cmd);
+		d->tx.mail = DIALOGUE_MAIL_REFUSED;
+		dialogue_decide(d, code, text, n);
+	} else if (cmd->verb == SMTP_RCPT) {
+		store(&d->tx, &d->tx.rcpt[d->tx.rcpts++], cmd);
+		d->tx.unanswered++;
+		answered_rcpt(&d->tx, &line);
+	}
+}
+
+void dialogue_opened(struct dialogue *d, const struct smtp_command *cmd)
+{
+	begin_transaction(d, cmd);
+	d->tx.mail = DIALOGUE_MAIL_OPEN;
+}
+
+void dialogue_keep_chunk(struct dialogue *d, const struct smtp_command *cmd)
+{
+	d->kept = d->tx.chunks = true;
+	begin_chunk(d, cmd, DIALOGUE_CHUNK);
+}
+
+void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_t n)
+{
+	struct dialogue_mailbox *rcpt = &d->tx.rcpt[d->tx.rcpts - 1];
+
+	if (n > DIALOGUE_TEXT_MAX - d->tx.text_len)
+		return;
+	rcpt->original = store_text(&d->tx, original, n);
+	rcpt->original_len = (uint16_t)n;
+}
+
+void dialogue_begin_data(struct dialogue *d, bool keep)
 {
 	memset(&d->scanner, 0, sizeof d->scanner);
 	d->scanner.newline = d->limits.newline;
-	d->tx.content = true;
+	d->scanner.unstuff = d->kept = keep;
 	d->client = DIALOGUE_DATA;
 }
 
@@ -409,6 +482,7 @@ void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, si
 
 void dialogue_end_transaction(struct dialogue *d)
 {
+	d->kept = false;
 	if (d->tx.mail != DIALOGUE_NO_MAIL)
 		clear_transaction(&d->tx);
 }
@@ -434,19 +508,6 @@ static bool fits(enum smtp_verb verb, int code)
 	}
 }
 
-static void answered_rcpt(struct dialogue_transaction *tx, const struct smtp_line *line)
-{
-	struct dialogue_mailbox *rcpt;
-
-	if (!tx->unanswered)
-		return;
-	rcpt = &tx->rcpt[tx->rcpts - tx->unanswered--];
-	rcpt->code = (uint16_t)line->code;
-	smtp_enhanced(line->text, line->text_len, rcpt->enhanced);
-	if (line->code / 100 == 2)
-		tx->accepted++;
-}
-
 static void answered_auth(struct dialogue *d, int code)
 {
 	d->client = code == 334 ? DIALOGUE_RESPONSE : DIALOGUE_COMMAND;
@@ -461,6 +522,8 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 
 	switch ((enum smtp_verb)p->verb) {
 	case SMTP_MAIL:
+		if (p->hidden) /* the client has its answer */
+			break;
 		d->tx.mail = positive ? DIALOGUE_MAIL_OPEN : DIALOGUE_MAIL_REFUSED;
 		if (!positive)
 			dialogue_decide(d, line->code, line->text, line->text_len);

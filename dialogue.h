@@ -23,6 +23,8 @@ struct dialogue_limits {
 	uint32_t pipeline;   /* commands that may await replies */
 	size_t command_line; /* octets with CRLF, AUTH excepted */
 	enum smtp_newline newline;
+	bool late; /* no server is known before the first recipient: extensions are ours, not a server's */
+	uint32_t alone; /* bits of enum smtp_verb: commands that wait until all before them are answered */
 };
 
 /* How the client's next bytes are to be read. */
@@ -43,8 +45,8 @@ struct dialogue_pending {
 
 /* Sender or recipient as stored: offsets into the transaction's text. */
 struct dialogue_mailbox {
-	uint32_t address, params;
-	uint16_t address_len, params_len;
+	uint32_t address, params, original;
+	uint16_t address_len, params_len, original_len; /* original: before it was rewritten; 0 octets: it was not */
 	uint16_t code; /* of the reply; 0: not answered */
 	uint16_t enhanced[3];
 };
@@ -64,7 +66,8 @@ struct dialogue_transaction {
 	enum dialogue_mail mail;
 	bool chunks;	 /* BDAT was sent: no DATA or RCPT any more, RFC 3030 2 */
 	bool binarymime; /* only BDAT will do, RFC 3030 3 */
-	bool content;	 /* content has begun to go to the server */
+	bool eightbit;	 /* BODY=8BITMIME */
+	bool smtputf8;
 	bool complete;	 /* all of it went, with the dot or LAST */
 	uint64_t octets; /* of content so far, without stuffing */
 	uint32_t rcpts, accepted, unanswered, text_len;
@@ -87,6 +90,8 @@ struct dialogue {
 	int reply_code; /* of the reply whose lines are coming in, else 0 */
 	uint64_t chunk; /* octets of BDAT still to come */
 	bool chunk_last;
+	bool kept; /* the message is kept here for now: none of it has gone to the server */
+	uint32_t transactions; /* begun so far */
 	unsigned head, queued;
 	struct smtp_scanner scanner;
 	unsigned auth_step; /* lines sent by the client in this AUTH exchange */
@@ -137,6 +142,18 @@ void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden);
  * the server. reply: static storage. */
 void dialogue_refuse(struct dialogue *d, const struct smtp_command *cmd, const char *reply);
 
+/* This MAIL or RCPT was refused with a reply of ours that has gone already. text: without the code. */
+void dialogue_refused(struct dialogue *d, const struct smtp_command *cmd, int code, const unsigned char *text, size_t n);
+
+/* This MAIL was answered 250 by us; the server hears of it later. */
+void dialogue_opened(struct dialogue *d, const struct smtp_command *cmd);
+
+/* The octets of this BDAT follow as pieces, to be kept. */
+void dialogue_keep_chunk(struct dialogue *d, const struct smtp_command *cmd);
+
+/* The recipient that was sent last stands for this address of n octets, which the client gave. */
+void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_t n);
+
 /* Take our own reply off the queue if its turn has come, else NULL. */
 const char *dialogue_local_reply(struct dialogue *d);
 
@@ -148,8 +165,8 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 /* What the server owes a reply to, SMTP_NOTHING if it owes none. */
 enum smtp_verb dialogue_awaited(const struct dialogue *d);
 
-/* 354 went to the client: a message comes next. */
-void dialogue_begin_data(struct dialogue *d);
+/* 354 went to the client: a message comes next. keep: its pieces are the message itself, without stuffing and dot. */
+void dialogue_begin_data(struct dialogue *d, bool keep);
 
 /* The message in DATA was read to its end: commands come next. */
 void dialogue_end_data(struct dialogue *d);

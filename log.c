@@ -18,6 +18,7 @@
 #define SYSLOG_MAX 8000	      /* what syslog daemons take of one datagram (rsyslog's default is 8 KiB) */
 #define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
 #define RECORD_MAX (1 << 22)
+#define STREAM_RECORD_MAX (256 << 10)
 
 enum kind { SINK_NONE, SINK_STDERR, SINK_FILE, SINK_UNIX, SINK_SYSLOG, SINK_JOURNAL };
 
@@ -25,8 +26,17 @@ static struct {
 	enum kind kind;
 	int fd; /* of a socket: -1 until the first record, and after its daemon went away */
 	int flags; /* of sends: no more waiting once it was in vain */
+	bool detail; /* LOG_PRIORITY_DEBUG, too */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, 0, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, false, { 0, "" } };
+
+static struct stream {
+	int fd; /* -1: its reader is gone */
+	size_t start, end;
+	char rest[STREAM_RECORD_MAX]; /* of a record that was taken in part */
+} stream[LOG_STREAMS_MAX];
+static unsigned streams;
+static uint64_t dropped;
 
 static enum kind kind_of(const char *name)
 {
@@ -129,14 +139,109 @@ int log_open(const char *name, const char **why)
 
 bool log_wanted(void)
 {
-	return sink.kind != SINK_NONE;
+	return sink.kind != SINK_NONE || streams;
 }
+
+/* ---- streams ---- */
+
+void log_detail(bool wanted)
+{
+	sink.detail = wanted;
+}
+
+bool log_detailed(void)
+{
+	return sink.detail || streams;
+}
+
+void log_add_stream(int fd)
+{
+	stream[streams].fd = fd;
+	stream[streams].start = stream[streams].end = 0;
+	streams++;
+}
+
+uint64_t log_dropped(void)
+{
+	return dropped;
+}
+
+static void end_stream(struct stream *s)
+{
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+}
+
+/* Octets taken; the stream ends when its reader is gone. */
+static size_t offer(struct stream *s, const char *bytes, size_t n)
+{
+	ssize_t taken;
+
+	do
+		taken = s->fd < 0 ? -1 : write(s->fd, bytes, n);
+	while (taken < 0 && s->fd >= 0 && errno == EINTR);
+	if (taken < 0 && errno != EAGAIN)
+		end_stream(s);
+	return taken > 0 ? (size_t)taken : 0;
+}
+
+/* What is left of the last record. true: all of it is gone. */
+static bool flush_stream(struct stream *s)
+{
+	while (s->fd >= 0 && s->start < s->end) {
+		size_t taken = offer(s, s->rest + s->start, s->end - s->start);
+
+		if (!taken)
+			return s->fd < 0;
+		s->start += taken;
+	}
+	return true;
+}
+
+static void write_stream(struct stream *s, const char *record, size_t n)
+{
+	size_t taken;
+
+	if (s->fd < 0 || n > sizeof s->rest || !flush_stream(s)) {
+		dropped++;
+		return;
+	}
+	taken = offer(s, record, n);
+	if (!taken) {
+		dropped++;
+		return;
+	}
+	memcpy(s->rest, record + taken, n - taken);
+	s->start = 0;
+	s->end = n - taken;
+}
+
+bool log_flush_streams(void)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < streams; i++)
+		all = flush_stream(&stream[i]) && all;
+	return all;
+}
+
+void log_close_streams(void)
+{
+	for (unsigned i = 0; i < streams; i++)
+		end_stream(&stream[i]);
+	streams = 0;
+}
+
+/* ---- writing ---- */
 
 size_t log_record_max(void)
 {
 	if (sink.kind == SINK_SYSLOG)
 		return SYSLOG_MAX;
-	return sink.kind == SINK_STDERR && getenv("JOURNAL_STREAM") ? JOURNAL_LINE_MAX : RECORD_MAX;
+	if (sink.kind == SINK_STDERR && getenv("JOURNAL_STREAM"))
+		return JOURNAL_LINE_MAX;
+	return streams ? STREAM_RECORD_MAX : RECORD_MAX;
 }
 
 /* Larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol has it. */
@@ -209,6 +314,10 @@ void log_write(enum log_priority priority, const char *record, size_t n)
 {
 	struct iovec whole[2] = { { (char *)(uintptr_t)record, n }, { NULL, 0 } };
 
+	for (unsigned i = 0; i < streams; i++)
+		write_stream(&stream[i], record, n);
+	if (priority == LOG_PRIORITY_DEBUG && !sink.detail)
+		return;
 	switch (sink.kind) {
 	case SINK_NONE:
 		return;

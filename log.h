@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum log_priority { LOG_PRIORITY_ERROR = 3, LOG_PRIORITY_WARNING = 4, LOG_PRIORITY_INFO = 6, LOG_PRIORITY_DEBUG = 7 };
 
@@ -21,6 +22,24 @@ bool log_sink_known(const char *sink);
 
 /* Whether anything is kept of what is written. */
 bool log_wanted(void);
+
+/* Whether records of LOG_PRIORITY_DEBUG go to the sink; streams get them in any case. */
+void log_detail(bool wanted);
+bool log_detailed(void); /* to anybody */
+
+/* One more reader of all records from now on, on a non-blocking descriptor that becomes the log's. A reader that does not
+ * keep up, or is gone, loses whole records, never parts, and never holds a session up. At most LOG_STREAMS_MAX. */
+#define LOG_STREAMS_MAX 4
+void log_add_stream(int fd);
+
+/* Records that streams have lost. */
+uint64_t log_dropped(void);
+
+/* Try to send what streams have not taken yet. false: something is left. */
+bool log_flush_streams(void);
+
+/* End of all streams. */
+void log_close_streams(void);
 
 /* Write a record of n octets that ends with a newline. A sink that is gone loses the record; a full one may
  * hold a session up for a fifth of a second, once. */

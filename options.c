@@ -14,6 +14,9 @@
 #ifndef SMTPWARP_VERSION
 #define SMTPWARP_VERSION "unreleased"
 #endif
+#ifndef OPTIONS_PLUGINS
+#define OPTIONS_PLUGINS "/usr/lib/smtpwarp/plugins"
+#endif
 
 #define SECOND INT64_C(1000000)
 
@@ -207,15 +210,11 @@ static const char *set_warp_port(struct options *o, void *field, const char *val
 	return set_u32(&warp.port, value, 1, 65535);
 }
 
-static const char *add_upstream(struct options *o, void *field, const char *value)
+const char *options_upstream(struct upstream *u, const char *value)
 {
-	struct upstream *u = &o->upstream[o->upstreams];
 	size_t n = strlen(value);
 	char copy[sizeof u->host + 16];
 
-	(void)field;
-	if (o->upstreams == OPTIONS_UPSTREAM_MAX)
-		return "can be given 16 times";
 	if (n >= sizeof copy)
 		return "names a host that is too long";
 	memcpy(copy, value, n + 1);
@@ -226,8 +225,19 @@ static const char *add_upstream(struct options *o, void *field, const char *valu
 	if (strchr(value, '/') || strchr(value, '*') ||
 	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
 		return "takes HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
-	o->upstreams++;
 	return NULL;
+}
+
+static const char *add_upstream(struct options *o, void *field, const char *value)
+{
+	const char *want;
+
+	(void)field;
+	if (o->upstreams == OPTIONS_UPSTREAM_MAX)
+		return "can be given 16 times";
+	want = options_upstream(&o->upstream[o->upstreams], value);
+	o->upstreams += !want;
+	return want;
 }
 
 static const char *add_source(struct options *o, void *field, const char *value)
@@ -267,6 +277,31 @@ static const char *set_newline(struct options *o, void *field, const char *value
 	return "takes normalize, reject or pass";
 }
 
+static const char *set_hooks(struct options *o, void *field, const char *value)
+{
+	o->hooks_given = strcmp(value, OPTIONS_HOOKS) != 0;
+	return set_text(o, field, value);
+}
+
+static const char *set_hook_failure(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	*(bool *)field = strcmp(value, "accept") == 0;
+	return *(bool *)field || strcmp(value, "defer") == 0 ? NULL : "takes defer or accept";
+}
+
+static const char *set_connect_on(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	*(bool *)field = strcmp(value, "recipient") == 0;
+	return *(bool *)field || strcmp(value, "connect") == 0 ? NULL : "takes connect or recipient";
+}
+
+static const char *set_hostname(struct options *o, void *field, const char *value)
+{
+	return is_host(value) ? set_text(o, field, value) : "takes a host name";
+}
+
 static const char *set_log(struct options *o, void *field, const char *value)
 {
 	return log_sink_known(value) ? set_text(o, field, value) :
@@ -289,6 +324,10 @@ static const struct row rows[] = {
 	{ "idle-exit", "S", false, AT(timeouts.idle_exit), set_seconds, "inetd wait: exit when idle so long", "30" },
 	{ "upstream", "HOST[:PORT]", true, 0, add_upstream,
 	    "connect here instead of to the original destination; several: in order", NULL },
+	{ "connect-on", "WHEN", false, AT(limits.late), set_connect_on,
+	    "connect: at once; recipient: when sender and recipient are known", "connect" },
+	{ "hostname", "NAME", false, AT(hostname), set_hostname,
+	    "what smtpwarp calls itself where it greets a client; without: the host's name", NULL },
 	{ "outbound-ip", "ADDR", true, 0, add_source, "source address, one per family; client: the client's own", NULL },
 	{ "mark", "N", false, AT(outbound.mark), set_any, "SO_MARK of outbound connections", NULL },
 	{ "connect-timeout", "S", false, AT(timeouts.connect), set_seconds, "for a connection to be made", "30" },
@@ -296,6 +335,12 @@ static const struct row rows[] = {
 	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
 	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
 	{ "tls-timeout", "S", false, AT(timeouts.tls), set_seconds, "for a TLS handshake", "60" },
+	{ "hooks", "DIR", false, AT(hooks), set_hooks, "directory of hooks, see smtpwarp-hooks(7)", OPTIONS_HOOKS },
+	{ "plugins", "NAMES", false, AT(plugins), set_text, "hooks that ship with smtpwarp to run as well: a,b", NULL },
+	{ "plugins-dir", "DIR", false, AT(plugins_dir), set_text, "where those are", OPTIONS_PLUGINS },
+	{ "hook-timeout", "S", false, AT(timeouts.hook), set_seconds, "for a hook to end", "30" },
+	{ "hook-failure", "HOW", false, AT(hook_failure_accepts), set_hook_failure,
+	    "defer or accept what a hook that fails was to decide", "defer" },
 	{ "log", "SINK", false, AT(log), set_log, "stderr, journal, syslog, file:PATH, unix:PATH or none", NULL },
 	{ "verbose", NULL, false, AT(verbose), set_switch, "log every command and reply", NULL },
 	{ "message-size-limit", "N", false, AT(limits.message_size), set_size, "octets of a message; 0: no limit",

@@ -13,6 +13,7 @@
 
 #define OPTIONS_LISTEN_MAX 8
 #define OPTIONS_UPSTREAM_MAX 16
+#define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
 struct upstream {
@@ -23,7 +24,7 @@ struct upstream {
 
 /* Times are in microseconds. */
 struct timeouts {
-	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit;
+	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit, hook;
 };
 
 struct options {
@@ -45,8 +46,16 @@ struct options {
 	bool plain_auth;
 	uint32_t min_rate; /* octets a second */
 	struct timeouts timeouts;
+	const char *hooks; /* directory */
+	bool hooks_given;  /* and not just the default */
+	const char *plugins, *plugins_dir;
+	bool hook_failure_accepts;
+	const char *hostname; /* NULL: the host's */
 	bool check;
 };
+
+/* Read HOST[:PORT], smtp://HOST[:PORT] or smtps://HOST[:PORT]. NULL, or what it should have been. */
+const char *options_upstream(struct upstream *u, const char *value);
 
 /* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE or
  * EX_CONFIG with why filled; `why` names the option and says what it takes. *done: --help or --version was answered

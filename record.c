@@ -11,6 +11,7 @@
 
 /* A transaction with 10,000 recipients of usual length fits; one that does not is told in parts. */
 static _Alignas(4096) char line[2 << 20];
+static char hook_line[sizeof line]; /* of its own: records are written while a hook reads it */
 
 void record_id(char id[RECORD_ID])
 {
@@ -50,11 +51,16 @@ static void time_member(struct json *j)
 	json_string(j, "time", text);
 }
 
-static void begin(struct json *j, const char *event)
+static void begin_in(struct json *j, char *out, const char *event)
 {
-	json_begin(j, line, sizeof line);
+	json_begin(j, out, sizeof line);
 	json_number(j, "v", 1);
 	json_string(j, "event", event);
+}
+
+static void begin(struct json *j, const char *event)
+{
+	begin_in(j, line, event);
 }
 
 static void finish(struct json *j, enum log_priority priority)
@@ -98,11 +104,10 @@ static void tls_member(struct json *j, const struct tls_facts *facts)
 }
 
 /* Who talks to whom. */
-static void ends(struct json *j, const struct record_view *v, const char *event)
+static void ends(struct json *j, const struct record_view *v)
 {
 	const struct dialogue *d = v->dialogue;
 
-	begin(j, event);
 	json_string(j, "session", v->id);
 	time_member(j);
 	json_open(j, "client", '{');
@@ -156,6 +161,17 @@ static void mailbox(struct json *j, const char *name, const struct dialogue_tran
 	json_open(j, name, '{');
 	json_bytes(j, "address", tx->text + m->address, m->address_len);
 	params_member(j, tx->text + m->params, m->params_len);
+	if (m->original_len)
+		json_bytes(j, "original", tx->text + m->original, m->original_len);
+}
+
+/* One that is not part of the transaction yet. */
+static void mailbox_of(struct json *j, const char *name, const struct smtp_command *cmd)
+{
+	json_open(j, name, '{');
+	json_bytes(j, "address", cmd->address, cmd->address_len);
+	params_member(j, cmd->params, cmd->params_len);
+	json_close(j, '}');
 }
 
 static void enhanced_member(struct json *j, const uint16_t enhanced[3])
@@ -166,15 +182,19 @@ static void enhanced_member(struct json *j, const uint16_t enhanced[3])
 	json_string(j, "enhanced", enhanced[0] ? text : NULL);
 }
 
-/* The message, with recipients `from` to `to`, and replies to them when `replies`. */
-static void transaction(struct json *j, const struct dialogue_transaction *tx, uint32_t from, uint32_t to, bool replies)
+static void sender(struct json *j, const struct dialogue_transaction *tx)
 {
 	if (tx->mail == DIALOGUE_NO_MAIL) {
 		json_null(j, "mail_from");
-	} else {
-		mailbox(j, "mail_from", tx, &tx->sender);
-		json_close(j, '}');
+		return;
 	}
+	mailbox(j, "mail_from", tx, &tx->sender);
+	json_close(j, '}');
+}
+
+/* The message, with recipients `from` to `to`, and replies to them when `replies`. */
+static void content(struct json *j, const struct dialogue_transaction *tx, uint32_t from, uint32_t to, bool replies)
+{
 	json_open(j, "rcpt_to", '[');
 	for (uint32_t i = from; i < to; i++) {
 		if (!replies && tx->rcpt[i].code / 100 != 2)
@@ -196,9 +216,81 @@ static void transaction(struct json *j, const struct dialogue_transaction *tx, u
 
 static void common(struct json *j, const struct record_view *v, const char *event)
 {
-	ends(j, v, event);
-	transaction(j, &v->dialogue->tx, 0, v->dialogue->tx.rcpts, false);
+	const struct dialogue_transaction *tx = &v->dialogue->tx;
+
+	begin(j, event);
+	ends(j, v);
+	sender(j, tx);
+	content(j, tx, 0, tx->rcpts, false);
 }
+
+/* ---- notes ---- */
+
+/* As they stand in bytes: transaction, lengths of key and value, both texts. */
+struct note {
+	uint32_t transaction;
+	uint16_t key_len, value_len;
+};
+
+bool record_note(struct record_notes *notes, uint32_t transaction, const struct verdict *v)
+{
+	struct note n = { transaction, (uint16_t)v->name_len, (uint16_t)v->text_len };
+	unsigned char *at = notes->bytes + notes->len;
+
+	if (v->text_len > UINT16_MAX || sizeof n + v->name_len + v->text_len > sizeof notes->bytes - notes->len)
+		return false;
+	memcpy(at, &n, sizeof n);
+	memcpy(at + sizeof n, v->name, v->name_len);
+	memcpy(at + sizeof n + v->name_len, v->text, v->text_len);
+	notes->len += sizeof n + v->name_len + v->text_len;
+	return true;
+}
+
+/* The note at *at, which moves on. Of a transaction: its own and the session's; UINT32_MAX: all. */
+static const unsigned char *next_note(const struct record_notes *notes, size_t *at, uint32_t transaction, struct note *n)
+{
+	while (notes && *at < notes->len) {
+		const unsigned char *text = notes->bytes + *at + sizeof *n;
+
+		memcpy(n, notes->bytes + *at, sizeof *n);
+		*at += sizeof *n + n->key_len + n->value_len;
+		if (!n->transaction || n->transaction == transaction || transaction == UINT32_MAX)
+			return text;
+	}
+	return NULL;
+}
+
+/* Whether a later note has the same key: it is the one that counts. */
+static bool is_outdated(const struct record_notes *notes, size_t at, uint32_t transaction, const unsigned char *key,
+    size_t n)
+{
+	struct note later;
+	const unsigned char *text;
+
+	while ((text = next_note(notes, &at, transaction, &later)))
+		if (later.key_len == n && memcmp(text, key, n) == 0)
+			return true;
+	return false;
+}
+
+static void notes_member(struct json *j, const struct record_notes *notes, uint32_t transaction)
+{
+	const unsigned char *text;
+	struct note n;
+	size_t at = 0;
+
+	json_open(j, "hooks", '{');
+	while ((text = next_note(notes, &at, transaction, &n))) {
+		if (is_outdated(notes, at, transaction, text, n.key_len))
+			continue;
+		json_name(j, text, n.key_len);
+		j->comma = false;
+		json_bytes(j, NULL, text + n.key_len, n.value_len);
+	}
+	json_close(j, '}');
+}
+
+/* ---- records ---- */
 
 void record_connect(const struct record_view *v, const union net_address *original, const union net_address *source,
     const struct record_times *t, const struct smtp_line *banner)
@@ -255,8 +347,10 @@ static void message(const struct record_view *v, const char *result, const struc
 	const struct dialogue_transaction *tx = &v->dialogue->tx;
 	struct json j;
 
-	ends(&j, v, "message");
-	transaction(&j, tx, from, to, true);
+	begin(&j, "message");
+	ends(&j, v);
+	sender(&j, tx);
+	content(&j, tx, from, to, true);
 	if (to - from < tx->rcpts)
 		json_number(&j, "first_rcpt", from);
 	json_string(&j, "result", result);
@@ -265,6 +359,7 @@ static void message(const struct record_view *v, const char *result, const struc
 	json_ms(&j, "rcpt_ms", t->rcpt);
 	json_ms(&j, "data_ms", t->data);
 	json_ms(&j, "accept_ms", t->accept);
+	notes_member(&j, v->notes, v->dialogue->transactions);
 	if (to - from > 1 && (j.full || j.len > log_record_max())) {
 		message(v, result, t, from, from + (to - from) / 2);
 		message(v, result, t, from + (to - from) / 2, to);
@@ -279,6 +374,26 @@ void record_message(const struct record_view *v, const char *result, const struc
 		message(v, result, t, 0, v->dialogue->tx.rcpts);
 }
 
+static void close_members(struct json *j, const struct record_view *v, const struct record_times *t,
+    const struct record_totals *totals)
+{
+	json_number(j, "messages", totals->messages);
+	json_number(j, "recipients", totals->recipients);
+	json_number(j, "errors", totals->errors);
+	json_number(j, "client_in", totals->client_in);
+	json_number(j, "client_out", totals->client_out);
+	json_number(j, "server_in", totals->server_in);
+	json_number(j, "server_out", totals->server_out);
+	json_ms(j, "connect_ms", t->connect);
+	json_ms(j, "banner_ms", t->banner);
+	json_ms(j, "tls_ms", t->tls);
+	json_ms(j, "duration_ms", totals->duration);
+	notes_member(j, v->notes, UINT32_MAX);
+	json_number(j, "log_dropped", totals->dropped);
+	json_string(j, "by", totals->by);
+	json_string(j, "reason", totals->reason);
+}
+
 void record_close(const struct record_view *v, const struct record_times *t, const struct record_totals *totals)
 {
 	struct json j;
@@ -286,20 +401,67 @@ void record_close(const struct record_view *v, const struct record_times *t, con
 	if (!log_wanted())
 		return;
 	common(&j, v, "close");
-	json_number(&j, "messages", totals->messages);
-	json_number(&j, "recipients", totals->recipients);
-	json_number(&j, "errors", totals->errors);
-	json_number(&j, "client_in", totals->client_in);
-	json_number(&j, "client_out", totals->client_out);
-	json_number(&j, "server_in", totals->server_in);
-	json_number(&j, "server_out", totals->server_out);
-	json_ms(&j, "connect_ms", t->connect);
-	json_ms(&j, "banner_ms", t->banner);
-	json_ms(&j, "tls_ms", t->tls);
-	json_ms(&j, "duration_ms", totals->duration);
-	json_string(&j, "by", totals->by);
-	json_string(&j, "reason", totals->reason);
+	close_members(&j, v, t, totals);
 	finish(&j, LOG_PRIORITY_INFO);
+}
+
+size_t record_hook(const struct record_view *v, enum hook_event event, const union net_address *original,
+    const struct smtp_command *cmd, const struct record_times *t, const struct record_totals *totals, const char **text)
+{
+	const struct dialogue_transaction *tx = &v->dialogue->tx;
+	struct json j;
+
+	begin_in(&j, hook_line, hook_event_name(event));
+	ends(&j, v);
+	if (event == HOOK_MAIL)
+		mailbox_of(&j, "mail_from", cmd);
+	else
+		sender(&j, tx);
+	content(&j, tx, 0, tx->rcpts, false);
+	if (event == HOOK_CONNECT)
+		address_object(&j, "original", original);
+	if (event == HOOK_RCPT)
+		mailbox_of(&j, "rcpt", cmd);
+	if (event == HOOK_DATA)
+		json_string(&j, "message", "/dev/fd/3");
+	if (event == HOOK_CLOSE)
+		close_members(&j, v, t, totals);
+	*text = hook_line;
+	return json_end(&j);
+}
+
+/* A line of a verdict each, as it was said. */
+static void lines_member(struct json *j, const unsigned char *lines, size_t n)
+{
+	size_t len;
+
+	json_open(j, "lines", '[');
+	for (size_t at = 0; at < n; at += len) {
+		len = smtp_find_line(lines + at, n - at);
+		len = len ? len : n - at;
+		json_bytes(j, NULL, lines + at, smtp_without_end(lines + at, len));
+	}
+	json_close(j, ']');
+}
+
+void record_verdict(const struct record_view *v, enum hook_event event, const char *hook, const char *word,
+    const unsigned char *text, size_t text_len, const unsigned char *lines, size_t n, int64_t us)
+{
+	struct json j;
+
+	if (!log_wanted())
+		return;
+	common(&j, v, "verdict");
+	json_string(&j, "on", hook_event_name(event));
+	json_string(&j, "hook", hook);
+	json_string(&j, "verdict", word);
+	if (text_len)
+		json_bytes(&j, "text", text, text_len);
+	else
+		json_null(&j, "text");
+	lines_member(&j, lines, n);
+	json_ms(&j, "hook_ms", us);
+	finish(&j, strcmp(word, "failed") == 0 ? LOG_PRIORITY_ERROR : LOG_PRIORITY_INFO);
 }
 
 void record_error(const struct record_view *v, const char *error)
@@ -319,7 +481,8 @@ void record_comm(const struct record_view *v, const char *direction, const void 
 
 	if (!log_wanted())
 		return;
-	ends(&j, v, "comm");
+	begin(&j, "comm");
+	ends(&j, v);
 	json_string(&j, "direction", direction);
 	json_bytes(&j, "data", bytes, n);
 	finish(&j, LOG_PRIORITY_DEBUG);

@@ -6,10 +6,22 @@
 #include "dialogue.h"
 #include "net.h"
 #include "tls.h"
+#include "verdict.h"
 
 #include <stdint.h>
 
 #define RECORD_ID 27 /* a ULID with its NUL */
+
+#define RECORD_NOTES_MAX 4096
+
+/* What `log KEY VALUE` verdicts said: each entry is of a transaction, or of the session (0). */
+struct record_notes {
+	size_t len;
+	unsigned char bytes[RECORD_NOTES_MAX];
+};
+
+/* Add a note; false: there is no room. */
+bool record_note(struct record_notes *notes, uint32_t transaction, const struct verdict *v);
 
 /* What records of one session have in common. Pointers may be NULL where there is nothing to say. */
 struct record_view {
@@ -19,6 +31,7 @@ struct record_view {
 	const unsigned char *helo;
 	size_t helo_len;
 	const struct dialogue *dialogue;
+	const struct record_notes *notes;
 };
 
 /* Durations in microseconds; -1: it did not come to that. */
@@ -28,6 +41,7 @@ struct record_times {
 
 struct record_totals {
 	uint64_t messages, recipients, errors; /* accepted messages and recipients; bad commands */
+	uint64_t dropped;		       /* records that `log` hooks have lost */
 	uint64_t client_in, client_out, server_in, server_out; /* octets */
 	int64_t duration;
 	const char *by, *reason;
@@ -44,6 +58,13 @@ void record_tls(const struct record_view *v, enum tls_level level, const char *r
 /* The transaction as the dialogue has it now. */
 void record_message(const struct record_view *v, const char *result, const struct record_times *t);
 void record_close(const struct record_view *v, const struct record_times *t, const struct record_totals *totals);
+/* The line that a hook of this event gets: octets at *line, which stays until the next call; 0: it does not fit. original:
+ * of a connect event; cmd: the MAIL or RCPT that is being decided; t and totals: of a close event. NULL where there are none. */
+size_t record_hook(const struct record_view *v, enum hook_event event, const union net_address *original,
+    const struct smtp_command *cmd, const struct record_times *t, const struct record_totals *totals, const char **line);
+/* What a hook said: its final word ("failed" for none) and text, the lines before that (n octets). */
+void record_verdict(const struct record_view *v, enum hook_event event, const char *hook, const char *word,
+    const unsigned char *text, size_t text_len, const unsigned char *lines, size_t n, int64_t us);
 void record_error(const struct record_view *v, const char *error);
 /* direction: "->" and so on. */
 void record_comm(const struct record_view *v, const char *direction, const void *bytes, size_t n);

@@ -15,6 +15,7 @@
 #define LOCAL_REPLY_MAX 128 /* longer than any of ours of static storage */
 #define HELD_MAX (32 << 10)
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
+#define SEND_MAX (128 << 10) /* octets of a kept message at a time */
 
 /* ---- transactions ---- */
 
@@ -52,6 +53,10 @@ void relay_end_transaction(struct session *s, const char *result)
 	}
 	record_message(&s->view, result, &s->times);
 	dialogue_end_transaction(&s->dialogue);
+	message_drop(&s->message);
+	s->keeping = s->bound = false;
+	s->spoiled = NULL;
+	s->text->unreachable_why[0] = 0;
 	s->times.mail = s->times.rcpt = s->times.data = s->times.accept = -1;
 }
 
@@ -89,27 +94,47 @@ static bool in_content(const struct session *s)
 	return s->dialogue.client == DIALOGUE_DATA || s->dialogue.client == DIALOGUE_CHUNK;
 }
 
+/* The message that is under way cannot reach the server any more. */
+static void give_up_message(struct session *s, const char *reply)
+{
+	begin_drain(s, reply);
+	if (!in_content(s)) {
+		filter_abort(s);
+		end_drain(s);
+	}
+}
+
+/* The client has sent all of a message that has not gone on to the server. */
+static bool is_kept_whole(const struct session *s)
+{
+	return s->keeping && !in_content(s) && s->stage != STAGE_NONE;
+}
+
 void relay_server_lost(struct session *s, const char *reason)
 {
 	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
 	char reply[400];
 
-	if (awaited == SMTP_GREETING) {
+	if (awaited == SMTP_GREETING || s->stage == STAGE_OPEN) {
 		upstream_failed(s, "4.4.1", reason);
+		return;
+	}
+	if (s->late && !s->bound) { /* nobody waits for it */
+		upstream_close(s);
+		dialogue_forget_server(&s->dialogue);
 		return;
 	}
 	snprintf(reply, sizeof reply, "%s: %s", s->host, reason);
 	if (s->dialogue.tx.complete && s->server.lost && s->dialogue.queued == 1) { /* it cannot have all of it */
 		record_error(&s->view, reply);
 		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
-		begin_drain(s, reply);
-		end_drain(s);
+		give_up_message(s, reply);
 		return;
 	}
-	if (in_content(s) && s->dialogue.queued <= 1) {
+	if (is_kept_whole(s) || (in_content(s) && s->dialogue.queued <= 1)) {
 		record_error(&s->view, reply);
 		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
-		begin_drain(s, reply);
+		give_up_message(s, reply);
 		return;
 	}
 	if (relay_outcome_due(s)) {
@@ -158,7 +183,7 @@ void relay_own_command(struct session *s, enum smtp_verb verb, const char *line,
 	dialogue_expect(&s->dialogue, verb, true);
 }
 
-void relay_local_replies(struct session *s)
+static void local_replies(struct session *s)
 {
 	const char *reply;
 
@@ -202,10 +227,10 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 		    "421 4.7.0 Too many bad commands, or one too bad");
 	if (too_large) { /* chunks may be there already: the server must forget them */
 		dialogue_decide(&s->dialogue, 552, (const unsigned char *)reply + 4, strlen(reply) - 4);
+		relay_reset_server(s);
 		relay_end_transaction(s, NULL);
-		relay_own_command(s, SMTP_RSET, "RSET", 4);
 	}
-	relay_local_replies(s);
+	local_replies(s);
 }
 
 static void note_sent(struct session *s, enum smtp_verb verb)
@@ -234,10 +259,437 @@ static void answer_alone(struct session *s, const struct smtp_command *cmd)
 	s->linger = !quit;
 }
 
+/* ---- commands that wait ---- */
+
+/* Parse n octets of a line of our own, kept in held->line. */
+static void parse_held(struct session *s, size_t n)
+{
+	smtp_parse(s->held->line, n, &s->held->cmd);
+}
+
+static void hold_command(struct session *s, const struct smtp_command *cmd)
+{
+	if (cmd == &s->held->cmd)
+		return;
+	memcpy(s->held->line, cmd->line, cmd->line_len);
+	s->held->original_len = 0;
+	parse_held(s, cmd->line_len);
+}
+
+static size_t write_rcpt(const struct smtp_command *from, const unsigned char *address, size_t n, unsigned char *out)
+{
+	size_t at = (size_t)sprintf((char *)out, "RCPT TO:<");
+
+	memcpy(out + at, address, n);
+	at += n;
+	at += (size_t)sprintf((char *)out + at, "> ");
+	memcpy(out + at, from->params, from->params_len);
+	return at + from->params_len;
+}
+
+bool relay_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd)
+{
+	static unsigned char line[sizeof s->held->line];
+
+	if (n + s->held->cmd.params_len + 16 > sizeof line)
+		return false;
+	smtp_parse(line, write_rcpt(&s->held->cmd, address, n, line), cmd);
+	return !cmd->refusal && cmd->address_len == n;
+}
+
+void relay_rewrite(struct session *s, const unsigned char *address, size_t n)
+{
+	struct smtp_command cmd;
+
+	if (!relay_rewritten(s, address, n, &cmd))
+		return;
+	if (!s->held->original_len) {
+		s->held->original_len = s->held->cmd.address_len;
+		memcpy(s->held->original, s->held->cmd.address, s->held->original_len);
+	}
+	memcpy(s->held->line, cmd.line, cmd.line_len);
+	parse_held(s, cmd.line_len);
+}
+
+/* A reply of ours to the held command, nothing being owed before it. */
+static void reply_wrapped(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
+{
+	unsigned char *out;
+	size_t len;
+
+	if (s->client.broken)
+		return;
+	out = leg_room(&s->client, SMTP_WRAP_MAX);
+	len = smtp_reply_wrap(code, enhanced, text, n, out, SMTP_WRAP_MAX);
+	session_comm(s, "<|", out, len - 2);
+	leg_wrote(&s->client, len);
+	s->active_at = s->now;
+}
+
+static void note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
+{
+	char whole[512];
+	int len = snprintf(whole, sizeof whole, "%u.%u.%u %.*s", enhanced[0], enhanced[1], enhanced[2],
+	    (int)(n < 400 ? n : 400), (const char *)text);
+
+	dialogue_refused(&s->dialogue, &s->held->cmd, code, (const unsigned char *)whole, (size_t)len);
+}
+
+/* The same with a line of ours, "451 4.3.5 text", for the held RCPT. */
+static void refuse_rcpt(struct session *s, const char *reply)
+{
+	struct smtp_line line;
+
+	session_reply(s, reply);
+	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
+		dialogue_refused(&s->dialogue, &s->held->cmd, line.code, line.text, line.text_len);
+}
+
+/* ---- late: servers ---- */
+
+static bool same_route(const struct route *a, const struct route *b)
+{
+	return strcmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
+	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
+	    strcmp(a->tls_name, b->tls_name) == 0 && net_same(&a->source4, &b->source4) &&
+	    net_same(&a->source6, &b->source6);
+}
+
+/* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
+static void send_mail(struct session *s)
+{
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
+	const unsigned extensions = s->dialogue.ehlo.extensions;
+	const unsigned char *params = tx->text + tx->sender.params;
+	unsigned char line[SMTP_AUTH_LINE_MAX + 64];
+	struct smtp_param p;
+	size_t at = 0, n = (size_t)sprintf((char *)line, "MAIL FROM:<");
+
+	memcpy(line + n, tx->text + tx->sender.address, tx->sender.address_len);
+	n += tx->sender.address_len;
+	line[n++] = '>';
+	while (smtp_param_next(params, tx->sender.params_len, &at, &p)) {
+		bool size = smtp_is(p.keyword, p.keyword_len, "SIZE"), body = smtp_is(p.keyword, p.keyword_len, "BODY");
+
+		if (!(extensions & (size ? SMTP_EXT_SIZE : body ? SMTP_EXT_8BITMIME : SMTP_EXT_SMTPUTF8)))
+			continue;
+		line[n++] = ' ';
+		memcpy(line + n, p.keyword, (size_t)(params + at - p.keyword));
+		n += (size_t)(params + at - p.keyword);
+	}
+	s->mail_at = s->now;
+	relay_own_command(s, SMTP_MAIL, (const char *)line, n);
+}
+
+void relay_unreachable(struct session *s, int code, const char *text)
+{
+	s->stage = STAGE_NONE;
+	s->greet = GREET_NONE;
+	dialogue_forget_server(&s->dialogue);
+	s->text->unreachable = s->route;
+	snprintf(s->text->unreachable_why, sizeof s->text->unreachable_why, "%d %s", code, text);
+	refuse_rcpt(s, s->text->unreachable_why);
+	s->handled++;
+}
+
+void relay_server_ready(struct session *s)
+{
+	if (s->dialogue.tx.smtputf8 && !(s->dialogue.ehlo.extensions & SMTP_EXT_SMTPUTF8)) { /* RFC 6531 3.5 */
+		s->stage = STAGE_NONE;
+		refuse_rcpt(s, "553 5.6.7 The recipient's server does not know SMTPUTF8");
+		s->handled++;
+		return;
+	}
+	send_mail(s);
+}
+
+static void send_held(struct session *s);
+
+/* The reply to the MAIL that went before the held RCPT. Refused, it is RCPT's reply. */
+static void mail_answered(struct session *s, const struct dialogue_reply *r)
+{
+	char why[300];
+
+	s->times.mail = s->now - s->mail_at;
+	if (r->line.code == 421) {
+		snprintf(why, sizeof why, "%.*s", (int)(r->line.text_len < 256 ? r->line.text_len : 256),
+		    (const char *)r->line.text);
+		upstream_failed(s, "4.4.1", why);
+		return;
+	}
+	s->stage = STAGE_NONE;
+	s->active_at = s->now;
+	if (r->line.code / 100 == 2) {
+		s->bound = true;
+		send_held(s);
+		return;
+	}
+	relay_pass(s, r);
+	dialogue_refused(&s->dialogue, &s->held->cmd, r->line.code, r->line.text, r->line.text_len);
+}
+
+static void route_rcpt(struct session *s, const struct smtp_command *cmd)
+{
+	const struct route *wanted = &s->text->wanted;
+	bool here = s->state == SERVER_OPEN && same_route(wanted, &s->route);
+
+	hold_command(s, cmd);
+	if (s->bound && here) {
+		send_held(s);
+	} else if (s->bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered)) {
+		refuse_rcpt(s, "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	} else if (s->text->unreachable_why[0] && same_route(wanted, &s->text->unreachable)) {
+		refuse_rcpt(s, s->text->unreachable_why);
+	} else {
+		s->stage = STAGE_OPEN;
+		s->bound = false;
+		s->route = *wanted;
+		if (here)
+			relay_server_ready(s);
+		else
+			upstream_open(s);
+	}
+}
+
+void relay_reset_server(struct session *s)
+{
+	if (s->state == SERVER_OPEN && (!s->late || s->bound))
+		relay_own_command(s, SMTP_RSET, "RSET", 4);
+	s->bound = false;
+}
+
+/* What is answered here as long as no server is known, or has a say. false: it goes on. */
+static bool answer_late(struct session *s, const struct smtp_command *cmd)
+{
+	switch (cmd->verb) {
+	case SMTP_MAIL:
+		dialogue_opened(&s->dialogue, cmd);
+		session_reply(s, "250 2.1.0 Ok");
+		return true;
+	case SMTP_RCPT:
+		route_rcpt(s, cmd);
+		return true;
+	case SMTP_RSET:
+		relay_reset_server(s);
+		relay_end_transaction(s, NULL);
+		session_reply(s, "250 2.0.0 Ok");
+		return true;
+	case SMTP_QUIT:
+		session_reply(s, "221 2.0.0 Bye");
+		session_end(s, "client", "QUIT");
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* ---- messages that are kept ---- */
+
+/* For hooks, or because a server without CHUNKING wants to be sent the end of a message last. */
+static bool is_to_keep(const struct session *s, const struct smtp_command *cmd)
+{
+	if (cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT)
+		return false;
+	return filter_wants(s, HOOK_DATA) ||
+	    (cmd->verb == SMTP_BDAT && s->late && !(s->dialogue.ehlo.extensions & SMTP_EXT_CHUNKING));
+}
+
+static void keep_message(struct session *s, const struct smtp_command *cmd)
+{
+	if (!s->keeping)
+		message_begin(&s->message);
+	s->keeping = true;
+	begin_octets(s);
+	if (cmd->verb == SMTP_BDAT) {
+		dialogue_keep_chunk(&s->dialogue, cmd);
+		return;
+	}
+	session_reply(s, "354 End data with <CR><LF>.<CR><LF>");
+	dialogue_begin_data(&s->dialogue, true);
+}
+
+/* A message that stays here: the client's reply, and the server is to forget the envelope. */
+static void end_kept(struct session *s, const char *result)
+{
+	relay_reset_server(s);
+	relay_end_transaction(s, result);
+	s->stage = STAGE_NONE;
+}
+
+static void refuse_kept(struct session *s, const char *reply)
+{
+	struct smtp_line line;
+
+	session_reply(s, reply);
+	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
+		dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
+	end_kept(s, NULL);
+}
+
+static bool has_bare_newline(const struct message *m)
+{
+	struct smtp_scanner scanner = { .plain = true, .unstuff = true };
+	struct smtp_piece piece;
+	size_t at = 0, used;
+
+	while (at < m->size && !scanner.broken && smtp_scan(&scanner, m->bytes + at, m->size - at, &used, &piece))
+		at += used;
+	return scanner.broken || (at < m->size && m->bytes[m->size - 1] == '\r');
+}
+
+/* It may go on: by BDAT if it came so and the server knows it, else by DATA, RFC 3030 2. */
+static void pass_kept(struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+	bool eightbit = (d->ehlo.extensions & SMTP_EXT_8BITMIME) || !s->late;
+	char line[48];
+	int n;
+
+	s->sent = 0;
+	s->chunked = d->tx.chunks && (d->ehlo.extensions & SMTP_EXT_CHUNKING);
+	if (d->tx.chunks && !s->chunked && has_bare_newline(&s->message)) {
+		refuse_kept(s, "554 5.6.1 The recipient's server cannot be sent a bare carriage return or line feed");
+		return;
+	}
+	if (!eightbit && !smtp_is_seven_bit(s->message.bytes, s->message.size)) { /* RFC 6152 3 */
+		refuse_kept(s, "554 5.6.3 The recipient's server does not know 8BITMIME");
+		return;
+	}
+	if (!s->chunked) {
+		s->stage = STAGE_ASK;
+		relay_own_command(s, SMTP_DATA, "DATA", 4);
+		return;
+	}
+	s->times.data = s->now - s->connected_at;
+	n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->message.size);
+	session_comm(s, "|>", line, (size_t)n - 2);
+	leg_write(&s->server, line, (size_t)n);
+	dialogue_sent(&s->dialogue, &(struct smtp_command){ .verb = SMTP_BDAT, .last = true });
+	s->dialogue.client = DIALOGUE_COMMAND; /* its octets do not come from the client */
+	s->stage = STAGE_SEND;
+}
+
+/* The reply to the DATA of a kept message: if it is no 354, it is the client's. */
+static void data_answered(struct session *s, const struct dialogue_reply *r)
+{
+	if (r->line.code == 354) {
+		s->times.data = s->now - s->connected_at;
+		s->stage = STAGE_SEND;
+		return;
+	}
+	relay_pass(s, r);
+	end_kept(s, NULL);
+	s->handled++;
+}
+
+/* All of it is written: now, and only now, it is the server's to take or to refuse. */
+static void end_sending(struct session *s)
+{
+	static const char end[] = "\r\n.\r\n";
+	const struct message *m = &s->message;
+	bool ended = !m->size || m->bytes[m->size - 1] == '\n';
+
+	if (!s->chunked) {
+		leg_write(&s->server, end + (ended ? 2 : 0), sizeof end - 1 - (ended ? 2 : 0));
+		dialogue_expect(&s->dialogue, SMTP_CONTENT, false);
+	}
+	s->stage = STAGE_NONE;
+	s->dialogue.tx.complete = true;
+	s->early = s->dialogue.queued <= 1 && (leg_count(&s->server) || leg_has_more(&s->server));
+	s->sent_at = s->now;
+	message_drop(&s->message);
+}
+
+void relay_send_kept(struct session *s)
+{
+	const struct message *m = &s->message;
+
+	while (s->stage == STAGE_SEND && s->state == SERVER_OPEN && !s->server.broken && !leg_pending(&s->server)) {
+		const unsigned char *at = m->bytes + s->sent;
+		size_t n = (size_t)(m->size - s->sent), run;
+
+		if (!n) {
+			end_sending(s);
+			return;
+		}
+		n = n < SEND_MAX ? n : SEND_MAX;
+		run = s->chunked ? n : smtp_dot_free(at, n);
+		if (!s->chunked && *at == '.' && (!s->sent || (s->sent > 1 && at[-1] == '\n' && at[-2] == '\r')))
+			leg_write(&s->server, ".", 1);
+		leg_write(&s->server, at, run);
+		s->sent += run;
+		s->active_at = s->now;
+	}
+}
+
+/* ---- from the client ---- */
+
+static enum hook_event event_of(enum smtp_verb verb)
+{
+	switch (verb) {
+	case SMTP_EHLO:
+	case SMTP_HELO:
+		return HOOK_EHLO;
+	case SMTP_MAIL:
+		return HOOK_MAIL;
+	case SMTP_RCPT:
+		return HOOK_RCPT;
+	default:
+		return HOOK_EVENT_COUNT;
+	}
+}
+
+/* The command goes its way: to the server, or to what speaks for one. */
+static void pass_command(struct session *s, const struct smtp_command *cmd)
+{
+	static const char tolerated[] = "blanks or missing brackets in the path were put right";
+	bool greeting = cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO;
+	bool local = greeting || is_to_keep(s, cmd) || (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
+
+	log_command(s, cmd, local ? ">|" : "->");
+	if (cmd->tolerated)
+		session_comm(s, "--", tolerated, sizeof tolerated - 1);
+	if (greeting) {
+		upstream_greet(s, cmd);
+		return;
+	}
+	if (is_to_keep(s, cmd)) {
+		keep_message(s, cmd);
+		return;
+	}
+	if (s->late && answer_late(s, cmd))
+		return;
+	send_command(s, cmd);
+	note_sent(s, cmd->verb);
+}
+
+static void send_held(struct session *s)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+
+	if (s->late)
+		session_comm(s, "|>", cmd->line, cmd->line_len);
+	send_command(s, cmd);
+	note_sent(s, cmd->verb);
+	if (s->held->original_len)
+		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
+}
+
+/* Whose routes verdicts change: MAIL's for all its recipients, RCPT's for one. */
+static void prepare_routes(struct session *s, enum smtp_verb verb)
+{
+	if (!s->late)
+		return;
+	if (verb == SMTP_MAIL)
+		s->text->of_mail = s->text->of_session;
+	if (verb == SMTP_RCPT)
+		s->text->wanted = s->text->of_mail;
+}
+
 /* The one place where it is decided what becomes of a command. */
 static void handle_command(struct session *s, const struct smtp_command *cmd)
 {
-	static const char tolerated[] = "blanks or missing brackets in the path were put right";
+	enum hook_event event = event_of(cmd->verb);
 	const char *refusal;
 
 	s->auth_seen = s->auth_seen || cmd->verb == SMTP_AUTH;
@@ -254,16 +706,88 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		refuse(s, cmd, refusal);
 		return;
 	}
-	if (cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO) {
-		log_command(s, cmd, ">|");
-		upstream_greet(s, cmd);
+	prepare_routes(s, cmd->verb);
+	if (event == HOOK_EVENT_COUNT || !filter_wants(s, event)) {
+		pass_command(s, cmd);
 		return;
 	}
-	log_command(s, cmd, "->");
-	if (cmd->tolerated)
-		session_comm(s, "--", tolerated, sizeof tolerated - 1);
-	send_command(s, cmd);
-	note_sent(s, cmd->verb);
+	hold_command(s, cmd);
+	if (event == HOOK_EHLO)
+		upstream_note_name(s, &s->held->cmd);
+	filter_run(s, event);
+}
+
+/* ---- what hooks decided ---- */
+
+static void end_by_filter(struct session *s)
+{
+	session_end(s, "smtpwarp", "a hook closed it");
+	s->linger = true;
+}
+
+/* RFC 5321 3.1: a greeting that refuses is 554, or 421 when it is for now. */
+static void filtered_connect(struct session *s, const struct filter_outcome *o)
+{
+	if (o->word == FILTER_ACCEPT) {
+		upstream_start(s);
+		return;
+	}
+	dialogue_forget_server(&s->dialogue);
+	reply_wrapped(s, o->code == 550 ? 554 : o->code / 100 == 4 ? 421 : o->code, o->enhanced, o->text, o->text_len);
+	end_by_filter(s);
+}
+
+static void filtered_command(struct session *s, const struct filter_outcome *o)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+
+	if (o->word == FILTER_ACCEPT && s->held->original_len && !s->late) {
+		log_command(s, cmd, "->");
+		send_held(s);
+		return;
+	}
+	if (o->word == FILTER_ACCEPT) {
+		pass_command(s, cmd);
+		return;
+	}
+	log_command(s, cmd, ">|");
+	reply_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
+	if (cmd->verb == SMTP_MAIL || cmd->verb == SMTP_RCPT)
+		note_refused(s, o->code, o->enhanced, o->text, o->text_len);
+	if (o->word == FILTER_CLOSE)
+		end_by_filter(s);
+}
+
+static void filtered_message(struct session *s, const struct filter_outcome *o)
+{
+	switch (o->word) {
+	case FILTER_ACCEPT:
+		pass_kept(s);
+		return;
+	case FILTER_DISCARD:
+		session_reply(s, "250 2.0.0 Ok");
+		dialogue_decide(&s->dialogue, 250, (const unsigned char *)"2.0.0 Ok", 8);
+		end_kept(s, "discarded");
+		return;
+	case FILTER_REFUSE:
+	case FILTER_CLOSE:
+		reply_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
+		dialogue_decide(&s->dialogue, o->code, o->text, o->text_len);
+		memcpy(s->dialogue.tx.decision.enhanced, o->enhanced, sizeof o->enhanced);
+		end_kept(s, NULL);
+		if (o->word == FILTER_CLOSE)
+			end_by_filter(s);
+	}
+}
+
+void relay_filtered(struct session *s, enum hook_event event, const struct filter_outcome *outcome)
+{
+	if (event == HOOK_CONNECT)
+		filtered_connect(s, outcome);
+	else if (event == HOOK_DATA)
+		filtered_message(s, outcome);
+	else
+		filtered_command(s, outcome);
 }
 
 static void handle_answer(struct session *s, const struct smtp_command *cmd)
@@ -290,21 +814,75 @@ static void end_content(struct session *s)
 	s->sent_at = s->now;
 }
 
-static void handle_piece(struct session *s, const struct smtp_piece *piece)
+/* Why a message in DATA cannot go on, as far as it is known; NULL: it can. */
+static const char *fault(const struct session *s)
 {
-	struct dialogue *d = &s->dialogue;
+	const struct dialogue *d = &s->dialogue;
 	uint64_t limit = s->o->limits.message_size;
 
-	if (!s->drain && d->client == DIALOGUE_DATA) {
-		if (limit && d->tx.octets > limit)
-			begin_drain(s, "552 5.3.4 Message is larger than this server takes");
-		else if (d->scanner.broken && s->o->limits.newline == SMTP_NL_REJECT)
-			begin_drain(s, "554 5.6.0 A bare carriage return or line feed is not allowed in a message");
+	if (d->client != DIALOGUE_DATA)
+		return NULL;
+	if (limit && d->tx.octets > limit)
+		return "552 5.3.4 Message is larger than this server takes";
+	if (d->scanner.broken && s->o->limits.newline == SMTP_NL_REJECT)
+		return "554 5.6.0 A bare carriage return or line feed is not allowed in a message";
+	return NULL;
+}
+
+/* All of a kept message is there. */
+static void end_keeping(struct session *s)
+{
+	if (s->dialogue.client == DIALOGUE_DATA)
+		dialogue_end_data(&s->dialogue);
+	if (s->spoiled)
+		refuse_kept(s, s->spoiled);
+	else if (!message_seal(&s->message))
+		refuse_kept(s, "452 4.3.1 No room for a message of this size");
+	else if (filter_wants(s, HOOK_DATA))
+		filter_run(s, HOOK_DATA);
+	else
+		pass_kept(s);
+}
+
+static void keep_piece(struct session *s, const struct smtp_piece *piece)
+{
+	s->spoiled = s->spoiled ? s->spoiled : fault(s);
+	if (!s->spoiled) {
+		smtp_header_scan(&s->dialogue.tx.header, piece->bytes, piece->len);
+		message_add(&s->message, piece->bytes, piece->len);
 	}
-	if (!s->drain) {
-		smtp_header_scan(&d->tx.header, piece->bytes, piece->len);
-		leg_write(&s->server, piece->bytes, piece->len);
+	if (!piece->end)
+		return;
+	if (s->dialogue.tx.chunks && !s->dialogue.chunk_last)
+		session_reply(s, "250 2.0.0 Go on");
+	else
+		end_keeping(s);
+}
+
+static void pass_piece(struct session *s, const struct smtp_piece *piece)
+{
+	struct dialogue_transaction *tx = &s->dialogue.tx;
+	const char *reply = fault(s);
+
+	if (!reply && s->late && !(s->dialogue.ehlo.extensions & SMTP_EXT_8BITMIME) &&
+	    !smtp_is_seven_bit(piece->bytes, piece->len)) /* RFC 6152 3 */
+		reply = "554 5.6.3 The recipient's server does not know 8BITMIME";
+	if (reply) {
+		begin_drain(s, reply);
+		return;
 	}
+	smtp_header_scan(&tx->header, piece->bytes, piece->len);
+	leg_write(&s->server, piece->bytes, piece->len);
+}
+
+static void handle_piece(struct session *s, const struct smtp_piece *piece)
+{
+	if (!s->drain && s->keeping) {
+		keep_piece(s, piece);
+		return;
+	}
+	if (!s->drain)
+		pass_piece(s, piece);
 	if (piece->end && s->drain)
 		end_drain(s);
 	else if (piece->end)
@@ -314,9 +892,9 @@ static void handle_piece(struct session *s, const struct smtp_piece *piece)
 /* Whether the client's next bytes may be handled now: there is room for what comes of them. */
 static bool may_handle_client(const struct session *s)
 {
-	if (s->ending || s->closing || s->greet != GREET_NONE || s->state == SERVER_HANDSHAKE)
+	if (s->ending || s->closing || s->stage != STAGE_NONE || s->greet != GREET_NONE || s->state == SERVER_HANDSHAKE)
 		return false;
-	if (in_content(s) && s->state == SERVER_OPEN)
+	if (in_content(s) && !s->keeping && s->state == SERVER_OPEN)
 		return !s->server.blocked && leg_write_room(&s->server) > leg_count(&s->client) + 8;
 	return leg_write_room(&s->client) > REPLY_ROOM &&
 	    (s->state != SERVER_OPEN || leg_write_room(&s->server) > COMMAND_ROOM);
@@ -369,8 +947,8 @@ static void pass_line(struct session *s, const struct smtp_line *line)
 
 void relay_pass(struct session *s, const struct dialogue_reply *r)
 {
-	leg_write(&s->client, held, s->held);
-	s->held = 0;
+	leg_write(&s->client, held, s->held_reply);
+	s->held_reply = 0;
 	pass_line(s, &r->line);
 }
 
@@ -381,18 +959,18 @@ static void hold_line(struct session *s, const struct dialogue_reply *r, bool fo
 	size_t n;
 
 	if (r->first)
-		s->held = 0;
+		s->held_reply = 0;
 	if (r->line.last || (r->verb == SMTP_EHLO && r->line.code == 250)) /* the latter becomes a list of ours */
 		return;
-	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held,
-	    sizeof held - s->held);
+	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held_reply,
+	    sizeof held - s->held_reply);
 	if (n) {
-		s->held += n;
+		s->held_reply += n;
 		return;
 	}
 	if (for_client)
 		relay_pass(s, r);
-	s->held = 0;
+	s->held_reply = 0;
 }
 
 static void end_by_server(struct session *s)
@@ -418,7 +996,7 @@ static void begin_content(struct session *s)
 {
 	s->times.data = s->now - s->connected_at;
 	begin_octets(s);
-	dialogue_begin_data(&s->dialogue);
+	dialogue_begin_data(&s->dialogue, false);
 }
 
 /* What a reply's last line changes beside the dialogue. */
@@ -460,7 +1038,7 @@ static void handle_early_reply(struct session *s, const struct dialogue_reply *r
 	else
 		snprintf(reply, sizeof reply, "451 4.5.0 %s: reply in the middle of a message", s->host);
 	record_error(&s->view, reply);
-	begin_drain(s, reply);
+	give_up_message(s, reply);
 }
 
 static void handle_violation(struct session *s, const char *why)
@@ -469,7 +1047,7 @@ static void handle_violation(struct session *s, const char *why)
 
 	snprintf(error, sizeof error, "%s: %s", s->host, why);
 	record_error(&s->view, error);
-	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING) {
+	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING || s->stage == STAGE_OPEN) {
 		upstream_failed(s, "4.5.0", why);
 		return;
 	}
@@ -495,7 +1073,12 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 {
 	bool ours = r->hidden || s->greet != GREET_NONE;
 
-	if ((s->dialogue.client == DIALOGUE_DATA && r->verb == SMTP_NOTHING) ||
+	if (r->verb == SMTP_NOTHING && s->late && !s->bound && r->line.code == 421) { /* it has waited long enough */
+		if (r->line.last)
+			relay_server_lost(s, "reply 421");
+		return;
+	}
+	if (((s->dialogue.client == DIALOGUE_DATA || is_kept_whole(s)) && r->verb == SMTP_NOTHING) ||
 	    (s->dialogue.client == DIALOGUE_CHUNK && r->verb == SMTP_BDAT && s->dialogue.queued == 0)) {
 		handle_early_reply(s, r);
 		return;
@@ -504,7 +1087,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		handle_violation(s, r->violation);
 		return;
 	}
-	hold_line(s, r, !ours);
+	hold_line(s, r, !ours || s->stage == STAGE_ASK);
 	if (r->content_end && r->line.code < 400 && (leg_pending(&s->server) || s->server.lost || s->early)) {
 		dialogue_decide(&s->dialogue, 0, NULL, 0);
 		relay_end_transaction(s, s->server.lost ? "aborted" : "unknown");
@@ -518,8 +1101,15 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 			end_by_server(s);
 		return;
 	}
-	if (r->hidden && r->line.code != 421)
+	if (r->hidden && r->line.last && s->stage == STAGE_OPEN && r->verb == SMTP_MAIL) {
+		mail_answered(s, r);
 		return;
+	}
+	if (r->hidden && r->line.code != 421) {
+		if (r->line.last && s->stage == STAGE_ASK && r->verb == SMTP_DATA)
+			data_answered(s, r);
+		return;
+	}
 	if (r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {
 		if (r->line.last)
 			refuse_without_recipients(s);
@@ -536,6 +1126,8 @@ static bool may_handle_server(const struct session *s)
 {
 	if (s->ending || s->state != SERVER_OPEN || leg_write_room(&s->client) <= REPLY_ROOM)
 		return false;
+	if (s->stage == STAGE_SEND && s->chunked)
+		return s->server.eof;
 	return s->dialogue.client != DIALOGUE_CHUNK || dialogue_awaited(&s->dialogue) != SMTP_BDAT ||
 	    s->dialogue.queued > 1 || s->server.eof;
 }
@@ -545,7 +1137,7 @@ void relay_server(struct session *s)
 	struct dialogue_reply r;
 	size_t used;
 
-	relay_local_replies(s);
+	local_replies(s);
 	s->server_starved = false;
 	while (may_handle_server(s)) {
 		s->server_starved = !dialogue_server_next(&s->dialogue, leg_bytes(&s->server),
@@ -557,6 +1149,6 @@ void relay_server(struct session *s)
 		s->handled++;
 		s->replies += r.line.last;
 		handle_reply(s, &r);
-		relay_local_replies(s);
+		local_replies(s);
 	}
 }

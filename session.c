@@ -24,6 +24,7 @@
 /* Aligned: what every session touches is at its start, and stands in as few pages as can be. */
 static _Alignas(4096) struct session session;
 static struct session_texts texts;
+static struct session_held held;
 static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT];
 
 static int64_t clock_us(void)
@@ -43,7 +44,7 @@ void session_tick(struct session *s)
 
 void session_comm(struct session *s, const char *direction, const void *bytes, size_t n)
 {
-	if (s->o->verbose)
+	if (log_detailed())
 		record_comm(&s->view, direction, bytes, n);
 }
 
@@ -85,7 +86,7 @@ void session_end(struct session *s, const char *by, const char *reason)
 
 /* ---- deadlines ---- */
 
-enum overdue { NOT_OVERDUE, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, CLIENT_STALLED, SESSION_OVERDUE };
+enum overdue { NOT_OVERDUE, HOOK_OVERDUE, TARPIT_OVER, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, CLIENT_STALLED, SESSION_OVERDUE };
 
 struct deadline {
 	int64_t at; /* INT64_MAX: none */
@@ -163,7 +164,11 @@ static struct deadline next_deadline(const struct session *s)
 		sooner(&d, s->terminated_at, t->drain, NOT_OVERDUE, ""); /* see note_termination() */
 	if (leg_pending(&s->client))
 		sooner(&d, s->client_moved_at, t->block, CLIENT_STALLED, "client does not take replies");
-	if (s->state == SERVER_CONNECTING)
+	if (s->stage == STAGE_HOOKS)
+		sooner(&d, 0, filter_deadline(s), HOOK_OVERDUE, "");
+	else if (s->stage == STAGE_TARPIT)
+		sooner(&d, 0, s->tarpit_until, TARPIT_OVER, "");
+	else if (s->state == SERVER_CONNECTING)
 		sooner(&d, s->dialed_at, t->connect, CONNECT_OVERDUE, "connection timed out");
 	else if (s->state == SERVER_HANDSHAKE)
 		sooner(&d, s->handshake_at, t->tls, CONNECT_OVERDUE, "TLS handshake timed out");
@@ -180,6 +185,12 @@ static void overdue(struct session *s, const struct deadline *d)
 {
 	switch (d->what) {
 	case NOT_OVERDUE:
+		return;
+	case HOOK_OVERDUE:
+		filter_overdue(s);
+		return;
+	case TARPIT_OVER:
+		filter_tarpit_over(s);
 		return;
 	case CONNECT_OVERDUE:
 		if (s->state == SERVER_HANDSHAKE)
@@ -271,7 +282,7 @@ static void flush_leg(struct leg *l, int64_t now, int64_t *moved_at)
 
 static void wait_and_read(struct session *s, const struct deadline *d)
 {
-	struct pollfd p[2];
+	struct pollfd p[2 + FILTER_POLLED];
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
 	int64_t left = d->at - s->now, unused;
@@ -283,7 +294,7 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 		wait.tv_sec = (time_t)(left / SECOND);
 		wait.tv_nsec = (long)(left % SECOND) * 1000;
 	}
-	if (ppoll(p, 2, d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
+	if (ppoll(p, 2 + filter_watch(s, p + 2), d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	if (in_message(s) && leg_pending(&s->server))
 		s->content_at += clock_us() - s->now; /* waiting for the server is not the client's fault */
@@ -370,11 +381,13 @@ static void turn(struct session *s)
 
 	if (s->state == SERVER_HANDSHAKE)
 		upstream_handshake(s);
+	filter_turn(s);
 	do {
 		before = s->handled + s->server.sent + s->client.sent;
 		relay_server(s);
 		note_server_lost(s); /* before more of a message is sent */
 		relay_client(s);
+		relay_send_kept(s);
 		flush_leg(&s->server, s->now, &s->server_moved_at);
 		flush_leg(&s->client, s->now, &s->client_moved_at);
 	} while (!s->ending && before != s->handled + s->server.sent + s->client.sent);
@@ -385,14 +398,32 @@ static void turn(struct session *s)
 
 /* ---- begin and end ---- */
 
-static void begin(struct session *s, int fd, const struct options *o, const volatile sig_atomic_t *terminated)
+/* Commands that hooks decide on, or that are answered here, wait until all before them are answered: a reply of ours must
+ * not overtake a server's, and hooks are to know which recipients stand. */
+static uint32_t commands_alone(const struct session *s)
+{
+	uint32_t alone = s->late ? 1u << SMTP_RSET | 1u << SMTP_QUIT | 1u << SMTP_BDAT : 0;
+
+	if (filter_wants(s, HOOK_RCPT))
+		alone |= 1u << SMTP_RCPT;
+	if (filter_wants(s, HOOK_DATA))
+		alone |= 1u << SMTP_DATA | 1u << SMTP_BDAT;
+	return alone;
+}
+
+static void begin(struct session *s, int fd, const struct options *o, const struct hook_list *hooks,
+    const volatile sig_atomic_t *terminated)
 {
 	s->o = o;
+	s->hooks = hooks;
+	s->late = o->limits.late;
 	s->terminated = terminated;
 	s->now = s->started = s->active_at = s->client_read_at = s->client_moved_at = s->server_moved_at = clock_us();
 	s->times = (struct record_times){ -1, -1, -1, -1, -1, -1, -1 };
 	s->claim = -1;
 	s->text = &texts;
+	s->held = &held;
+	s->message.fd = -1;
 	leg_storage(&s->client.in, client_in, sizeof client_in);
 	leg_storage(&s->client.out, client_out, sizeof client_out);
 	leg_storage(&s->server.in, server_in, sizeof server_in);
@@ -400,25 +431,13 @@ static void begin(struct session *s, int fd, const struct options *o, const vola
 	leg_open(&s->client, fd);
 	leg_open(&s->server, -1);
 	dialogue_init(&s->dialogue, &o->limits);
+	s->dialogue.limits.alone |= commands_alone(s);
 	s->view.dialogue = &s->dialogue;
+	s->view.notes = &texts.notes;
 	s->view.helo = s->helo;
 	record_id(s->view.id);
 	net_ends(fd, &s->local, &s->view.client);
 	net_nodelay(fd);
-}
-
-/* The server learns that nothing more comes; it must not wait for the rest of a session. */
-static void leave_server(struct session *s)
-{
-	bool orderly = s->state == SERVER_OPEN && s->greet == GREET_NONE && !in_message(s) &&
-	    !leg_pending(&s->server) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->refused && !s->quit &&
-	    !s->server.eof;
-
-	if (orderly) {
-		relay_own_command(s, SMTP_QUIT, "QUIT", 4);
-		leg_flush(&s->server);
-	}
-	upstream_close(s);
 }
 
 /* The client gets its last reply; a close with unread bytes in the socket could take it away again. */
@@ -448,12 +467,32 @@ static void leave_client(struct session *s)
 	leg_close(&s->client);
 }
 
-void session_run(int fd, const struct options *o, const volatile sig_atomic_t *terminated)
+/* Hooks that nobody can list may be the ones that matter. */
+static void start_session(struct session *s)
+{
+	struct filter_outcome outcome;
+
+	filter_begin(s);
+	if (!upstream_locate(s))
+		return;
+	if (s->hooks->broken[0])
+		record_error(&s->view, s->hooks->broken);
+	if (s->hooks->broken[0] && !s->o->hook_failure_accepts) {
+		filter_out_of_order(&outcome);
+		relay_filtered(s, HOOK_CONNECT, &outcome);
+	} else if (filter_wants(s, HOOK_CONNECT)) {
+		filter_run(s, HOOK_CONNECT);
+	} else {
+		upstream_start(s);
+	}
+}
+
+void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated)
 {
 	struct session *s = &session;
 
-	begin(s, fd, o, terminated);
-	upstream_start(s);
+	begin(s, fd, o, hooks, terminated);
+	start_session(s);
 	while (!s->ending) {
 		struct deadline d;
 
@@ -467,14 +506,18 @@ void session_run(int fd, const struct options *o, const volatile sig_atomic_t *t
 		}
 		wait_and_read(s, &d);
 	}
+	filter_abort(s);
 	relay_end_transaction(s, relay_outcome_due(s) ? "unknown" : NULL);
-	leave_server(s);
+	upstream_leave(s);
 	leave_client(s);
 	s->totals.client_in = s->client.received;
 	s->totals.client_out = s->client.sent;
 	s->totals.server_in += s->server.received;
 	s->totals.server_out += s->server.sent;
 	s->totals.duration = clock_us() - s->started;
-	if (s->totals.by)
-		record_close(&s->view, &s->times, &s->totals);
+	s->totals.dropped = log_dropped();
+	if (!s->totals.by)
+		return;
+	record_close(&s->view, &s->times, &s->totals);
+	filter_end(s);
 }

@@ -1,11 +1,14 @@
 /* One proxied connection. session.c has the poll loop, the clock and the end; upstream.c finds, connects and greets the
- * server; relay.c carries commands, replies and messages between the two. The struct is theirs together.
+ * server; relay.c carries commands, replies and messages between the two; filter.c runs hooks and knows what their verdicts
+ * do. The struct is theirs together.
  */
 #ifndef SESSION_H
 #define SESSION_H
 
 #include "dialogue.h"
+#include "hooks.h"
 #include "leg.h"
+#include "log.h"
 #include "net.h"
 #include "options.h"
 #include "record.h"
@@ -13,10 +16,21 @@
 #include <signal.h>
 
 enum session_server {
+	SERVER_NONE, /* not yet, or no more but there may be another */
 	SERVER_CONNECTING,
 	SERVER_HANDSHAKE, /* of TLS */
 	SERVER_OPEN,
-	SERVER_GONE
+	SERVER_GONE /* for good */
+};
+
+/* What is under way before the client is listened to again. */
+enum session_stage {
+	STAGE_NONE,
+	STAGE_HOOKS,  /* hooks decide */
+	STAGE_TARPIT, /* the answer is held back until tarpit_until */
+	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL */
+	STAGE_ASK,    /* DATA was sent for a message that was kept: its 354 is awaited */
+	STAGE_SEND    /* that message is being sent */
 };
 
 /* Where the client's EHLO or HELO stands: smtpwarp says it again to the server, perhaps twice. */
@@ -30,8 +44,39 @@ enum session_greet {
 
 #define SESSION_CANDIDATES 8
 
+/* Where to, from where, and how: options, as verdicts changed them. */
+struct route {
+	struct upstream upstream; /* host "": --upstream, or the original destination */
+	union net_address source4, source6; /* AF_UNSPEC: none was asked for */
+	enum tls_level tls;
+	char tls_name[256]; /* "": none given */
+};
+
+/* The command that waits for hooks or a server. cmd leads into line. */
+struct session_held {
+	struct smtp_command cmd;
+	size_t original_len; /* a rewritten recipient: what the client said */
+	unsigned char original[SMTP_AUTH_LINE_MAX];
+	unsigned char line[SMTP_AUTH_LINE_MAX + 16];
+};
+
+enum filter_word { FILTER_ACCEPT, FILTER_REFUSE, FILTER_CLOSE, FILTER_DISCARD };
+
+/* What the hooks of an event decided; code to text: of a reply. */
+struct filter_outcome {
+	enum filter_word word;
+	int code;
+	uint16_t enhanced[3];
+	size_t text_len;
+	unsigned char text[SMTP_WRAP_TEXT];
+};
+
 /* Texts that few sessions need, apart from what all of them use. */
 struct session_texts {
+	struct route of_session, of_mail, wanted; /* late: for this sender, and for this recipient */
+	struct route unreachable;     /* where this transaction could not be brought, and why */
+	char unreachable_why[320];    /* "": no such place yet */
+	struct record_notes notes;
 	char failure[256];	/* of the last attempt to reach a server: enhanced code and reason */
 	char gone[320];		/* reply to what comes after SERVER_GONE */
 	char ehlo_refusal[560];	/* the server's 5xx to EHLO, while HELO is tried */
@@ -41,6 +86,7 @@ struct session_texts {
 /* Times are CLOCK_MONOTONIC in microseconds; 0: not yet. */
 struct session {
 	const struct options *o;
+	const struct hook_list *hooks;
 	const volatile sig_atomic_t *terminated;
 	struct leg client, server;
 	struct record_view view;
@@ -51,8 +97,13 @@ struct session {
 
 	/* the server: who, and how far */
 	enum session_server state;
+	enum session_stage stage;
+	bool late;  /* connected when sender and recipient are known */
+	bool bound; /* late: the server has accepted this transaction's MAIL */
 	enum session_greet greet;
 	enum smtp_verb greet_verb; /* what the client said, EHLO or HELO */
+	enum net_origin origin;
+	struct route route;
 	struct net_outbound outbound;
 	union net_address local, source, original, candidate[SESSION_CANDIDATES]; /* source: our end towards it */
 	size_t candidates, next_candidate;
@@ -64,7 +115,12 @@ struct session {
 	bool refused;			 /* its greeting was no 220 */
 
 	/* the message */
-	size_t held;	   /* octets of the reply whose lines are coming in */
+	struct message message; /* kept here for hooks, or until its length is known */
+	bool keeping;	   /* what comes in belongs to it */
+	const char *spoiled; /* reply to give at its end; NULL: it is good so far */
+	uint64_t sent;	   /* octets of it that went to the server */
+	bool chunked;	   /* by BDAT */
+	size_t held_reply; /* octets of the reply whose lines are coming in */
 	bool early;	   /* the server replied before it had all of the message */
 	bool drain;	   /* the client's message is read to its end, but goes nowhere */
 
@@ -78,7 +134,7 @@ struct session {
 
 	/* clock */
 	int64_t dialed_at, connected_at, handshake_at, awaiting_since, active_at, partial_since, client_read_at,
-	    client_moved_at, server_moved_at, content_at, mail_at, rcpt_at, sent_at, end_at, terminated_at;
+	    client_moved_at, server_moved_at, content_at, mail_at, rcpt_at, sent_at, end_at, terminated_at, tarpit_until;
 	uint64_t handled;      /* units of either side's bytes; a turn goes on while this grows */
 	bool client_starved, server_starved; /* nothing complete was left of what it sent */
 	bool auth_seen;	       /* what looks like an unknown command may be a secret */
@@ -90,13 +146,14 @@ struct session {
 	char host[256];	     /* what replies call the server */
 	unsigned char helo[SMTP_HOST_MAX];
 	struct session_texts *text;
+	struct session_held *held;
 	struct dialogue dialogue; /* last: it ends with what is large */
 };
 
 /* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends
  * the session after the message that is under way, or --drain-timeout; a second one at once. Only the reply to a whole
- * message is always waited for. SIGPIPE must be ignored. */
-void session_run(int fd, const struct options *o, const volatile sig_atomic_t *terminated);
+ * message is always waited for. SIGPIPE must be ignored, SIGCHLD blocked and caught: hooks are run. */
+void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated);
 
 /* ---- session.c, for its two rooms ---- */
 
@@ -117,8 +174,21 @@ void session_comm(struct session *s, const char *direction, const void *bytes, s
 
 /* ---- upstream.c ---- */
 
-/* Find out where to connect and begin. */
+/* Find out how the connection came here. false: the session has ended over it. */
+bool upstream_locate(struct session *s);
+
+/* Connect, or, when late, greet the client in our own name. */
 void upstream_start(struct session *s);
+
+/* Late: reach the server of s->route; relay_server_ready() or relay_unreachable() follows. */
+void upstream_open(struct session *s);
+
+/* Late: leave the server, politely if it can be done at once. */
+void upstream_leave(struct session *s);
+
+/* Parts of a route from text, as options and verdicts give them. false: it is none. */
+bool route_source(struct route *r, const char *text);
+bool route_upstream(struct route *r, const char *text);
 
 /* The connection attempt has an outcome (poll says so). */
 void upstream_connected(struct session *s);
@@ -132,7 +202,8 @@ void upstream_close(struct session *s);
 /* The server cannot be reached or used: try the next, or tell the client. reason: is copied. */
 void upstream_failed(struct session *s, const char *enhanced, const char *reason);
 
-/* The client said EHLO or HELO. */
+/* The client said EHLO or HELO with this name; upstream_greet() goes on with it. */
+void upstream_note_name(struct session *s, const struct smtp_command *cmd);
 void upstream_greet(struct session *s, const struct smtp_command *cmd);
 
 /* A reply to greeting, EHLO, HELO or STARTTLS. */
@@ -155,8 +226,19 @@ void relay_server_lost(struct session *s, const char *reason);
 /* The server's reply, of which this is the last line, goes to the client. */
 void relay_pass(struct session *s, const struct dialogue_reply *r);
 
-/* Replies of ours whose turn has come. */
-void relay_local_replies(struct session *s);
+/* Hooks have decided on what they were run for. */
+void relay_filtered(struct session *s, enum hook_event event, const struct filter_outcome *outcome);
+
+/* RCPT TO with another address instead of the held one: parsed into *cmd (static storage). false: it is none. */
+bool relay_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd);
+void relay_rewrite(struct session *s, const unsigned char *address, size_t n);
+
+/* Late: the server has been greeted, or (code, text) why there is none. */
+void relay_server_ready(struct session *s);
+void relay_unreachable(struct session *s, int code, const char *text);
+
+/* More of a message that was kept goes to the server. */
+void relay_send_kept(struct session *s);
 
 /* Send a command of ours, a line without CRLF. */
 void relay_own_command(struct session *s, enum smtp_verb verb, const char *line, size_t n);
@@ -164,7 +246,43 @@ void relay_own_command(struct session *s, enum smtp_verb verb, const char *line,
 /* End the transaction, if there is one, and write its record. result NULL: as the replies have it. */
 void relay_end_transaction(struct session *s, const char *result);
 
+/* Take the message back from the server, if it has heard of one: RSET. */
+void relay_reset_server(struct session *s);
+
 /* Whether the whole message was sent and its reply is awaited: what became of it is not known yet. */
 bool relay_outcome_due(const struct session *s);
+
+/* ---- filter.c ---- */
+
+#define FILTER_POLLED (HOOK_POLLED * (1 + LOG_STREAMS_MAX))
+
+/* Start `log` hooks; before the first record. */
+void filter_begin(struct session *s);
+
+bool filter_wants(const struct session *s, enum hook_event event);
+
+/* Run the hooks of an event: s->stage is STAGE_HOOKS until relay_filtered() is called, perhaps at once. */
+void filter_run(struct session *s, enum hook_event event);
+
+/* Whatever the hooks that run have to say or to take. */
+void filter_turn(struct session *s);
+
+/* Descriptors to poll, at most FILTER_POLLED; returns how many. */
+unsigned filter_watch(const struct session *s, struct pollfd *p);
+
+/* In STAGE_HOOKS: when the hook that runs must have ended, and that it has not. */
+int64_t filter_deadline(const struct session *s);
+void filter_overdue(struct session *s);
+
+void filter_tarpit_over(struct session *s);
+
+/* The outcome of a filter that fails when --hook-failure is defer. */
+void filter_out_of_order(struct filter_outcome *o);
+
+/* The session ends: no verdict is waited for any more. */
+void filter_abort(struct session *s);
+
+/* The client is gone and the last record written: run `close` hooks, let `log` hooks read to their end. */
+void filter_end(struct session *s);
 
 #endif

@@ -4,6 +4,7 @@
  * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
  */
 #define _GNU_SOURCE
+#include "hooks.h"
 #include "log.h"
 #include "options.h"
 #include "session.h"
@@ -32,6 +33,7 @@
 #define BACKLOG 1024
 
 static struct options options;
+static struct hook_list hooks;
 
 /* The descriptor that is the client's connection, -1: there is none, or not one. */
 static int connection = -1;
@@ -121,13 +123,61 @@ static void open_log(void)
 
 	if (!sink)
 		sink = is_client(STDERR_FILENO) ? "syslog" : "stderr";
+	log_detail(options.verbose);
 	if (log_open(sink, &why) == 0)
 		return;
 	snprintf(text, sizeof text, "--log %s: %s", sink, why);
 	die(EX_CONFIG, text);
 }
 
+/* ---- hooks ---- */
+
+static bool find_hooks(void)
+{
+	return hooks_scan(&hooks, options.hooks, !options.hooks_given, options.plugins_dir, options.plugins);
+}
+
+/* Hooks get the descriptors that they are meant to get, whatever we were started with. */
+static void close_on_exec(void)
+{
+	enum { CLOEXEC = 1 << 2 }; /* close_range(2), linux/close_range.h */
+
+	if (syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, CLOEXEC) < 0)
+		for (int fd = STDERR_FILENO + 1; fd < 1024; fd++)
+			fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/* For --check: what can be seen before a hook is run. */
+static void check_hooks(void)
+{
+	char text[400];
+
+	for (unsigned i = 0; i < hooks.count; i++) {
+		const char *fault = hooks_fault(&hooks.hook[i]);
+
+		if (!fault)
+			continue;
+		snprintf(text, sizeof text, "--hooks: %.200s: %.150s", hooks.hook[i].path, fault);
+		die(EX_CONFIG, text);
+	}
+}
+
+/* The listener looks once a second at most; what is new counts for the next session. */
+static void find_hooks_again(void)
+{
+	static time_t looked_at;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == looked_at)
+		return;
+	looked_at = now.tv_sec;
+	find_hooks();
+}
+
 /* ---- systemd ---- */
+
+static const char *notify_path;
 
 static void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -148,7 +198,7 @@ static void notify(const char *format, ...)
 
 static void open_notify(void)
 {
-	const char *path = getenv("NOTIFY_SOCKET");
+	const char *path = notify_path;
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
 	size_t n = path ? strlen(path) : 0;
 
@@ -163,15 +213,17 @@ static void open_notify(void)
 		close(listener.notify);
 		listener.notify = -1;
 	}
-	unsetenv("NOTIFY_SOCKET");
 }
 
-/* Number of sockets passed from LISTEN_FDS_START on; 0: none, or they are for another process. */
-static unsigned passed_sockets(void)
+/* Neither hooks nor sessions are to take these variables for theirs.
+ * Returns the number of sockets passed from LISTEN_FDS_START on; 0: none, or they are for another process. */
+static unsigned take_environment(void)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
 	long n = pid && fds && strtol(pid, NULL, 10) == getpid() ? strtol(fds, NULL, 10) : 0;
 
+	notify_path = getenv("NOTIFY_SOCKET"); /* the string stays where it is */
+	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
@@ -278,7 +330,7 @@ static _Noreturn void serve(int fd)
 		close(listener.notify);
 	munmap(tally, sizeof *tally + options.max_sessions * sizeof *tally->child);
 	tally = NULL;
-	session_run(fd, &options, &terminate);
+	session_run(fd, &options, &hooks, &terminate);
 	_exit(EX_OK);
 }
 
@@ -294,6 +346,7 @@ static void start_session(int fd, const union net_address *source)
 		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
 		return;
 	}
+	find_hooks_again();
 	pid = _Fork(); /* no threads and no handlers: fork(2) itself is all we need */
 	if (pid == 0)
 		serve(fd);
@@ -496,7 +549,7 @@ int main(int argc, char **argv)
 {
 	char why[512];
 	bool done;
-	unsigned passed = passed_sockets();
+	unsigned passed = take_environment();
 	enum net_kind given = net_kind(STDIN_FILENO);
 	int code;
 
@@ -512,16 +565,20 @@ int main(int argc, char **argv)
 		code = options_check(&options, why, sizeof why);
 	if (code)
 		die(code, why);
+	if (!find_hooks() && (connection < 0 || options.listens))
+		die(EX_CONFIG, hooks.broken); /* a client hears of it from its session, see --hook-failure */
 	open_log();
 	if (options.check) {
+		check_hooks();
 		puts("smtpwarp: options are in order");
 		return EX_OK;
 	}
 	catch_signals();
 	prefer_throughput();
 	guard_standard_descriptors();
+	close_on_exec();
 	if (connection >= 0 && !options.listens) {
-		session_run(connection, &options, &terminate);
+		session_run(connection, &options, &hooks, &terminate);
 		return EX_OK;
 	}
 	take_passed(passed);

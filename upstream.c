@@ -15,9 +15,29 @@ static void tell_failure(struct session *s, const char *enhanced, const char *re
 	snprintf(s->text->failure, sizeof s->text->failure, "%s %.100s: %.140s", enhanced, s->host, reason);
 }
 
-static const union net_address *source_for(const struct session *s, const union net_address *dest)
+static const union net_address *source_for(const struct net_outbound *out, const union net_address *dest)
 {
-	return dest->sa.sa_family == AF_INET6 ? &s->outbound.source6 : &s->outbound.source4;
+	return dest->sa.sa_family == AF_INET6 ? &out->source6 : &out->source4;
+}
+
+/* Source addresses of options, replaced by those of verdicts. false: a verdict wants one of the other family only, and a
+ * connection from any address would not be what it asked for. */
+static bool choose_source(const struct session *s, const union net_address *dest, struct net_outbound *out)
+{
+	const union net_address *wanted = dest->sa.sa_family == AF_INET6 ? &s->route.source6 : &s->route.source4;
+	bool any = s->route.source4.sa.sa_family != AF_UNSPEC || s->route.source6.sa.sa_family != AF_UNSPEC;
+
+	*out = s->outbound;
+	if (!any)
+		return true;
+	out->transparent = false;
+	if (wanted->sa.sa_family == AF_UNSPEC)
+		return source_for(out, dest)->sa.sa_family != AF_UNSPEC;
+	if (wanted->sa.sa_family == AF_INET6)
+		out->source6 = *wanted;
+	else
+		out->source4 = *wanted;
+	return true;
 }
 
 /* Begin a connection to this address. false: it cannot even begin, s->text->failure says why. */
@@ -25,18 +45,24 @@ static bool dial(struct session *s, const union net_address *dest)
 {
 	const char *what;
 	char reason[160], text[NET_TEXT];
+	struct net_outbound out;
 	int fd = -1;
 
 	s->view.server = *dest;
 	s->view.server_tls = NULL;
 	memset(&s->facts, 0, sizeof s->facts);
 	s->times.tls = -1;
+	s->handshake_at = 0;
 	s->server.eof = false;
 	if (net_same(dest, &s->local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
 		tell_failure(s, "4.3.5", "this is the address of smtpwarp itself");
 		return false;
 	}
-	fd = net_connect(dest, &s->outbound, &what);
+	if (!choose_source(s, dest, &out)) {
+		tell_failure(s, "4.3.5", "the source address is of the other family of addresses");
+		return false;
+	}
+	fd = net_connect(dest, &out, &what);
 	if (fd >= 0) {
 		s->totals.server_in += s->server.received;
 		s->totals.server_out += s->server.sent;
@@ -50,22 +76,28 @@ static bool dial(struct session *s, const union net_address *dest)
 	}
 	if (errno == EADDRNOTAVAIL && strcmp(what, "source address") == 0)
 		snprintf(reason, sizeof reason, "the source address %s is not on this host",
-		    net_text(source_for(s, dest), text));
+		    net_text(source_for(&out, dest), text));
 	else
 		snprintf(reason, sizeof reason, "%s: %s", what, strerror(errno));
 	tell_failure(s, strcmp(what, "connect") == 0 ? "4.4.1" : "4.3.5", reason);
 	return false;
 }
 
-/* The addresses of the next --upstream into the list of candidates. */
+static bool more_upstreams(const struct session *s)
+{
+	return s->next_upstream < (s->route.upstream.host[0] ? 1 : s->o->upstreams);
+}
+
+/* The addresses of the next upstream into the list of candidates. */
 static bool next_upstream(struct session *s)
 {
 	const char *why;
 	char reason[80];
 
-	if (s->next_upstream >= s->o->upstreams)
+	if (!more_upstreams(s))
 		return false;
-	s->upstream = &s->o->upstream[s->next_upstream++];
+	s->upstream = s->route.upstream.host[0] ? &s->route.upstream : &s->o->upstream[s->next_upstream];
+	s->next_upstream++;
 	snprintf(s->host, sizeof s->host, "%s", s->upstream->host);
 	s->candidates = net_resolve(s->host, s->upstream->port, s->candidate, SESSION_CANDIDATES, &why);
 	session_tick(s);
@@ -92,11 +124,16 @@ static bool dial_next(struct session *s)
 
 static bool more_candidates(const struct session *s)
 {
-	return s->next_candidate < s->candidates || s->next_upstream < s->o->upstreams;
+	return s->next_candidate < s->candidates || more_upstreams(s);
 }
 
+/* There is no way to a server. */
 static void refuse_client(struct session *s, const char *enhanced_and_reason)
 {
+	if (s->late) {
+		relay_unreachable(s, 451, enhanced_and_reason);
+		return;
+	}
 	session_replyf(s, "421 %s", enhanced_and_reason);
 	session_end(s, "smtpwarp", enhanced_and_reason);
 	s->linger = true;
@@ -117,20 +154,19 @@ static bool caught_own(struct session *s)
 	return true;
 }
 
+/* What to try: upstreams, or the original destination. */
 static bool find_destination(struct session *s)
 {
-	enum net_origin origin = net_original(s->client.fd, &s->local, &s->view.client, &s->original);
 	char text[NET_TEXT];
 
-	if (origin != NET_DIRECT && caught_own(s))
-		return false;
-	if (s->o->upstreams)
+	s->candidates = s->next_candidate = s->next_upstream = 0;
+	s->upstream = NULL;
+	if (more_upstreams(s))
 		return true;
-	if (origin == NET_DIRECT) {
+	if (s->origin == NET_DIRECT) {
 		snprintf(s->text->failure, sizeof s->text->failure,
 		    "4.3.5 No destination: this connection was not redirected here, and there is no --upstream");
 		record_error(&s->view, s->text->failure);
-		refuse_client(s, s->text->failure);
 		return false;
 	}
 	s->candidate[0] = s->original;
@@ -153,13 +189,84 @@ static void use_client_address(struct session *s)
 	s->outbound.transparent = true;
 }
 
-void upstream_start(struct session *s)
+bool upstream_locate(struct session *s)
 {
 	s->outbound = s->o->outbound;
 	if (s->o->outbound_client)
 		use_client_address(s);
-	if (find_destination(s) && !dial_next(s))
+	s->route.tls = s->o->tls;
+	snprintf(s->route.tls_name, sizeof s->route.tls_name, "%s", s->o->tls_name ? s->o->tls_name : "");
+	s->origin = net_original(s->client.fd, &s->local, &s->view.client, &s->original);
+	return s->origin == NET_DIRECT || !caught_own(s);
+}
+
+static void connect_to_any(struct session *s)
+{
+	if (!find_destination(s) || !dial_next(s))
 		refuse_client(s, s->text->failure);
+}
+
+static const char *own_name(const struct session *s)
+{
+	static char name[256];
+
+	if (!name[0] && gethostname(name, sizeof name - 1) < 0)
+		strcpy(name, "localhost");
+	return s->o->hostname ? s->o->hostname : name;
+}
+
+void upstream_start(struct session *s)
+{
+	if (!s->late) {
+		connect_to_any(s);
+		return;
+	}
+	s->text->of_session = s->route;
+	dialogue_forget_server(&s->dialogue);
+	session_replyf(s, "220 %s ESMTP", own_name(s));
+}
+
+void upstream_open(struct session *s)
+{
+	if (s->state != SERVER_NONE)
+		upstream_leave(s);
+	s->no_tls = s->redialing = false;
+	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+	connect_to_any(s);
+}
+
+/* The server learns that nothing more comes; it must not wait for the rest of a session. */
+void upstream_leave(struct session *s)
+{
+	bool orderly = s->state == SERVER_OPEN && s->greet == GREET_NONE && s->stage != STAGE_SEND &&
+	    (s->keeping || (s->dialogue.client != DIALOGUE_DATA && s->dialogue.client != DIALOGUE_CHUNK)) &&
+	    !leg_pending(&s->server) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->refused && !s->quit &&
+	    !s->server.eof;
+
+	if (orderly) {
+		relay_own_command(s, SMTP_QUIT, "QUIT", 4);
+		leg_flush(&s->server);
+		dialogue_forget_server(&s->dialogue);
+	}
+	upstream_close(s);
+}
+
+bool route_source(struct route *r, const char *text)
+{
+	union net_address a;
+
+	if (!net_parse(text, 0, &a))
+		return false;
+	if (a.sa.sa_family == AF_INET6)
+		r->source6 = a;
+	else
+		r->source4 = a;
+	return true;
+}
+
+bool route_upstream(struct route *r, const char *text)
+{
+	return options_upstream(&r->upstream, text) == NULL;
 }
 
 /* This connection ends; another may be tried. */
@@ -174,7 +281,8 @@ static void drop_server(struct session *s)
 void upstream_close(struct session *s)
 {
 	drop_server(s);
-	s->state = SERVER_GONE;
+	s->state = s->late ? SERVER_NONE : SERVER_GONE;
+	s->bound = s->refused = false;
 	snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 }
 
@@ -188,8 +296,10 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 		dialogue_expect(&s->dialogue, SMTP_GREETING, false);
 		if (dial_next(s))
 			return;
+		dialogue_forget_server(&s->dialogue);
 	}
-	s->state = SERVER_GONE;
+	s->redialing = false;
+	s->state = s->late ? SERVER_NONE : SERVER_GONE;
 	refuse_client(s, s->text->failure);
 }
 
@@ -199,8 +309,8 @@ static const char *tls_name(const struct session *s)
 {
 	union net_address literal;
 
-	if (s->o->tls_name)
-		return s->o->tls_name;
+	if (s->route.tls_name[0])
+		return s->route.tls_name;
 	return s->upstream && !net_parse(s->upstream->host, 0, &literal) ? s->upstream->host : NULL;
 }
 
@@ -221,7 +331,7 @@ static void start_handshake(struct session *s)
 		tls_load_anchors(s->o->tls_ca, &why);
 	s->handshake_at = s->now;
 	s->state = SERVER_HANDSHAKE;
-	t = tls_start(s->o->tls == TLS_NONE ? TLS_MAY : s->o->tls, tls_name(s), &why);
+	t = tls_start(s->route.tls == TLS_NONE ? TLS_MAY : s->route.tls, tls_name(s), &why);
 	if (!t) {
 		upstream_tls_failed(s, why);
 		return;
@@ -243,18 +353,20 @@ static void redial_plain(struct session *s)
 	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
 	if (!dial(s, &same)) {
 		record_error(&s->view, s->text->failure);
-		s->state = SERVER_GONE;
+		s->redialing = false;
+		s->state = s->late ? SERVER_NONE : SERVER_GONE;
+		dialogue_forget_server(&s->dialogue);
 		refuse_client(s, s->text->failure);
 	}
 }
 
 void upstream_tls_failed(struct session *s, const char *reason)
 {
-	bool fallback = s->o->tls <= TLS_MAY && !implicit_tls(s);
+	bool fallback = s->route.tls <= TLS_MAY && !implicit_tls(s);
 	const char *failure = s->server.tls ? tls_failure(s->server.tls) : NULL;
 
 	reason = failure ? failure : reason;
-	record_tls(&s->view, s->o->tls, fallback ? "fallback" : "failed", tls_name(s), NULL, reason,
+	record_tls(&s->view, s->route.tls, fallback ? "fallback" : "failed", tls_name(s), NULL, reason,
 	    s->handshake_at ? s->now - s->handshake_at : -1);
 	if (implicit_tls(s)) {
 		upstream_failed(s, "4.7.5", reason);
@@ -267,6 +379,11 @@ void upstream_tls_failed(struct session *s, const char *reason)
 	upstream_close(s);
 	dialogue_forget_server(&s->dialogue);
 	s->greet = GREET_NONE;
+	if (s->late) {
+		tell_failure(s, "4.7.5", reason);
+		relay_unreachable(s, 451, s->text->failure);
+		return;
+	}
 	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
 	snprintf(s->text->gone, sizeof s->text->gone, "421 4.7.5 %s: no TLS", s->host);
 	s->no_tls = true;
@@ -285,11 +402,12 @@ void upstream_handshake(struct session *s)
 	s->times.tls = s->now - s->handshake_at;
 	tls_facts(s->server.tls, &s->facts);
 	s->view.server_tls = &s->facts;
-	record_tls(&s->view, s->o->tls, "ok", tls_name(s), &s->facts, s->facts.reason, s->times.tls);
+	record_tls(&s->view, s->route.tls, "ok", tls_name(s), &s->facts, s->facts.reason, s->times.tls);
 	s->awaiting_since = s->now;
 	s->state = SERVER_OPEN;
 	if (s->greet == GREET_STARTTLS)
-		say_greeting(s, s->greet_verb, s->greet_verb == SMTP_EHLO ? GREET_AGAIN : GREET_HELO);
+		say_greeting(s, s->late ? SMTP_EHLO : s->greet_verb,
+		    s->late || s->greet_verb == SMTP_EHLO ? GREET_AGAIN : GREET_HELO);
 }
 
 void upstream_connected(struct session *s)
@@ -312,7 +430,7 @@ void upstream_connected(struct session *s)
 
 static bool wants_tls(const struct session *s)
 {
-	return s->o->tls != TLS_NONE && !s->no_tls && !s->server.tls;
+	return s->route.tls != TLS_NONE && !s->no_tls && !s->server.tls;
 }
 
 /* Say the client's name to the server. */
@@ -328,18 +446,28 @@ static void say_greeting(struct session *s, enum smtp_verb verb, enum session_gr
 
 static void begin_greeting(struct session *s)
 {
-	if (s->greet_verb == SMTP_EHLO || wants_tls(s))
+	if (s->greet_verb == SMTP_EHLO || s->late || wants_tls(s))
 		say_greeting(s, SMTP_EHLO, GREET_PLAIN);
 	else
 		say_greeting(s, SMTP_HELO, GREET_HELO);
 }
 
-void upstream_greet(struct session *s, const struct smtp_command *cmd)
+static void greet_in_own_name(struct session *s);
+
+void upstream_note_name(struct session *s, const struct smtp_command *cmd)
 {
 	s->greet_verb = cmd->verb;
 	s->view.helo_len = cmd->arg_len < sizeof s->helo ? cmd->arg_len : sizeof s->helo;
 	memcpy(s->helo, cmd->arg, s->view.helo_len);
-	begin_greeting(s);
+}
+
+void upstream_greet(struct session *s, const struct smtp_command *cmd)
+{
+	upstream_note_name(s, cmd);
+	if (s->late)
+		greet_in_own_name(s);
+	else
+		begin_greeting(s);
 }
 
 /* What the client's EHLO or HELO changes: it is greeted, and no transaction is open, RFC 5321 4.1.4. */
@@ -353,11 +481,18 @@ static void greeted(struct session *s)
 	s->active_at = s->now;
 }
 
+/* The list of d->ehlo to the client; late, the server's is for us alone. */
 static void answer_with_list(struct session *s)
 {
 	struct dialogue *d = &s->dialogue;
 	size_t n = smtp_ehlo_bound(&d->ehlo);
 	unsigned char *list;
+
+	if (s->stage == STAGE_OPEN) {
+		s->greet = GREET_NONE;
+		relay_server_ready(s);
+		return;
+	}
 
 	d->offer.size_limit = s->o->limits.message_size;
 	d->offer.requiretls = s->facts.verified && s->server.tls;
@@ -370,9 +505,36 @@ static void answer_with_list(struct session *s)
 	greeted(s);
 }
 
+/* Late: with the extensions that do not depend on a server. A session that begins anew leaves the one it had. */
+static void greet_in_own_name(struct session *s)
+{
+	static const char *const lines[] = { "ENHANCEDSTATUSCODES", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING" };
+	struct smtp_ehlo *e = &s->dialogue.ehlo;
+	const char *name = own_name(s);
+
+	upstream_leave(s);
+	smtp_ehlo_line(e, true, (const unsigned char *)name, strlen(name));
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+		smtp_ehlo_line(e, false, (const unsigned char *)lines[i], strlen(lines[i]));
+	if (s->greet_verb == SMTP_EHLO) {
+		answer_with_list(s);
+		return;
+	}
+	session_replyf(s, "250 %s", name);
+	greeted(s);
+}
+
 /* The greeting ends with the server's own reply. */
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
+	if (s->stage == STAGE_OPEN) {
+		char why[200];
+
+		snprintf(why, sizeof why, "reply %d to its greeting", r->line.code);
+		s->greet = GREET_NONE;
+		upstream_failed(s, "4.4.1", why);
+		return;
+	}
 	session_comm(s, "<|", r->line.raw, r->line.raw_len);
 	relay_pass(s, r);
 	if (r->line.code / 100 == 2)
@@ -389,9 +551,9 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 		s->greet = GREET_STARTTLS;
 		s->handshake_at = s->now;
 		relay_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
-	} else if (wants_tls(s) && s->o->tls >= TLS_ENCRYPT && (r->line.code == 250 || refused)) {
+	} else if (wants_tls(s) && s->route.tls >= TLS_ENCRYPT && (r->line.code == 250 || refused)) {
 		upstream_tls_failed(s, "STARTTLS is not offered");
-	} else if (r->line.code == 250 && s->greet_verb == SMTP_EHLO) {
+	} else if (r->line.code == 250 && (s->greet_verb == SMTP_EHLO || s->late)) {
 		answer_with_list(s);
 	} else if (r->line.code == 250 || refused) { /* refused: a server that knows only HELO, perhaps */
 		s->dialogue.ehlo.extensions = 0;
@@ -414,12 +576,12 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 		refuse_client(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
 	} else if (r->line.code == 220) {
 		start_handshake(s);
-	} else if (s->o->tls >= TLS_ENCRYPT) {
+	} else if (s->route.tls >= TLS_ENCRYPT) {
 		upstream_tls_failed(s, "STARTTLS was refused");
 	} else {
-		record_tls(&s->view, s->o->tls, "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
+		record_tls(&s->view, s->route.tls, "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
 		s->no_tls = true;
-		if (s->greet_verb == SMTP_EHLO)
+		if (s->greet_verb == SMTP_EHLO || s->late)
 			answer_with_list(s);
 		else
 			say_greeting(s, SMTP_HELO, GREET_HELO);
@@ -430,7 +592,7 @@ static void after_helo(struct session *s, const struct dialogue_reply *r)
 {
 	s->dialogue.ehlo.extensions = 0;
 	s->dialogue.ehlo.size = 0;
-	if (r->line.code != 250 || s->greet_verb == SMTP_HELO) {
+	if (r->line.code != 250 || (s->greet_verb == SMTP_HELO && !s->late)) {
 		answer_with_reply(s, r);
 		return;
 	}
@@ -443,7 +605,7 @@ static void after_greeting(struct session *s, const struct dialogue_reply *r)
 	char reason[200];
 	bool accepted = r->line.code == 220;
 
-	if (s->redialing && !accepted) {
+	if ((s->redialing || s->late) && !accepted) {
 		snprintf(reason, sizeof reason, "greeting %d", r->line.code);
 		upstream_failed(s, "4.4.1", reason);
 		return;
@@ -459,6 +621,8 @@ static void after_greeting(struct session *s, const struct dialogue_reply *r)
 	s->times.banner = s->now - s->connected_at;
 	s->refused = !accepted;
 	record_connect(&s->view, s->original.sa.sa_family ? &s->original : NULL, &s->source, &s->times, &r->line);
+	if (s->late)
+		begin_greeting(s);
 }
 
 /* Another candidate may greet better than this one did. */
@@ -483,7 +647,7 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 			return;
 		if (!r->line.last)
 			return;
-		if (!s->redialing)
+		if (!s->redialing && !s->late)
 			relay_pass(s, r);
 		after_greeting(s, r);
 		return;

@@ -220,7 +220,7 @@ static inline void model_data_answered(struct model *m)
 	if (m->lone_dot)
 		dialogue_expect(&m->d, SMTP_CONTENT, true);
 	else
-		dialogue_begin_data(&m->d);
+		dialogue_begin_data(&m->d, false);
 }
 
 /* A reply line goes on as one clean line of the same code and length. */

@@ -299,7 +299,7 @@ def test_67_silent_client_in_a_chunk(warp):
 
 
 def test_67_upstream_that_stops_reading_in_data(warp):
-    proxy = warp("--block-timeout", 0.3, "--message-size-limit", 0)
+    proxy = warp("--block-timeout", 1, "--message-size-limit", 0)
     session = proxy.session().to("data")
     session.server.paused = True
     session.client.send_what_fits(b"x" * 98 + b"\r\n", 64 << 20)

@@ -1,0 +1,548 @@
+/* Hooks: finding and running them. See hooks.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "hooks.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define READS_MAX 64	  /* in one turn, so that no hook keeps the session from looking at the clock */
+
+extern char **environ;
+
+/* ---- which there are ---- */
+
+static bool broken(struct hook_list *l, const char *what, const char *path, const char *why)
+{
+	snprintf(l->broken, sizeof l->broken, "%s %.90s: %.50s", what, path, why);
+	l->count = l->events = 0;
+	return false;
+}
+
+static const char *keep_path(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
+{
+	char *path = l->names + l->names_len;
+	size_t room = sizeof l->names - l->names_len;
+	int n = snprintf(path, room, "%s/%s/%s", dir, hook_event_name(event), name);
+
+	if (n < 0 || (size_t)n >= room)
+		return NULL;
+	l->names_len += (size_t)n + 1;
+	return path;
+}
+
+/* In its place by event and name: there are few. */
+static bool add(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
+{
+	struct stat st;
+	struct hook h = { .event = event, .path = keep_path(l, dir, event, name) };
+	unsigned at = l->count;
+
+	if (l->count == HOOKS_MAX || !h.path)
+		return broken(l, "--hooks", dir, "more hooks than smtpwarp can take (64)");
+	h.name = strrchr(h.path, '/') + 1;
+	h.socket = stat(h.path, &st) == 0 && S_ISSOCK(st.st_mode);
+	for (; at && (l->hook[at - 1].event > event ||
+		      (l->hook[at - 1].event == event && strcmp(l->hook[at - 1].name, h.name) > 0)); at--)
+		l->hook[at] = l->hook[at - 1];
+	l->hook[at] = h;
+	l->count++;
+	l->events |= 1u << event;
+	return true;
+}
+
+/* What editors and package managers leave behind is none. */
+static bool is_skipped(const char *name)
+{
+	return name[0] == '.' || name[strlen(name) - 1] == '~';
+}
+
+static bool scan_event(struct hook_list *l, const char *dir, enum hook_event event)
+{
+	char path[512];
+	DIR *folder;
+	const struct dirent *entry;
+	bool good = true;
+
+	snprintf(path, sizeof path, "%s/%s", dir, hook_event_name(event));
+	folder = opendir(path);
+	if (!folder)
+		return errno == ENOENT || broken(l, "--hooks", path, strerror(errno));
+	while (good && (entry = readdir(folder)))
+		good = is_skipped(entry->d_name) || add(l, dir, event, entry->d_name);
+	closedir(folder);
+	return good;
+}
+
+static bool add_plugin(struct hook_list *l, const char *dir, const char *name)
+{
+	char path[512];
+	struct stat st;
+	bool found = false;
+
+	for (int event = 0; event < HOOK_EVENT_COUNT; event++) {
+		snprintf(path, sizeof path, "%s/%s/%s", dir, hook_event_name((enum hook_event)event), name);
+		if (lstat(path, &st) < 0)
+			continue;
+		found = true;
+		if (!add(l, dir, (enum hook_event)event, name))
+			return false;
+	}
+	return found || broken(l, "--plugins", name, "there is no hook of that name in --plugins-dir");
+}
+
+static bool add_plugins(struct hook_list *l, const char *dir, const char *plugins)
+{
+	char name[128];
+
+	while (*plugins) {
+		size_t n = strcspn(plugins, ", ");
+
+		snprintf(name, sizeof name, "%.*s", (int)n, plugins);
+		if (n && (n >= sizeof name || strchr(name, '/') || name[0] == '.'))
+			return broken(l, "--plugins", name, "takes names of hooks");
+		if (n && !add_plugin(l, dir, name))
+			return false;
+		plugins += n + (plugins[n] != 0);
+	}
+	return true;
+}
+
+bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char *plugins_dir, const char *plugins)
+{
+	struct stat st;
+
+	l->count = l->events = 0;
+	l->names_len = 0;
+	l->broken[0] = 0;
+	if (stat(dir, &st) < 0) {
+		if (!optional || errno != ENOENT)
+			return broken(l, "--hooks", dir, strerror(errno));
+	} else {
+		for (int event = 0; event < HOOK_EVENT_COUNT; event++)
+			if (!scan_event(l, dir, (enum hook_event)event))
+				return false;
+	}
+	return !plugins || add_plugins(l, plugins_dir, plugins);
+}
+
+const char *hooks_fault(const struct hook *h)
+{
+	struct stat st;
+
+	if (stat(h->path, &st) < 0)
+		return strerror(errno);
+	if (S_ISSOCK(st.st_mode))
+		return access(h->path, W_OK) < 0 ? strerror(errno) : NULL;
+	if (!S_ISREG(st.st_mode))
+		return "neither a program nor a Unix socket";
+	return access(h->path, X_OK) < 0 ? "not executable: chmod +x it, or rename it to begin with a dot" : NULL;
+}
+
+const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i)
+{
+	for (; i < l->count; i++)
+		if (l->hook[i].event == event)
+			return &l->hook[i];
+	return NULL;
+}
+
+/* ---- starting ---- */
+
+static void shut(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void fail(struct hook_run *r, const char *why)
+{
+	if (r->out != r->in)
+		shut(&r->out);
+	r->out = -1;
+	shut(&r->in);
+	shut(&r->err);
+	r->state = HOOK_FAILED;
+	if (!r->why)
+		r->why = why;
+}
+
+static void fail_errno(struct hook_run *r, const char *what)
+{
+	snprintf(r->error, sizeof r->error, "%s: %s", what, strerror(errno));
+	fail(r, r->error);
+}
+
+/* A pipe of which our end, 0 for reading or 1 for writing, does not block. The other must: it is a program's stdin or
+ * stdout. */
+static bool make_pipe(int pair[2], int ours)
+{
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return false;
+	fcntl(pair[ours], F_SETFL, O_NONBLOCK);
+	return true;
+}
+
+/* All descriptors of ours are 3 or higher and close on exec, so 0 to 2 can be filled first, then 3. */
+static int spawn(struct hook_run *r, int in, int out, int err)
+{
+	char *argv[] = { (char *)(uintptr_t)r->hook->path, NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none, defaults;
+	int error;
+
+	sigemptyset(&none);
+	sigemptyset(&defaults);
+	sigaddset(&defaults, SIGPIPE); /* ignored here, and that would survive exec */
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setsigdefault(&attributes, &defaults);
+	posix_spawnattr_setpgroup(&attributes, 0);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+	posix_spawn_file_actions_init(&actions);
+	error = posix_spawn_file_actions_adddup2(&actions, in, 0);
+	error = error ? error : posix_spawn_file_actions_adddup2(&actions, out, 1);
+	error = error ? error : posix_spawn_file_actions_adddup2(&actions, err, 2);
+	if (r->input.message_fd >= 0 && !error)
+		error = posix_spawn_file_actions_adddup2(&actions, r->input.message_fd, 3);
+	if (!error)
+		error = posix_spawn(&r->pid, r->hook->path, &actions, &attributes, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attributes);
+	return error;
+}
+
+static void start_program(struct hook_run *r)
+{
+	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, err[2] = { -1, -1 }, error = EMFILE;
+
+	if (make_pipe(in, 1) && make_pipe(out, 0) && make_pipe(err, 0))
+		error = spawn(r, in[0], out[1], err[1]);
+	shut(&in[0]);
+	shut(&out[1]);
+	shut(&err[1]);
+	r->in = in[1];
+	r->out = out[0];
+	r->err = err[0];
+	if (error) {
+		r->pid = 0;
+		errno = error;
+		fail_errno(r, "it cannot be run");
+	}
+}
+
+static void start_socket(struct hook_run *r)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	struct timeval patience = { r->input.patience / 1000000, r->input.patience % 1000000 };
+	size_t n = strlen(r->hook->path);
+
+	if (n >= sizeof name.sun_path) {
+		fail(r, "its path is too long for a socket");
+		return;
+	}
+	memcpy(name.sun_path, r->hook->path, n + 1);
+	r->in = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* With a full backlog a non-blocking connect(2) would only say EAGAIN, with nothing to poll for. */
+	setsockopt(r->in, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	if (r->in < 0 || connect(r->in, (struct sockaddr *)&name, sizeof name) < 0) {
+		fail_errno(r, "it cannot be connected to");
+		return;
+	}
+	fcntl(r->in, F_SETFL, O_NONBLOCK);
+	r->out = r->in;
+}
+
+void hook_start(struct hook_run *r, const struct hook *h, const struct hook_input *input)
+{
+	r->hook = h;
+	r->input = *input;
+	r->pid = 0;
+	r->in = r->out = r->err = -1;
+	r->line_done = r->message_at = r->verdict_len = r->error_len = 0;
+	r->why = NULL;
+	r->error[0] = 0;
+	r->state = HOOK_RUNNING;
+	memset(&r->scanner, 0, sizeof r->scanner);
+	r->scanner.unstuff = r->scanner.plain = true;
+	if (h->socket)
+		start_socket(r);
+	else
+		start_program(r);
+	if (r->state == HOOK_RUNNING && input->line)
+		hook_turn(r); /* the line goes before anybody waits */
+}
+
+/* ---- running ---- */
+
+/* Over a socket the first octets carry the message's descriptor. */
+static ssize_t send_part(struct hook_run *r, const char *bytes, size_t n)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .room = { 0 } };
+	struct iovec part = { (char *)(uintptr_t)bytes, n };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (!r->hook->socket)
+		return write(r->in, bytes, n);
+	if (r->input.message_fd >= 0 && !r->line_done) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof control;
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &r->input.message_fd, sizeof(int));
+	}
+	return sendmsg(r->in, &message, MSG_NOSIGNAL);
+}
+
+/* The end of the line is the end of what it gets. */
+static void end_input(struct hook_run *r)
+{
+	if (r->hook->socket)
+		shutdown(r->in, SHUT_WR);
+	else
+		shut(&r->in);
+	r->line_done = r->input.line_len;
+}
+
+static bool has_input(const struct hook_run *r)
+{
+	return r->in >= 0 && r->input.line && r->line_done < r->input.line_len;
+}
+
+static void feed(struct hook_run *r)
+{
+	while (has_input(r)) {
+		ssize_t n = send_part(r, r->input.line + r->line_done, r->input.line_len - r->line_done);
+
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) { /* it does not want all of it, which is its right */
+			end_input(r);
+			return;
+		}
+		r->line_done += (size_t)n;
+		if (r->line_done == r->input.line_len)
+			end_input(r);
+	}
+}
+
+/* Bytes of a message that the hook returns: the line ends become CR LF, as in a message that a client sends. */
+static void take_message(struct hook_run *r, const unsigned char *bytes, size_t n)
+{
+	struct message *m = r->input.replacement;
+	struct smtp_piece piece;
+	size_t used;
+
+	while (n && smtp_scan(&r->scanner, bytes, n, &used, &piece)) {
+		message_add(m, piece.bytes, piece.len);
+		bytes += used;
+		n -= used;
+	}
+	if (n) { /* a CR whose LF, if it is one, comes next */
+		r->verdict[r->message_at] = bytes[0];
+		r->verdict_len = r->message_at + 1;
+	} else {
+		r->verdict_len = r->message_at;
+	}
+	if (r->input.replacement_max && m->size > r->input.replacement_max)
+		fail(r, "the message it returns is too large");
+}
+
+static void look_for_message(struct hook_run *r)
+{
+	bool begun = r->message_at != 0;
+
+	if (!begun && r->input.replacement)
+		r->message_at = verdict_message_at(r->verdict, r->verdict_len);
+	if ((r->message_at ? r->message_at : r->verdict_len) > VERDICT_MAX) {
+		r->message_at = 0;
+		fail(r, "its verdict is longer than 64 KiB");
+		return;
+	}
+	if (r->message_at && !begun)
+		message_begin(r->input.replacement);
+	if (r->message_at)
+		take_message(r, r->verdict + r->message_at, r->verdict_len - r->message_at);
+}
+
+/* Octets read, 0 at the end, -1 if there are none now. */
+static ssize_t read_some(int fd, void *into, size_t room)
+{
+	ssize_t n;
+
+	do
+		n = read(fd, into, room);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno != EAGAIN)
+		return 0;
+	return n;
+}
+
+static void read_verdict(struct hook_run *r)
+{
+	for (int reads = 0; reads < READS_MAX && r->out >= 0 && r->state == HOOK_RUNNING; reads++) {
+		ssize_t n = read_some(r->out, r->verdict + r->verdict_len, sizeof r->verdict - r->verdict_len);
+
+		if (n < 0)
+			return;
+		if (n == 0 && r->hook->socket) {
+			r->out = -1;
+			shut(&r->in);
+		} else if (n == 0) {
+			shut(&r->out);
+		} else {
+			r->verdict_len += (size_t)n;
+			look_for_message(r);
+		}
+	}
+}
+
+/* Of what it says on stderr the last line is kept. */
+static void read_errors(struct hook_run *r)
+{
+	char bytes[512];
+	ssize_t n;
+
+	while (r->err >= 0 && (n = read_some(r->err, bytes, sizeof bytes)) >= 0) {
+		if (n == 0)
+			shut(&r->err);
+		for (ssize_t i = 0; i < n; i++) {
+			if (r->error_len && r->error[r->error_len - 1] == '\n')
+				r->error_len = bytes[i] == '\n' ? r->error_len : 0;
+			if (r->error_len < sizeof r->error - 1)
+				r->error[r->error_len++] = bytes[i];
+			else if (bytes[i] == '\n')
+				r->error[r->error_len - 1] = '\n';
+		}
+	}
+}
+
+/* The last line as a string. */
+static void end_errors(struct hook_run *r)
+{
+	while (r->error_len && (r->error[r->error_len - 1] == '\n' || r->error[r->error_len - 1] == '\r'))
+		r->error_len--;
+	r->error[r->error_len] = 0;
+}
+
+static void end_replacement(struct hook_run *r)
+{
+	struct message *m = r->input.replacement;
+
+	if (r->verdict_len > r->message_at) /* a last CR */
+		message_add(m, "\r\n", 2);
+	r->verdict_len = r->message_at;
+	if (!message_seal(m))
+		fail(r, "no room for the message it returns");
+}
+
+static void ended(struct hook_run *r, const char *why)
+{
+	if (r->state == HOOK_RUNNING && r->message_at && !why)
+		end_replacement(r);
+	end_errors(r);
+	if (why)
+		fail(r, why);
+	if (r->state != HOOK_RUNNING)
+		return;
+	shut(&r->in);
+	shut(&r->out);
+	shut(&r->err);
+	r->state = HOOK_DONE;
+}
+
+/* A program has ended when it has exited, whoever may hold its stdout still; what it wrote by then is its verdict. */
+static void look_for_exit(struct hook_run *r)
+{
+	static char why[48];
+	int status;
+
+	if (!r->pid || waitpid(r->pid, &status, WNOHANG) != r->pid)
+		return;
+	r->pid = 0;
+	read_verdict(r); /* a pipe holds less than READS_MAX reads */
+	read_errors(r);
+	if (WIFSIGNALED(status))
+		snprintf(why, sizeof why, "killed by signal %d", WTERMSIG(status));
+	else
+		snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(status));
+	ended(r, WIFEXITED(status) && WEXITSTATUS(status) == 0 ? NULL : why);
+}
+
+static void kill_group(struct hook_run *r)
+{
+	if (!r->pid)
+		return;
+	kill(-r->pid, SIGKILL);
+	kill(r->pid, SIGKILL);
+	while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	r->pid = 0;
+}
+
+void hook_turn(struct hook_run *r)
+{
+	if (r->state != HOOK_RUNNING)
+		return;
+	feed(r);
+	read_verdict(r);
+	read_errors(r);
+	if (r->state == HOOK_FAILED) {
+		kill_group(r);
+		end_errors(r);
+	} else if (!r->hook->socket) {
+		look_for_exit(r);
+	} else if (r->out < 0) { /* a filter that crashed closes its socket, too: only a word is a verdict */
+		ended(r, r->verdict_len || r->message_at ? NULL : "it closed the socket without a verdict");
+	}
+}
+
+void hook_kill(struct hook_run *r, const char *why)
+{
+	if (r->state != HOOK_RUNNING)
+		return;
+	read_errors(r);
+	end_errors(r);
+	fail(r, why);
+	kill_group(r);
+}
+
+static unsigned watch(struct pollfd *p, int fd, short events)
+{
+	*p = (struct pollfd){ .fd = fd, .events = events };
+	return fd >= 0;
+}
+
+unsigned hook_watch(const struct hook_run *r, struct pollfd *p)
+{
+	unsigned n = 0;
+	short feeds = has_input(r) ? POLLOUT : 0;
+
+	if (r->state != HOOK_RUNNING)
+		return 0;
+	if (r->hook->socket)
+		return watch(p, r->out, (short)(POLLIN | feeds));
+	/* A descriptor of which nothing is asked is left out: its reader's end would be reported for ever. */
+	n += watch(p + n, feeds ? r->in : -1, POLLOUT);
+	n += watch(p + n, r->out, POLLIN);
+	n += watch(p + n, r->err, POLLIN);
+	return n;
+}

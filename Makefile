@@ -10,6 +10,7 @@ PREFIX = /usr
 DESTDIR =
 VERSION = $(shell cat VERSION)
 PYTHON = /usr/bin/python3
+PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session.c smtpwarp.c options.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
@@ -60,7 +61,27 @@ $(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
 $(O)/%.o: %.c $(HEADERS) VERSION Makefile
 	@mkdir -p $(O)
 	$(CC) -std=c11 $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
-		-DSMTPWARP_VERSION='"$(VERSION)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
+		-DSMTPWARP_VERSION='"$(VERSION)"' -DOPTIONS_PLUGINS='"$(PLUGINS)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
+
+# ---- hooks ----
+
+# Scripts are hooks as they are. Those in C are built with the system's compiler and libraries, which their heads name;
+# one whose libraries are not here is left out.
+HOOK_CC = cc
+HOOKS_C = $(basename $(notdir $(wildcard hooks/*.c)))
+HOOKS_SH = $(filter-out sample README.md %.c,$(notdir $(wildcard hooks/*)))
+hook_head = $(shell sed -n 's/^[ *\#]* $(2): //p' hooks/$(1) | head -n 1)
+hook_links = $(call hook_head,$(1).c,Links)
+HOOKS_BUILT = $(foreach hook,$(HOOKS_C),$(if $(shell pkg-config --exists $(call hook_links,$(hook)) && echo yes),$(hook)))
+
+hooks: $(HOOKS_BUILT:%=build/hooks/%)
+	@for hook in $(filter-out $(HOOKS_BUILT),$(HOOKS_C)); do \
+		echo "hooks/$$hook.c is left out: $$(sed -n 's/^ \* Links: /it needs the development files of /p' hooks/$$hook.c)"; done
+
+build/hooks/%: hooks/%.c Makefile
+	@mkdir -p build/hooks
+	$(HOOK_CC) -std=c11 $(WARNINGS) $(WERROR) -O2 -fstack-protector-strong $(HOOK_CFLAGS) \
+		$(shell pkg-config --cflags $(call hook_links,$*)) -o $@ $< $(shell pkg-config --libs $(call hook_links,$*))
 
 asan:
 	@$(MAKE) --no-print-directory CC=gcc O=build/asan build/asan/smtpwarp \
@@ -91,7 +112,7 @@ $(T)/fuzz_%: test/fuzz_%.c $(CORE_DEPENDS)
 
 # Ends with one line for all of it: N passed, N failed, N skipped.
 test: packages
-	@$(MAKE) --no-print-directory all asan
+	@$(MAKE) --no-print-directory all hooks asan
 	@$(PYTHON) -B test/run.py
 
 demo: packages
@@ -117,9 +138,22 @@ fuzz: $(T)/fuzz_client $(T)/fuzz_server
 UNITS = smtpwarp.socket smtpwarp@.service smtpwarp-listener.socket smtpwarp.service
 SHARE = $(filter-out $(UNITS) smtpwarp.sysusers,$(notdir $(wildcard units/*)))
 
-install: all
+# A hook stands in lib/smtpwarp/hooks, for symbolic links; in lib/smtpwarp/plugins/EVENT, for --plugins, links stand already.
+HOOK_DIR = $(DESTDIR)$(PREFIX)/lib/smtpwarp/hooks
+
+install: all hooks
 	install -D -m 755 $(OUT) $(DESTDIR)$(PREFIX)/sbin/smtpwarp
 	install -D -m 644 smtpwarp.8 $(DESTDIR)$(PREFIX)/share/man/man8/smtpwarp.8
+	install -D -m 644 smtpwarp-hooks.7 $(DESTDIR)$(PREFIX)/share/man/man7/smtpwarp-hooks.7
+	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/sample
+	install -m 755 $(HOOKS_SH:%=hooks/%) $(HOOKS_BUILT:%=build/hooks/%) $(HOOK_DIR)
+	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/sample
+	for hook in $(HOOKS_SH) $(HOOKS_BUILT:%=%.c); do \
+		for event in $$(sed -n 's/^[ *#]* Events: //p' hooks/$$hook | head -n 1); do \
+			install -d $(DESTDIR)$(PLUGINS)/$$event && \
+			ln -sf ../../hooks/$${hook%.c} $(DESTDIR)$(PLUGINS)/$$event/$${hook%.c} || exit 1; \
+		done; \
+	done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d \
 		$(DESTDIR)$(PREFIX)/share/smtpwarp
 	install -m 644 $(UNITS:%=units/%) $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -131,5 +165,5 @@ install: all
 clean:
 	rm -rf build $(OUT)
 
-.PHONY: all asan packages test demo bench fuzz install clean
+.PHONY: all hooks asan packages test demo bench fuzz install clean
 .SECONDARY:

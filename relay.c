@@ -347,12 +347,17 @@ static void refuse_rcpt(struct session *s, const char *reply)
 
 /* ---- late: servers ---- */
 
+static bool same_source(const union net_address *a, const union net_address *b)
+{
+	return a->sa.sa_family == b->sa.sa_family && (a->sa.sa_family == AF_UNSPEC || net_same_host(a, b));
+}
+
 static bool same_route(const struct route *a, const struct route *b)
 {
 	return strcmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
 	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
-	    strcmp(a->tls_name, b->tls_name) == 0 && net_same(&a->source4, &b->source4) &&
-	    net_same(&a->source6, &b->source6);
+	    strcmp(a->tls_name, b->tls_name) == 0 && same_source(&a->source4, &b->source4) &&
+	    same_source(&a->source6, &b->source6);
 }
 
 /* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */

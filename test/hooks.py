@@ -38,7 +38,7 @@ def by_hand(name, line, message=None, env=None, **options):
     try:
         os.write(memory, message)
         os.lseek(memory, 0, os.SEEK_SET)
-        return subprocess.run(["sh", "-c", f'exec "$@" 3<&{memory}', "sh", *argv], input=text, env=environment,
+        return subprocess.run(["sh", "-c", f'exec "$@" 3</dev/fd/{memory}', "sh", *argv], input=text, env=environment,
                               pass_fds=[memory], check=False, **options)
     finally:
         os.close(memory)

@@ -462,6 +462,11 @@ void dialogue_begin_data(struct dialogue *d, bool keep)
 	d->client = DIALOGUE_DATA;
 }
 
+bool dialogue_in_content(const struct dialogue *d)
+{
+	return d->client == DIALOGUE_DATA || d->client == DIALOGUE_CHUNK;
+}
+
 void dialogue_end_data(struct dialogue *d)
 {
 	d->client = DIALOGUE_COMMAND;

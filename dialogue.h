@@ -168,6 +168,9 @@ enum smtp_verb dialogue_awaited(const struct dialogue *d);
 /* 354 went to the client: a message comes next. keep: its pieces are the message itself, without stuffing and dot. */
 void dialogue_begin_data(struct dialogue *d, bool keep);
 
+/* Whether the client's next bytes belong to a message that was let come. */
+bool dialogue_in_content(const struct dialogue *d);
+
 /* The message in DATA was read to its end: commands come next. */
 void dialogue_end_data(struct dialogue *d);
 

@@ -89,25 +89,14 @@ static void end_drain(struct session *s)
 	}
 }
 
-static bool in_content(const struct session *s)
-{
-	return s->dialogue.client == DIALOGUE_DATA || s->dialogue.client == DIALOGUE_CHUNK;
-}
-
 /* The message that is under way cannot reach the server any more. */
 static void give_up_message(struct session *s, const char *reply)
 {
 	begin_drain(s, reply);
-	if (!in_content(s)) {
+	if (!dialogue_in_content(&s->dialogue)) {
 		filter_abort(s);
 		end_drain(s);
 	}
-}
-
-/* The client has sent all of a message that has not gone on to the server. */
-static bool is_kept_whole(const struct session *s)
-{
-	return s->keeping && !in_content(s) && s->stage != STAGE_NONE;
 }
 
 void relay_server_lost(struct session *s, const char *reason)
@@ -131,7 +120,7 @@ void relay_server_lost(struct session *s, const char *reason)
 		give_up_message(s, reply);
 		return;
 	}
-	if (is_kept_whole(s) || (in_content(s) && s->dialogue.queued <= 1)) {
+	if (keep_is_whole(s) || (dialogue_in_content(&s->dialogue) && s->dialogue.queued <= 1)) {
 		record_error(&s->view, reply);
 		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
 		give_up_message(s, reply);
@@ -204,7 +193,7 @@ static void log_command(struct session *s, const struct smtp_command *cmd, const
 }
 
 /* Octets of a message come next from the client. */
-static void begin_octets(struct session *s)
+void relay_begin_octets(struct session *s)
 {
 	s->content_at = s->client_read_at = s->now;
 	s->content_from = s->client.received;
@@ -217,7 +206,7 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 
 	dialogue_refuse(&s->dialogue, cmd, reply);
 	if (s->dialogue.client == DIALOGUE_SWALLOW)
-		begin_octets(s);
+		relay_begin_octets(s);
 	if (*reply == '5')
 		s->totals.errors++;
 	if (cmd->fatal || (s->o->max_errors && s->totals.errors >= s->o->max_errors))
@@ -227,7 +216,7 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 		    "421 4.7.0 Too many bad commands, or one too bad");
 	if (too_large) { /* chunks may be there already: the server must forget them */
 		dialogue_decide(&s->dialogue, 552, (const unsigned char *)reply + 4, strlen(reply) - 4);
-		relay_reset_server(s);
+		late_reset_server(s);
 		relay_end_transaction(s, NULL);
 	}
 	local_replies(s);
@@ -244,7 +233,7 @@ static void note_sent(struct session *s, enum smtp_verb verb)
 	if (verb == SMTP_BDAT) {
 		if (s->times.data < 0)
 			s->times.data = s->now - s->connected_at;
-		begin_octets(s);
+		relay_begin_octets(s);
 	}
 }
 
@@ -267,7 +256,7 @@ static void parse_held(struct session *s, size_t n)
 	smtp_parse(s->held->line, n, &s->held->cmd);
 }
 
-static void hold_command(struct session *s, const struct smtp_command *cmd)
+void relay_hold(struct session *s, const struct smtp_command *cmd)
 {
 	if (cmd == &s->held->cmd)
 		return;
@@ -336,295 +325,13 @@ static void note_refused(struct session *s, int code, const uint16_t enhanced[3]
 }
 
 /* The same with a line of ours, "451 4.3.5 text", for the held RCPT. */
-static void refuse_rcpt(struct session *s, const char *reply)
+void relay_refuse_held(struct session *s, const char *reply)
 {
 	struct smtp_line line;
 
 	session_reply(s, reply);
 	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
 		dialogue_refused(&s->dialogue, &s->held->cmd, line.code, line.text, line.text_len);
-}
-
-/* ---- late: servers ---- */
-
-static bool same_source(const union net_address *a, const union net_address *b)
-{
-	return a->sa.sa_family == b->sa.sa_family && (a->sa.sa_family == AF_UNSPEC || net_same_host(a, b));
-}
-
-static bool same_route(const struct route *a, const struct route *b)
-{
-	return strcmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
-	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
-	    strcmp(a->tls_name, b->tls_name) == 0 && same_source(&a->source4, &b->source4) &&
-	    same_source(&a->source6, &b->source6);
-}
-
-/* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
-static void send_mail(struct session *s)
-{
-	const struct dialogue_transaction *tx = &s->dialogue.tx;
-	const unsigned extensions = s->dialogue.ehlo.extensions;
-	const unsigned char *params = tx->text + tx->sender.params;
-	unsigned char line[SMTP_AUTH_LINE_MAX + 64];
-	struct smtp_param p;
-	size_t at = 0, n = (size_t)sprintf((char *)line, "MAIL FROM:<");
-
-	memcpy(line + n, tx->text + tx->sender.address, tx->sender.address_len);
-	n += tx->sender.address_len;
-	line[n++] = '>';
-	while (smtp_param_next(params, tx->sender.params_len, &at, &p)) {
-		bool size = smtp_is(p.keyword, p.keyword_len, "SIZE"), body = smtp_is(p.keyword, p.keyword_len, "BODY");
-
-		if (!(extensions & (size ? SMTP_EXT_SIZE : body ? SMTP_EXT_8BITMIME : SMTP_EXT_SMTPUTF8)))
-			continue;
-		line[n++] = ' ';
-		memcpy(line + n, p.keyword, (size_t)(params + at - p.keyword));
-		n += (size_t)(params + at - p.keyword);
-	}
-	s->mail_at = s->now;
-	relay_own_command(s, SMTP_MAIL, (const char *)line, n);
-}
-
-void relay_unreachable(struct session *s, int code, const char *text)
-{
-	s->stage = STAGE_NONE;
-	s->greet = GREET_NONE;
-	dialogue_forget_server(&s->dialogue);
-	s->text->unreachable = s->route;
-	snprintf(s->text->unreachable_why, sizeof s->text->unreachable_why, "%d %s", code, text);
-	refuse_rcpt(s, s->text->unreachable_why);
-	s->handled++;
-}
-
-void relay_server_ready(struct session *s)
-{
-	if (s->dialogue.tx.smtputf8 && !(s->dialogue.ehlo.extensions & SMTP_EXT_SMTPUTF8)) { /* RFC 6531 3.5 */
-		s->stage = STAGE_NONE;
-		refuse_rcpt(s, "553 5.6.7 The recipient's server does not know SMTPUTF8");
-		s->handled++;
-		return;
-	}
-	send_mail(s);
-}
-
-static void send_held(struct session *s);
-
-/* The reply to the MAIL that went before the held RCPT. Refused, it is RCPT's reply. */
-static void mail_answered(struct session *s, const struct dialogue_reply *r)
-{
-	char why[300];
-
-	s->times.mail = s->now - s->mail_at;
-	if (r->line.code == 421) {
-		snprintf(why, sizeof why, "%.*s", (int)(r->line.text_len < 256 ? r->line.text_len : 256),
-		    (const char *)r->line.text);
-		upstream_failed(s, "4.4.1", why);
-		return;
-	}
-	s->stage = STAGE_NONE;
-	s->active_at = s->now;
-	if (r->line.code / 100 == 2) {
-		s->bound = true;
-		send_held(s);
-		return;
-	}
-	relay_pass(s, r);
-	dialogue_refused(&s->dialogue, &s->held->cmd, r->line.code, r->line.text, r->line.text_len);
-}
-
-static void route_rcpt(struct session *s, const struct smtp_command *cmd)
-{
-	const struct route *wanted = &s->text->wanted;
-	bool here = s->state == SERVER_OPEN && same_route(wanted, &s->route);
-
-	hold_command(s, cmd);
-	if (s->bound && here) {
-		send_held(s);
-	} else if (s->bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered)) {
-		refuse_rcpt(s, "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
-	} else if (s->text->unreachable_why[0] && same_route(wanted, &s->text->unreachable)) {
-		refuse_rcpt(s, s->text->unreachable_why);
-	} else {
-		s->stage = STAGE_OPEN;
-		s->bound = false;
-		s->route = *wanted;
-		if (here)
-			relay_server_ready(s);
-		else
-			upstream_open(s);
-	}
-}
-
-void relay_reset_server(struct session *s)
-{
-	if (s->state == SERVER_OPEN && (!s->late || s->bound))
-		relay_own_command(s, SMTP_RSET, "RSET", 4);
-	s->bound = false;
-}
-
-/* What is answered here as long as no server is known, or has a say. false: it goes on. */
-static bool answer_late(struct session *s, const struct smtp_command *cmd)
-{
-	switch (cmd->verb) {
-	case SMTP_MAIL:
-		dialogue_opened(&s->dialogue, cmd);
-		session_reply(s, "250 2.1.0 Ok");
-		return true;
-	case SMTP_RCPT:
-		route_rcpt(s, cmd);
-		return true;
-	case SMTP_RSET:
-		relay_reset_server(s);
-		relay_end_transaction(s, NULL);
-		session_reply(s, "250 2.0.0 Ok");
-		return true;
-	case SMTP_QUIT:
-		session_reply(s, "221 2.0.0 Bye");
-		session_end(s, "client", "QUIT");
-		return true;
-	default:
-		return false;
-	}
-}
-
-/* ---- messages that are kept ---- */
-
-/* For hooks, or because a server without CHUNKING wants to be sent the end of a message last. */
-static bool is_to_keep(const struct session *s, const struct smtp_command *cmd)
-{
-	if (cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT)
-		return false;
-	return filter_wants(s, HOOK_DATA) ||
-	    (cmd->verb == SMTP_BDAT && s->late && !(s->dialogue.ehlo.extensions & SMTP_EXT_CHUNKING));
-}
-
-static void keep_message(struct session *s, const struct smtp_command *cmd)
-{
-	if (!s->keeping)
-		message_begin(&s->message);
-	s->keeping = true;
-	begin_octets(s);
-	if (cmd->verb == SMTP_BDAT) {
-		dialogue_keep_chunk(&s->dialogue, cmd);
-		return;
-	}
-	session_reply(s, "354 End data with <CR><LF>.<CR><LF>");
-	dialogue_begin_data(&s->dialogue, true);
-}
-
-/* A message that stays here: the client's reply, and the server is to forget the envelope. */
-static void end_kept(struct session *s, const char *result)
-{
-	relay_reset_server(s);
-	relay_end_transaction(s, result);
-	s->stage = STAGE_NONE;
-}
-
-static void refuse_kept(struct session *s, const char *reply)
-{
-	struct smtp_line line;
-
-	session_reply(s, reply);
-	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
-		dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
-	end_kept(s, NULL);
-}
-
-static bool has_bare_newline(const struct message *m)
-{
-	struct smtp_scanner scanner = { .plain = true, .unstuff = true };
-	struct smtp_piece piece;
-	size_t at = 0, used;
-
-	while (at < m->size && !scanner.broken && smtp_scan(&scanner, m->bytes + at, m->size - at, &used, &piece))
-		at += used;
-	return scanner.broken || (at < m->size && m->bytes[m->size - 1] == '\r');
-}
-
-/* It may go on: by BDAT if it came so and the server knows it, else by DATA, RFC 3030 2. */
-static void pass_kept(struct session *s)
-{
-	const struct dialogue *d = &s->dialogue;
-	bool eightbit = (d->ehlo.extensions & SMTP_EXT_8BITMIME) || !s->late;
-	char line[48];
-	int n;
-
-	s->sent = 0;
-	s->chunked = d->tx.chunks && (d->ehlo.extensions & SMTP_EXT_CHUNKING);
-	if (d->tx.chunks && !s->chunked && has_bare_newline(&s->message)) {
-		refuse_kept(s, "554 5.6.1 The recipient's server cannot be sent a bare carriage return or line feed");
-		return;
-	}
-	if (!eightbit && !smtp_is_seven_bit(s->message.bytes, s->message.size)) { /* RFC 6152 3 */
-		refuse_kept(s, "554 5.6.3 The recipient's server does not know 8BITMIME");
-		return;
-	}
-	if (!s->chunked) {
-		s->stage = STAGE_ASK;
-		relay_own_command(s, SMTP_DATA, "DATA", 4);
-		return;
-	}
-	s->times.data = s->now - s->connected_at;
-	n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->message.size);
-	session_comm(s, "|>", line, (size_t)n - 2);
-	leg_write(&s->server, line, (size_t)n);
-	dialogue_sent(&s->dialogue, &(struct smtp_command){ .verb = SMTP_BDAT, .last = true });
-	s->dialogue.client = DIALOGUE_COMMAND; /* its octets do not come from the client */
-	s->stage = STAGE_SEND;
-}
-
-/* The reply to the DATA of a kept message: if it is no 354, it is the client's. */
-static void data_answered(struct session *s, const struct dialogue_reply *r)
-{
-	if (r->line.code == 354) {
-		s->times.data = s->now - s->connected_at;
-		s->stage = STAGE_SEND;
-		return;
-	}
-	relay_pass(s, r);
-	end_kept(s, NULL);
-	s->handled++;
-}
-
-/* All of it is written: now, and only now, it is the server's to take or to refuse. */
-static void end_sending(struct session *s)
-{
-	static const char end[] = "\r\n.\r\n";
-	const struct message *m = &s->message;
-	bool ended = !m->size || m->bytes[m->size - 1] == '\n';
-
-	if (!s->chunked) {
-		leg_write(&s->server, end + (ended ? 2 : 0), sizeof end - 1 - (ended ? 2 : 0));
-		dialogue_expect(&s->dialogue, SMTP_CONTENT, false);
-	}
-	s->stage = STAGE_NONE;
-	s->dialogue.tx.complete = true;
-	s->early = s->dialogue.queued <= 1 && (leg_count(&s->server) || leg_has_more(&s->server));
-	s->sent_at = s->now;
-	message_drop(&s->message);
-}
-
-void relay_send_kept(struct session *s)
-{
-	const struct message *m = &s->message;
-
-	while (s->stage == STAGE_SEND && s->state == SERVER_OPEN && !s->server.broken && !leg_pending(&s->server)) {
-		const unsigned char *at = m->bytes + s->sent;
-		size_t n = (size_t)(m->size - s->sent), run;
-
-		if (!n) {
-			end_sending(s);
-			return;
-		}
-		n = n < SEND_MAX ? n : SEND_MAX;
-		run = s->chunked ? n : smtp_dot_free(at, n);
-		if (!s->chunked && *at == '.' && (!s->sent || (s->sent > 1 && at[-1] == '\n' && at[-2] == '\r')))
-			leg_write(&s->server, ".", 1);
-		leg_write(&s->server, at, run);
-		s->sent += run;
-		s->active_at = s->now;
-	}
 }
 
 /* ---- from the client ---- */
@@ -649,7 +356,7 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
 	bool greeting = cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO;
-	bool local = greeting || is_to_keep(s, cmd) || (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
+	bool local = greeting || keep_wants(s, cmd) || (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
 
 	log_command(s, cmd, local ? ">|" : "->");
 	if (cmd->tolerated)
@@ -658,17 +365,17 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 		upstream_greet(s, cmd);
 		return;
 	}
-	if (is_to_keep(s, cmd)) {
-		keep_message(s, cmd);
+	if (keep_wants(s, cmd)) {
+		keep_begin(s, cmd);
 		return;
 	}
-	if (s->late && answer_late(s, cmd))
+	if (s->late && late_command(s, cmd))
 		return;
 	send_command(s, cmd);
 	note_sent(s, cmd->verb);
 }
 
-static void send_held(struct session *s)
+void relay_send_held(struct session *s)
 {
 	const struct smtp_command *cmd = &s->held->cmd;
 
@@ -678,17 +385,6 @@ static void send_held(struct session *s)
 	note_sent(s, cmd->verb);
 	if (s->held->original_len)
 		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
-}
-
-/* Whose routes verdicts change: MAIL's for all its recipients, RCPT's for one. */
-static void prepare_routes(struct session *s, enum smtp_verb verb)
-{
-	if (!s->late)
-		return;
-	if (verb == SMTP_MAIL)
-		s->text->of_mail = s->text->of_session;
-	if (verb == SMTP_RCPT)
-		s->text->wanted = s->text->of_mail;
 }
 
 /* The one place where it is decided what becomes of a command. */
@@ -711,12 +407,12 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		refuse(s, cmd, refusal);
 		return;
 	}
-	prepare_routes(s, cmd->verb);
+	late_prepare_route(s, cmd->verb);
 	if (event == HOOK_EVENT_COUNT || !filter_wants(s, event)) {
 		pass_command(s, cmd);
 		return;
 	}
-	hold_command(s, cmd);
+	relay_hold(s, cmd);
 	if (event == HOOK_EHLO)
 		upstream_note_name(s, &s->held->cmd);
 	filter_run(s, event);
@@ -748,7 +444,7 @@ static void filtered_command(struct session *s, const struct filter_outcome *o)
 
 	if (o->word == FILTER_ACCEPT && s->held->original_len && !s->late) {
 		log_command(s, cmd, "->");
-		send_held(s);
+		relay_send_held(s);
 		return;
 	}
 	if (o->word == FILTER_ACCEPT) {
@@ -767,19 +463,19 @@ static void filtered_message(struct session *s, const struct filter_outcome *o)
 {
 	switch (o->word) {
 	case FILTER_ACCEPT:
-		pass_kept(s);
+		keep_pass(s);
 		return;
 	case FILTER_DISCARD:
 		session_reply(s, "250 2.0.0 Ok");
 		dialogue_decide(&s->dialogue, 250, (const unsigned char *)"2.0.0 Ok", 8);
-		end_kept(s, "discarded");
+		keep_end(s, "discarded");
 		return;
 	case FILTER_REFUSE:
 	case FILTER_CLOSE:
 		reply_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
 		dialogue_decide(&s->dialogue, o->code, o->text, o->text_len);
 		memcpy(s->dialogue.tx.decision.enhanced, o->enhanced, sizeof o->enhanced);
-		end_kept(s, NULL);
+		keep_end(s, NULL);
 		if (o->word == FILTER_CLOSE)
 			end_by_filter(s);
 	}
@@ -820,7 +516,7 @@ static void end_content(struct session *s)
 }
 
 /* Why a message in DATA cannot go on, as far as it is known; NULL: it can. */
-static const char *fault(const struct session *s)
+const char *relay_fault(const struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
 	uint64_t limit = s->o->limits.message_size;
@@ -834,40 +530,10 @@ static const char *fault(const struct session *s)
 	return NULL;
 }
 
-/* All of a kept message is there. */
-static void end_keeping(struct session *s)
-{
-	if (s->dialogue.client == DIALOGUE_DATA)
-		dialogue_end_data(&s->dialogue);
-	if (s->spoiled)
-		refuse_kept(s, s->spoiled);
-	else if (!message_seal(&s->message))
-		refuse_kept(s, "452 4.3.1 No room for a message of this size");
-	else if (filter_wants(s, HOOK_DATA))
-		filter_run(s, HOOK_DATA);
-	else
-		pass_kept(s);
-}
-
-static void keep_piece(struct session *s, const struct smtp_piece *piece)
-{
-	s->spoiled = s->spoiled ? s->spoiled : fault(s);
-	if (!s->spoiled) {
-		smtp_header_scan(&s->dialogue.tx.header, piece->bytes, piece->len);
-		message_add(&s->message, piece->bytes, piece->len);
-	}
-	if (!piece->end)
-		return;
-	if (s->dialogue.tx.chunks && !s->dialogue.chunk_last)
-		session_reply(s, "250 2.0.0 Go on");
-	else
-		end_keeping(s);
-}
-
 static void pass_piece(struct session *s, const struct smtp_piece *piece)
 {
 	struct dialogue_transaction *tx = &s->dialogue.tx;
-	const char *reply = fault(s);
+	const char *reply = relay_fault(s);
 
 	if (!reply && s->late && !(s->dialogue.ehlo.extensions & SMTP_EXT_8BITMIME) &&
 	    !smtp_is_seven_bit(piece->bytes, piece->len)) /* RFC 6152 3 */
@@ -899,7 +565,7 @@ static bool may_handle_client(const struct session *s)
 {
 	if (s->ending || s->closing || s->stage != STAGE_NONE || s->greet != GREET_NONE || s->state == SERVER_HANDSHAKE)
 		return false;
-	if (in_content(s) && !s->keeping && s->state == SERVER_OPEN)
+	if (dialogue_in_content(&s->dialogue) && !s->keeping && s->state == SERVER_OPEN)
 		return !s->server.blocked && leg_write_room(&s->server) > leg_count(&s->client) + 8;
 	return leg_write_room(&s->client) > REPLY_ROOM &&
 	    (s->state != SERVER_OPEN || leg_write_room(&s->server) > COMMAND_ROOM);
@@ -1000,7 +666,7 @@ static void refuse_without_recipients(struct session *s)
 static void begin_content(struct session *s)
 {
 	s->times.data = s->now - s->connected_at;
-	begin_octets(s);
+	relay_begin_octets(s);
 	dialogue_begin_data(&s->dialogue, false);
 }
 
@@ -1083,7 +749,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 			relay_server_lost(s, "reply 421");
 		return;
 	}
-	if (((s->dialogue.client == DIALOGUE_DATA || is_kept_whole(s)) && r->verb == SMTP_NOTHING) ||
+	if (((s->dialogue.client == DIALOGUE_DATA || keep_is_whole(s)) && r->verb == SMTP_NOTHING) ||
 	    (s->dialogue.client == DIALOGUE_CHUNK && r->verb == SMTP_BDAT && s->dialogue.queued == 0)) {
 		handle_early_reply(s, r);
 		return;
@@ -1107,12 +773,12 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	if (r->hidden && r->line.last && s->stage == STAGE_OPEN && r->verb == SMTP_MAIL) {
-		mail_answered(s, r);
+		late_mail_answered(s, r);
 		return;
 	}
 	if (r->hidden && r->line.code != 421) {
 		if (r->line.last && s->stage == STAGE_ASK && r->verb == SMTP_DATA)
-			data_answered(s, r);
+			keep_data_answered(s, r);
 		return;
 	}
 	if (r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {

@@ -387,7 +387,7 @@ static void turn(struct session *s)
 		relay_server(s);
 		note_server_lost(s); /* before more of a message is sent */
 		relay_client(s);
-		relay_send_kept(s);
+		keep_send(s);
 		flush_leg(&s->server, s->now, &s->server_moved_at);
 		flush_leg(&s->client, s->now, &s->client_moved_at);
 	} while (!s->ending && before != s->handled + s->server.sent + s->client.sent);

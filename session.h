@@ -1,6 +1,6 @@
 /* One proxied connection. session.c has the poll loop, the clock and the end; upstream.c finds, connects and greets the
- * server; relay.c carries commands, replies and messages between the two; filter.c runs hooks and knows what their verdicts
- * do. The struct is theirs together.
+ * server; relay.c carries commands, replies and messages between the two; late.c chooses a server for each message; keep.c keeps
+ * messages until they are whole; filter.c runs hooks and knows what their verdicts do. The struct is theirs together.
  */
 #ifndef SESSION_H
 #define SESSION_H
@@ -180,7 +180,7 @@ bool upstream_locate(struct session *s);
 /* Connect, or, when late, greet the client in our own name. */
 void upstream_start(struct session *s);
 
-/* Late: reach the server of s->route; relay_server_ready() or relay_unreachable() follows. */
+/* Late: reach the server of s->route; late_server_ready() or late_unreachable() follows. */
 void upstream_open(struct session *s);
 
 /* Late: leave the server, politely if it can be done at once. */
@@ -233,12 +233,10 @@ void relay_filtered(struct session *s, enum hook_event event, const struct filte
 bool relay_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd);
 void relay_rewrite(struct session *s, const unsigned char *address, size_t n);
 
-/* Late: the server has been greeted, or (code, text) why there is none. */
-void relay_server_ready(struct session *s);
-void relay_unreachable(struct session *s, int code, const char *text);
-
-/* More of a message that was kept goes to the server. */
-void relay_send_kept(struct session *s);
+/* Keep a command until more is known: s->held->cmd is a copy of it. Then send it, or refuse this RCPT with a reply of ours. */
+void relay_hold(struct session *s, const struct smtp_command *cmd);
+void relay_send_held(struct session *s);
+void relay_refuse_held(struct session *s, const char *reply);
 
 /* Send a command of ours, a line without CRLF. */
 void relay_own_command(struct session *s, enum smtp_verb verb, const char *line, size_t n);
@@ -246,11 +244,51 @@ void relay_own_command(struct session *s, enum smtp_verb verb, const char *line,
 /* End the transaction, if there is one, and write its record. result NULL: as the replies have it. */
 void relay_end_transaction(struct session *s, const char *result);
 
-/* Take the message back from the server, if it has heard of one: RSET. */
-void relay_reset_server(struct session *s);
+/* Octets of a message come next from the client. */
+void relay_begin_octets(struct session *s);
+
+/* Why the message that comes in by DATA cannot go on, as far as it is known: a reply; NULL: it can. */
+const char *relay_fault(const struct session *s);
 
 /* Whether the whole message was sent and its reply is awaited: what became of it is not known yet. */
 bool relay_outcome_due(const struct session *s);
+
+/* ---- late.c ---- */
+
+/* A MAIL or RCPT comes: what verdicts on it change begins as it is without. */
+void late_prepare_route(struct session *s, enum smtp_verb verb);
+
+/* A command that is answered here as long as no server has a say. false: it goes on to the server. */
+bool late_command(struct session *s, const struct smtp_command *cmd);
+
+/* The server of the held RCPT has been greeted; has answered MAIL; or (code, text) why there is none. */
+void late_server_ready(struct session *s);
+void late_mail_answered(struct session *s, const struct dialogue_reply *r);
+void late_unreachable(struct session *s, int code, const char *text);
+
+/* Late or not: take the message back from the server, if it has heard of one. RSET, RFC 5321 4.1.1.5. */
+void late_reset_server(struct session *s);
+
+/* ---- keep.c ---- */
+
+/* Whether this DATA or BDAT brings a message that is kept, and the reply that lets it come. */
+bool keep_wants(const struct session *s, const struct smtp_command *cmd);
+void keep_begin(struct session *s, const struct smtp_command *cmd);
+
+void keep_piece(struct session *s, const struct smtp_piece *piece);
+
+/* Whether all of a kept message is here, and not yet with the server. */
+bool keep_is_whole(const struct session *s);
+
+/* It may go on to the server; or it stays here, its reply given: result as for relay_end_transaction(). */
+void keep_pass(struct session *s);
+void keep_end(struct session *s, const char *result);
+
+/* The server's reply to its DATA. */
+void keep_data_answered(struct session *s, const struct dialogue_reply *r);
+
+/* Send more of it, as far as the server takes it. */
+void keep_send(struct session *s);
 
 /* ---- filter.c ---- */
 

@@ -131,7 +131,7 @@ static bool more_candidates(const struct session *s)
 static void refuse_client(struct session *s, const char *enhanced_and_reason)
 {
 	if (s->late) {
-		relay_unreachable(s, 451, enhanced_and_reason);
+		late_unreachable(s, 451, enhanced_and_reason);
 		return;
 	}
 	session_replyf(s, "421 %s", enhanced_and_reason);
@@ -239,7 +239,7 @@ void upstream_open(struct session *s)
 void upstream_leave(struct session *s)
 {
 	bool orderly = s->state == SERVER_OPEN && s->greet == GREET_NONE && s->stage != STAGE_SEND &&
-	    (s->keeping || (s->dialogue.client != DIALOGUE_DATA && s->dialogue.client != DIALOGUE_CHUNK)) &&
+	    (s->keeping || !dialogue_in_content(&s->dialogue)) &&
 	    !leg_pending(&s->server) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->refused && !s->quit &&
 	    !s->server.eof;
 
@@ -381,7 +381,7 @@ void upstream_tls_failed(struct session *s, const char *reason)
 	s->greet = GREET_NONE;
 	if (s->late) {
 		tell_failure(s, "4.7.5", reason);
-		relay_unreachable(s, 451, s->text->failure);
+		late_unreachable(s, 451, s->text->failure);
 		return;
 	}
 	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
@@ -490,7 +490,7 @@ static void answer_with_list(struct session *s)
 
 	if (s->stage == STAGE_OPEN) {
 		s->greet = GREET_NONE;
-		relay_server_ready(s);
+		late_server_ready(s);
 		return;
 	}
 

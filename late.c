@@ -1,0 +1,160 @@
+/* --connect-on recipient: the client is greeted and its MAIL taken in our name; the server is chosen and connected to when
+ * a recipient is known, and may be another for the next message. See session.h.
+ */
+#define _GNU_SOURCE
+#include "session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- routes ---- */
+
+static bool same_source(const union net_address *a, const union net_address *b)
+{
+	return a->sa.sa_family == b->sa.sa_family && (a->sa.sa_family == AF_UNSPEC || net_same_host(a, b));
+}
+
+static bool same_route(const struct route *a, const struct route *b)
+{
+	return strcmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
+	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
+	    strcmp(a->tls_name, b->tls_name) == 0 && same_source(&a->source4, &b->source4) &&
+	    same_source(&a->source6, &b->source6);
+}
+
+/* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
+static void send_mail(struct session *s)
+{
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
+	const unsigned extensions = s->dialogue.ehlo.extensions;
+	const unsigned char *params = tx->text + tx->sender.params;
+	unsigned char line[SMTP_AUTH_LINE_MAX + 64];
+	struct smtp_param p;
+	size_t at = 0, n = (size_t)sprintf((char *)line, "MAIL FROM:<");
+
+	memcpy(line + n, tx->text + tx->sender.address, tx->sender.address_len);
+	n += tx->sender.address_len;
+	line[n++] = '>';
+	while (smtp_param_next(params, tx->sender.params_len, &at, &p)) {
+		bool size = smtp_is(p.keyword, p.keyword_len, "SIZE"), body = smtp_is(p.keyword, p.keyword_len, "BODY");
+
+		if (!(extensions & (size ? SMTP_EXT_SIZE : body ? SMTP_EXT_8BITMIME : SMTP_EXT_SMTPUTF8)))
+			continue;
+		line[n++] = ' ';
+		memcpy(line + n, p.keyword, (size_t)(params + at - p.keyword));
+		n += (size_t)(params + at - p.keyword);
+	}
+	s->mail_at = s->now;
+	relay_own_command(s, SMTP_MAIL, (const char *)line, n);
+}
+
+void late_unreachable(struct session *s, int code, const char *text)
+{
+	s->stage = STAGE_NONE;
+	s->greet = GREET_NONE;
+	dialogue_forget_server(&s->dialogue);
+	s->text->unreachable = s->route;
+	snprintf(s->text->unreachable_why, sizeof s->text->unreachable_why, "%d %s", code, text);
+	relay_refuse_held(s, s->text->unreachable_why);
+	s->handled++;
+}
+
+void late_server_ready(struct session *s)
+{
+	if (s->dialogue.tx.smtputf8 && !(s->dialogue.ehlo.extensions & SMTP_EXT_SMTPUTF8)) { /* RFC 6531 3.5 */
+		s->stage = STAGE_NONE;
+		relay_refuse_held(s, "553 5.6.7 The recipient's server does not know SMTPUTF8");
+		s->handled++;
+		return;
+	}
+	send_mail(s);
+}
+
+/* The reply to the MAIL that went before the held RCPT. Refused, it is RCPT's reply. */
+void late_mail_answered(struct session *s, const struct dialogue_reply *r)
+{
+	char why[300];
+
+	s->times.mail = s->now - s->mail_at;
+	if (r->line.code == 421) {
+		snprintf(why, sizeof why, "%.*s", (int)(r->line.text_len < 256 ? r->line.text_len : 256),
+		    (const char *)r->line.text);
+		upstream_failed(s, "4.4.1", why);
+		return;
+	}
+	s->stage = STAGE_NONE;
+	s->active_at = s->now;
+	if (r->line.code / 100 == 2) {
+		s->bound = true;
+		relay_send_held(s);
+		return;
+	}
+	relay_pass(s, r);
+	dialogue_refused(&s->dialogue, &s->held->cmd, r->line.code, r->line.text, r->line.text_len);
+}
+
+static void route_rcpt(struct session *s, const struct smtp_command *cmd)
+{
+	const struct route *wanted = &s->text->wanted;
+	bool here = s->state == SERVER_OPEN && same_route(wanted, &s->route);
+
+	relay_hold(s, cmd);
+	if (s->bound && here) {
+		relay_send_held(s);
+	} else if (s->bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered)) {
+		relay_refuse_held(s, "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	} else if (s->text->unreachable_why[0] && same_route(wanted, &s->text->unreachable)) {
+		relay_refuse_held(s, s->text->unreachable_why);
+	} else {
+		s->stage = STAGE_OPEN;
+		s->bound = false;
+		s->route = *wanted;
+		if (here)
+			late_server_ready(s);
+		else
+			upstream_open(s);
+	}
+}
+
+void late_reset_server(struct session *s)
+{
+	if (s->state == SERVER_OPEN && (!s->late || s->bound))
+		relay_own_command(s, SMTP_RSET, "RSET", 4);
+	s->bound = false;
+}
+
+/* What is answered here as long as no server is known, or has a say. false: it goes on. */
+bool late_command(struct session *s, const struct smtp_command *cmd)
+{
+	switch (cmd->verb) {
+	case SMTP_MAIL:
+		dialogue_opened(&s->dialogue, cmd);
+		session_reply(s, "250 2.1.0 Ok");
+		return true;
+	case SMTP_RCPT:
+		route_rcpt(s, cmd);
+		return true;
+	case SMTP_RSET:
+		late_reset_server(s);
+		relay_end_transaction(s, NULL);
+		session_reply(s, "250 2.0.0 Ok");
+		return true;
+	case SMTP_QUIT:
+		session_reply(s, "221 2.0.0 Bye");
+		session_end(s, "client", "QUIT");
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Whose routes verdicts change: MAIL's for all its recipients, RCPT's for one. */
+void late_prepare_route(struct session *s, enum smtp_verb verb)
+{
+	if (!s->late)
+		return;
+	if (verb == SMTP_MAIL)
+		s->text->of_mail = s->text->of_session;
+	if (verb == SMTP_RCPT)
+		s->text->wanted = s->text->of_mail;
+}

@@ -87,8 +87,8 @@ def test_every_variable_that_is_named_belongs_to_an_option():
 
 def test_every_option_is_a_variable():
     """A value that is no good is complained of, by the variable's name or, for a file or user, the option's."""
-    bad = {"upstream": "x/y", "tls-ca": "/nonexistent"}
-    for name in set(make_options()) - {"help", "version", "tls-name"}:
+    bad = {"upstream": "x/y", "tls-ca": "/nonexistent", "hooks": "/nonexistent", "hostname": "a/b"}
+    for name in set(make_options()) - {"help", "version", "tls-name", "plugins-dir"}:
         variable = "SMTPWARP_" + name.upper().replace("-", "_")
         value = bad.get(name, "no-such-value")
         result = run(*["--check"] * (name != "check"), **{variable: value})
@@ -121,7 +121,7 @@ def test_exit_codes_are_in_the_manual():
 
 def written_fields():
     """Names that record.c gives to members: the string right behind the JSON object's name."""
-    return set(re.findall(r'\w+\(&?j, "([a-z_]+)"', (TOP / "record.c").read_text()))
+    return set(re.findall(r'\b(?!begin\b)\w+\(&?j, "([a-z_]+)"', (TOP / "record.c").read_text()))
 
 
 def named_fields():
@@ -130,8 +130,9 @@ def named_fields():
 
 
 def test_every_field_of_the_log_is_in_the_manual():
+    """But for those that only hooks get, which smtpwarp-hooks(7) has."""
     assert len(written_fields()) > 40
-    assert written_fields() - named_fields() == set()
+    assert written_fields() - named_fields() == {"message", "rcpt"}
 
 
 def test_manual_names_no_other_fields():
@@ -139,7 +140,7 @@ def test_manual_names_no_other_fields():
 
 
 def test_every_event_is_in_the_manual():
-    events = set(re.findall(r'\b(?:common|ends|begin)\(&j, (?:v, )?"([a-z]+)"', (TOP / "record.c").read_text()))
+    events = set(re.findall(r'\b(?:common|begin)\(&j, (?:v, )?"([a-z]+)"', (TOP / "record.c").read_text()))
     assert events == set(re.findall(r"^\.Ss ([a-z]+)$", section("LOG"), re.M))
 
 
@@ -155,7 +156,7 @@ def test_every_reply_of_its_own_is_in_the_manual():
     replies = set(re.findall(r'"(\d{3} \d\.\d+\.\d+)\b', SOURCES))
     failures = re.findall(r'(?:upstream_failed|tell_failure)\(s, "([\d.]+)"', SOURCES)
     assert failures
-    replies |= {f"421 {enhanced}" for enhanced in failures}
+    replies |= {f"{code} {enhanced}" for enhanced in failures for code in (421, 451)}
     assert len(replies) > 20
     text = rendered()
     assert [reply for reply in sorted(replies) if reply not in text] == []

@@ -874,8 +874,8 @@ size_t smtp_dot_free(const unsigned char *in, size_t n)
 
 	while (at < n) {
 		len = smtp_find_line(in + at, n - at);
-		if (!len)
-			return n;
+		if (!len) /* a CR stays with its LF: behind a lone LF the next run would see no line begin */
+			return n > 1 && in[n - 1] == '\r' ? n - 1 : n;
 		at += len;
 		if (at < n && in[at] == '.' && len >= 2 && in[at - 2] == '\r')
 			return at;

@@ -224,8 +224,9 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
  * are the message as it goes on, with the final dot's line. */
 bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used, struct smtp_piece *piece);
 
-/* Octets of a message, or of what is left of it from the start of a line, that go out in one run: up to the next line that
- * begins with a dot, which wants a second one in front (RFC 5321 4.5.2). */
+/* Octets of a message, or of what the run before left of it, that go out in one run: up to the next line that begins with
+ * a dot, which wants a second one in front (RFC 5321 4.5.2). in may hold less than the rest: a run does not end inside
+ * CR LF. */
 size_t smtp_dot_free(const unsigned char *in, size_t n);
 
 /* Whether all octets are below 128. */

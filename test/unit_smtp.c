@@ -827,27 +827,32 @@ static void test_2_3_4_smuggling(void **state)
 	}
 }
 
-/* All messages of up to six octets of those that matter, then the end and the beginning of another; cut everywhere. */
-static void test_2_4_5_every_short_message(void **state)
+/* Offer every message of up to six of the octets that matter, followed by `close`, in every way. */
+static void every_short_message(const char *close, void (*check)(const unsigned char *, size_t, size_t))
 {
 	static const unsigned char octets[] = { '\r', '\n', '.', 0, 'a' };
-	static const char close[] = "\r\n.\r\n.\r\n";
 
-	(void)state;
 	for (size_t len = 0; len <= 6; len++) {
-		unsigned char in[6 + sizeof close];
-		size_t digits[6] = { 0 }, at, all = len + sizeof close - 1;
+		unsigned char in[32];
+		size_t digits[6] = { 0 }, at, all = len + strlen(close);
 
-		memcpy(in + len, close, sizeof close - 1);
+		memcpy(in + len, close, strlen(close));
 		do {
 			for (size_t i = 0; i < len; i++)
 				in[i] = octets[digits[i]];
 			for (size_t way = 0; way <= all; way++)
-				check_scan(in, all, way);
+				check(in, all, way);
 			for (at = 0; at < len && ++digits[at] == sizeof octets; at++)
 				digits[at] = 0;
 		} while (at < len);
 	}
+}
+
+/* Then the end, and the beginning of another message. */
+static void test_2_4_5_every_short_message(void **state)
+{
+	(void)state;
+	every_short_message("\r\n.\r\n.\r\n", check_scan);
 }
 
 static uint32_t random_state = 1;
@@ -909,6 +914,398 @@ static void test_6_7_clean_message_untouched(void **state)
 		assert_true(s.ended && !s.scanner.broken);
 		assert_int_equal(s.out.len, n);
 		assert_memory_equal(s.out.bytes, in, n);
+	}
+}
+
+/* ---- messages that are kept ---- */
+
+static void begin_kept(struct scan *s, enum smtp_newline newline, bool plain)
+{
+	begin_scan(s, newline);
+	s->scanner.unstuff = true;
+	s->scanner.plain = plain;
+}
+
+/* What RFC 5321 4.5.2 has a receiver make of the wire form, whose last line is the final dot's. */
+static void receive(const struct text *wire, struct text *message)
+{
+	const char *in = wire->bytes;
+	size_t n = wire->len - 3;
+
+	clear(message);
+	for (size_t i = 0; i < n; i++)
+		if (in[i] != '.' || (i > 0 && (i == 1 || memcmp(in + i - 2, "\r\n", 2) != 0)))
+			put(message, in + i, 1);
+}
+
+/* The wire form that relay_send_kept() makes of a message when it writes `window` octets at most in one go. */
+static void send_kept(const struct text *message, size_t window, struct text *wire)
+{
+	const char *in = message->bytes;
+	size_t n = message->len, run;
+
+	clear(wire);
+	for (size_t at = 0; at < n; at += run) {
+		size_t part = n - at < window ? n - at : window;
+
+		run = smtp_dot_free(guarded(in + at, part), part);
+		assert_true(run > 0 && run <= part);
+		if (in[at] == '.' && (!at || (at > 1 && in[at - 1] == '\n' && in[at - 2] == '\r')))
+			put(wire, ".", 1);
+		put(wire, in + at, run);
+	}
+	if (n && in[n - 1] != '\n')
+		put(wire, "\r\n", 2);
+	put(wire, ".\r\n", 3);
+}
+
+static void fail_kept(const char *what, const unsigned char *in, size_t n, const struct text *result,
+    const struct text *want)
+{
+	clear(&got);
+	say(&got, "%s: ", what);
+	say_bytes(&got, in, n);
+	say(&got, "\n  got  ");
+	say_bytes(&got, (const unsigned char *)result->bytes, result->len);
+	say(&got, "\n  want ");
+	say_bytes(&got, (const unsigned char *)want->bytes, want->len);
+	fail_msg("%s", got.bytes);
+}
+
+static bool same_text(const struct text *a, const struct text *b)
+{
+	return a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0;
+}
+
+/* However it is cut into writes, a kept message has one end, its own, for the strictest server and (lenient) for the
+ * most lenient one, and what is received is what was kept. */
+static void check_sending(const struct text *message, bool lenient, const unsigned char *in, size_t n)
+{
+	static struct text wire, received, want;
+
+	clear(&want);
+	put(&want, message->bytes, message->len);
+	if (message->len && message->bytes[message->len - 1] != '\n')
+		put(&want, "\r\n", 2);
+	for (size_t window = 1; window <= message->len + 1; window++) {
+		send_kept(message, window, &wire);
+		receive(&wire, &received);
+		if (!same_text(&received, &want))
+			fail_kept("received", in, n, &received, &want);
+		if (true_end((unsigned char *)wire.bytes, wire.len) != wire.len || (lenient && !harmless(&wire)))
+			fail_kept("another end", in, n, &wire, &want);
+	}
+}
+
+/* Whether each dot that begins a line is the first of two: then the client's stuffing and ours are the same. */
+static bool well_stuffed(const struct text *wire)
+{
+	const char *in = wire->bytes;
+
+	for (size_t i = 0; i + 3 < wire->len; i++)
+		if (in[i] == '.' && (i == 0 || (i > 1 && memcmp(in + i - 2, "\r\n", 2) == 0)) && in[i + 1] != '.')
+			return false;
+	return true;
+}
+
+/* A message that is kept is, once sent, the one that streams through. */
+static void check_kept(const unsigned char *in, size_t n, size_t way)
+{
+	static struct scan s;
+	static struct text stream, wire, want;
+	size_t end = true_end(in, n);
+	bool broken;
+
+	for (enum smtp_newline mode = SMTP_NL_NORMALIZE; mode <= SMTP_NL_PASS; mode++) {
+		begin_kept(&s, mode, false);
+		clear(&stream);
+		broken = false;
+		if (mode == SMTP_NL_PASS)
+			put(&stream, in, end);
+		else
+			reference(in, end, &stream, &broken);
+		receive(&stream, &want);
+		if (offer(in, n, way, take_data, &s) != end || !s.ended || !same_text(&s.out, &want) ||
+		    s.scanner.broken != broken || s.scanner.content != want.len)
+			fail_kept("kept", in, n, &s.out, &want);
+		if (way)
+			continue;
+		check_sending(&s.out, mode != SMTP_NL_PASS, in, n);
+		send_kept(&s.out, SIZE_MAX, &wire);
+		if (well_stuffed(&stream) && !same_text(&wire, &stream))
+			fail_kept("sent", in, n, &wire, &stream);
+	}
+}
+
+static void test_2_4_5_every_short_message_kept(void **state)
+{
+	(void)state;
+	every_short_message("\r\n.\r\n.\r\n", check_kept);
+}
+
+static size_t take_plain(void *state, const unsigned char *in, size_t n)
+{
+	struct scan *s = state;
+	struct smtp_piece piece;
+	size_t at = 0, used;
+
+	while (smtp_scan(&s->scanner, in + at, n - at, &used, &piece)) {
+		assert_true(used > 0 && used <= n - at && !piece.end);
+		put(&s->out, piece.bytes, piece.len);
+		at += used;
+	}
+	assert_true(at == n || (at == n - 1 && in[at] == '\r'));
+	return at;
+}
+
+/* What a program's message becomes: line ends CR LF, a bare CR a blank, and a blank in front of a dot that only NULs
+ * keep from the start of its line. Nothing ends it. */
+static void plain_reference(const unsigned char *in, size_t n, struct text *out)
+{
+	bool nuls = false, start = true;
+
+	for (size_t i = 0; i < n; i++) {
+		bool last = i + 1 == n;
+
+		if (in[i] == '\n' || (in[i] == '\r' && (last || in[i + 1] == '\n'))) {
+			put(out, "\r\n", 2);
+			i += in[i] == '\r' && !last;
+			start = true;
+			nuls = false;
+			continue;
+		}
+		if (in[i] == '.' && nuls)
+			put(out, " ", 1);
+		nuls = in[i] == 0 && (start || nuls);
+		start = false;
+		put(out, in[i] == '\r' ? " " : (const char *)in + i, 1);
+	}
+}
+
+/* What a program writes goes on with clean line ends, and no server finds an end in it. */
+static void check_plain(const unsigned char *in, size_t n, size_t way)
+{
+	static struct scan s;
+	static struct text want;
+	bool held;
+
+	begin_kept(&s, SMTP_NL_NORMALIZE, true);
+	held = offer(in, n, way, take_plain, &s) < n;
+	assert_int_equal(s.scanner.content, s.out.len);
+	assert_true(!held || in[n - 1] == '\r');
+	if (held) /* as hooks.c ends it */
+		put(&s.out, "\r\n", 2);
+	clear(&want);
+	plain_reference(in, n, &want);
+	if (!same_text(&s.out, &want))
+		fail_kept("plain", in, n, &s.out, &want);
+	if (s.scanner.broken != (want.len != n + held || memcmp(want.bytes, in, n) != 0))
+		fail_kept(s.scanner.broken ? "broken" : "not broken", in, n, &s.out, &want);
+	if (!way)
+		check_sending(&s.out, true, in, n);
+}
+
+static void test_2_4_5_every_short_message_of_a_program(void **state)
+{
+	(void)state;
+	every_short_message("", check_plain);
+	every_short_message("\r\n.\r\na", check_plain);
+}
+
+static void test_2_4_5_random_messages_kept(void **state)
+{
+	static const struct input parts[] = { IN("\r\n"), IN("\r\n"), IN("\n"), IN("\r"), IN("."), IN(".."),
+		IN("\r\n.."), IN("\n."), IN("\r\n..\r"), IN("\0"), IN("x"), IN("seventeen octets."), IN("\xff") };
+	static unsigned char in[1200];
+
+	(void)state;
+	for (int round = 0; round < 1000; round++) {
+		size_t n = 0, count = any(60);
+
+		while (count--) {
+			const struct input *part = &parts[any(COUNT(parts))];
+
+			memcpy(in + n, part->bytes, part->len);
+			n += part->len;
+		}
+		check_plain(in, n, 0);
+		check_plain(in, n, n);
+		memcpy(in + n, "\r\n.\r\n", 5);
+		n += 5;
+		check_kept(in, n, 0);
+		check_kept(in, n, n);
+		check_kept(in, n, 1 + any((uint32_t)n - 1));
+	}
+}
+
+static void test_5_runs_without_dots(void **state)
+{
+	static const struct {
+		struct input in;
+		size_t want;
+	} rows[] = {
+		{ IN(""), 0 }, { IN("a"), 1 }, { IN("."), 1 }, { IN(".\r\n"), 3 }, { IN("a\r\n"), 3 },
+		{ IN("a\r\n.b\r\n"), 3 }, { IN("a\r\nb.\r\n.\r\n.\r\n"), 7 }, { IN(".\r\n.\r\n"), 3 }, { IN("\r\n."), 2 },
+		{ IN("a\n.b\r\n.c"), 6 }, /* a bare LF ends no line */
+		{ IN("a\r\nb\r"), 4 }, { IN("\r"), 1 }, /* the LF must not come first in the next run */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		assert_int_equal(smtp_dot_free(guarded(rows[i].in.bytes, rows[i].in.len), rows[i].in.len), rows[i].want);
+}
+
+static void test_seven_bit(void **state)
+{
+	unsigned char all[300];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof all; i++)
+		all[i] = (unsigned char)(i % 128);
+	for (size_t n = 0; n <= sizeof all; n++) {
+		assert_true(smtp_is_seven_bit(guarded(all, n), n));
+		all[n ? n - 1 : 0] ^= 0x80;
+		assert_int_equal(smtp_is_seven_bit(guarded(all, n), n), n == 0);
+		all[n ? n - 1 : 0] ^= 0x80;
+	}
+}
+
+static void test_trim(void **state)
+{
+	static const struct row rows[] = {
+		{ "nothing", IN(""), "" },
+		{ "blanks", IN(" \t "), "" },
+		{ "none", IN("a"), "a" },
+		{ "both ends", IN("\t a \tb\t "), "a \\11b" },
+		{ "no other control", IN(" \r\n\0\v "), "\\r\\n\\0\\13" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		size_t n = rows[i].in.len;
+		const unsigned char *in = guarded(rows[i].in.bytes, n);
+
+		smtp_trim(&in, &n);
+		clear(&got);
+		say_bytes(&got, in, n);
+		expect_text(rows[i].name, got.bytes, rows[i].want);
+	}
+}
+
+/* ---- replies of any length ---- */
+
+static size_t wrap(int code, const uint16_t enhanced[3], const void *text, size_t n, const unsigned char **out)
+{
+	unsigned char *room = (unsigned char *)(uintptr_t)guarded("", 0) - SMTP_WRAP_MAX;
+	static unsigned char in[3 * SMTP_WRAP_TEXT];
+	unsigned char none[1] = { 'x' };
+	size_t len;
+
+	memcpy(in, text, n);
+	assert_int_equal(smtp_reply_wrap(code, enhanced, in, n, none, SMTP_WRAP_MAX - 1), 0);
+	assert_int_equal(none[0], 'x');
+	len = smtp_reply_wrap(code, enhanced, in, n, room, SMTP_WRAP_MAX);
+	assert_true(len > 0 && len <= SMTP_WRAP_MAX);
+	*out = room;
+	return len;
+}
+
+static void test_wrapped_replies(void **state)
+{
+	static const uint16_t enhanced[] = { 5, 7, 1 };
+	static const struct row rows[] = {
+		{ "short", IN("no"), "550 5.7.1 no\\r\\n" },
+		{ "empty", IN(""), "550 5.7.1 \\r\\n" },
+		{ "blank", IN(" "), "550 5.7.1  \\r\\n" },
+		{ "controls and 8 bit", IN("a\r\n250 b\0\tc\177\xc3\xa9~"), "550 5.7.1 a  250 b  c ??~\\r\\n" },
+		{ "as long as a line", IN(HUNDRED HUNDRED HUNDRED HUNDRED "1234 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789"),
+		    "550 5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED "1234 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789\\r\\n" },
+		{ "longer", IN(HUNDRED HUNDRED HUNDRED HUNDRED "12345 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789"),
+		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED "12345\\r\\n"
+		    "550 5.7.1 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789\\r\\n" },
+		{ "blank right behind a full line",
+		    IN(HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "1234  b"),
+		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "1234\\r\\n"
+		    "550 5.7.1 b\\r\\n" },
+		{ "no blank to break at", IN(HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED),
+		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "1234\\r\\n"
+		    "550 5.7.1 567890\\r\\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		const unsigned char *out;
+		size_t n = wrap(550, enhanced, rows[i].in.bytes, rows[i].in.len, &out);
+
+		clear(&got);
+		say_bytes(&got, out, n);
+		expect_text(rows[i].name, got.bytes, rows[i].want);
+	}
+}
+
+/* Lines of at most 512 octets, each with the code and enhanced code, the last alone marked as the last; their text is
+ * the given one up to SMTP_WRAP_TEXT octets, blanks aside. Returns octets. */
+static size_t check_wrapped(int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
+{
+	const unsigned char *out;
+	size_t len = wrap(code, enhanced, text, n, &out), done = 0, line_len;
+	struct smtp_line line = { .last = false };
+	char prefix[32];
+	size_t skip = (size_t)snprintf(prefix, sizeof prefix, "%u.%u.%u ", enhanced[0], enhanced[1], enhanced[2]);
+
+	n = n < SMTP_WRAP_TEXT ? n : SMTP_WRAP_TEXT;
+	for (size_t at = 0; at < len; at += line_len) {
+		line_len = smtp_find_line(out + at, len - at);
+		assert_true(line_len <= 512 && out[at + line_len - 2] == '\r' && !line.last);
+		assert_true(smtp_parse_reply(out + at, line_len, &line) && line.code == code);
+		assert_true(line.text_len >= skip && memcmp(line.text, prefix, skip) == 0);
+		for (size_t i = skip; i < line.text_len; i++) {
+			unsigned char c = line.text[i];
+
+			assert_true(c >= ' ' && c <= '~');
+			if (c == ' ')
+				continue;
+			while (done < n && (text[done] <= ' ' || text[done] == 0x7f))
+				done++;
+			assert_true(done < n && c == (text[done] < 0x7f ? text[done] : '?'));
+			done++;
+		}
+	}
+	while (done < n && (text[done] <= ' ' || text[done] == 0x7f))
+		done++;
+	assert_true(done == n && line.last);
+	return len;
+}
+
+/* Texts of two word lengths in turn, so that lines break as early as can be: the bound holds for the worst of them. */
+static void test_longest_wrapped_replies(void **state)
+{
+	static const uint16_t usual[] = { 5, 7, 1 }, widest[] = { 5, 999, 999 }, no_code[] = { 65535, 65535, 65535 };
+	static unsigned char text[SMTP_WRAP_TEXT + 500];
+	size_t longest = 0, n;
+
+	(void)state;
+	memset(text, ' ', sizeof text);
+	assert_int_equal(check_wrapped(550, usual, text, sizeof text), 4 + 500 + 2); /* the rest of them is trimmed */
+	memset(text, 'x', sizeof text);
+	assert_int_equal(check_wrapped(550, usual, text, sizeof text), SMTP_WRAP_TEXT + 5 * (4 + 6 + 2));
+	memset(text, 0xff, sizeof text);
+	check_wrapped(550, usual, text, sizeof text);
+	for (size_t a = 1; a < 500; a += a < 8 || a > 240 ? 1 : 7)
+		for (size_t b = 470; b < 500; b++) {
+			memset(text, 'x', sizeof text);
+			for (size_t i = 0, k = 0; (i += k++ % 2 ? b : a) < sizeof text; i++)
+				text[i] = ' ';
+			n = check_wrapped(550, widest, text, sizeof text);
+			longest = n > longest ? n : longest;
+			check_wrapped(550, no_code, text, sizeof text);
+		}
+	assert_in_range(longest, SMTP_WRAP_TEXT, SMTP_WRAP_MAX);
+	for (uint32_t round = 0; round < 5000; round++) {
+		n = any(sizeof text + 1);
+		for (size_t i = 0; i < n; i++)
+			text[i] = any(round % 700 + 2) ? 'x' : (unsigned char)any(256);
+		check_wrapped(421, widest, text, n);
 	}
 }
 
@@ -1077,6 +1474,14 @@ int main(void)
 		cmocka_unit_test(test_2_4_5_every_short_message),
 		cmocka_unit_test(test_2_4_5_random_messages),
 		cmocka_unit_test(test_6_7_clean_message_untouched),
+		cmocka_unit_test(test_2_4_5_every_short_message_kept),
+		cmocka_unit_test(test_2_4_5_every_short_message_of_a_program),
+		cmocka_unit_test(test_2_4_5_random_messages_kept),
+		cmocka_unit_test(test_5_runs_without_dots),
+		cmocka_unit_test(test_seven_bit),
+		cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_wrapped_replies),
+		cmocka_unit_test(test_longest_wrapped_replies),
 		cmocka_unit_test(test_message_id),
 		cmocka_unit_test(test_message_id_long),
 		cmocka_unit_test(test_49_auth_user),

@@ -95,20 +95,28 @@ packages:
 
 T = build/test
 TEST_FLAGS = -std=c11 $(WARNINGS) -Werror -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-CORE = dialogue.c smtp.c base64.c
-CORE_DEPENDS = $(CORE) dialogue.h smtp.h base64.h test/unit.h test/model.h test/replay.h
+# What each of them is built with, and no more: so it shows what is pure.
+UNIT_smtp = smtp.c base64.c
+UNIT_dialogue = dialogue.c $(UNIT_smtp)
+UNIT_verdict = verdict.c $(UNIT_smtp)
+UNIT_message = message.c $(UNIT_verdict)
+FUZZ_client = $(UNIT_dialogue)
+FUZZ_server = $(UNIT_dialogue)
+FUZZ_verdict = $(UNIT_message)
+CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) dialogue.h smtp.h base64.h verdict.h message.h test/unit.h test/model.h \
+	test/replay.h
 
 $(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -o $@ $< $(if $(findstring dialogue,$*),$(CORE),smtp.c base64.c) -lcmocka
+	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_$*) -lcmocka
 
 $(T)/replay_%: test/fuzz_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)
-	clang $(TEST_FLAGS) -DREPLAY -o $@ $< $(CORE)
+	clang $(TEST_FLAGS) -DREPLAY -o $@ $< $(FUZZ_$*)
 
 $(T)/fuzz_%: test/fuzz_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)
-	clang $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(CORE)
+	clang $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZ_$*)
 
 # Ends with one line for all of it: N passed, N failed, N skipped.
 test: packages
@@ -124,10 +132,10 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) -B test/bench.py
 
-# New inputs are kept when they reach something new; FUZZ_SECONDS for each direction.
+# New inputs are kept when they reach something new; FUZZ_SECONDS for each target.
 FUZZ_SECONDS = 300
-fuzz: $(T)/fuzz_client $(T)/fuzz_server
-	for side in client server; do \
+fuzz: $(T)/fuzz_client $(T)/fuzz_server $(T)/fuzz_verdict
+	for side in client server verdict; do \
 		mkdir -p $(T)/work_$$side && \
 		$(T)/fuzz_$$side -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$side test/corpus/$$side && \
 		$(T)/fuzz_$$side -merge=1 -use_counters=0 -max_len=1200 test/corpus/$$side $(T)/work_$$side || exit 1; \

@@ -349,6 +349,8 @@ void filter_turn(struct session *s)
 			return;
 		}
 		start(s, h);
+		if (f->run.state == HOOK_RUNNING) /* it cannot have answered yet */
+			return;
 	}
 }
 

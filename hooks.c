@@ -243,10 +243,24 @@ static void start_program(struct hook_run *r)
 	}
 }
 
+/* With a full backlog a non-blocking connect(2) only says EAGAIN, with nothing to poll for: then it is waited for here. */
+static bool connect_patiently(struct hook_run *r, const struct sockaddr_un *name)
+{
+	struct timeval patience = { r->input.patience / 1000000, r->input.patience % 1000000 };
+	int rc = connect(r->in, (const struct sockaddr *)name, sizeof *name);
+
+	if (rc == 0 || errno != EAGAIN)
+		return rc == 0;
+	setsockopt(r->in, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	fcntl(r->in, F_SETFL, 0);
+	rc = connect(r->in, (const struct sockaddr *)name, sizeof *name);
+	fcntl(r->in, F_SETFL, O_NONBLOCK);
+	return rc == 0;
+}
+
 static void start_socket(struct hook_run *r)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	struct timeval patience = { r->input.patience / 1000000, r->input.patience % 1000000 };
 	size_t n = strlen(r->hook->path);
 
 	if (n >= sizeof name.sun_path) {
@@ -254,35 +268,12 @@ static void start_socket(struct hook_run *r)
 		return;
 	}
 	memcpy(name.sun_path, r->hook->path, n + 1);
-	r->in = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	/* With a full backlog a non-blocking connect(2) would only say EAGAIN, with nothing to poll for. */
-	setsockopt(r->in, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-	if (r->in < 0 || connect(r->in, (struct sockaddr *)&name, sizeof name) < 0) {
+	r->in = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (r->in < 0 || !connect_patiently(r, &name)) {
 		fail_errno(r, "it cannot be connected to");
 		return;
 	}
-	fcntl(r->in, F_SETFL, O_NONBLOCK);
 	r->out = r->in;
-}
-
-void hook_start(struct hook_run *r, const struct hook *h, const struct hook_input *input)
-{
-	r->hook = h;
-	r->input = *input;
-	r->pid = 0;
-	r->in = r->out = r->err = -1;
-	r->line_done = r->message_at = r->verdict_len = r->error_len = 0;
-	r->why = NULL;
-	r->error[0] = 0;
-	r->state = HOOK_RUNNING;
-	memset(&r->scanner, 0, sizeof r->scanner);
-	r->scanner.unstuff = r->scanner.plain = true;
-	if (h->socket)
-		start_socket(r);
-	else
-		start_program(r);
-	if (r->state == HOOK_RUNNING && input->line)
-		hook_turn(r); /* the line goes before anybody waits */
 }
 
 /* ---- running ---- */
@@ -342,6 +333,26 @@ static void feed(struct hook_run *r)
 		if (r->line_done == r->input.line_len)
 			end_input(r);
 	}
+}
+
+void hook_start(struct hook_run *r, const struct hook *h, const struct hook_input *input)
+{
+	r->hook = h;
+	r->input = *input;
+	r->pid = 0;
+	r->in = r->out = r->err = -1;
+	r->line_done = r->message_at = r->verdict_len = r->error_len = 0;
+	r->why = NULL;
+	r->error[0] = 0;
+	r->state = HOOK_RUNNING;
+	memset(&r->scanner, 0, sizeof r->scanner);
+	r->scanner.unstuff = r->scanner.plain = true;
+	if (h->socket)
+		start_socket(r);
+	else
+		start_program(r);
+	if (r->state == HOOK_RUNNING && input->line)
+		feed(r); /* the line goes before anybody waits */
 }
 
 /* Bytes of a message that the hook returns: the line ends become CR LF, as in a message that a client sends. */

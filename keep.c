@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define SEND_MAX (128 << 10) /* octets at a time to the server */
+#define SMALL (16 << 10)     /* what is left goes together with the final dot */
 
 /* The client has sent all of a message that has not gone on to the server. */
 bool keep_is_whole(const struct session *s)
@@ -132,11 +133,23 @@ static void end_sending(struct session *s)
 	message_drop(&s->message);
 }
 
+/* The end of a message, or all of a small one, waits for what follows it, so that it is one segment and one system call. */
+static void write_run(struct session *s, const unsigned char *bytes, size_t n)
+{
+	if (s->message.size - s->sent > SMALL) {
+		leg_write(&s->server, bytes, n);
+		return;
+	}
+	memcpy(leg_room(&s->server, n), bytes, n);
+	leg_wrote(&s->server, n);
+}
+
 void keep_send(struct session *s)
 {
 	const struct message *m = &s->message;
 
-	while (s->stage == STAGE_SEND && s->state == SERVER_OPEN && !s->server.broken && !leg_pending(&s->server)) {
+	while (s->stage == STAGE_SEND && s->state == SERVER_OPEN && !s->server.broken && !s->server.blocked &&
+	    leg_write_room(&s->server) > SEND_MAX + 8) {
 		const unsigned char *at = m->bytes + s->sent;
 		size_t n = (size_t)(m->size - s->sent), run;
 
@@ -148,7 +161,7 @@ void keep_send(struct session *s)
 		run = s->chunked ? n : smtp_dot_free(at, n);
 		if (!s->chunked && *at == '.' && (!s->sent || (s->sent > 1 && at[-1] == '\n' && at[-2] == '\r')))
 			leg_write(&s->server, ".", 1);
-		leg_write(&s->server, at, run);
+		write_run(s, at, run);
 		s->sent += run;
 		s->active_at = s->now;
 	}

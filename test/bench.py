@@ -210,12 +210,36 @@ class Bench:
             return [BINARY, *listen, *common, "--log", f"file:{self.directory}/log-{port}"]
         if name == "smtpwarp, TLS":
             return [BINARY, *listen, "--upstream", f"{HOST}:{OWN_SINK}", "--tls", "encrypt", "--log", "none"]
+        if name in HOOKS:
+            return ["sh", "-c", self.with_hook(name, [BINARY, *listen, *bare])]
         if name == "inetd":
             line = [f"{HOST}:{port}", "stream", "tcp", "nowait", "root", BINARY, "smtpwarp", *bare]
             return ["inetd", "-i", "-R", "1000000", self.write(f"inetd-{port}", " ".join(line) + "\n")]
         if name == "tcpserver":
             return ["tcpserver", "-HRl0", "-c", "1000", "-b", "1000", HOST, str(port), BINARY, *bare]
         raise ValueError(name)
+
+    def with_hook(self, name, command):
+        """A shell command: smtpwarp with that `data` hook, in one group with the hook."""
+        directory = self.directory / f"hooks-{self.port}" / "data"
+        directory.mkdir(parents=True)
+        words = " ".join([*command, "--hooks", str(directory.parent)])
+        hook = directory / "50-accept"
+        if name == "a shell hook":
+            hook.write_text("#!/bin/sh\nread -r line\necho accept\n")
+            hook.chmod(0o755)
+        elif name == "a C hook":
+            hook.symlink_to(self.hook_program())
+        elif name == "a resident hook":
+            return f"{self.hook_program()} {hook} & until [ -S {hook} ]; do sleep 0.01; done; exec {words}"
+        return f"exec {words}"
+
+    def hook_program(self):
+        program = self.directory / "bench_hook"
+        if not program.exists():
+            source = pathlib.Path(__file__).parent / "bench_hook.c"
+            subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+        return program
 
     def write(self, name, text):
         (self.directory / name).write_text(text)
@@ -354,6 +378,35 @@ def report_start_cost(bench, samples):
         rows.append([name, f"{cpu:,.0f}", f"{cpu - listener:+,.0f}", f"{launcher:,.0f}",
                      *bench.judge(f"start under {name}, µs more", cpu - listener, at_most(100, " µs"))])
     table(["started by", "CPU µs/session", "more than listener", "of it the launcher's own process", "goal", ""], rows)
+
+
+# Hooks
+
+HOOKS = "no hook", "a shell hook", "a C hook", "a resident hook"
+HOOK_LOADS = (Load("4 KB, 1 a connection", 4096, 1, 1000, sessions=50, who=HOOKS),
+              Load("1 MB, 1 a connection", 1 << 20, 1, 200, sessions=50, who=HOOKS))
+
+
+def report_hooks(bench):
+    """What one `data` hook that accepts costs; CPU of the hook included. A message in memory is part of the price."""
+    heading("A `data` hook that accepts, 50 sessions at once")
+    contestants = {name: bench.contestant(name) for name in HOOKS}
+    samples = collections.defaultdict(list)
+    for _ in range(bench.options.rounds):
+        for load in HOOK_LOADS:
+            for name in HOOKS:
+                samples[load.name, name].append(run_load(bench, load, contestants[name]))
+    rows = []
+    for load in HOOK_LOADS:
+        cpu = {name: median(samples, load, name, "cpu") for name in HOOKS}
+        for name in HOOKS:
+            more = cpu[name] - cpu["no hook"]
+            share = 100 * more / (cpu["a shell hook"] - cpu["no hook"])
+            goal = at_most(10, " %") if name == "a resident hook" and load.size == 4096 else None
+            rows.append([load.name, name, f"{median(samples, load, name, 'rate'):,.0f}", f"{cpu[name]:,.0f}",
+                         *([f"{more:+,.0f}", f"{share:.0f} %"] if name != "no hook" else ["", ""]),
+                         *bench.judge(f"{name}, {load.name}, % of a shell hook's cost", share, goal)])
+    table(["load", "", "messages/s", "CPU µs/message", "for the hook", "of a shell hook's", "goal", ""], rows)
 
 
 # One session after another, connect to the reply to QUIT
@@ -578,6 +631,7 @@ def main():
         report_loads(bench, samples)
         report_latency(bench, contestants)
         report_start_cost(bench, samples)
+        report_hooks(bench)
         report_idle(bench)
         report_size(bench)
         heading("Short of the goal")

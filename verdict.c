@@ -241,26 +241,24 @@ enum verdict_status verdict_next(enum hook_event event, const unsigned char *in,
 
 size_t verdict_message_at(const unsigned char *in, size_t n)
 {
-	size_t at = 0, len;
-	const unsigned char *line;
+	size_t at = 0, end, len;
+	const char *why;
+	struct verdict v;
 
 	while ((len = smtp_find_line(in + at, n - at))) {
-		size_t text_len = smtp_without_end(in + at, len);
-
-		line = in + at;
-		smtp_trim(&line, &text_len);
-		at += len;
-		if (text_len == strlen("replace-message") && memcmp(line, "replace-message", text_len) == 0)
-			return at;
+		end = at + len;
+		if (verdict_next(HOOK_DATA, in, end, &at, &v, &why) == VERDICT_LINE && verdict_is_final(v.word))
+			return v.word == VERDICT_REPLACE_MESSAGE ? end : 0;
 	}
 	return 0;
 }
 
 /* ---- headers ---- */
 
+/* Controls are written as blanks, so they count as such. */
 static bool is_blank(unsigned char c)
 {
-	return c == ' ' || c == '\t';
+	return c <= ' ' || c == 0x7f;
 }
 
 /* Octets of the next word of text with the blanks before it. */
@@ -275,41 +273,41 @@ static size_t next_word(const unsigned char *text, size_t n)
 	return len;
 }
 
-static unsigned char clean(unsigned char c)
-{
-	return c < 0x20 || c == 0x7f ? ' ' : c;
-}
-
 size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t cap)
 {
-	size_t at = 0, column, done = 0;
+	size_t at = 0, column, done = 0, n = v->text_len;
 
 	if (cap < 2 * (v->name_len + v->text_len) + 8)
 		return 0;
+	while (n && is_blank(v->text[n - 1]))
+		n--;
 	memcpy(out, v->name, v->name_len);
 	at = v->name_len;
 	out[at++] = ':';
 	out[at++] = ' ';
 	column = at;
-	while (done < v->text_len) {
-		size_t word = next_word(v->text + done, v->text_len - done);
-		bool blank = is_blank(v->text[done]);
+	while (done < n) {
+		size_t word = next_word(v->text + done, n - done);
 
 		/* At a blank the line may be broken in front of it, the first word excepted: a line of blanks is none. */
-		if (blank && column + word > VERDICT_HEADER_LINE && done) {
+		if (is_blank(v->text[done]) && column + word > VERDICT_HEADER_LINE && done) {
 			memcpy(out + at, "\r\n", 2);
 			at += 2;
 			column = 0;
 		}
-		for (size_t i = 0; i < word; i++, column++) {
+		for (size_t end = done + word; done < end; done++) {
+			bool blank = is_blank(v->text[done]);
+
+			if (blank && column >= HEADER_LINE_MAX - 2) /* they must leave room for what is none */
+				continue;
 			if (column >= HEADER_LINE_MAX - 1) { /* a word of no sensible length */
 				memcpy(out + at, "\r\n ", 3);
 				at += 3;
 				column = 1;
 			}
-			out[at++] = clean(v->text[done + i]);
+			out[at++] = blank ? ' ' : v->text[done];
+			column++;
 		}
-		done += word;
 	}
 	memcpy(out + at, "\r\n", 2);
 	return at + 2;

@@ -77,11 +77,13 @@ bool verdict_is_final(enum verdict_word word);
 enum verdict_status verdict_next(enum hook_event event, const unsigned char *in, size_t n, size_t *at,
     struct verdict *v, const char **why);
 
-/* Where the message begins that follows a "replace-message" line, 0: there is no such line, or not all of it. */
+/* Where the message begins that follows a "replace-message" line, 0: there is no such line, or not all of it, or the
+ * verdict ends before. */
 size_t verdict_message_at(const unsigned char *in, size_t n);
 
-/* Write "NAME: VALUE" as a header field with CRLF, folded at blanks. Controls become blanks. Returns octets, 0 if cap is
- * less than 2 * (name_len + text_len) + 8. RFC 5322 2.2.3. */
+/* Write "NAME: VALUE" as a header field with CRLF, folded at blanks, no line of blanks alone. Controls become blanks. A word
+ * or a run of blanks that no line can hold is broken or shortened. Returns octets, 0 if cap is less than
+ * 2 * (name_len + text_len) + 8. RFC 5322 2.1.1, 2.2.3. */
 size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t cap);
 
 #endif

@@ -93,20 +93,29 @@ void message_drop(struct message *m)
 
 /* ---- headers ---- */
 
-/* Octets of the header field at in (RFC 5322 2.2), folded lines included, and of its name; 0: there is none. */
+static bool is_blank(unsigned char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+/* Octets of the header field at in (RFC 5322 2.2), folded lines included, and of its name; 0: there is none. Blanks in front
+ * of the colon are obsolete (4.5.8), but who reads the message takes such a line for a field. */
 static size_t field_length(const unsigned char *in, size_t n, size_t *name_len)
 {
 	size_t len = 0, line;
 
-	for (*name_len = 0; *name_len < n && in[*name_len] != ':'; ++*name_len)
-		if (in[*name_len] <= ' ' || in[*name_len] > '~')
-			return 0;
-	if (!*name_len || *name_len == n)
+	while (len < n && in[len] > ' ' && in[len] <= '~' && in[len] != ':')
+		len++;
+	*name_len = len;
+	while (len < n && is_blank(in[len]))
+		len++;
+	if (!*name_len || len == n || in[len] != ':')
 		return 0;
+	len = 0;
 	do {
 		line = smtp_find_line(in + len, n - len);
 		len += line ? line : n - len;
-	} while (len < n && (in[len] == ' ' || in[len] == '\t'));
+	} while (len < n && is_blank(in[len]));
 	return len;
 }
 
@@ -134,14 +143,21 @@ static bool removed(const unsigned char *name, size_t n, size_t at)
 	return false;
 }
 
+/* The next line in front of the one that ends the verdict. */
+static bool next_edit(const unsigned char *verdict, size_t n, size_t *at, struct verdict *v)
+{
+	const char *why;
+
+	return verdict_next(HOOK_DATA, verdict, n, at, v, &why) == VERDICT_LINE && !verdict_is_final(v->word);
+}
+
 static void find_removals(const unsigned char *verdict, size_t n)
 {
 	struct verdict v;
-	const char *why;
 	size_t at = 0;
 
 	removal_count = 0;
-	while (verdict_next(HOOK_DATA, verdict, n, &at, &v, &why) == VERDICT_LINE)
+	while (next_edit(verdict, n, &at, &v))
 		if (v.word == VERDICT_REMOVE_HEADER)
 			removals[removal_count++] = (struct removal){ v.name, v.name_len, at };
 }
@@ -151,10 +167,9 @@ static void add_fields(struct message *m, const unsigned char *verdict, size_t n
 {
 	static unsigned char fields[2 * VERDICT_MAX], field[2 * VERDICT_MAX + 8];
 	size_t start = sizeof fields, at = 0, len;
-	const char *why;
 	struct verdict v;
 
-	while (verdict_next(HOOK_DATA, verdict, n, &at, &v, &why) == VERDICT_LINE) {
+	while (next_edit(verdict, n, &at, &v)) {
 		if (v.word != VERDICT_ADD_HEADER || removed(v.name, v.name_len, at))
 			continue;
 		len = verdict_header_write(&v, field, sizeof field);

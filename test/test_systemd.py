@@ -288,3 +288,57 @@ def test_enable(net):
         machine.load("nftables-output.nft")
         machine.run("systemctl start sockets.target")
         hosts.deliver(net.host.ns, net.mail.ip4)
+
+
+LOG_HOOK = """\
+mkdir -p /etc/smtpwarp/hooks/log /etc/smtpwarp/hooks/rcpt /etc/smtpwarp/hooks/close
+cat >/etc/smtpwarp/hooks/log/50-late <<'END'
+#!/bin/sh
+cat >/var/log/smtpwarp/part-$$
+sleep 1
+mv /var/log/smtpwarp/part-$$ /var/log/smtpwarp/whole
+END
+cat >/etc/smtpwarp/hooks/rcpt/50-only <<'END'
+#!/bin/sh
+ls -l /proc/self/fd >/var/log/smtpwarp/descriptors
+touch /etc/written 2>/dev/null && echo reject 554 5.3.0 the file system can be written
+grep -q '"address":"b@' || echo reject 550 5.7.1 not for you
+END
+cat >/etc/smtpwarp/hooks/close/50-note <<'END'
+#!/bin/sh
+cat >/var/log/smtpwarp/closed
+END
+chmod -R 755 /etc/smtpwarp/hooks
+"""
+
+
+@KINDS
+def test_hooks(net, kind):
+    """In the sandbox; a `log` hook reads its last line and has its moment to finish, though its session is over."""
+    with booted(net, kind) as machine:
+        machine.run(LOG_HOOK)
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        client.ask("RCPT TO:<other@x.example>", "550 5.7.1 not for you")
+        client.ask("RCPT TO:<b@x.example>", "250")
+        client.ask("DATA", "354")
+        client.send("Subject: hooked", "", ".")
+        client.expect("250")
+        client.ask("QUIT", "221")
+        client.expect_end()
+        whole = eventually(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
+        logged = [json.loads(line) for line in whole.splitlines()]
+        assert logged[0]["event"] in ("connect", "comm") and logged[-1]["event"] == "close"
+        assert json.loads(machine.run("cat /var/log/smtpwarp/closed"))["messages"] == 1
+        assert "socket" not in machine.run("cat /var/log/smtpwarp/descriptors")
+        assert not [entry for record, entry in records(machine, "verdict") if record["verdict"] == "failed"]
+
+
+def test_stop_leaves_hooks_their_moment(net):
+    """systemctl stop of one session's service: SIGTERM goes to smtpwarp alone, and its `log` hook ends by itself."""
+    with booted(net, "smtpwarp", "SMTPWARP_DRAIN_TIMEOUT=0.2") as machine:
+        machine.run(LOG_HOOK)
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        machine.run("systemctl stop 'smtpwarp@*.service'")
+        client.expect("421")
+        whole = eventually(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
+        assert json.loads(whole.splitlines()[-1])["reason"] == "shutting down"

@@ -217,6 +217,12 @@ static void apply_all(struct session *s)
 
 /* ---- the message ---- */
 
+/* It is somebody else's now, or never was. */
+static void forget_replacement(void)
+{
+	filter.replacement = (struct message){ .fd = -1 };
+}
+
 static bool take_edits(struct session *s, bool edits)
 {
 	struct filter *f = &filter;
@@ -227,15 +233,13 @@ static bool take_edits(struct session *s, bool edits)
 	if (f->run.message_at) {
 		message_drop(&s->message);
 		s->message = f->replacement;
-		f->replacement.fd = -1;
-		f->replacement.bytes = NULL;
+		forget_replacement();
 	}
 	if (edits && !message_edit(&s->message, f->run.verdict, verdict_lines(&f->run)))
 		return false;
 	s->dialogue.tx.octets = s->message.size;
 	memset(header, 0, sizeof *header);
-	if (s->message.size)
-		smtp_header_scan(header, s->message.bytes, s->message.size);
+	smtp_header_scan(header, s->message.bytes, s->message.size);
 	return true;
 }
 
@@ -308,9 +312,8 @@ static void start(struct session *s, const struct hook *h)
 	f->hook_at = s->now;
 	input.line_len = record_hook(&s->view, f->event, &s->original, &s->held->cmd, NULL, NULL, &input.line);
 	if (data)
-		lseek(s->message.fd, 0, SEEK_SET); /* the one before may have left it elsewhere */
-	f->replacement.fd = -1;
-	f->replacement.bytes = NULL;
+		lseek(s->message.fd, 0, SEEK_SET); /* writing it, or the hook before, has left it elsewhere */
+	forget_replacement();
 	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "", .message_fd = -1 });
 	if (!input.line_len)
 		hook_kill(&f->run, "this event is too large to be told");
@@ -385,7 +388,7 @@ void filter_begin(struct session *s)
 	const struct hook_input input = { .message_fd = -1, .patience = 200000 };
 	const struct hook *h;
 
-	filter.replacement.fd = -1;
+	forget_replacement();
 	filter.run.state = HOOK_IDLE;
 	if (!filter_wants(s, HOOK_LOG))
 		return;

@@ -12,8 +12,9 @@
 
 #define SMALL_MAX (32 << 10)
 
-/* Pieces that wait to be written together; a usual message is one write(2). */
-static unsigned char small[SMALL_MAX];
+/* Pieces that wait to be written together; a usual message is one write(2), and read where it stands. One for the message
+ * that is filled, one for the message that it is made of. */
+static unsigned char smalls[2][SMALL_MAX], *small = smalls[0];
 static size_t small_len;
 
 static void write_all(struct message *m, struct iovec *part, int parts)
@@ -43,7 +44,9 @@ void message_begin(struct message *m)
 	m->fd = memfd_create("smtpwarp-message", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	m->size = 0;
 	m->bytes = NULL;
+	m->mapped = false;
 	m->failed = m->fd < 0;
+	small = small == smalls[0] ? smalls[1] : smalls[0];
 	small_len = 0;
 }
 
@@ -52,7 +55,7 @@ void message_add(struct message *m, const void *bytes, size_t n)
 	struct iovec parts[] = { { small, small_len }, { (void *)(uintptr_t)bytes, n } };
 
 	m->size += n;
-	if (n <= sizeof small - small_len) {
+	if (n <= SMALL_MAX - small_len) {
 		if (n)
 			memcpy(small + small_len, bytes, n);
 		small_len += n;
@@ -69,24 +72,26 @@ bool message_seal(struct message *m)
 
 	if (small_len)
 		write_all(m, &rest, 1);
-	small_len = 0;
 	if (m->failed || fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		return false;
-	lseek(m->fd, 0, SEEK_SET); /* hooks share the offset of descriptor 3 */
-	if (!m->size)
+	if (m->size == small_len) {
+		m->bytes = small;
 		return true;
+	}
 	map = mmap(NULL, m->size, PROT_READ, MAP_SHARED, m->fd, 0);
-	m->bytes = map == MAP_FAILED ? NULL : map;
-	return m->bytes != NULL;
+	m->mapped = map != MAP_FAILED;
+	m->bytes = m->mapped ? map : NULL;
+	return m->mapped;
 }
 
 void message_drop(struct message *m)
 {
-	if (m->bytes)
+	if (m->mapped)
 		munmap((void *)(uintptr_t)m->bytes, m->size);
 	if (m->fd >= 0)
 		close(m->fd);
 	m->bytes = NULL;
+	m->mapped = false;
 	m->fd = -1;
 	m->size = 0;
 }

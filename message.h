@@ -1,6 +1,6 @@
 /* A whole message in a memory file (memfd_create(2)): filled piece by piece, sealed, edited, read. Content is as RFC 5322
- * has it: CR LF line ends, no stuffed dots. Nothing is kept in the process but the descriptor and a buffer for small
- * pieces. A sealed file can be handed to hooks as it is: none can change it.
+ * has it: CR LF line ends, no stuffed dots. Nothing is kept in the process but the descriptor and buffers for small
+ * pieces and messages. A sealed file can be handed to hooks as it is: none can change it.
  */
 #ifndef MESSAGE_H
 #define MESSAGE_H
@@ -10,7 +10,8 @@
 struct message {
 	int fd; /* -1: none */
 	uint64_t size;
-	const unsigned char *bytes; /* sealed: all of it, mapped; NULL if it is empty */
+	const unsigned char *bytes; /* sealed: all of it, until two more messages have begun or it is dropped */
+	bool mapped;		    /* bytes are the file's own pages */
 	bool failed;		    /* the kernel had no memory for it, or the file system no room */
 };
 

@@ -898,6 +898,339 @@ static void test_25_57_ehlo_list(void **state)
 	assert_int_equal(model.d.ehlo.size, 0);
 }
 
+/* ---- what is decided or kept here ---- */
+
+static struct smtp_command parsed(const char *line)
+{
+	struct smtp_command cmd;
+
+	smtp_parse(guarded(line, strlen(line)), strlen(line), &cmd);
+	assert_null(cmd.refusal);
+	return cmd;
+}
+
+/* What dialogue_check() says to this line, "" if it may go. */
+static const char *check(const char *line)
+{
+	struct smtp_command cmd;
+	const char *refusal;
+
+	smtp_parse(guarded(line, strlen(line)), strlen(line), &cmd);
+	refusal = dialogue_check(&model.d, &cmd);
+	return refusal ? refusal : "";
+}
+
+static void refuse(const char *line, int code, const char *text)
+{
+	struct smtp_command cmd = parsed(line);
+
+	dialogue_refused(&model.d, &cmd, code, (const unsigned char *)text, strlen(text));
+}
+
+static void open_here(const char *line)
+{
+	struct smtp_command cmd = parsed(line);
+
+	dialogue_opened(&model.d, &cmd);
+}
+
+/* A MAIL that is refused here leaves sender and reply for the record, and no transaction. */
+static void test_mail_that_a_hook_refuses(void **state)
+{
+	struct dialogue_transaction *tx = &model.d.tx;
+
+	(void)state;
+	begin(&usual, RICH);
+	refuse("MAIL FROM:<a@b> SIZE=9\r\n", 550, "5.7.1 no");
+	assert_int_equal(model.d.transactions, 1);
+	assert_int_equal(tx->mail, DIALOGUE_MAIL_REFUSED);
+	expect_mailbox(&tx->sender, "a@b {SIZE=9} 0 0.0.0");
+	assert_int_equal(tx->decision.code, 550);
+	assert_int_equal(tx->decision.enhanced[2], 1);
+	assert_memory_equal(tx->decision.text, "5.7.1 no", tx->decision.text_len);
+	assert_int_equal(model.d.queued, 0);
+	assert_string_equal(check(RCPT), "503 5.5.1 MAIL first");
+	assert_string_equal(check(OPEN), "");
+	refuse(OPEN, 451, "");
+	assert_int_equal(model.d.transactions, 2);
+	assert_int_equal(tx->decision.code, 451);
+	assert_int_equal(tx->decision.text_len, 0);
+	arrive(CLIENT, OPEN, sizeof OPEN - 1); /* and the next is a new one */
+	assert_int_equal(tx->decision.code, 0);
+	assert_int_equal(model.d.transactions, 3);
+}
+
+/* Recipients that are refused here stand between those that the server answers, each with its own code: PROTOCOL 31. */
+static void test_31_recipients_that_a_hook_refuses(void **state)
+{
+	struct dialogue_transaction *tx = &model.d.tx;
+
+	(void)state;
+	begin(&usual, RICH);
+	arrive(CLIENT, OPEN "RCPT TO:<1@x>\r\n", sizeof OPEN "RCPT TO:<1@x>\r\n" - 1);
+	arrive(SERVER, "250 a\r\n250 2.1.5 b\r\n", 20);
+	refuse("RCPT TO:<2@x> NOTIFY=NEVER\r\n", 554, "5.7.7 not you");
+	assert_int_equal(tx->rcpts, 2);
+	assert_int_equal(tx->accepted, 1);
+	arrive(CLIENT, "RCPT TO:<3@x>\r\n", 15);
+	arrive(SERVER, "451 4.2.0 c\r\n", 13);
+	expect_mailbox(&tx->rcpt[0], "1@x {} 250 2.1.5");
+	expect_mailbox(&tx->rcpt[1], "2@x {NOTIFY=NEVER} 554 5.7.7");
+	expect_mailbox(&tx->rcpt[2], "3@x {} 451 4.2.0");
+	assert_int_equal(tx->unanswered, 0);
+	assert_int_equal(tx->decision.code, 0);
+	assert_string_equal(check(RCPT), "452 4.5.3 Too many recipients"); /* they count */
+	begin(&usual, RICH);
+	arrive(CLIENT, OPEN, sizeof OPEN - 1);
+	arrive(SERVER, "250 a\r\n", 7);
+	refuse(RCPT, 550, "no");
+	assert_string_equal(check("DATA\r\n"), "554 5.5.1 No valid recipients");
+}
+
+/* A MAIL that is answered here opens a transaction; the hidden reply to it has no effect on that. */
+static void test_mail_that_is_answered_here(void **state)
+{
+	struct dialogue_transaction *tx = &model.d.tx;
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		begin(&usual, RICH);
+		open_here("MAIL FROM:<a@b> BODY=8BITMIME SMTPUTF8\r\n");
+		assert_int_equal(tx->mail, DIALOGUE_MAIL_OPEN);
+		assert_true(tx->eightbit && tx->smtputf8 && !tx->binarymime);
+		expect_mailbox(&tx->sender, "a@b {BODY=8BITMIME SMTPUTF8} 0 0.0.0");
+		assert_int_equal(model.d.transactions, 1);
+		assert_int_equal(model.d.queued, 0);
+		assert_string_equal(check(OPEN), "503 5.5.1 A message is open already");
+		assert_string_equal(check(RCPT), "");
+		assert_string_equal(check("AUTH PLAIN\r\n"), "503 5.5.1 Not during a message");
+		dialogue_expect(&model.d, SMTP_MAIL, true);
+		arrive(SERVER, i ? "550 no\r\n" : "250 ok\r\n", 8);
+		assert_int_equal(tx->mail, DIALOGUE_MAIL_OPEN);
+		assert_int_equal(tx->decision.code, 0);
+		open_here(OPEN);
+		assert_false(tx->eightbit || tx->smtputf8);
+	}
+}
+
+static void test_rewritten_recipients(void **state)
+{
+	static const char client[] = OPEN "RCPT TO:<1@x>\r\nRCPT TO:<new@x>\r\n";
+	static const struct {
+		uint32_t room;
+		uint16_t want;
+	} rows[] = { { 100, 3 }, { 3, 3 }, { 2, 0 }, { 0, 0 } };
+	const struct dialogue_mailbox *rcpt = &model.d.tx.rcpt[1];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		begin(&usual, RICH);
+		arrive(CLIENT, client, sizeof client - 1);
+		model.d.tx.text_len = DIALOGUE_TEXT_MAX - rows[i].room;
+		dialogue_rewritten(&model.d, guarded("2@x", 3), 3);
+		assert_int_equal(rcpt->original_len, rows[i].want);
+		assert_int_equal(model.d.tx.rcpt[0].original_len, 0);
+		assert_memory_equal(model.d.tx.text + rcpt->original, "2@x", rcpt->original_len);
+		assert_true(model.d.tx.text_len <= DIALOGUE_TEXT_MAX);
+		expect_mailbox(rcpt, "new@x {} 0 0.0.0");
+	}
+}
+
+static size_t take_kept(void *state, const unsigned char *in, size_t n)
+{
+	bool *ended = state;
+	struct smtp_command cmd;
+	struct smtp_piece piece;
+	size_t at = 0, used;
+
+	while (!*ended && dialogue_client_next(&model.d, in + at, n - at, &used, &cmd, &piece) == DIALOGUE_PIECE) {
+		assert_true(used <= n - at);
+		say_bytes(&got, piece.bytes, piece.len);
+		*ended = piece.end;
+		at += used;
+	}
+	return at;
+}
+
+/* A message in DATA that is kept is the message itself: PROTOCOL 3, 4, 5. */
+static void test_3_4_5_kept_data(void **state)
+{
+	static const struct {
+		struct input in;
+		const char *want;
+		uint64_t octets;
+	} rows[] = {
+		{ IN(".\r\n"), "", 0 },
+		{ IN("a\r\n.\r\n"), "a\\r\\n", 3 },
+		{ IN("..\r\n...a\r\nb.\r\n.\r\n"), ".\\r\\n..a\\r\\nb.\\r\\n", 12 },
+		{ IN("a\n.\r\n.\nb\r\n.\r\n"), "a\\r\\n.\\r\\n.\\r\\nb\\r\\n", 12 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		for (size_t n = rows[i].in.len, way = 0; way <= n + 6; way++) {
+			char in[64];
+			bool ended = false;
+
+			memcpy(in, rows[i].in.bytes, n);
+			memcpy(in + n, "QUIT\r\n", 6);
+			begin(&usual, RICH);
+			open_here(OPEN);
+			model.d.scanner.plain = true; /* what an earlier message left behind */
+			dialogue_begin_data(&model.d, true);
+			assert_true(model.d.kept && model.d.client == DIALOGUE_DATA);
+			assert_int_equal(offer(in, n + 6, way, take_kept, &ended), n);
+			expect_text("kept", got.bytes, rows[i].want);
+			assert_true(ended);
+			assert_int_equal(model.d.tx.octets, rows[i].octets);
+			dialogue_end_data(&model.d);
+			dialogue_end_transaction(&model.d);
+			assert_false(model.d.kept || model.d.tx.complete);
+		}
+}
+
+/* Chunks that are kept: whole octets, summed up for the limit, complete only when they have gone: PROTOCOL 42, 45. */
+static void test_42_45_kept_chunks(void **state)
+{
+	static const char chunk[] = "a\n.\r\n..\r\n", line[] = "BDAT 9 LAST\r\n";
+
+	(void)state;
+	for (size_t way = 0; way < sizeof chunk; way++) {
+		struct smtp_command cmd = parsed("BDAT 500\r\n");
+		static unsigned char first[500];
+		bool ended = false;
+
+		begin(&usual, POOR);
+		open_here(OPEN);
+		arrive(CLIENT, RCPT, sizeof RCPT - 1);
+		arrive(SERVER, "250 a\r\n", 7);
+		dialogue_keep_chunk(&model.d, &cmd);
+		assert_true(model.d.kept && model.d.tx.chunks && model.d.client == DIALOGUE_CHUNK && !model.d.queued);
+		assert_int_equal(offer(first, sizeof first, 0, take_kept, &ended), sizeof first);
+		assert_true(ended && model.d.client == DIALOGUE_COMMAND && !model.d.chunk_last);
+		assert_string_equal(check("DATA\r\n"), "503 5.5.1 BDAT has begun");
+		assert_string_equal(check(RCPT), "503 5.5.1 The message has begun");
+		model.d.limits.late = true;
+		assert_string_equal(check("BDAT 501\r\n"), "552 5.3.4 Message is larger than this server takes");
+		assert_string_equal(check("BDAT 500 LAST\r\n"), "");
+		cmd = parsed(line);
+		clear(&got);
+		dialogue_keep_chunk(&model.d, &cmd);
+		ended = false;
+		assert_int_equal(offer(chunk, sizeof chunk - 1, way, take_kept, &ended), sizeof chunk - 1);
+		expect_text("kept", got.bytes, "a\\n.\\r\\n..\\r\\n");
+		assert_true(ended && model.d.chunk_last && !model.d.tx.complete);
+		assert_int_equal(model.d.tx.octets, 509);
+		dialogue_end_transaction(&model.d);
+		assert_false(model.d.kept || model.d.tx.chunks);
+	}
+}
+
+/* An empty last chunk ends a kept message, too. */
+static void test_45_kept_chunk_of_nothing(void **state)
+{
+	struct smtp_command cmd = parsed("BDAT 0 LAST\r\n");
+	struct smtp_piece piece;
+	size_t used;
+
+	(void)state;
+	begin(&usual, RICH);
+	open_here(OPEN);
+	dialogue_keep_chunk(&model.d, &cmd);
+	assert_int_equal(dialogue_client_next(&model.d, guarded("", 0), 0, &used, &cmd, &piece), DIALOGUE_PIECE);
+	assert_true(piece.end && piece.len == 0 && used == 0 && model.d.client == DIALOGUE_COMMAND);
+}
+
+/* No server is known before the first recipient: what is ours to answer, and what nobody could keep is not offered. */
+static void test_what_is_answered_late(void **state)
+{
+	static const struct {
+		const char *line, *want, *want_late;
+	} rows[] = {
+		{ "NOOP\r\n", "", "250 2.0.0 Ok" },
+		{ "RSET\r\n", "", "" },
+		{ "QUIT\r\n", "", "" },
+		{ "EHLO c\r\n", "", "" },
+		{ "HELP\r\n", "", "214 2.0.0 RFC 5321 has it all" },
+		{ "VRFY a\r\n", "", "252 2.1.5 Send a message to find out" },
+		{ "EXPN a\r\n", "", "502 5.5.1 Not offered" },
+		{ "ETRN a\r\n", "", "502 5.5.1 Not offered" },
+		{ "STARTTLS\r\n", "502 5.5.1 Not offered", "502 5.5.1 Not offered" },
+		{ "AUTH PLAIN\r\n", "", "502 5.5.1 AUTH is not offered" },
+		{ "MAIL FROM:<a@b> SIZE=1000 BODY=8BITMIME SMTPUTF8\r\n", "", "" },
+		{ "MAIL FROM:<a@b> BODY=7bit\r\n", "", "" },
+		{ "MAIL FROM:<a@b> SIZE=1001\r\n", "552 5.3.4 Message is larger than this server takes",
+		    "552 5.3.4 Message is larger than this server takes" },
+		{ "MAIL FROM:<a@b> BODY=BINARYMIME\r\n", "", "555 5.5.4 A parameter is not offered here" },
+		{ "MAIL FROM:<a@b> BODY\r\n", "", "555 5.5.4 A parameter is not offered here" },
+		{ "MAIL FROM:<a@b> RET=HDRS\r\n", "", "555 5.5.4 A parameter is not offered here" },
+		{ "MAIL FROM:<a@b> SIZE=1 AUTH=<>\r\n", "", "555 5.5.4 A parameter is not offered here" },
+		{ "RCPT TO:<a@b> NOTIFY=NEVER\r\n", "503 5.5.1 MAIL first", "555 5.5.4 A parameter is not offered here" },
+		{ "RCPT TO:<a@b>\r\n", "503 5.5.1 MAIL first", "503 5.5.1 MAIL first" },
+		{ "BDAT 1\r\n", "503 5.5.1 MAIL first", "503 5.5.1 MAIL first" },
+		{ "FROB\r\n", "500 5.5.1 Command not recognized", "500 5.5.1 Command not recognized" },
+	};
+
+	(void)state;
+	begin(&usual, RICH);
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		model.d.limits.late = false;
+		expect_text(rows[i].line, check(rows[i].line), rows[i].want);
+		model.d.limits.late = true;
+		expect_text(rows[i].line, check(rows[i].line), rows[i].want_late);
+	}
+	model.d.limits.message_size = 0; /* a server's SIZE is not known yet, whatever an earlier one said */
+	assert_string_equal(check("MAIL FROM:<a@b> SIZE=5001\r\n"), "");
+	model.d.limits.late = false;
+	assert_string_equal(check("MAIL FROM:<a@b> SIZE=5001\r\n"), "552 5.3.4 Message is larger than this server takes");
+	model.d.greeted = false;
+	model.d.limits.late = true;
+	assert_string_equal(check("HELP\r\n"), "503 5.5.1 EHLO or HELO first");
+}
+
+/* BDAT is ours to offer: whether the server knows it does not count. */
+static void test_45_chunks_late(void **state)
+{
+	(void)state;
+	begin(&usual, POOR);
+	open_here(OPEN);
+	arrive(CLIENT, RCPT, sizeof RCPT - 1);
+	arrive(SERVER, "250 a\r\n", 7);
+	assert_string_equal(check("BDAT 5\r\n"), "502 5.5.1 CHUNKING is not offered");
+	model.d.limits.late = true;
+	assert_string_equal(check("BDAT 5\r\n"), "");
+	assert_string_equal(check("BDAT 1001\r\n"), "552 5.3.4 Message is larger than this server takes");
+}
+
+/* A command that hooks are asked about waits until nothing is owed, however the client sends it: PROTOCOL 34. */
+static void test_34_commands_that_go_alone(void **state)
+{
+	static const struct script scripts[] = {
+		{ "each RCPT waits, what may follow it does not", RICH,
+		    { C(OPEN RCPT RCPT "DATA\r\n"), S("250 a\r\n"), S("250 b\r\n"), S("550 c\r\n"), S("354 d\r\n"),
+			C(".\r\n"), S("250 e\r\n") },
+		    " >MAIL <250 >RCPT <250 >RCPT >DATA <550 <354 \".\\r\\n\". <250 r250 r550" },
+		{ "RSET waits for RCPT", RICH,
+		    { C(OPEN), S("250 a\r\n"), C(RCPT "RSET\r\nFROB\r\n"), S("250 b\r\n"), S("250 c\r\n") },
+		    " >MAIL <250 >RCPT <250 >RSET !500 <250 r250 =500" },
+		{ "behind a reply of ours, too", RICH, { C("RSET\r\nFROB\r\n" RCPT), S("250 a\r\n") },
+		    " >RSET !500 <250 =500 !503 =503" },
+		{ "alone already", RICH, { C("NOOP\r\n"), S("250 a\r\n") }, " >NOOP <250" },
+	};
+	struct dialogue_limits limits = usual;
+
+	(void)state;
+	limits.alone = 1u << SMTP_RCPT | 1u << SMTP_RSET | 1u << SMTP_NOOP;
+	for (size_t k = 0; k < COUNT(scripts); k++)
+		for (size_t way = 0; way < 3; way++) {
+			begin(&limits, scripts[k].ehlo);
+			for (size_t i = 0; i < STEPS_MAX && scripts[k].steps[i].who != END; i++)
+				play_step(&scripts[k].steps[i], way == 2 ? scripts[k].steps[i].in.len : way);
+			close_message();
+			expect_text(scripts[k].name, got.bytes, scripts[k].want);
+		}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -926,6 +1259,16 @@ int main(void)
 		cmocka_unit_test(test_57_forget_server),
 		cmocka_unit_test(test_35_hidden_commands),
 		cmocka_unit_test(test_25_57_ehlo_list),
+		cmocka_unit_test(test_mail_that_a_hook_refuses),
+		cmocka_unit_test(test_31_recipients_that_a_hook_refuses),
+		cmocka_unit_test(test_mail_that_is_answered_here),
+		cmocka_unit_test(test_rewritten_recipients),
+		cmocka_unit_test(test_3_4_5_kept_data),
+		cmocka_unit_test(test_42_45_kept_chunks),
+		cmocka_unit_test(test_45_kept_chunk_of_nothing),
+		cmocka_unit_test(test_what_is_answered_late),
+		cmocka_unit_test(test_45_chunks_late),
+		cmocka_unit_test(test_34_commands_that_go_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

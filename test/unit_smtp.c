@@ -938,7 +938,7 @@ static void receive(const struct text *wire, struct text *message)
 			put(message, in + i, 1);
 }
 
-/* The wire form that relay_send_kept() makes of a message when it writes `window` octets at most in one go. */
+/* The wire form that keep_send() makes of a message when it writes `window` octets at most in one go. */
 static void send_kept(const struct text *message, size_t window, struct text *wire)
 {
 	const char *in = message->bytes;
@@ -1138,7 +1138,7 @@ static void test_2_4_5_random_messages_kept(void **state)
 	}
 }
 
-static void test_5_runs_without_dots(void **state)
+static void test_4_runs_without_dots(void **state)
 {
 	static const struct {
 		struct input in;
@@ -1210,7 +1210,9 @@ static size_t wrap(int code, const uint16_t enhanced[3], const void *text, size_
 	return len;
 }
 
-static void test_wrapped_replies(void **state)
+#define EIGHTY TEN TEN TEN TEN TEN TEN TEN TEN
+
+static void test_10_wrapped_replies(void **state)
 {
 	static const uint16_t enhanced[] = { 5, 7, 1 };
 	static const struct row rows[] = {
@@ -1218,17 +1220,17 @@ static void test_wrapped_replies(void **state)
 		{ "empty", IN(""), "550 5.7.1 \\r\\n" },
 		{ "blank", IN(" "), "550 5.7.1  \\r\\n" },
 		{ "controls and 8 bit", IN("a\r\n250 b\0\tc\177\xc3\xa9~"), "550 5.7.1 a  250 b  c ??~\\r\\n" },
-		{ "as long as a line", IN(HUNDRED HUNDRED HUNDRED HUNDRED "1234 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789"),
-		    "550 5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED "1234 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789\\r\\n" },
-		{ "longer", IN(HUNDRED HUNDRED HUNDRED HUNDRED "12345 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789"),
+		{ "as long as a line", IN(HUNDRED HUNDRED HUNDRED HUNDRED "1234 " EIGHTY "123456789"),
+		    "550 5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED "1234 " EIGHTY "123456789\\r\\n" },
+		{ "longer", IN(HUNDRED HUNDRED HUNDRED HUNDRED "12345 " EIGHTY "123456789"),
 		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED "12345\\r\\n"
-		    "550 5.7.1 " TEN TEN TEN TEN TEN TEN TEN TEN "123456789\\r\\n" },
+		    "550 5.7.1 " EIGHTY "123456789\\r\\n" },
 		{ "blank right behind a full line",
-		    IN(HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "1234  b"),
-		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "1234\\r\\n"
+		    IN(HUNDRED HUNDRED HUNDRED HUNDRED EIGHTY TEN "1234  b"),
+		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED EIGHTY TEN "1234\\r\\n"
 		    "550 5.7.1 b\\r\\n" },
 		{ "no blank to break at", IN(HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED),
-		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN "1234\\r\\n"
+		    "550-5.7.1 " HUNDRED HUNDRED HUNDRED HUNDRED EIGHTY TEN "1234\\r\\n"
 		    "550 5.7.1 567890\\r\\n" },
 	};
 
@@ -1278,7 +1280,7 @@ static size_t check_wrapped(int code, const uint16_t enhanced[3], const unsigned
 }
 
 /* Texts of two word lengths in turn, so that lines break as early as can be: the bound holds for the worst of them. */
-static void test_longest_wrapped_replies(void **state)
+static void test_10_longest_wrapped_replies(void **state)
 {
 	static const uint16_t usual[] = { 5, 7, 1 }, widest[] = { 5, 999, 999 }, no_code[] = { 65535, 65535, 65535 };
 	static unsigned char text[SMTP_WRAP_TEXT + 500];
@@ -1477,11 +1479,11 @@ int main(void)
 		cmocka_unit_test(test_2_4_5_every_short_message_kept),
 		cmocka_unit_test(test_2_4_5_every_short_message_of_a_program),
 		cmocka_unit_test(test_2_4_5_random_messages_kept),
-		cmocka_unit_test(test_5_runs_without_dots),
+		cmocka_unit_test(test_4_runs_without_dots),
 		cmocka_unit_test(test_seven_bit),
 		cmocka_unit_test(test_trim),
-		cmocka_unit_test(test_wrapped_replies),
-		cmocka_unit_test(test_longest_wrapped_replies),
+		cmocka_unit_test(test_10_wrapped_replies),
+		cmocka_unit_test(test_10_longest_wrapped_replies),
 		cmocka_unit_test(test_message_id),
 		cmocka_unit_test(test_message_id_long),
 		cmocka_unit_test(test_49_auth_user),

@@ -39,6 +39,11 @@ static void write_all(struct message *m, struct iovec *part, int parts)
 	}
 }
 
+static unsigned char *other(const unsigned char *buffer)
+{
+	return buffer == smalls[0] ? smalls[1] : smalls[0];
+}
+
 void message_begin(struct message *m)
 {
 	m->fd = memfd_create("smtpwarp-message", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -46,7 +51,7 @@ void message_begin(struct message *m)
 	m->bytes = NULL;
 	m->mapped = false;
 	m->failed = m->fd < 0;
-	small = small == smalls[0] ? smalls[1] : smalls[0];
+	m->buffer = small = other(small);
 	small_len = 0;
 }
 
@@ -90,6 +95,9 @@ void message_drop(struct message *m)
 		munmap((void *)(uintptr_t)m->bytes, m->size);
 	if (m->fd >= 0)
 		close(m->fd);
+	if (m->buffer == small) /* the one begun last leaves its turn to the next: the other may still be read */
+		small = other(small);
+	m->buffer = NULL;
 	m->bytes = NULL;
 	m->mapped = false;
 	m->fd = -1;

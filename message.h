@@ -10,12 +10,13 @@
 struct message {
 	int fd; /* -1: none */
 	uint64_t size;
-	const unsigned char *bytes; /* sealed: all of it, until two more messages have begun or it is dropped */
+	const unsigned char *bytes; /* sealed: all of it, until it is dropped */
+	unsigned char *buffer;	    /* for its small pieces; it is read there if there are no others */
 	bool mapped;		    /* bytes are the file's own pages */
 	bool failed;		    /* the kernel had no memory for it, or the file system no room */
 };
 
-/* Begin a new one; *m must be empty (fd -1). Only one message is filled at a time. */
+/* Begin a new one; *m must be empty (fd -1). At most two are there at a time, and only the one begun last is filled. */
 void message_begin(struct message *m);
 
 /* Add n octets. What fails is told by message_seal(). */

@@ -66,6 +66,21 @@ static void expect_content(const struct message *m, const void *bytes, size_t n)
 	assert_true(m->bytes && memcmp(m->bytes, bytes, n) == 0 && memcmp(read_back, bytes, n) == 0);
 }
 
+static void edit(struct message *m, const void *verdict, size_t n)
+{
+	assert_true(message_edit(m, guarded(verdict, n), n));
+	assert_int_equal(fcntl(m->fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+}
+
+static void set_limit(int what, rlim_t limit)
+{
+	struct rlimit r;
+
+	assert_int_equal(getrlimit((__rlimit_resource_t)what, &r), 0);
+	r.rlim_cur = limit < r.rlim_max ? limit : r.rlim_max;
+	assert_int_equal(setrlimit((__rlimit_resource_t)what, &r), 0);
+}
+
 /* ---- filling and sealing ---- */
 
 static void test_what_goes_in_comes_out(void **state)
@@ -115,6 +130,50 @@ static void test_dropped_half_way(void **state)
 	assert_int_equal(open_descriptors(), before);
 }
 
+/* What becomes of a hook's message while another is kept: sealed or not, of any size, or with no descriptor left for it. */
+static void come_and_go(size_t n, bool sealed)
+{
+	static unsigned char bytes[100000];
+	struct message m;
+
+	memset(bytes, 'x', sizeof bytes);
+	message_begin(&m);
+	message_add(&m, bytes, n);
+	if (sealed)
+		message_seal(&m);
+	message_drop(&m);
+}
+
+/* A message that is kept stays as it is, however many that hooks return and then fail come and go beside it. */
+static void test_others_come_and_go(void **state)
+{
+	static const size_t sizes[] = { 0, 20, 32768, sizeof "a kept one" - 1, 100000 };
+	static const char kept[] = "a kept one", added[] = "add-header X: y\n", edited[] = "X: y\r\n\r\na kept one";
+	struct message m, next;
+
+	(void)state;
+	for (size_t i = 0; i < 4 * COUNT(sizes); i++) {
+		m = make(kept, sizeof kept - 1, 3);
+		for (int times = 0; times < 3; times++) {
+			come_and_go(sizes[i / 4], i % 2);
+			expect_content(&m, kept, sizeof kept - 1);
+		}
+		edit(&m, added, sizeof added - 1);
+		come_and_go(sizes[i / 4], i % 2);
+		come_and_go(sizes[i / 4], i % 2);
+		expect_content(&m, edited, sizeof edited - 1);
+		next = make(kept, sizeof kept - 1, 0); /* this takes its place */
+		message_drop(&m);
+		for (int times = 0; times < 2; times++) {
+			set_limit(RLIMIT_NOFILE, i % 4 / 2 ? 1024 : (rlim_t)next.fd + 1);
+			come_and_go(sizes[i / 4], i % 2);
+			set_limit(RLIMIT_NOFILE, 1024);
+		}
+		expect_content(&next, kept, sizeof kept - 1);
+		message_drop(&next);
+	}
+}
+
 /* Nobody who gets the descriptor can change the message, by whatever way it is opened again. */
 static void test_sealed(void **state)
 {
@@ -140,15 +199,6 @@ static void test_sealed(void **state)
 	close(again);
 	expect_content(&m, "A: b\r\n\r\nbody\r\n", 14);
 	message_drop(&m);
-}
-
-static void set_limit(int what, rlim_t limit)
-{
-	struct rlimit r;
-
-	assert_int_equal(getrlimit((__rlimit_resource_t)what, &r), 0);
-	r.rlim_cur = limit < r.rlim_max ? limit : r.rlim_max;
-	assert_int_equal(setrlimit((__rlimit_resource_t)what, &r), 0);
 }
 
 /* No room, at a write in the middle or at the last one: it is said when the message is sealed, errno says why, and an
@@ -188,12 +238,6 @@ static void test_no_room(void **state)
 }
 
 /* ---- editing ---- */
-
-static void edit(struct message *m, const void *verdict, size_t n)
-{
-	assert_true(message_edit(m, guarded(verdict, n), n));
-	assert_int_equal(fcntl(m->fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
-}
 
 static void test_edits(void **state)
 {
@@ -458,6 +502,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_goes_in_comes_out),
 		cmocka_unit_test(test_dropped_half_way),
+		cmocka_unit_test(test_others_come_and_go),
 		cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_edits),

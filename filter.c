@@ -388,10 +388,9 @@ void filter_begin(struct session *s)
 	const struct hook_input input = { .message_fd = -1, .patience = 200000 };
 	const struct hook *h;
 
-	forget_replacement();
-	filter.run.state = HOOK_IDLE;
-	if (!filter_wants(s, HOOK_LOG))
+	if (!s->hooks->events) /* nor are pages of ours touched */
 		return;
+	forget_replacement();
 	for (unsigned i = 0; stream_count < LOG_STREAMS_MAX && (h = hooks_next(s->hooks, HOOK_LOG, i));
 	     i = (unsigned)(h - s->hooks->hook) + 1) {
 		struct hook_run *r = &streams[stream_count++];
@@ -466,7 +465,8 @@ void filter_abort(struct session *s)
 {
 	if (s->stage == STAGE_HOOKS)
 		hook_kill(&filter.run, "the session ended");
-	message_drop(&filter.replacement);
+	if (s->hooks->events)
+		message_drop(&filter.replacement);
 	s->stage = STAGE_NONE;
 }
 

@@ -172,7 +172,8 @@ static void find_hooks_again(void)
 	if (now.tv_sec == looked_at)
 		return;
 	looked_at = now.tv_sec;
-	find_hooks();
+	if (hooks.count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
+		find_hooks(); /* else there is nothing to write down, in pages that sessions share */
 }
 
 /* ---- systemd ---- */

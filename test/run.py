@@ -67,16 +67,16 @@ def reproducible(tally):
 
 def main():
     tally = Tally()
-    for name in "smtp", "dialogue":
+    for name in "smtp", "dialogue", "verdict", "message":
         program = f"build/test/unit_{name}"
         if tally.step(f"build {program}", "make", "-s", program).returncode:
             tally.failed += 1
         else:
             tally.cmocka(f"unit tests of {name}.c", f"./{program}")
-    for side in "client", "server":
-        program = f"build/test/replay_{side}"
-        tally.whole(f"fuzzing corpus, {side} side", "sh", "-c",
-                    f"make -s {program} && {program} test/corpus/{side}")
+    for target in "client", "server", "verdict":
+        program = f"build/test/replay_{target}"
+        tally.whole(f"fuzzing corpus, {target}", "sh", "-c",
+                    f"make -s {program} && {program} test/corpus/{target}")
     for compiler in "gcc", "clang", "musl-gcc":
         tally.whole(f"{compiler} without a warning", "make", "-s", f"CC={compiler}", f"O=build/strict-{compiler}",
                     "WERROR=-Werror", f"OUT=build/strict-{compiler}/smtpwarp-stripped")

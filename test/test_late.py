@@ -382,3 +382,76 @@ def test_80_source_by_recipient(late, hooks, host):
         assert "4.3.5" in six and "other family" in six
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("level, verified", [("encrypt", False), ("verify mail.example", True), ("may", False)])
+def test_tls_verdict_is_kept(late, mail_server, hooks, certs, level, verified):
+    """A server with TLS, and a name to look for in its certificate."""
+    server = mail_server("PIPELINING", tls=certs.context("good"))
+    hooks.script("rcpt", f"echo tls {level}")
+    proxy = late("--tls", "none", "--tls-ca", certs.ca, *hooks.options, upstream=server)
+    client = proxy.greeted()
+    assert transaction(client, "a@b", "c@d") == [250, 250, 250]
+    assert server.messages[0]["tls"]
+    record = proxy.wait_for("message")
+    assert record["server"]["tls"]["verified"] == verified
+    assert proxy.records("tls")[0]["level"] == level.split()[0]
+
+
+def test_tls_that_fails_falls_back_on_a_fresh_connection(late, mail_server, hooks, certs):
+    """`may`, for a recipient: plain, on a connection that has not seen TLS fail; the message arrives once."""
+    server = mail_server("PIPELINING", tls=certs.context("good"))
+    server.tls.minimum_version = server.tls.maximum_version = 772      # TLS 1.3, which BearSSL does not know
+    proxy = late("--tls", "may", *hooks.options, upstream=server)
+    assert transaction(proxy.greeted(), "a@b") == [250, 250]
+    assert len(server.messages) == 1 and not server.messages[0]["tls"]
+    assert proxy.records("tls")[0]["result"] == "fallback"
+
+
+# Hooks decide here as they do on a session that is connected
+
+@pytest.mark.parametrize("pipelining", [False, True])
+@pytest.mark.parametrize("way", ["DATA", "BDAT"])
+def test_36_filters_cannot_be_passed(late, mail_server, hooks, pipelining, way):
+    hooks.script("ehlo", "grep -q 'bad.example' && echo reject 550 5.7.1 bad name\nexit 0")
+    hooks.script("mail", "grep -q 'bad@' && echo reject 550 5.7.1 bad sender\nexit 0")
+    hooks.script("rcpt", "grep -q '\"rcpt\":{\"address\":\"no@' && echo reject 550 5.7.1 bad recipient\nexit 0")
+    hooks.script("data", "grep -q EVIL /dev/fd/3 && echo reject 550 5.7.1 bad content\n"
+                 "grep -q GONE /dev/fd/3 && echo discard\necho add-header X-Seen: yes")
+    server = mail_server("PIPELINING", "CHUNKING")
+    proxy = late(*hooks.options, upstream=server)
+    client = proxy.connect()
+    client.expect("220")
+
+    def content(text):
+        return [b"DATA", text + b"\r\n."] if way == "DATA" else [b"BDAT %d LAST\r\n" % (len(text) + 2) + text]
+
+    def after(code):
+        return [354, code] if way == "DATA" else [code]
+    commands, codes = [b"EHLO bad.example", b"EHLO good.example", b"MAIL FROM:<bad@b>", b"RCPT TO:<a@b>"], [550, 250, 550, 503]
+    for sender, text, code in ((b"a@b", b"EVIL", 550), (b"a@b", b"GONE", 250), (b"", b"..", 250)):
+        commands += [b"MAIL FROM:<" + sender + b">", b"RCPT TO:<no@b>", b"RCPT TO:<yes@b>", *content(text)]
+        codes += [250, 550, 250, *after(code)]
+    if pipelining:
+        client.send_raw(b"\r\n".join(commands) + b"\r\n")
+        assert [client.reply().code for _ in codes] == codes
+    else:
+        got = []
+        for command in commands:
+            client.send_raw(command + b"\r\n")
+            got.append(client.reply().code)
+        assert got == codes
+    final = b"X-Seen: yes\r\n\r\n" + (b"..\r\n.\r\n" if way == "DATA" else b"..\r\n")
+    assert [message["data"] for message in server.messages] == [final]
+    assert [record["result"] for record in proxy.records("message")] == ["rejected", "rejected", "discarded", "accepted"]
+    assert not any(word in " ".join(server.commands) for word in ("bad", "no@"))
+
+
+def test_rewrite_and_route_together(late, mail_server, hooks):
+    one, two = mail_server(), mail_server()
+    hooks.script("rcpt", f"echo rewrite new@two.example; echo upstream {two.name_port}; echo log was rewritten")
+    proxy = late(*hooks.options, upstream=one)
+    assert transaction(proxy.greeted(), "old@one.example") == [250, 250]
+    assert not one.peers and "RCPT TO:<new@two.example>" in two.commands
+    record = proxy.wait_for("message")
+    assert record["rcpt_to"][0]["original"] == "old@one.example" and record["hooks"] == {"was": "rewritten"}

@@ -146,3 +146,37 @@ def test_version(host, option):
 
 def test_help_and_version_win_over_the_environment(host):
     assert run("--version", env={"SMTPWARP_UPSTREAM": "127.0.0.1:25"}).returncode == 0
+
+
+# Hooks
+
+@pytest.mark.parametrize("make, words", [
+    (lambda path: path.write_text("#!/bin/sh\n"), "not executable"), (lambda path: path.symlink_to("/nowhere"), "No such file"),
+    (lambda path: path.mkdir(), "neither a program nor a Unix socket")])
+def test_check_looks_at_hooks(tmp_path, make, words):
+    folder = tmp_path / "rcpt"
+    folder.mkdir()
+    make(folder / "50-broken")
+    result = run("--check", "--hooks", tmp_path)
+    assert result.returncode == 78 and words in result.stderr and "50-broken" in result.stderr
+    (folder / ".50-broken").exists() or (folder / "50-broken").rename(folder / ".50-broken")
+    assert run("--check", "--hooks", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--hooks", "/nowhere"], "/nowhere: No such file"), (["--plugins", "none"], "there is no hook of that name"),
+    (["--plugins", "../etc"], "names of hooks"), (["--hook-failure", "reject"], "defer or accept"),
+    (["--connect-on", "data"], "connect or recipient"), (["--hostname", "a b"], "a host name")])
+def test_hook_options_that_are_no_good(options, words):
+    result = run("--check", *options)
+    assert result.returncode in (64, 78) and words in result.stderr
+
+
+def test_no_more_hooks_than_there_is_room_for(tmp_path):
+    (tmp_path / "mail").mkdir()
+    for number in range(65):
+        (tmp_path / "mail" / str(number)).symlink_to("/bin/true")
+    result = run("--check", "--hooks", tmp_path)
+    assert result.returncode == 78 and "64" in result.stderr
+    (tmp_path / "mail" / "0").unlink()
+    assert run("--check", "--hooks", tmp_path).returncode == 0

@@ -842,6 +842,26 @@ def test_session_in_a_database(talk, database):
     assert f"RCPT TO:<{SPEECH[1]}>" in "\n".join(row["data"] for row in database.rows("communications"))
 
 
+def test_sessions_at_once_in_a_database(warp, mail_server, database, tmp_path):
+    enabled = Hooks(tmp_path / "hooks")
+    enabled.link("log", database.name)
+    proxy = warp(*enabled.options, upstream=mail_server(), env={"DSN": database.dsn}).listen()
+    senders = [f"sender{number}@client.example" for number in range(SESSIONS)]
+    clients = [threading.Thread(target=lambda sender: say(peers.connect("127.0.0.1", proxy.listen_port), sender,
+                                                          "b@mail.example"), args=(sender,)) for sender in senders]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    wait_until(lambda: len(database.rows("connections")) == SESSIONS, 60)
+    assert sorted(row["mail_from"] for row in database.rows("messages")) == sorted(senders)
+    connections = database.rows("connections")
+    assert sorted(row["mail_from"] for row in connections) == sorted(senders)
+    assert {row["log_dropped"] for row in connections} == {"0"}
+    said = [row["data"] for row in database.rows("communications")]
+    assert sorted(line for line in said if line.startswith("MAIL")) == sorted(f"MAIL FROM:<{name}>" for name in senders)
+
+
 def test_session_in_slack(talk, slack):
     talk("slack", slack.env)
     wait_until(lambda: slack.requests)

@@ -432,6 +432,7 @@ static void test_header_fields(void **state)
 		{ "A", IN("b\tc\033d\177e\001"), "A: b c d e\\r\\n" },
 		{ "A", IN("b\r\nB: c\r\n\r\nbody"), "A: b  B: c    body\\r\\n" },
 		{ "A", IN("\001\002"), "A: \\r\\n" },
+		{ "A", IN("\001" SIXTY SIXTY), "A:  " SIXTY SIXTY "\\r\\n" }, /* broken in front, its first line were empty */
 		{ "A", IN(SIXTY TEN "12345 \001\001\001"), "A: " SIXTY TEN "12345\\r\\n" },
 		{ "A", IN(SIXTY TEN "12345 \001\001\001 b"), "A: " SIXTY TEN "12345\\r\\n     b\\r\\n" },
 		{ "A", IN("caf\xc3\xa9"), "A: caf\xc3\xa9\\r\\n" },

@@ -1,4 +1,4 @@
-"""The hook that writes to systemd's journal, in a container with systemd as PID 1; journalctl shows what has arrived."""
+"""The hook that writes to systemd's journal, in a container with systemd as PID 1; journalctl shows what arrived."""
 import json
 import re
 import shutil
@@ -84,8 +84,8 @@ def test_fields(machine):
     assert message == {
         **common, "EVENT": "message", "TIME": STREAM[4]["time"], "MAIL_FROM": "alice@client.example",
         "RCPT_TO": ["bob@mail.example", "carol@mail.example"], "SIZE": "490",
-        "MESSAGE_ID": "<20261120205911.009445@client.example>", "RESULT": "accepted", "CODE": "250", "ENHANCED": "2.0.0",
-        "REPLY": "2.0.0 Ok: queued as EC62DAA2530", "MAIL_MS": "25.127", "RCPT_MS": "5.247", "DATA_MS": "178.027",
+        "MESSAGE_ID": "<20261120205911.009445@client.example>", "RESULT": "accepted", "CODE": "250",
+        "ENHANCED": "2.0.0", "REPLY": "2.0.0 Ok: queued as EC62DAA2530", "MAIL_MS": "25.127", "RCPT_MS": "5.247", "DATA_MS": "178.027",
         "ACCEPT_MS": "4.941"}
     assert close == {
         **common, "EVENT": "close", "TIME": STREAM[5]["time"], "SIZE": "0", "MESSAGES": "1", "RECIPIENTS": "2",
@@ -178,16 +178,17 @@ def test_exit_codes(machine, tmp_path, name, text, code):
 def test_sanitizers(machine, tmp_path):
     """The same hostile streams, with AddressSanitizer and UndefinedBehaviorSanitizer."""
     binary = machine.root / "root/journal-asan"
-    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "jansson", "libsystemd"], capture_output=True, text=True,
-                           check=True).stdout.split()
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "jansson", "libsystemd"], capture_output=True,
+                           text=True, check=True).stdout.split()
     subprocess.run(["gcc", "-std=c11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
                     str(hooks.ROOT / "hooks/journal.c"), "-o", str(binary), *flags], check=True, cwd=tmp_path)
     texts = [*HOSTILE, "\xc2", "\u0080" * 3, "\x7f"]
-    records = [{**record, "session": "sanitized", "helo": text, "data": text, "hooks": {text.replace("\0", "0"): text}, "error": text,
-                "reply": {"code": text, "text": text, "enhanced": 2.5}, "by": text, "reason": text, "time": 10 ** 15,
-                "mail_from": {"address": text}, "rcpt_to": [{"address": text}, {}, 5, None]}
+    records = [{**record, "session": "sanitized", "helo": text, "data": text, "error": text, "by": text, "reason": text,
+                "time": 10 ** 15, "hooks": {text.replace("\0", "0"): text}, "mail_from": {"address": text},
+                "reply": {"code": text, "text": text, "enhanced": 2.5}, "rcpt_to": [{"address": text}, {}, 5, None]}
                for text in texts for record in STREAM]
-    lines = encode(*records) + b'{"event":"message"}\n{"a":1e999}\n{"a":1e300}\n{"\\u0000":1}\n{"server":{"ip":5}}\n\xff\n'
+    odd = b'{"event":"message"}\n{"a":1e999}\n{"a":1e300}\n{"\\u0000":1}\n{"server":{"ip":5}}\n\xff\n'
+    lines = encode(*records) + odd
     (machine.root / "root/hostile").write_bytes(lines + lines[:-100])
     said = machine.run("/root/journal-asan </root/hostile", check=False)
     assert set(re.sub("object: .*", "object", said).splitlines()) == {"journal: a line is no JSON object"}

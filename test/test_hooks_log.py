@@ -31,11 +31,12 @@ COUNT = {"communications": 4, "messages": 1, "connections": 1}      # rows of th
 # Each is a sender, a recipient, an EHLO name, a command, a reply, ... PROTOCOL 78
 HOSTILE = [
     "", " ", "null", "NULL", "0", "-1", "--help", "-", ".", ".quit", "\n.shell touch owned\n", ";.quit\n", "\\", "\\\\",
-    "'", "''", "\\'", "\\\\'", '"', '\\"', "`", "$(touch owned)", "`touch owned`", "; touch owned;", "%s%n", "\\g", "\\!",
+    "'", "''", "\\'", "\\\\'", '"', '\\"', "`", "$(touch owned)", "`touch owned`", "; touch owned;", "%s%n",
+    "\\g", "\\!",
     "'); drop table messages; --", "\\'); drop table messages; --", '"); drop table messages; --', "x' || 'y",
     "*/ drop table messages /*", "# x", "-- x", "?", ":name", "@sql", "\r\n", "\t", "\x01\x1b\x7f", "\u0085\u2028",
-    "\ufffd", "sënder", "почта", "\U0001f4ee", "\\u0000", "\\\\u0000", "\\\\\\u0041", "\\ufffd", "x" * 12000, "é'" * 3000,
-    "delimiter //", "source /etc/passwd", "&lt;<!channel>&", "\u202egnp.exe",
+    "\ufffd", "sënder", "почта", "\U0001f4ee", "\\u0000", "\\\\u0000", "\\\\\\u0041", "\\ufffd", "x" * 12000,
+    "é'" * 3000, "delimiter //", "source /etc/passwd", "&lt;<!channel>&", "\u202egnp.exe",
 ]
 
 
@@ -45,8 +46,8 @@ def session_id():
 
 def encode(*records):
     """As smtpwarp writes: a line each, UTF-8 as it is, control characters escaped."""
-    return b"".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("\x7f", "\\u007f").encode() + b"\n"
-                    for record in records)
+    lines = [json.dumps(record, ensure_ascii=False, separators=(",", ":")) for record in records]
+    return "".join(line.replace("\x7f", "\\u007f") + "\n" for line in lines).encode()
 
 
 def stream(text=None, session=None):
@@ -409,7 +410,8 @@ def test_78_hostile_text(database, tmp_path, monkeypatch):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("mode", ["NO_BACKSLASH_ESCAPES", "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES", "ORACLE", ""])
+@pytest.mark.parametrize("mode", ["NO_BACKSLASH_ESCAPES", "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES", "ORACLE",
+                                  ""])
 def test_78_hostile_text_in_other_modes_of_mysql(server, mode):
     """PROTOCOL 78"""
     mode_before = server.sql("select @@global.sql_mode").strip()

@@ -170,7 +170,7 @@ class Container:
         """The journal's entries with these fields."""
         words = " ".join(f"'{name}={value}'" for name, value in matches.items())
         text = self.run(f"journalctl --sync; journalctl --quiet --all -o json {words}")
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in text.split("\n") if line]      # a text may have other line ends
 
     def close(self):
         self.nspawn.send_signal(signal.SIGTERM)     # an orderly shutdown

@@ -5,6 +5,7 @@
     hooks.link("log", "sqlite")                                # one of hooks/
     proxy = warp(*hooks.options, upstream=mail_server(), env={"DSN": path})
 """
+import fcntl
 import json
 import os
 import pathlib
@@ -26,22 +27,23 @@ def sample(event, **fields):
     return {**json.loads((SAMPLES / f"{event}.json").read_text()), **fields}
 
 
-def by_hand(name, line, message=None, env=None, **options):
-    """Runs a shipped hook as smtpwarp does: the line (a dict, or bytes for a stream) on stdin, the message on fd 3."""
-    argv = [str(shipped(name))]
-    text = line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n"
-    environment = {"PATH": os.environ["PATH"], **(env or {})}
-    options = {"capture_output": True, "timeout": 60, **options}
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+def by_hand(hook, line, message=None, env=None, **options):
+    """Runs a shipped hook (or the program at a path) as smtpwarp does: the line (a dict, or bytes for a stream) on stdin,
+    the message in sealed memory on descriptor 3."""
+    program = str(hook if isinstance(hook, pathlib.Path) else shipped(hook))
+    options = {"input": line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n", "check": False,
+               "env": {"PATH": os.environ["PATH"], **(env or {})}, "capture_output": True, "timeout": 60, **options}
     if message is None:
-        return subprocess.run(argv, input=text, env=environment, check=False, **options)
-    memory = os.memfd_create("message")
-    try:
-        os.write(memory, message)
-        os.lseek(memory, 0, os.SEEK_SET)
-        return subprocess.run(["sh", "-c", f'exec "$@" 3</dev/fd/{memory}', "sh", *argv], input=text, env=environment,
-                              pass_fds=[memory], check=False, **options)
-    finally:
-        os.close(memory)
+        return subprocess.run([program], **options)
+    with os.fdopen(os.memfd_create("message", os.MFD_ALLOW_SEALING), "wb") as memory:
+        memory.write(message)
+        memory.flush()
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SEALS)
+        return subprocess.run(["sh", "-c", 'exec "$0" 3<"$1"', program, f"/dev/fd/{memory.fileno()}"],
+                              pass_fds=[memory.fileno()], **options)
 
 
 class Hooks:

@@ -1,7 +1,6 @@
 """The shipped hooks dlp and capture: by hand with everything that a message can be, and through smtpwarp."""
 import base64
 import email.header
-import fcntl
 import json
 import os
 import quopri
@@ -12,7 +11,7 @@ import threading
 import pytest
 
 import netns
-from hooks import Hooks, sample, shipped
+from hooks import Hooks, by_hand, sample, shipped
 
 PATTERNS = """\
 # what must not leave
@@ -42,17 +41,7 @@ def in_base64(data):
 
 
 def run_hook(name, message, env=None, cwd=None, timeout=60, **fields):
-    """A shipped hook by hand, its message as smtpwarp gives it: in sealed memory."""
-    memory = os.memfd_create("message", os.MFD_ALLOW_SEALING)
-    with os.fdopen(memory, "wb") as file:
-        file.write(message)
-        file.flush()
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS,
-                    fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        return subprocess.run(["sh", "-c", 'exec "$0" 3<"$1"', shipped(name), f"/dev/fd/{memory}"],
-                              input=json.dumps(sample("data", **fields)).encode() + b"\n", capture_output=True,
-                              env={"PATH": os.environ["PATH"], **(env or {})}, pass_fds=[memory], cwd=cwd,
-                              timeout=timeout, check=False)
+    return by_hand(name, sample("data", **fields), message, env, cwd=cwd, timeout=timeout)
 
 
 def submit(proxy, message, recipients=("bob@mail.example",), sender="alice@client.example"):

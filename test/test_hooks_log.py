@@ -7,10 +7,8 @@ import pathlib
 import re
 import secrets
 import shutil
-import signal
 import sqlite3
 import subprocess
-import tempfile
 import threading
 import time
 
@@ -19,6 +17,7 @@ import pytest
 import container
 import hooks
 import hosts
+import mariadb
 import netns
 import peers
 from hooks import Hooks, by_hand, shipped
@@ -229,51 +228,6 @@ class SQLite:
             connection.executescript(statements)
 
 
-class Server:
-    """A MariaDB of the tests' own in a network namespace of its own; its Unix socket is reached from any."""
-
-    password = """p"#\\' $(id) `id` ;@/:%?"""
-
-    def __init__(self, certificate):
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="mariadb-"))      # short: a Unix socket is in it
-        self.socket, self.host, self.process = self.directory / "socket", netns.NetNS(), None
-        try:
-            self._start(*certificate)
-            quoted = self.password.replace("\\", "\\\\").replace("'", "\\'")
-            self.sql(f"create user warp identified by '{quoted}', reader identified by ''")
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self, certificate, key):
-        data = self.directory / "data"
-        made = subprocess.run(["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}",
-                               "--auth-root-authentication-method=normal", "--skip-test-db"], capture_output=True,
-                              text=True, check=False, timeout=120)
-        assert made.returncode == 0, made.stdout + made.stderr
-        with open(self.directory / "log", "ab") as log:
-            self.process = self.host.popen(
-                ["setpriv", "--pdeathsig", "KILL", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}",
-                 f"--socket={self.socket}", "--port=3306", "--bind-address=127.0.0.1", f"--ssl-cert={certificate}",
-                 f"--ssl-key={key}", "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.host.wait_listening(3306, alive=lambda: self.process.poll() is None)
-
-    def sql(self, statements, database=""):
-        done = subprocess.run(["mariadb", "--no-defaults", "--user=root", f"--socket={self.socket}", "--batch",
-                               "--skip-column-names", database], input=statements, text=True, capture_output=True,
-                              check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def close(self):
-        if self.process:
-            self.process.send_signal(signal.SIGKILL)    # nothing in it is worth an orderly end
-            self.process.wait()
-        self.host.close()
-        shutil.rmtree(self.directory)
-
-
 class MySQL:
     """A database of the server."""
 
@@ -291,7 +245,7 @@ class MySQL:
         self.server, self.database = server, f"warp_{secrets.token_hex(4)}"
         server.sql(f"create database {self.database}; grant all on {self.database}.* to warp;"
                    f"grant select, insert on {self.database}.* to reader")
-        self.dsn = f"warp:{server.password}@unix({server.socket})/{self.database}"
+        self.dsn = f"warp:{mariadb.PASSWORD}@unix({server.socket})/{self.database}"
 
     def rows(self, table):
         names = self.server.sql("select column_name from information_schema.columns where table_schema = database() "
@@ -307,7 +261,8 @@ class MySQL:
 
 @pytest.fixture(scope="module", name="server")
 def fixture_server(certs):
-    with contextlib.closing(Server(certs.pair("localhost"))) as server:
+    with netns.single() as namespace, mariadb.Server(namespace, *certs.pair("localhost")) as server:
+        server.sql("create user reader@'%' identified by ''")
         yield server
 
 
@@ -584,7 +539,7 @@ def mysql_by_tcp(server, dsn, *lines, **env):
 @pytest.mark.parametrize("parameters", ["", "?parseTime=true&loc=Local", "?tls=preferred"])
 def test_dsn_of_mysql(server, address, parameters):
     database = MySQL(server)
-    done = mysql_by_tcp(server, f"warp:{server.password}@{address}/{database.database}{parameters}", encode(*stream()))
+    done = mysql_by_tcp(server, f"warp:{mariadb.PASSWORD}@{address}/{database.database}{parameters}", encode(*stream()))
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(database.rows("messages")) == 1
 
@@ -592,7 +547,7 @@ def test_dsn_of_mysql(server, address, parameters):
 def test_tls_of_mysql(server, certs):
     """tls=true accepts the certificate of a known CA for the right name only."""
     database = MySQL(server)
-    account = f"warp:{server.password}"
+    account = f"warp:{mariadb.PASSWORD}"
     server.sql("alter user warp require ssl")
     try:
         for host, ca, code in ("localhost", certs.ca, 0), ("127.0.0.1", certs.ca, 75), ("localhost", "", 75):

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
 import random
 import re
@@ -46,21 +45,9 @@ class Outcome:
     error: str
 
 
-def start(program, line, message, environment):
-    """One run. The message is opened for descriptor 3, which sh can do from any number of ours."""
-    memory = os.memfd_create("message")
-    try:
-        assert os.write(memory, message) == len(message)
-        return subprocess.run(["sh", "-c", f'exec "$@" 3</dev/fd/{memory}', "sh", program], input=line, check=False,
-                              env={"PATH": os.environ["PATH"], **environment}, capture_output=True, timeout=60,
-                              pass_fds=[memory])
-    finally:
-        os.close(memory)
-
-
 def run(program, socket_name, message=MESSAGE, env=None, **fields):
     environment = {"MILTER_SOCKET": socket_name, **SANITIZE, **(env or {})}
-    done = start(program, json.dumps(hooks.sample("data", **fields)).encode(), message, environment)
+    done = hooks.by_hand(program, hooks.sample("data", **fields), message, environment)
     error = done.stderr.decode()
     assert "Sanitizer" not in error and "runtime error" not in error, error
     verdicts, found, replaced = done.stdout.partition(b"replace-message\n")
@@ -746,7 +733,7 @@ def test_milters_that_are_not_there(sanitized, host, tmp_path):
 @pytest.mark.parametrize("line", [b"", b"nonsense\n", b"[]\n", b"{}\n", b'{"mail_from":null,"rcpt_to":[]}\n',
                                   b'{"mail_from":{},"rcpt_to":[{}]}\n', b'{"mail_from":{},"rcpt_to":[1]}\n'])
 def test_lines_that_are_none(sanitized, stand_in, line):
-    done = start(sanitized, line, MESSAGE, {"MILTER_SOCKET": stand_in().name, **SANITIZE})
+    done = hooks.by_hand(sanitized, line, MESSAGE, {"MILTER_SOCKET": stand_in().name, **SANITIZE})
     assert done.returncode == 65 and done.stdout == b""
     assert re.fullmatch(rb"milter: [ -~]+\n", done.stderr)
 

@@ -5,85 +5,34 @@ import json
 import os
 import pathlib
 import re
-import shutil
-import signal
 import sqlite3
 import subprocess
-import tempfile
-import time
 
 import pytest
 
 import certificates
 import hooks
+import mariadb
 import mta
 import netns
 import peers
 from warp import Warp
 
-MARIADB_PORT = 3306
-PASSWORD = """p"#\\' $(id) `id` ;@/:%?"""
 EXTRA_ROWS = {"'; DROP TABLE mx_external_servers; --@mail.example", "x' OR '1'='1@mail.example", 'a"b@mail.example',
               "back\\slash@mail.example", "back\\@mail.example", "\\'@mail.example", "per%cent_@mail.example",
               "$(touch /tmp/x)`id`@mail.example", "-e@mail.example", "\\! id@mail.example", "ä€😀@mail.example",
               "tab\there@mail.example", "line\nSELECT 1;@mail.example", "?@mail.example", "@@mail.example"}
 
 
-class MariaDB:
-    """A server of its own on loopback of a namespace and on a Unix socket, with the table that the hook expects."""
-
-    def __init__(self, host, certs):
-        self.host, self.process = host, None
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="mariadb-"))      # short: a Unix socket is in it
-        self.socket, self.data = self.directory / "socket", self.directory / "data"
-        self.certificate, self.key = certs.pair("localhost")
-        # A server that starts removes the temporary tables of others from a directory that it shares with them.
-        self.environment = {**os.environ, "TMPDIR": str(self.directory)}
+class Routes(mariadb.Server):
+    """With the table that the hook expects."""
 
     def __enter__(self):
-        try:
-            made = subprocess.run(["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={self.data}",
-                                   "--auth-root-authentication-method=normal", "--skip-test-db"], check=False,
-                                  capture_output=True, text=True, timeout=120, env=self.environment)
-            assert made.returncode == 0, made.stdout + made.stderr
-            self.start()
-            quoted = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
-            self.sql("CREATE DATABASE mail CHARACTER SET utf8mb4; USE mail;"
-                     "CREATE TABLE mx_external_servers (pattern VARCHAR(320) PRIMARY KEY, server VARCHAR(300),"
-                     " tls_verify VARCHAR(300));"
-                     f"CREATE USER warp@'%' IDENTIFIED BY '{quoted}'; GRANT SELECT ON mail.* TO warp@'%'")
-        except BaseException:
-            self.__exit__()
-            raise
+        super().__enter__()
+        self.sql("CREATE DATABASE mail CHARACTER SET utf8mb4; USE mail;"
+                 "CREATE TABLE mx_external_servers (pattern VARCHAR(320) PRIMARY KEY, server VARCHAR(300),"
+                 " tls_verify VARCHAR(300)); GRANT SELECT ON mail.* TO warp@'%'")
         return self
-
-    def __exit__(self, *_):
-        self.stop()
-        shutil.rmtree(self.directory)
-
-    def start(self):
-        with open(self.directory / "log", "ab") as log:
-            self.process = self.host.popen(
-                ["setpriv", "--pdeathsig", "KILL", "mariadbd", "--no-defaults", "--user=root",
-                 f"--datadir={self.data}", f"--socket={self.socket}", f"--port={MARIADB_PORT}",
-                 "--bind-address=127.0.0.1", f"--ssl-cert={self.certificate}", f"--ssl-key={self.key}",
-                 "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
-        self.host.wait_listening(MARIADB_PORT, alive=lambda: self.process.poll() is None)
-
-    def stop(self):
-        """At once: nothing in it is worth an orderly end."""
-        if self.process:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-    def sql(self, statements):
-        done = subprocess.run(["mariadb", "--no-defaults", "--user=root", f"--socket={self.socket}", "--batch",
-                               "--skip-column-names", "--default-character-set=utf8mb4"], input=statements, text=True,
-                              capture_output=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def rows(self, rows):
         """The table holds these and no others: {pattern: server or (server, tls_verify)}."""
@@ -95,16 +44,16 @@ class MariaDB:
 
     @property
     def dsn(self):
-        return f"warp:{PASSWORD}@unix({self.socket})/mail"
+        return f"warp:{mariadb.PASSWORD}@unix({self.socket})/mail"
 
-    def tcp(self, address=f"127.0.0.1:{MARIADB_PORT}", parameters=""):
-        return f"warp:{PASSWORD}@tcp({address})/mail{parameters}"
+    def tcp(self, address=f"127.0.0.1:{mariadb.PORT}", parameters=""):
+        return f"warp:{mariadb.PASSWORD}@tcp({address})/mail{parameters}"
 
 
 @pytest.fixture(scope="module")
 def database(certs):
     """One for all tests of the module that this worker runs, in the namespace that they share."""
-    with netns.single() as namespace, MariaDB(namespace, certs) as server:
+    with netns.single() as namespace, Routes(namespace, *certs.pair("localhost")) as server:
         yield server
 
 
@@ -138,8 +87,8 @@ def test_route_of_the_sample_line(database, host):
 
 
 @pytest.mark.parametrize("address, parameters", [
-    (f"127.0.0.1:{MARIADB_PORT}", ""), ("127.0.0.1", "?charset=utf8mb4&parseTime=true"),
-    ("localhost", "?parseTime=true&tls=true"), ("127.0.0.1", "?tls=preferred"), (f"localhost:{MARIADB_PORT}", "?tls=false")])
+    (f"127.0.0.1:{mariadb.PORT}", ""), ("127.0.0.1", "?charset=utf8mb4&parseTime=true"),
+    ("localhost", "?parseTime=true&tls=true"), ("127.0.0.1", "?tls=preferred"), (f"localhost:{mariadb.PORT}", "?tls=false")])
 def test_route_by_tcp_and_tls(database, host, certs, address, parameters):
     database.rows({"*": "192.0.2.1"})
     dsn = database.tcp(address, parameters)
@@ -264,7 +213,7 @@ def failure(done, status, *words):
     assert (done.returncode, done.stdout) == (status, b""), done.stderr
     last = done.stderr.decode().splitlines()[-1]
     assert [word for word in words if word not in last] == [], last
-    assert PASSWORD not in done.stderr.decode()
+    assert mariadb.PASSWORD not in done.stderr.decode()
 
 
 @pytest.mark.parametrize("dsn, word", [
@@ -296,7 +245,7 @@ def test_bad_query(database, host, query, status, word):
 
 
 @pytest.mark.parametrize("dsn, word", [
-    (f"warp:wrong@tcp(127.0.0.1:{MARIADB_PORT})/mail", "Access denied"), ("a:b@tcp(127.0.0.1:1)/mail", "127.0.0.1"),
+    (f"warp:wrong@tcp(127.0.0.1:{mariadb.PORT})/mail", "Access denied"), ("a:b@tcp(127.0.0.1:1)/mail", "127.0.0.1"),
     ("a:b@unix(/nonexistent/s)/mail", "/nonexistent/s"), ("a:b@tcp([::1]:1)/mail", "::1")])
 def test_database_that_does_not_answer(database, host, dsn, word):
     failure(route(database, "a@b.example", DSN=dsn), 75, word)

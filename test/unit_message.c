@@ -59,7 +59,7 @@ static struct message make(const void *bytes, size_t n, size_t step)
 /* In the process, and read through its descriptor. */
 static void expect_content(const struct message *m, const void *bytes, size_t n)
 {
-	static unsigned char read_back[1 << 21];
+	static unsigned char read_back[(2 << 20) + 1];
 
 	assert_int_equal(m->size, n);
 	assert_int_equal(pread(m->fd, read_back, sizeof read_back, 0), n);
@@ -466,14 +466,12 @@ static void test_most_that_a_verdict_can_add(void **state)
 		}
 }
 
-/* 10000 fields, and a verdict that is full of names to remove: every other field goes, and it takes no long time. */
+/* 10000 fields, and a verdict that is full of names to remove: every other field goes. */
 static void test_many_fields(void **state)
 {
 	static struct text verdict;
-	static char bytes[1 << 20];
-	static char want[1 << 20];
+	static char bytes[1 << 20], want[1 << 20];
 	size_t n = 0, left = 0;
-	clock_t start;
 	struct message m;
 
 	(void)state;
@@ -490,10 +488,31 @@ static void test_many_fields(void **state)
 	n += (size_t)sprintf(bytes + n, "\r\nH-2: body\r\n");
 	left += (size_t)sprintf(want + left, "\r\nH-2: body\r\n");
 	m = make(bytes, n, 0);
+	edit(&m, verdict.bytes, verdict.len);
+	expect_content(&m, want, left);
+	message_drop(&m);
+}
+
+/* As many names to remove as a verdict has room for, and a sender with as many fields as fit into 2 MB: it takes no long
+ * time, whatever the names are. */
+static void test_most_work(void **state)
+{
+	static unsigned char bytes[2 << 20];
+	static struct text verdict;
+	clock_t start;
+	struct message m;
+
+	(void)state;
+	clear(&verdict);
+	for (unsigned i = 0; verdict.len <= VERDICT_MAX - 17; i++)
+		say(&verdict, "remove-header %c%c\n", 'a' + i % 26, '0' + i / 26 % 10);
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (unsigned char)"zz:\n"[i % 4];
+	m = make(bytes, sizeof bytes, 0);
 	start = clock();
 	edit(&m, verdict.bytes, verdict.len);
-	assert_true((clock() - start) / CLOCKS_PER_SEC < 5);
-	expect_content(&m, want, left);
+	assert_true(clock() - start < CLOCKS_PER_SEC);
+	expect_content(&m, bytes, sizeof bytes);
 	message_drop(&m);
 }
 
@@ -509,6 +528,7 @@ int main(void)
 		cmocka_unit_test(test_edits_as_the_model_has_them),
 		cmocka_unit_test(test_most_that_a_verdict_can_add),
 		cmocka_unit_test(test_many_fields),
+		cmocka_unit_test(test_most_work),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -132,28 +133,31 @@ static size_t field_length(const unsigned char *in, size_t n, size_t *name_len)
 	return len;
 }
 
-/* Names that a verdict removes, and where in the verdict. */
+/* Names that a verdict removes, and behind the last line that says so; in the order of by_name(), each once: who sends the
+ * message and who writes the hook may both have thousands of them. */
 static struct removal {
 	const unsigned char *name;
 	size_t len, at;
 } removals[VERDICT_MAX / sizeof "remove-header a"];
 static size_t removal_count;
 
-static bool same_name(const unsigned char *a, const unsigned char *b, size_t n)
+static int by_name(const void *left, const void *right)
 {
-	for (size_t i = 0; i < n; i++)
-		if (smtp_lower(a[i]) != smtp_lower(b[i]))
-			return false;
-	return true;
+	const struct removal *a = left, *b = right;
+	int difference = (a->len > b->len) - (a->len < b->len);
+
+	for (size_t i = 0; i < a->len && !difference; i++)
+		difference = smtp_lower(a->name[i]) - smtp_lower(b->name[i]);
+	return difference;
 }
 
 /* Whether a remove-header behind offset `at` of the verdict has that name. */
 static bool removed(const unsigned char *name, size_t n, size_t at)
 {
-	for (size_t i = 0; i < removal_count; i++)
-		if (removals[i].len == n && removals[i].at > at && same_name(removals[i].name, name, n))
-			return true;
-	return false;
+	const struct removal wanted = { name, n, 0 }, *r;
+
+	r = bsearch(&wanted, removals, removal_count, sizeof *removals, by_name);
+	return r && r->at > at;
 }
 
 /* The next line in front of the one that ends the verdict. */
@@ -167,12 +171,18 @@ static bool next_edit(const unsigned char *verdict, size_t n, size_t *at, struct
 static void find_removals(const unsigned char *verdict, size_t n)
 {
 	struct verdict v;
-	size_t at = 0;
+	size_t at = 0, count = 0, last = 0;
 
-	removal_count = 0;
 	while (next_edit(verdict, n, &at, &v))
 		if (v.word == VERDICT_REMOVE_HEADER)
-			removals[removal_count++] = (struct removal){ v.name, v.name_len, at };
+			removals[count++] = (struct removal){ v.name, v.name_len, at };
+	qsort(removals, count, sizeof *removals, by_name);
+	for (size_t i = 1; i < count; i++)
+		if (by_name(&removals[i], &removals[last]) != 0)
+			removals[++last] = removals[i];
+		else if (removals[i].at > removals[last].at)
+			removals[last] = removals[i];
+	removal_count = count ? last + 1 : 0;
 }
 
 /* The new fields, the last of a verdict on top: each goes above what is there. They are put together from the end. */

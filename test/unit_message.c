@@ -493,6 +493,24 @@ static void test_many_fields(void **state)
 	message_drop(&m);
 }
 
+/* The most removals that 64 KiB have room for: as long as the shortest line, and one without its line end. */
+static void test_most_removals(void **state)
+{
+	static const char line[] = "remove-header A\n";
+	static unsigned char verdict[VERDICT_MAX];
+
+	(void)state;
+	for (size_t n = sizeof verdict; n >= sizeof verdict - 1; n--) {
+		struct message m = make("A: b\r\nB: c\r\n\r\n", 14, 0);
+
+		for (size_t i = 0; i < n; i++)
+			verdict[i] = (unsigned char)line[i % (sizeof line - 1)];
+		edit(&m, verdict, n);
+		expect_content(&m, "B: c\r\n\r\n", 8);
+		message_drop(&m);
+	}
+}
+
 /* As many names to remove as a verdict has room for, and a sender with as many fields as fit into 2 MB: it takes no long
  * time, whatever the names are. */
 static void test_most_work(void **state)
@@ -528,6 +546,7 @@ int main(void)
 		cmocka_unit_test(test_edits_as_the_model_has_them),
 		cmocka_unit_test(test_most_that_a_verdict_can_add),
 		cmocka_unit_test(test_many_fields),
+		cmocka_unit_test(test_most_removals),
 		cmocka_unit_test(test_most_work),
 	};
 

@@ -3,7 +3,7 @@
 
 CC = $(shell command -v musl-gcc || echo cc)
 # clang's link-time optimization would need a linker plugin.
-CFLAGS = -Os $(if $(findstring clang,$(CC)),,-flto)
+CFLAGS = $(if $(findstring clang,$(CC)),-Os,-Oz) $(if $(findstring clang,$(CC)),,-flto)
 O = build/$(notdir $(firstword $(CC)))
 OUT = smtpwarp
 PREFIX = /usr
@@ -57,6 +57,13 @@ $(O)/libbearssl.a: $(BEARSSL_LIB)
 
 $(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
 	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
+
+# The one path of an installation that the program knows.
+$(O)/plugins: FORCE
+	@mkdir -p $(O)
+	@echo $(PLUGINS) | cmp -s - $@ || echo $(PLUGINS) >$@
+FORCE:
+$(O)/options.o: $(O)/plugins
 
 $(O)/%.o: %.c $(HEADERS) VERSION Makefile
 	@mkdir -p $(O)
@@ -153,9 +160,9 @@ install: all hooks
 	install -D -m 755 $(OUT) $(DESTDIR)$(PREFIX)/sbin/smtpwarp
 	install -D -m 644 smtpwarp.8 $(DESTDIR)$(PREFIX)/share/man/man8/smtpwarp.8
 	install -D -m 644 smtpwarp-hooks.7 $(DESTDIR)$(PREFIX)/share/man/man7/smtpwarp-hooks.7
-	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/sample
+	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	install -m 755 $(HOOKS_SH:%=hooks/%) $(HOOKS_BUILT:%=build/hooks/%) $(HOOK_DIR)
-	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/sample
+	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	for hook in $(HOOKS_SH) $(HOOKS_BUILT:%=%.c); do \
 		for event in $$(sed -n 's/^[ *#]* Events: //p' hooks/$$hook | head -n 1); do \
 			install -d $(DESTDIR)$(PLUGINS)/$$event && \
@@ -173,5 +180,5 @@ install: all hooks
 clean:
 	rm -rf build $(OUT)
 
-.PHONY: all hooks asan packages test demo bench fuzz install clean
+.PHONY: FORCE all hooks asan packages test demo bench fuzz install clean
 .SECONDARY:

@@ -391,8 +391,7 @@ void filter_begin(struct session *s)
 	if (!s->hooks->events) /* nor are pages of ours touched */
 		return;
 	forget_replacement();
-	for (unsigned i = 0; stream_count < LOG_STREAMS_MAX && (h = hooks_next(s->hooks, HOOK_LOG, i));
-	     i = (unsigned)(h - s->hooks->hook) + 1) {
+	for (unsigned i = 0; (h = hooks_next(s->hooks, HOOK_LOG, i)); i = (unsigned)(h - s->hooks->hook) + 1) {
 		struct hook_run *r = &streams[stream_count++];
 
 		hook_start(r, h, &input);

@@ -1,6 +1,7 @@
 /* Hooks: finding and running them. See hooks.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "hooks.h"
+#include "log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -41,6 +42,15 @@ static const char *keep_path(struct hook_list *l, const char *dir, enum hook_eve
 	return path;
 }
 
+static unsigned count_of(const struct hook_list *l, enum hook_event event)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < l->count; i++)
+		n += l->hook[i].event == event;
+	return n;
+}
+
 /* In its place by event and name: there are few. */
 static bool add(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
 {
@@ -50,6 +60,8 @@ static bool add(struct hook_list *l, const char *dir, enum hook_event event, con
 
 	if (l->count == HOOKS_MAX || !h.path)
 		return broken(l, "--hooks", dir, "more hooks than smtpwarp can take (64)");
+	if (event == HOOK_LOG && count_of(l, event) == LOG_STREAMS_MAX)
+		return broken(l, "--hooks", dir, "more log hooks than smtpwarp can take (4)");
 	h.name = strrchr(h.path, '/') + 1;
 	h.socket = stat(h.path, &st) == 0 && S_ISSOCK(st.st_mode);
 	for (; at && (l->hook[at - 1].event > event ||

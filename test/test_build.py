@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from hooks import EVENTS
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = pathlib.Path(os.environ.get("SMTPWARP", ROOT / "smtpwarp"))
 
@@ -14,7 +16,8 @@ def readelf(*options):
 
 
 def test_size():
-    assert BINARY.stat().st_size <= 240_000
+    """The goal was 240 KB, which it had before there were hooks; it must not grow without a reason."""
+    assert BINARY.stat().st_size <= 272_000
 
 
 def test_static_pie():
@@ -40,11 +43,12 @@ def test_stack_protector():
 
 @pytest.mark.parametrize("prefix", ["/usr", "/opt/mail"])
 def test_install(tmp_path, prefix):
-    subprocess.run(["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}", f"PREFIX={prefix}"], check=True,
-                   capture_output=True)
+    """With a build of its own: the path of plugins is in the program."""
+    subprocess.run(["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}", f"PREFIX={prefix}",
+                    f"O={tmp_path}/build", f"OUT={tmp_path}/smtpwarp"], check=True, capture_output=True)
     base = pathlib.Path(f"{tmp_path}{prefix}")
     installed = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
-    assert {"sbin/smtpwarp", "share/man/man8/smtpwarp.8", "lib/sysusers.d/smtpwarp.conf",
+    assert {"sbin/smtpwarp", "share/man/man8/smtpwarp.8", "share/man/man7/smtpwarp-hooks.7", "lib/sysusers.d/smtpwarp.conf",
             "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
             "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",
             "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/inetd.conf"} <= installed
@@ -52,4 +56,12 @@ def test_install(tmp_path, prefix):
     service = (base / "lib/systemd/system/smtpwarp.service").read_text()
     assert f"ExecStart={prefix}/sbin/smtpwarp\n" in service
     version = subprocess.run([base / "sbin/smtpwarp", "--version"], capture_output=True, text=True, check=True).stdout
+    assert f"{prefix}/lib/smtpwarp/plugins)" in subprocess.run([base / "sbin/smtpwarp", "--help"], capture_output=True,
+                                                               text=True, check=True).stdout
+    hooks, plugins = base / "lib/smtpwarp/hooks", base / "lib/smtpwarp/plugins"
+    shipped = {path.stem for path in (ROOT / "hooks").iterdir() if path.is_file()}
+    assert {path.name for path in hooks.iterdir()} == shipped and len(shipped) == 13
+    linked = {path.name for path in plugins.glob("*/*") if path.is_symlink() and os.access(path, os.X_OK)}
+    assert linked == shipped and {path.name for path in plugins.iterdir()} <= set(EVENTS)
+    assert (base / "share/smtpwarp/hooks/sample/message.eml").exists()
     assert version == f"smtpwarp {(ROOT / 'VERSION').read_text()}"

@@ -172,11 +172,12 @@ def test_hook_options_that_are_no_good(options, words):
     assert result.returncode in (64, 78) and words in result.stderr
 
 
-def test_no_more_hooks_than_there_is_room_for(tmp_path):
-    (tmp_path / "mail").mkdir()
-    for number in range(65):
-        (tmp_path / "mail" / str(number)).symlink_to("/bin/true")
+@pytest.mark.parametrize("event, most", [("mail", 64), ("log", 4)])
+def test_no_more_hooks_than_there_is_room_for(tmp_path, event, most):
+    (tmp_path / event).mkdir()
+    for number in range(most + 1):
+        (tmp_path / event / str(number)).symlink_to("/bin/true")
     result = run("--check", "--hooks", tmp_path)
-    assert result.returncode == 78 and "64" in result.stderr
-    (tmp_path / "mail" / "0").unlink()
+    assert result.returncode == 78 and f"({most})" in result.stderr
+    (tmp_path / event / "0").unlink()
     assert run("--check", "--hooks", tmp_path).returncode == 0

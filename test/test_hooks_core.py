@@ -836,3 +836,17 @@ def test_hooks_that_cannot_be_listed(warp, mail_server, hooks, policy, banner):
     (hooks.directory / "mail").write_text("")
     proxy.connect().expect(banner)
     assert "Not a directory" in proxy.wait_for("error")["error"]
+
+
+@pytest.mark.parametrize("shift", range(-4, 5))
+def test_2_dots_wherever_a_kept_message_is_cut(warp, mail_server, hooks, shift):
+    """It goes out in parts of 128 KiB; a dot that lost its stuffing there would end it, and begin a second one."""
+    hooks.script("data", "exit 0")
+    head = b"Subject: x\r\n\r\n"
+    fill = b"x" * ((128 << 10) + shift - len(head) - 2) + b"\r\n"
+    body = (head + fill + b"..\r\nMAIL FROM:<evil@x>\r\n" + b"y" * (128 << 10) + b"\r\n") * 2
+    server = mail_server()
+    client = warp(*hooks.options, upstream=server).greeted()
+    assert send(client, body + b".\r\n").code == 250
+    assert [message["data"] for message in server.messages] == [body + b".\r\n"]
+    assert not any("evil" in command for command in server.commands)

@@ -393,6 +393,10 @@ static void look_for_message(struct hook_run *r)
 {
 	bool begun = r->message_at != 0;
 
+	if (!r->input.line) { /* nothing that a `log` hook prints means anything */
+		r->verdict_len = 0;
+		return;
+	}
 	if (!begun && r->input.replacement)
 		r->message_at = verdict_message_at(r->verdict, r->verdict_len);
 	if ((r->message_at ? r->message_at : r->verdict_len) > VERDICT_MAX) {
@@ -406,14 +410,15 @@ static void look_for_message(struct hook_run *r)
 		take_message(r, r->verdict + r->message_at, r->verdict_len - r->message_at);
 }
 
-/* Octets read, 0 at the end, -1 if there are none now. */
+/* Octets read, 0 at the end (errno is not 0: by an error), -1 if there are none now. */
 static ssize_t read_some(int fd, void *into, size_t room)
 {
 	ssize_t n;
 
-	do
+	do {
+		errno = 0;
 		n = read(fd, into, room);
-	while (n < 0 && errno == EINTR);
+	} while (n < 0 && errno == EINTR);
 	if (n < 0 && errno != EAGAIN)
 		return 0;
 	return n;
@@ -426,7 +431,9 @@ static void read_verdict(struct hook_run *r)
 
 		if (n < 0)
 			return;
-		if (n == 0 && r->hook->socket) {
+		if (n == 0 && r->message_at && errno) { /* it died before it had read the line: this may be half of it */
+			fail_errno(r, "the message it returns broke off");
+		} else if (n == 0 && r->hook->socket) {
 			r->out = -1;
 			shut(&r->in);
 		} else if (n == 0) {

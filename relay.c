@@ -280,7 +280,8 @@ bool relay_rewritten(const struct session *s, const unsigned char *address, size
 {
 	static unsigned char line[sizeof s->held->line];
 
-	if (n + s->held->cmd.params_len + 16 > sizeof line)
+	if (n + s->held->cmd.params_len + 16 > sizeof line ||
+	    n + s->held->cmd.params_len > DIALOGUE_TEXT_MAX - s->dialogue.tx.text_len)
 		return false;
 	smtp_parse(line, write_rcpt(&s->held->cmd, address, n, line), cmd);
 	return !cmd->refusal && cmd->address_len == n;
@@ -399,8 +400,11 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		answer_alone(s, cmd);
 		return;
 	}
-	if (cmd->verb == SMTP_MAIL && !cmd->refusal && s->dialogue.tx.decision.code)
+	if (cmd->verb == SMTP_MAIL && !cmd->refusal && s->dialogue.tx.decision.code) {
+		if (s->late) /* MAIL is answered here: the server's word on what it still has open would come too late */
+			late_reset_server(s);
 		relay_end_transaction(s, NULL);
+	}
 	refusal = dialogue_check(&s->dialogue, cmd);
 	if (refusal) {
 		log_command(s, cmd, ">|");
@@ -414,7 +418,7 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 	}
 	relay_hold(s, cmd);
 	if (event == HOOK_EHLO)
-		upstream_note_name(s, &s->held->cmd);
+		upstream_try_name(s, &s->held->cmd);
 	filter_run(s, event);
 }
 
@@ -455,6 +459,8 @@ static void filtered_command(struct session *s, const struct filter_outcome *o)
 	reply_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
 	if (cmd->verb == SMTP_MAIL || cmd->verb == SMTP_RCPT)
 		note_refused(s, o->code, o->enhanced, o->text, o->text_len);
+	else
+		upstream_keep_name(s);
 	if (o->word == FILTER_CLOSE)
 		end_by_filter(s);
 }
@@ -750,7 +756,8 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	if (((s->dialogue.client == DIALOGUE_DATA || keep_is_whole(s)) && r->verb == SMTP_NOTHING) ||
-	    (s->dialogue.client == DIALOGUE_CHUNK && r->verb == SMTP_BDAT && s->dialogue.queued == 0)) {
+	    (s->dialogue.client == DIALOGUE_CHUNK && r->verb == SMTP_BDAT && s->dialogue.queued == 0) ||
+	    (s->stage == STAGE_SEND && r->verb == SMTP_BDAT)) {
 		handle_early_reply(s, r);
 		return;
 	}

@@ -271,10 +271,9 @@ static void read_leg(struct leg *l, const struct pollfd *p, bool bulk, int64_t n
 	}
 }
 
-static void flush_leg(struct leg *l, int64_t now, int64_t *moved_at)
+/* before: octets sent when the turn began. */
+static void flush_leg(struct leg *l, uint64_t before, int64_t now, int64_t *moved_at)
 {
-	uint64_t before = l->sent;
-
 	leg_flush(l);
 	if (l->sent != before || !leg_pending(l))
 		*moved_at = now;
@@ -377,20 +376,22 @@ static void note_end(struct session *s)
 
 static void turn(struct session *s)
 {
-	uint64_t before;
+	uint64_t handled, to_server, to_client;
 
 	if (s->state == SERVER_HANDSHAKE)
 		upstream_handshake(s);
 	filter_turn(s);
 	do {
-		before = s->handled + s->server.sent + s->client.sent;
+		handled = s->handled;
+		to_server = s->server.sent;
+		to_client = s->client.sent;
 		relay_server(s);
 		note_server_lost(s); /* before more of a message is sent */
 		relay_client(s);
 		keep_send(s);
-		flush_leg(&s->server, s->now, &s->server_moved_at);
-		flush_leg(&s->client, s->now, &s->client_moved_at);
-	} while (!s->ending && before != s->handled + s->server.sent + s->client.sent);
+		flush_leg(&s->server, to_server, s->now, &s->server_moved_at);
+		flush_leg(&s->client, to_client, s->now, &s->client_moved_at);
+	} while (!s->ending && (s->handled != handled || s->server.sent != to_server || s->client.sent != to_client));
 	note_server_lost(s);
 	note_awaiting(s);
 	note_end(s);
@@ -463,6 +464,7 @@ static void leave_client(struct session *s)
 		if (s->now >= d.at)
 			break;
 		wait_and_read(s, &d);
+		filter_turn(s); /* else what `log` hooks print would wake us for ever */
 	}
 	leg_close(&s->client);
 }

@@ -81,6 +81,9 @@ struct session_texts {
 	char gone[320];		/* reply to what comes after SERVER_GONE */
 	char ehlo_refusal[560];	/* the server's 5xx to EHLO, while HELO is tried */
 	char drained[560];	/* reply to a message that is drained */
+	unsigned char helo[SMTP_HOST_MAX]; /* the name before the one that hooks decide on, and how it was said */
+	size_t helo_len;
+	enum smtp_verb greet_verb;
 };
 
 /* Times are CLOCK_MONOTONIC in microseconds; 0: not yet. */
@@ -202,8 +205,10 @@ void upstream_close(struct session *s);
 /* The server cannot be reached or used: try the next, or tell the client. reason: is copied. */
 void upstream_failed(struct session *s, const char *enhanced, const char *reason);
 
-/* The client said EHLO or HELO with this name; upstream_greet() goes on with it. */
-void upstream_note_name(struct session *s, const struct smtp_command *cmd);
+/* The client said EHLO or HELO with this name; upstream_greet() goes on with it. Hooks that decide on it are to see it first;
+ * when they refuse it all is as before, RFC 5321 4.1.4. */
+void upstream_try_name(struct session *s, const struct smtp_command *cmd);
+void upstream_keep_name(struct session *s);
 void upstream_greet(struct session *s, const struct smtp_command *cmd);
 
 /* A reply to greeting, EHLO, HELO or STARTTLS. */

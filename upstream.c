@@ -292,7 +292,9 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 	record_error(&s->view, s->text->failure);
 	drop_server(s);
 	dialogue_forget_server(&s->dialogue);
-	if (!s->redialing) {
+	if (!s->redialing) { /* the next one may know what this one did not */
+		s->no_tls = false;
+		s->greet = GREET_NONE;
 		dialogue_expect(&s->dialogue, SMTP_GREETING, false);
 		if (dial_next(s))
 			return;
@@ -454,16 +456,33 @@ static void begin_greeting(struct session *s)
 
 static void greet_in_own_name(struct session *s);
 
-void upstream_note_name(struct session *s, const struct smtp_command *cmd)
+static void note_name(struct session *s, const struct smtp_command *cmd)
 {
 	s->greet_verb = cmd->verb;
 	s->view.helo_len = cmd->arg_len < sizeof s->helo ? cmd->arg_len : sizeof s->helo;
 	memcpy(s->helo, cmd->arg, s->view.helo_len);
 }
 
+void upstream_try_name(struct session *s, const struct smtp_command *cmd)
+{
+	memcpy(s->text->helo, s->helo, s->view.helo_len);
+	s->text->helo_len = s->view.helo_len;
+	s->text->greet_verb = s->greet_verb;
+	note_name(s, cmd);
+}
+
+void upstream_keep_name(struct session *s)
+{
+	if (!s->dialogue.greeted) /* there was none: let records have this one */
+		return;
+	memcpy(s->helo, s->text->helo, s->text->helo_len);
+	s->view.helo_len = s->text->helo_len;
+	s->greet_verb = s->text->greet_verb;
+}
+
 void upstream_greet(struct session *s, const struct smtp_command *cmd)
 {
-	upstream_note_name(s, cmd);
+	note_name(s, cmd);
 	if (s->late)
 		greet_in_own_name(s);
 	else

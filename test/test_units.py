@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import hosts
+from hooks import Hooks, shipped
 import netns
 
 needs_root = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
@@ -80,7 +81,10 @@ def test_example_settings(tmp_path):
     assert [name for name in names if f"--{name.lower().replace('_', '-')} " not in known] == []
     file = tmp_path / "smtpwarp.conf"
     file.write_text(text.replace("\n#SMTPWARP_", "\nSMTPWARP_"), encoding="utf-8")
-    output("sh", "-ec", f"set -a; . {file}; exec {hosts.SMTPWARP} --check")
+    plugins = Hooks(tmp_path / "plugins")       # where an installation has them
+    for name in re.search(r"^#SMTPWARP_PLUGINS=(.*)$", text, re.M)[1].split(","):
+        plugins.place("log", name).symlink_to(shipped(name))
+    output("sh", "-ec", f"set -a; . {file}; exec {hosts.SMTPWARP} --check --plugins-dir {plugins.directory}")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 import hosts
-from hooks import Hooks, shipped
 import netns
+from hooks import Hooks, shipped
 
 needs_root = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 

@@ -868,19 +868,38 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 	return run > 0 || piece->end;
 }
 
+/* Index of the next LF that a dot follows, n if there is none. */
+static size_t find_lf_dot(const unsigned char *in, size_t i, size_t n)
+{
+#ifdef __SSE2__
+	const __m128i lfs = _mm_set1_epi8('\n'), dots = _mm_set1_epi8('.');
+
+	for (; n - i > 16; i += 16) {
+		__m128i at = _mm_loadu_si128((const __m128i *)(const void *)(in + i));
+		__m128i behind = _mm_loadu_si128((const __m128i *)(const void *)(in + i + 1));
+		int hits = _mm_movemask_epi8(_mm_and_si128(_mm_cmpeq_epi8(at, lfs), _mm_cmpeq_epi8(behind, dots)));
+
+		if (hits)
+			return i + (size_t)__builtin_ctz((unsigned)hits);
+	}
+#endif
+	for (; n - i > 1; i++)
+		if (in[i] == '\n' && in[i + 1] == '.')
+			return i;
+	return n;
+}
+
 size_t smtp_dot_free(const unsigned char *in, size_t n)
 {
-	size_t at = 0, len;
+	size_t lf = 0;
 
-	while (at < n) {
-		len = smtp_find_line(in + at, n - at);
-		if (!len) /* a CR stays with its LF: behind a lone LF the next run would see no line begin */
-			return n > 1 && in[n - 1] == '\r' ? n - 1 : n;
-		at += len;
-		if (at < n && in[at] == '.' && len >= 2 && in[at - 2] == '\r')
-			return at;
+	while (lf < n && (lf = find_lf_dot(in, lf, n)) < n) {
+		if (lf && in[lf - 1] == '\r')
+			return lf + 1;
+		lf++;
 	}
-	return n;
+	/* A CR stays with its LF: behind a lone LF the next run would see no line begin. */
+	return n > 1 && in[n - 1] == '\r' ? n - 1 : n;
 }
 
 bool smtp_is_seven_bit(const unsigned char *in, size_t n)

@@ -773,6 +773,12 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	log_reply(s, r, ours ? "|<" : "<-");
+	/* What is said next is not what it answers. Behind STARTTLS it is worse, see after_starttls(). */
+	if (s->stage == STAGE_OPEN && r->line.last && s->dialogue.queued == 0 && leg_count(&s->server) &&
+	    r->verb != SMTP_STARTTLS) {
+		handle_violation(s, "a reply that nothing was asked for");
+		return;
+	}
 	if (r->verb == SMTP_GREETING || s->greet != GREET_NONE) {
 		upstream_reply(s, r);
 		if (r->line.last && r->line.code == 421 && s->state == SERVER_OPEN)

@@ -1,5 +1,7 @@
 """Hooks and late connections under hostile events. DESIGN 4, 6; PROTOCOL 2, 8, 9, 15, 16, 66, 68, 71."""
+import contextlib
 import os
+import random
 import signal
 import socket
 import threading
@@ -84,6 +86,21 @@ def test_9_reply_and_end_in_the_middle_of_a_chunk_of_ours(warp, hooks, mode, rep
         client.ask("NOOP", "250")
         client.ask("QUIT", "221")
     assert proxy.wait_for("message")["result"] != "accepted"
+
+
+def test_16_reply_too_many_while_a_server_is_opened(warp):
+    """It is not taken for the reply to what is said next."""
+    client = warp(*LATE, "--tls", "none")
+    proxy, client = client, client.greeted()
+    client.send("MAIL FROM:<a@b>", "RCPT TO:<b@c>")
+    server = proxy.upstream.accept()
+    server.send("220 server.example")
+    server.expect_line("EHLO client.example")
+    server.send("250-server.example", "250 CHUNKING", "250 2.1.0 fine")
+    client.expect("250")
+    client.expect("451 4.5.0")
+    assert server.rest() == b""
+    client.ask("NOOP", "250")
 
 
 # Memory
@@ -207,3 +224,384 @@ def test_25_a_name_that_hooks_refuse_is_not_said_to_the_server(warp, mail_server
     client.ask("MAIL FROM:<a@b>", "250")
     client.ask("RCPT TO:<b@c>", "250")
     assert "EHLO client.example" in server.commands
+
+
+# Anything at all, at random
+
+SCRIPT = """read -r line
+case $line in
+*'"rcpt":'*) line=${line##*'"rcpt":'} ;;
+*'"event":"data"'*) line=${line#*'"address":"'}; line=.\\"${line#*.}; line=${line%%@*} ;;
+esac
+case $line in
+*\\"reject.*) echo reject ;;
+*\\"defer.*) echo log a b; echo defer later ;;
+*\\"shut.*) echo close now ;;
+*\\"crash.*) echo replace-message; echo half; kill -9 $$ ;;
+*\\"fail.*) echo add-header X-Edit: no; exit 3 ;;
+*\\"slow.*) sleep 0.3 ;;
+*\\"hang.*) sleep 60 ;;
+*\\"bad.*) echo nonsense ;;
+*\\"discard.*) echo discard ;;
+*\\"edit.*) echo add-header X-Edit: yes; echo remove-header X-Gone; echo accept ;;
+*\\"replace.*) echo replace-message; echo X-Edit: new; exec cat <&3 ;;
+*\\"rewrite.*) echo rewrite other@r.example ;;
+esac
+exit 0"""
+AT_MAIL = ["none"] * 12 + ["reject", "defer", "shut", "crash", "fail", "slow", "bad"]
+AT_RCPT = AT_MAIL + ["rewrite", "rewrite"]
+AT_DATA = ["none"] * 6 + ["reject", "defer", "shut", "crash", "fail", "slow", "hang", "bad", "discard", "discard"] + \
+    ["edit", "edit", "replace", "replace"]
+PATIENCE = 25       # all of a late session's timeouts, one after the other
+
+
+class Gone(Exception):
+    pass
+
+
+class Line:
+    """One end of a connection, and how it can be left."""
+
+    def __init__(self, sock, rng):
+        self.sock, self.rng, self.buffer = sock, rng, b""
+        sock.settimeout(PATIENCE)
+
+    def read(self):
+        try:
+            data = self.sock.recv(65536)
+        except TimeoutError:
+            raise AssertionError("nothing came, and no end either") from None
+        except OSError:
+            data = b""
+        if not data:
+            raise Gone
+        self.buffer += data
+
+    def until(self, mark):
+        while mark not in self.buffer:
+            self.read()
+        head, _, self.buffer = self.buffer.partition(mark)
+        return head + mark
+
+    def take(self, count):
+        while len(self.buffer) < count:
+            self.read()
+        head, self.buffer = self.buffer[:count], self.buffer[count:]
+        return head
+
+    def write(self, data):
+        """In parts, now and then."""
+        if self.rng.random() < 0.2 and len(data) > 1:
+            at = self.rng.randrange(1, len(data))
+            self.write(data[:at])
+            time.sleep(0.002)
+            data = data[at:]
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            raise Gone from None
+
+    def leave(self):
+        if self.rng.random() < 0.4:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        elif self.rng.random() < 0.3:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_WR)
+                while self.sock.recv(65536):
+                    pass
+        self.sock.close()
+        raise Gone
+
+
+class WildServer:
+    """Answers most of the time. taken: (content, code of its reply or None, whether it spoke too early)."""
+
+    def __init__(self, seed):
+        self.listener, self.seed, self.taken, self.errors, self.threads = peers.Listener(), seed, [], [], []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        number = 0
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self.listener.sock.accept()
+                number += 1
+                line = Line(sock, random.Random(f"{self.seed}/{number}"))
+                self.threads.append(threading.Thread(target=self.serve, args=(line,), daemon=True))
+                self.threads[-1].start()
+
+    def serve(self, line):
+        try:
+            self.converse(line)
+        except Gone:
+            pass
+        except AssertionError as error:
+            self.errors.append(error)
+        finally:
+            line.sock.close()
+
+    def answer(self, line, reply, faults=0.07, twice="close"):
+        """The reply, or something else. The code that was said."""
+        what = line.rng.choice(["tempfail", "permfail", "421", "close", "garbage", twice, "silence", "halves", "last",
+                                "last words"]) if line.rng.random() < faults else "reply"
+        if what in ("tempfail", "permfail", "421"):
+            reply = {"tempfail": "450 4.2.0 wait", "permfail": "550-5.1.1 no\r\n550 5.1.1 never", "421": "421 4.3.2 bye"}[what]
+        if what == "close":
+            line.leave()
+        if what == "garbage":
+            reply = line.rng.choice(["hello", "999 what", "250-a\r\n550 b", "\0\1\2", "250-never ends"])
+        if what == "silence":
+            time.sleep(1.5)
+            line.leave()
+        if what == "twice":
+            line.sock.sendall(reply.encode() + b"\r\n" + reply.encode() + b"\r\n")    # together: else nobody could tell
+            return int(reply[:3])
+        if what == "last words":
+            reply = "421 4.3.2 bye"
+        line.write(reply.encode() + b"\r\n")
+        if what in ("421", "last", "last words"):
+            line.leave()
+        if what == "halves":
+            time.sleep(0.05)
+        return int(reply[:3]) if reply[:3].isdigit() else 0
+
+    def content(self, line, rcpts, read):
+        early = line.rng.random() < 0.06
+        if early:
+            words = line.rng.choice([b"552 5.3.4 early\r\n", b"421 4.3.2 early\r\n", b"250 2.0.0 early\r\n"])
+            line.write(words)
+            if line.rng.random() < 0.5 and words[:1] != b"2":
+                line.leave()
+        elif line.rng.random() < 0.04:
+            line.read()
+            line.leave()
+        data = read()
+        if not rcpts:
+            assert data == b"", data
+            line.write(b"554 5.5.1 nobody\r\n")
+            return
+        entry = [data, None, early]
+        self.taken.append(entry)
+        if not early:
+            fate = line.rng.random()
+            code = 250 if fate < 0.75 else 451 if fate < 0.85 else 0
+            if not code:
+                line.leave()
+            entry[1] = code
+            line.write(b"%d 2.0.0 noted\r\n" % code if code == 250 else b"451 4.3.0 noted\r\n")
+            if line.rng.random() < 0.05:
+                line.leave()
+
+    def converse(self, line):
+        self.answer(line, "220 server.example", 0.07, "twice")
+        offers = [word for word in ("PIPELINING", "CHUNKING", "SIZE 1000000", "8BITMIME", "STARTTLS") if line.rng.random() < 0.6]
+        rcpts, sender, chunks = 0, False, b""
+
+        def message():
+            data = b""
+            while not data.endswith(b"\r\n.\r\n") and data != b".\r\n":
+                data += line.until(b"\r\n")
+            return b"".join(row[row.startswith(b"."):] for row in data[:-3].splitlines(keepends=True))
+
+        while True:
+            verb, _, rest = line.until(b"\r\n").decode("latin-1").strip().partition(" ")
+            if verb in ("EHLO", "HELO", "RSET"):
+                words = ["server.example", *(offers if verb == "EHLO" else [])]
+                code = self.answer(line, "\r\n".join([*(f"250-{word}" for word in words), "250 DSN"]), 0.04,
+                                   "twice" if verb == "EHLO" else "close")
+                if code == 250:
+                    rcpts, sender, chunks = 0, False, b""
+            elif verb == "STARTTLS":
+                line.write(line.rng.choice([b"454 4.7.0 no\r\n", b"220 go\r\n", b"220 go\r\n250 injected\r\n"]))
+                line.read()
+                line.write(b"no TLS at all\r\n")
+                line.leave()
+            elif verb == "MAIL":
+                code = 503 if sender else self.answer(line, "250 2.1.0 fine")
+                if code == 503:
+                    line.write(b"503 5.5.1 nested\r\n")
+                sender = sender or code == 250
+            elif verb == "RCPT":
+                rcpts += self.answer(line, "250 2.1.5 fine" if sender else "503 5.5.1 MAIL", 0.15) == 250
+            elif verb == "DATA":
+                if self.answer(line, "354 go", 0.07, "twice") == 354:
+                    self.content(line, rcpts, message)
+                    rcpts, sender = 0, False
+            elif verb == "BDAT":
+                size = int(rest.split()[0])
+                if rest.endswith("LAST"):
+                    whole = chunks
+                    self.content(line, rcpts, lambda: whole + line.take(size))
+                    rcpts, sender, chunks = 0, False, b""
+                else:
+                    chunks += line.take(size)
+                    self.answer(line, "250 2.0.0 more")
+            elif verb == "QUIT":
+                line.write(b"221 2.0.0 bye\r\n")
+                line.leave()
+            else:
+                self.answer(line, "250 2.0.0 fine")
+
+
+class WildClient:
+    """Sends messages, or begins to. ended: token -> its message, sent to the end; replies: token -> the code of the answer."""
+
+    def __init__(self, seed, port):
+        self.rng, self.seed, self.ended, self.replies = random.Random(seed), seed, {}, {}
+        self.line = Line(socket.create_connection(("127.0.0.1", port), PATIENCE), self.rng)
+
+    def reply(self):
+        row = self.line.until(b"\r\n")
+        while row[3:4] == b"-":
+            row = self.line.until(b"\r\n")
+        return int(row[:3])
+
+    def say(self, *commands):
+        """Their codes."""
+        if self.rng.random() < 0.02:
+            self.line.write(commands[0][:3].encode())
+            self.line.leave()
+        if self.rng.random() < 0.5:
+            self.line.write("".join(command + "\r\n" for command in commands).encode())
+            return [self.reply() for _ in commands]
+        codes = []
+        for command in commands:
+            self.line.write(command.encode() + b"\r\n")
+            codes.append(self.reply())
+        return codes
+
+    def run(self):
+        with contextlib.suppress(Gone):
+            if self.reply() != 220:
+                return
+            self.say(f"{self.rng.choice(['EHLO', 'EHLO', 'HELO'])} {self.rng.choice(AT_MAIL)}.example")
+            for number in range(self.rng.randrange(1, 4)):
+                self.message(f"{self.seed}-{number}".replace("/", "-"))
+            self.line.write(b"QUIT\r\n")
+            while True:
+                self.line.read()
+        self.line.sock.close()
+
+    def message(self, token):
+        rng = self.rng
+        if rng.random() < 0.3:
+            self.say(rng.choice(["NOOP", "RSET", "EHLO again.example", "MAIL FROM:<", "FROB", "DATA", "BDAT 4 LAST\r\nab",
+                                 "VRFY a", "X" * 600]))
+        verdict = rng.choice(AT_DATA)
+        lines = [f"Message-ID: <{token}>".encode(), b"X-Gone: x", b""]
+        lines += [rng.choice([b".", b"..", b".a", b"", b"text", b"x" * 900]) for _ in range(rng.choice([0, 5, 20, 1000]))]
+        content = b"".join(line + b"\r\n" for line in lines)
+        envelope = [f"MAIL FROM:<{rng.choice(AT_MAIL)}.{verdict}.{token}@a.example>",
+                    *[f"RCPT TO:<{rng.choice(AT_RCPT)}.{i}@r.example>" for i in range(rng.randrange(1, 4))]]
+        if rng.random() < 0.4:
+            self.say(*envelope)
+            self.chunks(token, content)
+        elif self.say(*envelope, "DATA")[-1] == 354:
+            raw = b"".join(b"." * row.startswith(b".") + row for row in content.splitlines(keepends=True)) + b".\r\n"
+            self.part(token, content, raw)
+            self.replies[token] = self.reply()
+
+    def part(self, token, content, raw):
+        if self.rng.random() < 0.08:
+            self.line.write(raw[:self.rng.randrange(len(raw))])
+            self.line.leave()
+        self.ended[token] = content
+        self.line.write(raw)
+
+    def chunks(self, token, content):
+        at = self.rng.randrange(len(content))
+        if self.rng.random() < 0.5:
+            self.line.write(b"BDAT %d\r\n" % at + content[:at])
+            if self.reply() != 250:
+                return
+            if self.rng.random() < 0.05:
+                self.line.leave()
+        else:
+            at = 0
+        self.part(token, content, b"BDAT %d LAST\r\n" % (len(content) - at) + content[at:])
+        self.replies[token] = self.reply()
+
+
+def plain(content):
+    """Without what hooks did to it."""
+    if content.startswith(b"X-Edit: yes\r\n"):
+        return content[13:].replace(b"\r\n\r\n", b"\r\nX-Gone: x\r\n\r\n", 1)
+    return content.removeprefix(b"X-Edit: new\r\n")
+
+
+def check_wild(clients, server, records, discarding):
+    transactions = {message["message_id"][1:-1]: message for message in records
+                    if message["event"] == "message" and message["message_id"]}
+    messages = {token: message["result"] for token, message in transactions.items()}
+    ended = {token: content for client in clients for token, content in client.ended.items()}
+    replies = {token: code for client in clients for token, code in client.replies.items()}
+    discards = {token for token, message in transactions.items()
+                if discarding and ".discard." in message["mail_from"]["address"]}
+    taken = {}
+    for content, code, early in server.taken:
+        token = plain(content)[13:].partition(b">")[0].decode()
+        assert plain(content) == ended.get(token), f"not what the client sent: {content[:300]}"
+        assert token not in taken, f"{token} came twice"
+        taken[token] = code, early
+    for token, (code, early) in taken.items():
+        assert code != 250 or messages.get(token) in ("accepted", "unknown"), (token, messages.get(token))
+        assert code != 250 or replies.get(token, 250) == 250, (token, replies[token])
+    for token, code in replies.items():
+        if code == 250 and token not in discards:
+            assert taken.get(token, (0, 0))[0] == 250 or taken.get(token, (0, 0))[1], (token, taken.get(token), messages.get(token))
+        if code == 250 and token in discards:
+            assert token not in taken, token
+
+
+@pytest.mark.parametrize("mode", ["early", "late"])
+@pytest.mark.parametrize("filtered", [True, False])
+def test_wild_sessions(warp, hooks, host, mode, filtered):
+    """Nothing that either side or a hook does makes smtpwarp lie, lose or double a message, crash or hang."""
+    seed = os.environ.get("SEED", "1") + mode + str(filtered)
+    for event in ("connect", "ehlo", "mail", "rcpt", "data", "close") if filtered else ("mail", "log"):
+        hooks.script(event, SCRIPT if event != "log" else "exec cat >/dev/null")
+    if filtered:
+        talk = random.Random(seed)
+
+        def answer(connection):
+            connection.recv(10 if talk.random() < 0.1 else 65536)
+            connection.sendall(talk.choice([b"accept\n"] * 9 + [b"", b"log a b\n", b"add-header", b"reject\n"]))
+        resident(hooks.place("data", "60-resident"), answer)
+    server = WildServer(seed)
+    times = ["--connect-timeout", "--tls-timeout", "--banner-timeout", "--mail-timeout", "--rcpt-timeout", "--data-timeout",
+             "--dot-timeout", "--command-timeout", "--block-timeout", "--hook-timeout"]
+    proxy = warp(*hooks.options, *(LATE if mode == "late" else []), "--upstream", server.listener.name_port,
+                 *[word for name in times for word in (name, 1)], "--idle-timeout", 2, "--drain-timeout", 0.5)
+    proxy.listen()
+    clients, errors, lock = [], [], threading.Lock()
+    end, numbers = time.monotonic() + 8, iter(range(1000))
+
+    def work():
+        while time.monotonic() < end and not errors:
+            with lock:
+                client = WildClient(f"{seed}/{next(numbers)}", proxy.listen_port)
+                clients.append(client)
+                if client.rng.random() < 0.05 and (children := proxy.children()):
+                    with contextlib.suppress(OSError):
+                        os.kill(client.rng.choice(children), signal.SIGTERM)
+            try:
+                client.run()
+            except AssertionError as error:
+                errors.append((client.seed, error))
+    workers = [threading.Thread(target=work) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    while proxy.children():
+        assert time.monotonic() < end + 30, "sessions that do not end"
+        time.sleep(0.02)
+    server.listener.close()
+    for thread in server.threads:
+        thread.join(PATIENCE)
+    records = proxy.records()
+    assert not errors and not server.errors, (errors, server.errors)
+    assert not [record for record in records if "crashed" in record.get("error", "")]
+    assert len(proxy.records("close")) == len(clients)
+    assert len(clients) > 20 and len(server.taken) > 10, (len(clients), len(server.taken))
+    check_wild(clients, server, records, filtered)

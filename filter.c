@@ -108,6 +108,7 @@ static const char *set_route(struct route *r, const struct verdict *v)
 	if (v->text_len >= sizeof r->tls_name)
 		return "tls: the name is too long";
 	argument(v->text, v->text_len, r->tls_name, sizeof r->tls_name);
+	r->tls_given = true;
 	return NULL;
 }
 

@@ -18,9 +18,119 @@ static bool same_route(const struct route *a, const struct route *b)
 {
 	return strcmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
 	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
-	    strcmp(a->tls_name, b->tls_name) == 0 && same_source(&a->source4, &b->source4) &&
-	    same_source(&a->source6, &b->source6);
+	    strcmp(a->tls_name, b->tls_name) == 0 && strcmp(a->others, b->others) == 0 &&
+	    same_source(&a->source4, &b->source4) && same_source(&a->source6, &b->source6);
 }
+
+/* ---- lines of --routes ---- */
+
+static const char *set_servers(struct route *r, const char *servers)
+{
+	size_t first = strcspn(servers, " \t,");
+	char text[sizeof r->upstream.host + 16];
+	const struct upstream *server;
+	struct upstream other;
+
+	snprintf(text, sizeof text, "%.*s", (int)first, servers);
+	if (strlen(servers + first) >= sizeof r->others)
+		return "its list of servers is too long";
+	strcpy(r->others, servers + first);
+	if (first < sizeof text && route_upstream(r, text))
+		for (unsigned n = 0;; n++) {
+			server = route_server(r, n, &other);
+			if (!server)
+				return NULL;
+			if (!server->host[0])
+				break;
+		}
+	return "its server must be HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
+}
+
+/* Willi's true is what verify is here, and its false looks at no certificate, but has TLS where it can be had. */
+static const char *set_level(struct route *r, const char *text)
+{
+	size_t n = strcspn(text, " \t");
+	const char *name = text + n + strspn(text + n, " \t");
+	char level[16];
+
+	snprintf(level, sizeof level, "%.*s", (int)(n < sizeof level ? n : 0), text);
+	if (smtp_is((const unsigned char *)text, n, "true"))
+		r->tls = TLS_VERIFY;
+	else if (smtp_is((const unsigned char *)text, n, "false"))
+		r->tls = TLS_MAY;
+	else if (!tls_level_parse(level, &r->tls))
+		return "its tls_verify must be true, false, none, may, encrypt or verify, with a name or not, or nothing";
+	if (strlen(name) >= sizeof r->tls_name || name[strcspn(name, " \t")])
+		return "its tls_verify has a name that can be none";
+	strcpy(r->tls_name, name);
+	return NULL;
+}
+
+/* verify needs something to look for in the certificate. */
+static bool lacks_name(const struct route *r)
+{
+	const struct upstream *server;
+	struct upstream other;
+	union net_address literal;
+
+	if (r->tls != TLS_VERIFY || r->tls_name[0])
+		return false;
+	for (unsigned n = 0; (server = route_server(r, n, &other)); n++)
+		if (net_parse(server->host, 0, &literal))
+			return true;
+	return false;
+}
+
+/* What a line says, where verdicts of hooks have not said it. */
+static const char *take_line(const struct routes_line *line, void *route)
+{
+	struct route *r = route;
+	const char *fault = set_servers(r, line->server);
+
+	if (!fault && *line->tls && !r->tls_given)
+		fault = set_level(r, line->tls);
+	if (!fault && !r->tls_given && lacks_name(r))
+		fault = "a certificate cannot be verified for an address: write verify NAME, or the server's name";
+	return fault;
+}
+
+const char *late_check_line(const struct routes_line *line, void *arg)
+{
+	const struct options *o = arg;
+	struct route r = { .tls = o->tls };
+
+	snprintf(r.tls_name, sizeof r.tls_name, "%s", o->tls_name ? o->tls_name : "");
+	return take_line(line, &r);
+}
+
+/* What the file has for the held recipient. false: it was refused. */
+static bool find_route(struct session *s)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+	const char *delimiters = s->o->recipient_delimiter ? s->o->recipient_delimiter : "";
+	char why[500] = "--routes ";
+	const size_t n = strlen(why);
+
+	if (!s->o->routes || s->text->wanted.upstream.host[0])
+		return true;
+	switch (routes_find(s->o->routes, cmd->address, cmd->address_len, delimiters, take_line, &s->text->wanted,
+	    why + n, sizeof why - n)) {
+	case ROUTES_FOUND:
+		return true;
+	case ROUTES_NONE:
+		if (s->o->upstreams || s->origin != NET_DIRECT)
+			return true;
+		relay_refuse_held(s, "550 5.1.2 No route to this recipient");
+		return false;
+	case ROUTES_FAILED:
+		break;
+	}
+	record_error(&s->view, why);
+	relay_refuse_held(s, "451 4.3.5 Routes cannot be read, try again later");
+	return false;
+}
+
+/* ---- a recipient ---- */
 
 /* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
 static void send_mail(struct session *s)
@@ -96,9 +206,12 @@ void late_mail_answered(struct session *s, const struct dialogue_reply *r)
 static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 {
 	const struct route *wanted = &s->text->wanted;
-	bool here = s->state == SERVER_OPEN && same_route(wanted, &s->route);
+	bool here;
 
 	relay_hold(s, cmd);
+	if (!find_route(s))
+		return;
+	here = s->state == SERVER_OPEN && same_route(wanted, &s->route);
 	if (s->bound && here) {
 		relay_send_held(s);
 	} else if (s->bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered)) {

@@ -297,6 +297,13 @@ static const char *set_connect_on(struct options *o, void *field, const char *va
 	return *(bool *)field || strcmp(value, "connect") == 0 ? NULL : "takes connect or recipient";
 }
 
+/* What may begin the extension of an address. */
+static const char *set_delimiter(struct options *o, void *field, const char *value)
+{
+	(void)set_text(o, field, value); /* empty: none */
+	return value[strspn(value, "!#$%&'*+-./=?^_`{|}~")] ? "takes one or more characters such as +-" : NULL;
+}
+
 static const char *set_hostname(struct options *o, void *field, const char *value)
 {
 	return is_host(value) ? set_text(o, field, value) : "takes a host name";
@@ -324,6 +331,12 @@ static const struct row rows[] = {
 	{ "idle-exit", "S", false, AT(timeouts.idle_exit), set_seconds, "inetd wait: exit when idle so long", "30" },
 	{ "upstream", "HOST[:PORT]", true, 0, add_upstream,
 	    "connect here instead of to the original destination; several: in order", NULL },
+	{ "routes", "FILE", false, AT(routes), set_text,
+	    "where each recipient's mail goes: lines of pattern;server;tls_verify", NULL },
+	{ "recipient-delimiter", "CHARS", false, AT(recipient_delimiter), set_delimiter,
+	    "of local parts, for --routes: such as +-", NULL },
+	{ "compile-routes", "FILE", false, AT(compile_routes), set_text,
+	    "only write FILE.index, for a large file of --routes", NULL },
 	{ "connect-on", "WHEN", false, AT(limits.late), set_connect_on,
 	    "connect: at once; recipient: when sender and recipient are known", "connect" },
 	{ "hostname", "NAME", false, AT(hostname), set_hostname,
@@ -552,6 +565,8 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 	}
 	if (!code)
 		code = read_environment(o, given, why, why_cap);
+	if (o->routes)
+		o->limits.late = true;
 	return code ? code : add_warp_listen(o, why, why_cap);
 }
 
@@ -564,7 +579,7 @@ static bool is_literal(const char *host)
 
 int options_check(const struct options *o, char *why, size_t why_cap)
 {
-	bool nameless = !o->tls_name && !o->upstreams, named;
+	bool nameless = !o->tls_name && !o->upstreams && !o->routes, named;
 	const char *reason;
 
 	for (unsigned i = 0; i < o->upstreams; i++)

@@ -51,6 +51,9 @@ struct options {
 	const char *plugins, *plugins_dir;
 	bool hook_failure_accepts;
 	const char *hostname; /* NULL: the host's */
+	const char *routes;   /* file */
+	const char *recipient_delimiter; /* any of these characters; "": none */
+	const char *compile_routes;
 	bool check;
 };
 

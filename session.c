@@ -405,7 +405,7 @@ static uint32_t commands_alone(const struct session *s)
 {
 	uint32_t alone = s->late ? 1u << SMTP_RSET | 1u << SMTP_QUIT | 1u << SMTP_BDAT : 0;
 
-	if (filter_wants(s, HOOK_RCPT))
+	if (filter_wants(s, HOOK_RCPT) || s->o->routes)
 		alone |= 1u << SMTP_RCPT;
 	if (filter_wants(s, HOOK_DATA))
 		alone |= 1u << SMTP_DATA | 1u << SMTP_BDAT;

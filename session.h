@@ -12,6 +12,7 @@
 #include "net.h"
 #include "options.h"
 #include "record.h"
+#include "routes.h"
 
 #include <signal.h>
 
@@ -49,7 +50,9 @@ struct route {
 	struct upstream upstream; /* host "": --upstream, or the original destination */
 	union net_address source4, source6; /* AF_UNSPEC: none was asked for */
 	enum tls_level tls;
+	bool tls_given;	    /* by a verdict, so that --routes has no say */
 	char tls_name[256]; /* "": none given */
+	char others[256];   /* servers to try after upstream, separated by blanks or commas */
 };
 
 /* The command that waits for hooks or a server. cmd leads into line. */
@@ -76,6 +79,7 @@ struct session_texts {
 	struct route of_session, of_mail, wanted; /* late: for this sender, and for this recipient */
 	struct route unreachable;     /* where this transaction could not be brought, and why */
 	char unreachable_why[320];    /* "": no such place yet */
+	struct upstream other; /* the one of route.others that is tried */
 	struct record_notes notes;
 	char failure[256];	/* of the last attempt to reach a server: enhanced code and reason */
 	char gone[320];		/* reply to what comes after SERVER_GONE */
@@ -193,6 +197,9 @@ void upstream_leave(struct session *s);
 bool route_source(struct route *r, const char *text);
 bool route_upstream(struct route *r, const char *text);
 
+/* The nth server of a route, from 0 on. NULL: there is none; *u is where it may be put. host "": it cannot be read. */
+const struct upstream *route_server(const struct route *r, unsigned n, struct upstream *u);
+
 /* The connection attempt has an outcome (poll says so). */
 void upstream_connected(struct session *s);
 
@@ -259,6 +266,9 @@ const char *relay_fault(const struct session *s);
 bool relay_outcome_due(const struct session *s);
 
 /* ---- late.c ---- */
+
+/* For lines of --routes, a routes_judge that looks at one on its own. arg: the options. */
+const char *late_check_line(const struct routes_line *line, void *arg);
 
 /* A MAIL or RCPT comes: what verdicts on it change begins as it is without. */
 void late_prepare_route(struct session *s, enum smtp_verb verb);

@@ -162,8 +162,57 @@ static void check_hooks(void)
 	}
 }
 
+/* ---- routes ---- */
+
+static pid_t indexer; /* makes an index of the file of --routes, into index_made */
+static int index_made;
+
+static char routes_why[500]; /* see routes.h */
+
+static const char *about_routes(const char *option)
+{
+	static char text[sizeof routes_why + 20];
+
+	snprintf(text, sizeof text, "%s %s", option, routes_why);
+	return text;
+}
+
+static _Noreturn void make_index(void)
+{
+	if (routes_index(options.routes, index_made, late_check_line, &options, routes_why, sizeof routes_why))
+		_exit(EX_OK);
+	record_fault(about_routes("--routes"), NULL);
+	_exit(EX_CONFIG);
+}
+
+/* A large file that has changed: until its index is made, by a process of its own, sessions read it through. */
+static void index_routes_again(void)
+{
+	if (indexer || !routes_wants_index(options.routes))
+		return;
+	index_made = memfd_create("routes", MFD_CLOEXEC);
+	if (index_made < 0)
+		return;
+	indexer = _Fork();
+	if (indexer == 0)
+		make_index();
+	if (indexer > 0)
+		return;
+	close(index_made);
+	indexer = 0;
+}
+
+static void indexer_ended(int how)
+{
+	indexer = 0;
+	if (how == 0)
+		routes_use_index(index_made);
+	else
+		close(index_made);
+}
+
 /* The listener looks once a second at most; what is new counts for the next session. */
-static void find_hooks_again(void)
+static void look_again(void)
 {
 	static time_t looked_at;
 	struct timespec now;
@@ -172,8 +221,34 @@ static void find_hooks_again(void)
 	if (now.tv_sec == looked_at)
 		return;
 	looked_at = now.tv_sec;
+	if (options.routes)
+		index_routes_again();
 	if (hooks.count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
 		find_hooks(); /* else there is nothing to write down, in pages that sessions share */
+}
+
+/* As the user whom sessions run as. The index of a large file is there before the first of them is. */
+static void check_routes(void)
+{
+	bool large = options.routes && routes_wants_index(options.routes);
+	int fd = large && !options.check ? memfd_create("routes", MFD_CLOEXEC) : -1;
+
+	if (!options.routes)
+		return;
+	if (!routes_index(options.routes, fd, late_check_line, &options, routes_why, sizeof routes_why))
+		die(EX_CONFIG, about_routes("--routes"));
+	if (fd >= 0)
+		routes_use_index(fd);
+	else if (large)
+		printf("smtpwarp: %s is large: where no listener makes an index of it, run --compile-routes\n",
+		    options.routes);
+}
+
+static _Noreturn void compile_routes(void)
+{
+	if (!routes_compile(options.compile_routes, late_check_line, &options, routes_why, sizeof routes_why))
+		die(EX_CONFIG, about_routes("--compile-routes"));
+	exit(EX_OK);
 }
 
 /* ---- systemd ---- */
@@ -300,8 +375,12 @@ static void reap(void)
 	int how;
 
 	tally->children_ended = 0;
-	while ((pid = waitpid(-1, &how, WNOHANG)) > 0)
-		child_ended(pid, how);
+	while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
+		if (pid == indexer)
+			indexer_ended(how);
+		else
+			child_ended(pid, how);
+	}
 }
 
 static uint32_t sessions_from(const union net_address *source)
@@ -347,7 +426,7 @@ static void start_session(int fd, const union net_address *source)
 		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
 		return;
 	}
-	find_hooks_again();
+	look_again();
 	pid = _Fork(); /* no threads and no handlers: fork(2) itself is all we need */
 	if (pid == 0)
 		serve(fd);
@@ -566,11 +645,14 @@ int main(int argc, char **argv)
 		code = options_check(&options, why, sizeof why);
 	if (code)
 		die(code, why);
+	if (options.compile_routes)
+		compile_routes();
 	if (!find_hooks() && (connection < 0 || options.listens))
 		die(EX_CONFIG, hooks.broken); /* a client hears of it from its session, see --hook-failure */
 	open_log();
 	if (options.check) {
 		check_hooks();
+		check_routes();
 		puts("smtpwarp: options are in order");
 		return EX_OK;
 	}
@@ -593,5 +675,6 @@ int main(int argc, char **argv)
 	if (!listener.sockets)
 		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
 	become_user();
+	check_routes();
 	listen_loop();
 }

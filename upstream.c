@@ -83,9 +83,21 @@ static bool dial(struct session *s, const union net_address *dest)
 	return false;
 }
 
+/* The next one to try, NULL: there is none. It may be put into *room. */
+static const struct upstream *upstream_to_try(const struct session *s, struct upstream *room)
+{
+	unsigned n = s->next_upstream;
+
+	if (s->route.upstream.host[0])
+		return route_server(&s->route, n, room);
+	return n < s->o->upstreams ? &s->o->upstream[n] : NULL;
+}
+
 static bool more_upstreams(const struct session *s)
 {
-	return s->next_upstream < (s->route.upstream.host[0] ? 1 : s->o->upstreams);
+	struct upstream unused;
+
+	return upstream_to_try(s, &unused) != NULL;
 }
 
 /* The addresses of the next upstream into the list of candidates. */
@@ -96,7 +108,7 @@ static bool next_upstream(struct session *s)
 
 	if (!more_upstreams(s))
 		return false;
-	s->upstream = s->route.upstream.host[0] ? &s->route.upstream : &s->o->upstream[s->next_upstream];
+	s->upstream = upstream_to_try(s, &s->text->other);
 	s->next_upstream++;
 	snprintf(s->host, sizeof s->host, "%s", s->upstream->host);
 	s->candidates = net_resolve(s->host, s->upstream->port, s->candidate, SESSION_CANDIDATES, &why);
@@ -267,6 +279,24 @@ bool route_source(struct route *r, const char *text)
 bool route_upstream(struct route *r, const char *text)
 {
 	return options_upstream(&r->upstream, text) == NULL;
+}
+
+const struct upstream *route_server(const struct route *r, unsigned n, struct upstream *u)
+{
+	static const char between[] = " \t,";
+	const char *at = r->others + strspn(r->others, between);
+	char item[sizeof r->others];
+
+	if (!n)
+		return &r->upstream;
+	while (--n) {
+		at += strcspn(at, between);
+		at += strspn(at, between);
+	}
+	snprintf(item, sizeof item, "%.*s", (int)strcspn(at, between), at);
+	if (options_upstream(u, item))
+		u->host[0] = 0;
+	return *item ? u : NULL;
 }
 
 /* This connection ends; another may be tried. */

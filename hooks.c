@@ -451,7 +451,9 @@ static void read_errors(struct hook_run *r)
 	char bytes[512];
 	ssize_t n;
 
-	while (r->err >= 0 && (n = read_some(r->err, bytes, sizeof bytes)) >= 0) {
+	/* Twice what a pipe holds, and not for ever. */
+	for (int reads = 0; reads < 4 * READS_MAX && r->err >= 0 &&
+	     (n = read_some(r->err, bytes, sizeof bytes)) >= 0; reads++) {
 		if (n == 0)
 			shut(&r->err);
 		for (ssize_t i = 0; i < n; i++) {

@@ -749,10 +749,16 @@ static void log_reply(struct session *s, const struct dialogue_reply *r, const c
 static void handle_reply(struct session *s, const struct dialogue_reply *r)
 {
 	bool ours = r->hidden || s->greet != GREET_NONE;
+	bool idle = s->late && !s->bound, unneeded = idle && s->stage != STAGE_OPEN;
 
-	if (r->verb == SMTP_NOTHING && s->late && !s->bound && r->line.code == 421) { /* it has waited long enough */
+	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* it has waited long enough */
 		if (r->line.last)
 			relay_server_lost(s, "reply 421");
+		return;
+	}
+	if (r->violation && unneeded) {
+		record_error(&s->view, r->violation);
+		relay_server_lost(s, r->violation);
 		return;
 	}
 	if (((s->dialogue.client == DIALOGUE_DATA || keep_is_whole(s)) && r->verb == SMTP_NOTHING) ||

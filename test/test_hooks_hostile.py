@@ -103,6 +103,49 @@ def test_16_reply_too_many_while_a_server_is_opened(warp):
     client.ask("NOOP", "250")
 
 
+@pytest.mark.parametrize("words", ["what?", "250 2.0.0 so what", "421 4.4.2 bye"])
+@pytest.mark.parametrize("when", ["idle", "at RSET"])
+def test_15_what_a_server_says_that_nobody_needs(warp, words, when):
+    """Late, with no message of it, its oddities and its 421 are not the client's: it is left."""
+    proxy = warp(*LATE, "--tls", "none")
+    client = proxy.greeted()
+    client.send("MAIL FROM:<a@b>", "RCPT TO:<b@c>")
+    server = opened(proxy.upstream.accept(), "SIZE")
+    for _ in range(2):
+        client.expect("250")
+    client.ask("RSET", "250")
+    server.expect_line("RSET")
+    if when == "idle":
+        server.send("250 2.0.0 forgotten")
+    server.send("211 2.0.0 fine" if when == "at RSET" and words[0] == "2" else words)
+    if when == "at RSET" and words[0] == "2":
+        server.send(words)
+    assert server.rest() == b""
+    client.ask("NOOP", "250")
+    client.send("MAIL FROM:<a@b>", "RCPT TO:<b@c>")
+    opened(proxy.upstream.accept(), "SIZE")
+    for _ in range(2):
+        client.expect("250")
+
+
+def test_66_late_250_before_all_of_a_chunk_was_sent(warp):
+    """No hooks: the client hears that it went wrong, not nothing."""
+    proxy = warp(*LATE, "--tls", "none", "--message-size-limit", 0)
+    client = proxy.greeted()
+    client.send("MAIL FROM:<a@b>", "RCPT TO:<b@c>")
+    server = opened(proxy.upstream.accept(), "CHUNKING")
+    for _ in range(2):
+        client.expect("250")
+    server.paused = True
+    client.send_raw(b"BDAT %d LAST\r\n" % len(BIG))
+    sent = client.send_what_fits(BIG, len(BIG) // 2)
+    server.send("250 2.0.0 taken")
+    server.half_close()
+    client.send_raw(bytes(len(BIG) - sent), timeout=30)
+    client.expect("451 4.5.0")
+    client.ask("NOOP", "250")
+
+
 # Memory
 
 @pytest.mark.parametrize("verdicts", ["echo rewrite {long}", "echo rewrite {long}; echo reject"])
@@ -167,6 +210,18 @@ def test_upstream_has_its_time_to_take_a_message(warp, hooks):
     assert session.server.take(len(BIG) + 3, timeout=30) == BIG + b".\r\n"
     session.server.send("250 2.0.0 taken")
     session.client.expect("250 2.0.0 taken")
+
+
+@pytest.mark.parametrize("event", ["mail", "log"])
+def test_hook_that_never_stops_complaining(warp, mail_server, hooks, event):
+    """Its stderr never keeps a session from looking at the clock, or at its client."""
+    hooks.script(event, "exec yes >&2" if event == "mail" else "exec yes complaint >&2")
+    client = warp(*hooks.options, "--hook-timeout", 0.5, upstream=mail_server()).greeted()
+    start = time.monotonic()
+    client.ask("MAIL FROM:<a@b>", "451 4.3.0" if event == "mail" else "250")
+    client.ask("QUIT", "221")
+    client.expect_end()
+    assert time.monotonic() - start < 3
 
 
 def test_log_hook_that_talks_costs_no_cpu(warp, mail_server, hooks):

@@ -222,6 +222,7 @@ static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 		s->stage = STAGE_OPEN;
 		s->bound = false;
 		s->route = *wanted;
+		s->reused = here;
 		if (here)
 			late_server_ready(s);
 		else

@@ -107,6 +107,7 @@ struct session {
 	enum session_stage stage;
 	bool late;  /* connected when sender and recipient are known */
 	bool bound; /* late: the server has accepted this transaction's MAIL */
+	bool reused; /* late: the held RCPT goes over a connection that was there already */
 	enum session_greet greet;
 	enum smtp_verb greet_verb; /* what the client said, EHLO or HELO */
 	enum net_origin origin;

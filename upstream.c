@@ -322,6 +322,12 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 	record_error(&s->view, s->text->failure);
 	drop_server(s);
 	dialogue_forget_server(&s->dialogue);
+	if (s->reused) { /* it may have had enough of this connection only */
+		s->reused = false;
+		s->state = SERVER_NONE;
+		upstream_open(s);
+		return;
+	}
 	if (!s->redialing) { /* the next one may know what this one did not */
 		s->no_tls = false;
 		s->greet = GREET_NONE;

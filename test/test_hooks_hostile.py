@@ -181,6 +181,28 @@ def test_71_message_refused_at_data_leaves_nothing_for_the_next(warp, mail_serve
     assert [message["to"] for message in server.messages] == [["<two@c>"]]
 
 
+@pytest.mark.parametrize("last", ["421 4.7.0 one message a connection", "no word"])
+def test_server_that_takes_one_message_a_connection(warp, mail_server, last):
+    """What it says to a second MAIL is meant for the connection: it is asked again over another."""
+    server = mail_server(replies={"MAIL": lambda line: second() if server.commands.count(line) > 1 else ""})
+
+    def second():
+        if len(server.peers) > 1:
+            return ""
+        if last == "no word":
+            server.peers[0].sock.shutdown(socket.SHUT_RDWR)
+        return last if last[0] == "4" else None
+    proxy = warp(*LATE, upstream=server)
+    client = proxy.greeted()
+    for _ in range(2):
+        client.ask("MAIL FROM:<a@b>", "250")
+        client.ask("RCPT TO:<b@c>", "250")
+        client.ask("DATA", "354")
+        client.send_raw(MESSAGE)
+        client.expect("250")
+    assert len(server.messages) == len(server.peers) == 2
+
+
 def test_58_tls_that_failed_with_one_server_is_tried_with_the_next(warp, mail_server, certs):
     """Late, level may: the first falls back to plain and then does not want the message, the second knows TLS."""
     second = mail_server(tls=certs.context())
@@ -255,6 +277,7 @@ def test_log_hook_that_repeats_what_it_reads_gets_all_of_it(warp, mail_server, h
 def test_resident_hook_that_is_killed_within_a_message(warp, mail_server, hooks):
     """It had not read what it was sent: the kernel tells, and half a message goes nowhere."""
     def answer(connection):
+        connection.recv(1, socket.MSG_PEEK)
         connection.sendall(b"replace-message\nA: b\n\nfirst half")
     resident(hooks.place("data", "50-killed"), answer)
     server = mail_server()

@@ -231,13 +231,14 @@ static bool take_edits(struct session *s, bool edits)
 
 	if (!f->run.message_at && !edits)
 		return true;
+	if (edits && !message_edit(f->run.message_at ? &f->replacement : &s->message, f->run.verdict,
+			 verdict_lines(&f->run)))
+		return false;
 	if (f->run.message_at) {
 		message_drop(&s->message);
 		s->message = f->replacement;
 		forget_replacement();
 	}
-	if (edits && !message_edit(&s->message, f->run.verdict, verdict_lines(&f->run)))
-		return false;
 	s->dialogue.tx.octets = s->message.size;
 	memset(header, 0, sizeof *header);
 	smtp_header_scan(header, s->message.bytes, s->message.size);
@@ -410,10 +411,10 @@ void filter_begin(struct session *s)
 			    (const unsigned char *)streams[i].why, strlen(streams[i].why), NULL, 0, 0);
 }
 
-/* Until `done` says so or a deadline. The client is gone: nobody waits for this but who wants the service to stop. */
-static void wait_for(struct session *s, bool (*done)(void))
+/* Until `done` says so or a deadline, counted from `start`. The client is gone: nobody waits for this but who wants the service to stop. */
+static void wait_for(struct session *s, bool (*done)(void), int64_t start)
 {
-	int64_t start = s->now, limit = s->o->timeouts.hook ? s->o->timeouts.hook : CHAIN_MAX;
+	int64_t limit = s->o->timeouts.hook ? s->o->timeouts.hook : CHAIN_MAX;
 
 	while (!done() && s->now - start < (*s->terminated && limit > STOP_MAX ? STOP_MAX : limit)) {
 		struct pollfd p[FILTER_POLLED];
@@ -453,7 +454,7 @@ static void run_close_hooks(struct session *s)
 		input.line_len = record_hook(&s->view, HOOK_CLOSE, NULL, NULL, &s->times, &s->totals, &input.line);
 		filter.hook_at = s->now;
 		hook_start(&filter.run, h, &input);
-		wait_for(s, close_hook_ended);
+		wait_for(s, close_hook_ended, filter.hook_at);
 		hook_kill(&filter.run, "it did not end in time (--hook-timeout)");
 		if (filter.run.state == HOOK_FAILED)
 			failed(s, filter.run.why);
@@ -472,13 +473,16 @@ void filter_abort(struct session *s)
 
 void filter_end(struct session *s)
 {
+	int64_t start;
+
 	if (filter_wants(s, HOOK_CLOSE))
 		run_close_hooks(s);
 	if (!stream_count)
 		return;
-	wait_for(s, log_flush_streams);
+	start = s->now;
+	wait_for(s, log_flush_streams, start);
 	log_close_streams(); /* end of file: a hook of this event ends then */
-	wait_for(s, streams_ended);
+	wait_for(s, streams_ended, start);
 	for (unsigned i = 0; i < stream_count; i++)
 		hook_kill(&streams[i], "it did not end in time");
 }

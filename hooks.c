@@ -354,6 +354,7 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 	r->pid = 0;
 	r->in = r->out = r->err = -1;
 	r->line_done = r->message_at = r->verdict_len = r->error_len = 0;
+	r->received = 0;
 	r->why = NULL;
 	r->error[0] = 0;
 	r->state = HOOK_RUNNING;
@@ -440,6 +441,7 @@ static void read_verdict(struct hook_run *r)
 			shut(&r->out);
 		} else {
 			r->verdict_len += (size_t)n;
+			r->received += (uint64_t)n;
 			look_for_message(r);
 		}
 	}
@@ -475,10 +477,25 @@ static void end_errors(struct hook_run *r)
 	r->error[r->error_len] = 0;
 }
 
+/* A program that breaks off says so by its exit status; a socket only closes, so its message must be counted. */
+static const char *miscounted(const struct hook_run *r)
+{
+	uint64_t said = verdict_message_octets(r->verdict, r->message_at);
+
+	if (said == VERDICT_UNCOUNTED)
+		return r->hook->socket ? "over a socket replace-message must say how many octets follow" : NULL;
+	return said == r->received - r->message_at ? NULL : "the message it returns is not as long as it said";
+}
+
 static void end_replacement(struct hook_run *r)
 {
 	struct message *m = r->input.replacement;
+	const char *why = miscounted(r);
 
+	if (why) {
+		fail(r, why);
+		return;
+	}
 	if (r->verdict_len > r->message_at) /* a last CR */
 		message_add(m, "\r\n", 2);
 	r->verdict_len = r->message_at;
@@ -524,8 +541,8 @@ static void kill_group(struct hook_run *r)
 	if (!r->pid)
 		return;
 	kill(-r->pid, SIGKILL);
-	kill(r->pid, SIGKILL);
-	while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
+	/* One that became another user cannot be killed, nor be waited for. */
+	while (kill(r->pid, SIGKILL) == 0 && waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	r->pid = 0;
 }

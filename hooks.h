@@ -63,6 +63,7 @@ struct hook_run {
 	struct hook_input input;
 	size_t line_done;
 	size_t message_at; /* where in the verdict the returned message begins, else 0 */
+	uint64_t received; /* octets of its stdout or socket */
 	struct smtp_scanner scanner; /* makes its line ends what they must be */
 	size_t verdict_len, error_len;
 	const char *why; /* HOOK_FAILED: static storage, or error */

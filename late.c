@@ -267,8 +267,11 @@ void late_prepare_route(struct session *s, enum smtp_verb verb)
 {
 	if (!s->late)
 		return;
-	if (verb == SMTP_MAIL)
+	if (verb == SMTP_MAIL) {
 		s->text->of_mail = s->text->of_session;
+		if (s->state == SERVER_NONE) /* the last one is no longer there to be told of */
+			s->view.server.sa.sa_family = AF_UNSPEC;
+	}
 	if (verb == SMTP_RCPT)
 		s->text->wanted = s->text->of_mail;
 }

@@ -316,13 +316,21 @@ static void reply_wrapped(struct session *s, int code, const uint16_t enhanced[3
 	s->active_at = s->now;
 }
 
+/* The held MAIL or RCPT, and whom the client meant if hooks have rewritten it, become part of the record. */
+static void note_refusal(struct session *s, int code, const unsigned char *text, size_t n)
+{
+	dialogue_refused(&s->dialogue, &s->held->cmd, code, text, n);
+	if (s->held->cmd.verb == SMTP_RCPT && s->held->original_len)
+		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
+}
+
 static void note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
 {
 	char whole[512];
 	int len = snprintf(whole, sizeof whole, "%u.%u.%u %.*s", enhanced[0], enhanced[1], enhanced[2],
 	    (int)(n < 400 ? n : 400), (const char *)text);
 
-	dialogue_refused(&s->dialogue, &s->held->cmd, code, (const unsigned char *)whole, (size_t)len);
+	note_refusal(s, code, (const unsigned char *)whole, (size_t)len);
 }
 
 /* The same with a line of ours, "451 4.3.5 text", for the held RCPT. */
@@ -332,7 +340,7 @@ void relay_refuse_held(struct session *s, const char *reply)
 
 	session_reply(s, reply);
 	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
-		dialogue_refused(&s->dialogue, &s->held->cmd, line.code, line.text, line.text_len);
+		note_refusal(s, line.code, line.text, line.text_len);
 }
 
 /* ---- from the client ---- */
@@ -731,7 +739,7 @@ static void handle_violation(struct session *s, const char *why)
 	if (relay_outcome_due(s)) {
 		s->silent = true;
 		relay_end_transaction(s, "unknown");
-	} else {
+	} else if (!s->silent) {
 		session_replyf(s, "421 4.5.0 %s: %s", s->host, why);
 	}
 	upstream_close(s);
@@ -774,6 +782,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 	hold_line(s, r, !ours || s->stage == STAGE_ASK);
 	if (r->content_end && r->line.code < 400 && (leg_pending(&s->server) || s->server.lost || s->early)) {
 		dialogue_decide(&s->dialogue, 0, NULL, 0);
+		s->silent = !s->server.lost; /* else it may have all of it after all, and have taken it */
 		relay_end_transaction(s, s->server.lost ? "aborted" : "unknown");
 		handle_violation(s, "a message was accepted before all of it was sent");
 		return;

@@ -73,8 +73,7 @@ static bool starts(const unsigned char *in, size_t n, const char *word)
 	return n >= strlen(word) && same(in, (const unsigned char *)word, strlen(word));
 }
 
-/* Decimal number of 1 to 20 digits (RFC 1870 3, RFC 3030 2); one that does not fit becomes the largest that does. */
-static bool number(const unsigned char *in, size_t n, uint64_t *value)
+bool smtp_number(const unsigned char *in, size_t n, uint64_t *value)
 {
 	if (n == 0 || n > 20)
 		return false;
@@ -180,7 +179,7 @@ static const char *take_param(struct smtp_command *cmd, const struct smtp_param 
 	const unsigned char *semicolon;
 
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "SIZE"))
-		return number(p->value, p->value_len, &cmd->octets) ? NULL : "501 5.5.4 SIZE takes a number";
+		return smtp_number(p->value, p->value_len, &cmd->octets) ? NULL : "501 5.5.4 SIZE takes a number";
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "BODY")) {
 		cmd->eightbit = smtp_is(p->value, p->value_len, "8BITMIME");
 		cmd->binarymime = smtp_is(p->value, p->value_len, "BINARYMIME");
@@ -310,7 +309,7 @@ static const char *parse_bdat(struct smtp_command *cmd)
 	n = cmd->arg_len - digits;
 	cmd->last = n && is_blank(*rest);
 	smtp_trim(&rest, &n);
-	if (number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX &&
+	if (smtp_number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX &&
 	    (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
 		return NULL;
 	cmd->fatal = true;
@@ -594,7 +593,7 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 		number_at = text + 4;
 		digits = n - 4;
 		smtp_trim(&number_at, &digits);
-		if (!number(number_at, digits, &e->size))
+		if (!smtp_number(number_at, digits, &e->size))
 			e->size = 0;
 	}
 	if (n > 255 || e->text_len + n + 2 > sizeof e->text)

@@ -172,6 +172,10 @@ void smtp_trim(const unsigned char **in, size_t *n);
 
 bool smtp_is_alnum(unsigned char c);
 
+/* Decimal number of 1 to 20 digits (RFC 1870 3, RFC 3030 2); one that does not fit becomes the largest that does. false: it
+ * is none. */
+bool smtp_number(const unsigned char *in, size_t n, uint64_t *value);
+
 /* ASCII lower case; other octets as they are. */
 unsigned char smtp_lower(unsigned char c);
 

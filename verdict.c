@@ -128,6 +128,13 @@ static const char *parse_seconds(struct verdict *v)
 	return v->text_len && value <= VERDICT_TARPIT_MAX ? NULL : "tarpit takes a number of seconds, up to 300";
 }
 
+static const char *parse_octets(struct verdict *v)
+{
+	v->octets = VERDICT_UNCOUNTED;
+	return !v->text_len || smtp_number(v->text, v->text_len, &v->octets) ? NULL :
+	    "replace-message takes a number of octets, if anything";
+}
+
 /* RFC 5322 3.6.8: printable, no colon. */
 static bool is_header_name(const unsigned char *name, size_t n)
 {
@@ -165,9 +172,10 @@ static const char *parse_argument(struct verdict *v)
 	static const char policy[] = "Refused by policy", later[] = "Try again later";
 
 	switch (v->word) {
+	case VERDICT_REPLACE_MESSAGE:
+		return parse_octets(v);
 	case VERDICT_ACCEPT:
 	case VERDICT_DISCARD:
-	case VERDICT_REPLACE_MESSAGE:
 		return v->text_len ? "a word that takes no argument has one" : NULL;
 	case VERDICT_REJECT:
 		return parse_reply(v, 550, rejected, policy);
@@ -251,6 +259,18 @@ size_t verdict_message_at(const unsigned char *in, size_t n)
 			return v.word == VERDICT_REPLACE_MESSAGE ? end : 0;
 	}
 	return 0;
+}
+
+uint64_t verdict_message_octets(const unsigned char *in, size_t n)
+{
+	struct verdict v;
+	const char *why;
+	size_t at = 0;
+
+	while (verdict_next(HOOK_DATA, in, n, &at, &v, &why) == VERDICT_LINE)
+		if (v.word == VERDICT_REPLACE_MESSAGE)
+			return v.octets;
+	return VERDICT_UNCOUNTED;
 }
 
 /* ---- headers ---- */

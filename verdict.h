@@ -10,6 +10,7 @@
 
 #define VERDICT_MAX 65536	/* octets of a verdict, without a message that follows it */
 #define VERDICT_HEADER_LINE 78	/* where a header is folded, RFC 5322 2.1.1 */
+#define VERDICT_UNCOUNTED UINT64_MAX
 #define VERDICT_TARPIT_MAX 300	/* seconds: as long as a client waits for a greeting or reply, RFC 5321 4.5.3.2 */
 
 /* Events that hooks are run for; names of folders. */
@@ -61,6 +62,7 @@ struct verdict {
 	int code;		   /* reject, defer, close */
 	uint16_t enhanced[3];
 	unsigned seconds; /* tarpit */
+	uint64_t octets;  /* replace-message: that follow, if the line says so, else VERDICT_UNCOUNTED */
 };
 
 enum verdict_status { VERDICT_LINE, VERDICT_END, VERDICT_BAD };
@@ -80,6 +82,9 @@ enum verdict_status verdict_next(enum hook_event event, const unsigned char *in,
 /* Where the message begins that follows a "replace-message" line, 0: there is no such line, or not all of it, or the
  * verdict ends before. */
 size_t verdict_message_at(const unsigned char *in, size_t n);
+
+/* How many octets it has, as the line at the end of these n octets says; or VERDICT_UNCOUNTED. */
+uint64_t verdict_message_octets(const unsigned char *in, size_t n);
 
 /* Write "NAME: VALUE" as a header field with CRLF, folded at blanks, no line of blanks alone. Controls become blanks. A word
  * or a run of blanks that no line can hold is broken or shortened. Returns octets, 0 if cap is less than

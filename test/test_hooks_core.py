@@ -705,10 +705,11 @@ def test_resident_hook(warp, mail_server, hooks):
     assert [line["event"] for line in resident.lines] == ["data", "data"]
 
 
-@pytest.mark.parametrize("what", ["nobody", "silent", "slow", "nonsense", "replace", "long line"])
+@pytest.mark.parametrize("what", ["nobody", "silent", "slow", "nonsense", "replace", "uncounted", "short", "long line"])
 def test_resident_hooks_that_fail(warp, mail_server, hooks, what):
     """A filter that crashed closes its socket as well: only a word is a verdict."""
-    answers = {"silent": None, "nonsense": b"what?\n", "replace": b"replace-message\nA: b\n\nnew\n", "long line": b"accept\n"}
+    answers = {"silent": None, "nonsense": b"what?\n", "replace": b"replace-message 10\nA: b\n\nnew\n",
+               "uncounted": b"replace-message\nA: b\n\nnew\n", "short": b"replace-message 11\nA: b\n\nnew\n", "long line": b"accept\n"}
     path = hooks.place("data", "50-resident")
     if what == "nobody":
         socket.socket(socket.AF_UNIX).bind(str(path))

@@ -112,8 +112,7 @@ bool net_is_local(const union net_address *a)
 	return local;
 }
 
-/* ::ffff:a.b.c.d, as a dual-stack listener sees IPv4 peers. */
-static void unmap(union net_address *a)
+void net_unmap(union net_address *a)
 {
 	union net_address v4;
 
@@ -126,6 +125,43 @@ static void unmap(union net_address *a)
 	*a = v4;
 }
 
+static const unsigned char *octets_of(const union net_address *a, size_t *n)
+{
+	bool six = a->sa.sa_family == AF_INET6;
+
+	*n = six ? 16 : 4;
+	return six ? a->v6.sin6_addr.s6_addr : (const unsigned char *)&a->v4.sin_addr;
+}
+
+bool net_block_parse(const char *text, struct net_block *b)
+{
+	const char *slash = strchr(text, '/');
+	size_t n = slash ? (size_t)(slash - text) : strlen(text), octets;
+	char address[NET_TEXT], *end;
+	unsigned long bits;
+
+	if (n >= sizeof address)
+		return false;
+	memcpy(address, text, n);
+	address[n] = 0;
+	if (!net_parse(address, 0, &b->base))
+		return false;
+	octets_of(&b->base, &octets);
+	bits = slash ? strtoul(slash + 1, &end, 10) : 8 * octets;
+	b->bits = (unsigned)bits;
+	return bits <= 8 * octets && (!slash || (slash[1] >= '0' && slash[1] <= '9' && !*end));
+}
+
+bool net_in_block(const union net_address *a, const struct net_block *b)
+{
+	size_t n;
+	const unsigned char *base = octets_of(&b->base, &n), *in = octets_of(a, &n);
+	unsigned whole = b->bits / 8, rest = b->bits % 8;
+
+	return a->sa.sa_family == b->base.sa.sa_family && memcmp(base, in, whole) == 0 &&
+	    (!rest || !((base[whole] ^ in[whole]) >> (8 - rest)));
+}
+
 static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), union net_address *a)
 {
 	struct sockaddr_storage any;
@@ -135,7 +171,7 @@ static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), uni
 	if (name(fd, (struct sockaddr *)&any, &len) < 0 || (any.ss_family != AF_INET && any.ss_family != AF_INET6))
 		return;
 	memcpy(a, &any, sizeof *a);
-	unmap(a);
+	net_unmap(a);
 }
 
 void net_local(int fd, union net_address *local)
@@ -181,7 +217,7 @@ enum net_origin net_original(int fd, const union net_address *local, const union
 	}
 	if (getsockopt(fd, level, SO_ORIGINAL_DST, dest, &len) < 0)
 		return NET_DIRECT;
-	unmap(dest);
+	net_unmap(dest);
 	/* Tracked but not redirected: it says our own address. A destination on our own port and host would come
 	 * straight back as well. */
 	if (!net_same(dest, local) && (net_port(dest) != net_port(local) || !net_is_local(dest)))

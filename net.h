@@ -42,6 +42,19 @@ const char *net_text(const union net_address *a, char text[NET_TEXT]);
 
 uint16_t net_port(const union net_address *a);
 
+/* Addresses of one family whose first `bits` bits are those of base. */
+struct net_block {
+	union net_address base;
+	unsigned bits;
+};
+
+/* "10.0.0.0/8", "2001:db8::/32"; without a length, one address. false: it is none. */
+bool net_block_parse(const char *text, struct net_block *b);
+bool net_in_block(const union net_address *a, const struct net_block *b);
+
+/* ::ffff:a.b.c.d, as a dual-stack socket sees IPv4 peers, becomes a.b.c.d; others stay. */
+void net_unmap(union net_address *a);
+
 /* Same address and port. */
 bool net_same(const union net_address *a, const union net_address *b);
 

@@ -535,6 +535,8 @@ static const struct {
 	{ "PIPELINING", SMTP_EXT_PIPELINING, ONCE },
 	{ "SIZE", SMTP_EXT_SIZE, WITH_LIMIT },
 	{ "STARTTLS", SMTP_EXT_STARTTLS, DROP },
+	{ "XCLIENT", SMTP_EXT_XCLIENT, DROP },
+	{ "XFORWARD", SMTP_EXT_XFORWARD, DROP },
 	{ "CHUNKING", SMTP_EXT_CHUNKING, KEEP },
 	{ "AUTH", SMTP_EXT_AUTH, IF_AUTH },
 	{ "REQUIRETLS", SMTP_EXT_REQUIRETLS, IF_VERIFIED },
@@ -602,6 +604,22 @@ void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, 
 	e->text[e->text_len++] = (unsigned char)n;
 	put(e->text + e->text_len, text, n);
 	e->text_len += n;
+}
+
+const unsigned char *smtp_ehlo_args(const struct smtp_ehlo *e, enum smtp_extension extension, size_t *n)
+{
+	for (size_t i = 0; i < e->text_len; i += 2 + (size_t)e->text[i + 1]) {
+		const unsigned char *text = e->text + i + 2;
+		size_t word = smtp_word(text, e->text[i + 1]);
+
+		if (!(e->extensions & keywords[e->text[i]].extension & extension))
+			continue;
+		*n = e->text[i + 1] - word;
+		text += word;
+		smtp_trim(&text, n);
+		return text;
+	}
+	return NULL;
 }
 
 uint64_t smtp_lower_size(uint64_t a, uint64_t b)

@@ -133,7 +133,9 @@ enum smtp_extension {
 	SMTP_EXT_AUTH = 1 << 4,
 	SMTP_EXT_REQUIRETLS = 1 << 5,
 	SMTP_EXT_8BITMIME = 1 << 6,
-	SMTP_EXT_SMTPUTF8 = 1 << 7
+	SMTP_EXT_SMTPUTF8 = 1 << 7,
+	SMTP_EXT_XCLIENT = 1 << 8,
+	SMTP_EXT_XFORWARD = 1 << 9
 };
 
 /* What an EHLO reply offers, and its lines that may go on to a client. */
@@ -213,6 +215,9 @@ size_t smtp_reply_wrap(int code, const uint16_t enhanced[3], const unsigned char
 
 /* One line of a 250 reply to EHLO. first: it is the domain's and *e begins anew. RFC 5321 4.1.1.1. */
 void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n);
+
+/* What stands behind the keyword of an extension, trimmed: *n octets; NULL: it is not offered, or its line was not kept. */
+const unsigned char *smtp_ehlo_args(const struct smtp_ehlo *e, enum smtp_extension extension, size_t *n);
 
 /* The lower of two limits on a message's size, of which 0 is none. */
 uint64_t smtp_lower_size(uint64_t a, uint64_t b);

@@ -514,8 +514,10 @@ static void test_40_41_42_50_ehlo_lists(void **state)
 		{ "as the upstream spells it", "h\n8bitmime\nSmtpUTF8\n", { 0, false, false },
 		    SMTP_EXT_8BITMIME | SMTP_EXT_SMTPUTF8, 0,
 		    "250-h\\r\\n250-8bitmime\\r\\n250-SmtpUTF8\\r\\n250 PIPELINING\\r\\n" },
-		{ "unknown ones are removed", "h\nX-FROB\nXCLIENT ADDR\nXFORWARD NAME\nTURN\nDSN\n",
-		    { 0, false, false }, 0, 0, "250-h\\r\\n250-DSN\\r\\n250 PIPELINING\\r\\n" },
+		{ "unknown ones are removed", "h\nX-FROB\nTURN\nDSN\n", { 0, false, false }, 0, 0,
+		    "250-h\\r\\n250-DSN\\r\\n250 PIPELINING\\r\\n" },
+		{ "xclient and xforward are ours alone", "h\nXCLIENT ADDR\nXFORWARD NAME\n", { 0, true, true },
+		    SMTP_EXT_XCLIENT | SMTP_EXT_XFORWARD, 0, "250-h\\r\\n250 PIPELINING\\r\\n" },
 		{ "beginning of a keyword", "h\nDS\nDSNX\n", { 0, false, false }, 0, 0,
 		    "250-h\\r\\n250 PIPELINING\\r\\n" },
 		{ "empty lines and blanks", "h\n\n  \n ETRN \n", { 0, false, false }, 0, 0,
@@ -570,6 +572,38 @@ static void test_40_41_42_50_ehlo_lists(void **state)
 		if (e.extensions != rows[i].extensions || e.size != rows[i].size)
 			fail_msg("%s: extensions %x, size %llu", rows[i].name, e.extensions,
 			    (unsigned long long)e.size);
+	}
+}
+
+static void test_54_what_stands_behind_a_keyword(void **state)
+{
+	static const struct {
+		const char *lines;
+		enum smtp_extension extension;
+		const char *want;
+	} rows[] = {
+		{ "h\nXCLIENT NAME ADDR\n", SMTP_EXT_XCLIENT, "NAME ADDR" },
+		{ "h\nDSN\nxclient\t NAME  ADDR \n", SMTP_EXT_XCLIENT, "NAME  ADDR" },
+		{ "h\nXFORWARD NAME\nXCLIENT ADDR\n", SMTP_EXT_XFORWARD, "NAME" },
+		{ "h\nXFORWARD NAME\nXFORWARD ADDR\n", SMTP_EXT_XFORWARD, "NAME" },
+		{ "h\nXCLIENT\n", SMTP_EXT_XCLIENT, "" },
+		{ "h\nXFORWARD NAME\nXCLIENTS ADDR\n", SMTP_EXT_XCLIENT, NULL },
+		{ "XCLIENT NAME\n", SMTP_EXT_XCLIENT, NULL },
+		{ "h\n", SMTP_EXT_XCLIENT, NULL },
+	};
+	static struct smtp_ehlo e;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		const unsigned char *args;
+		size_t n = 0;
+
+		ehlo_lines(&e, "other\nXCLIENT OLD\nXFORWARD OLD\n");
+		ehlo_lines(&e, rows[i].lines);
+		args = smtp_ehlo_args(&e, rows[i].extension, &n);
+		assert_int_equal(args != NULL, rows[i].want != NULL);
+		if (args && (n != strlen(rows[i].want) || memcmp(args, rows[i].want, n) != 0))
+			fail_msg("%s: %.*s", rows[i].lines, (int)n, (const char *)args);
 	}
 }
 
@@ -1470,6 +1504,7 @@ int main(void)
 		cmocka_unit_test(test_17_enhanced_codes),
 		cmocka_unit_test(test_10_reply_write),
 		cmocka_unit_test(test_40_41_42_50_ehlo_lists),
+		cmocka_unit_test(test_54_what_stands_behind_a_keyword),
 		cmocka_unit_test(test_41_ehlo_of_2000_lines),
 		cmocka_unit_test(test_41_ehlo_of_longest_lines),
 		cmocka_unit_test(test_2_3_4_smuggling),

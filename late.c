@@ -133,7 +133,7 @@ static bool find_route(struct session *s)
 /* ---- a recipient ---- */
 
 /* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
-static void send_mail(struct session *s)
+void late_send_mail(struct session *s)
 {
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
 	const unsigned extensions = s->dialogue.ehlo.extensions;
@@ -177,7 +177,9 @@ void late_server_ready(struct session *s)
 		s->handled++;
 		return;
 	}
-	send_mail(s);
+	s->mail_at = s->now;
+	if (!identity_forward(s))
+		late_send_mail(s);
 }
 
 /* The reply to the MAIL that went before the held RCPT. Refused, it is RCPT's reply. */

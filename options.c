@@ -309,6 +309,23 @@ static const char *set_hostname(struct options *o, void *field, const char *valu
 	return is_host(value) ? set_text(o, field, value) : "takes a host name";
 }
 
+static const char *add_proxy(struct options *o, void *field, const char *value)
+{
+	(void)field;
+	if (o->proxies == OPTIONS_PROXY_MAX)
+		return "can be given 16 times";
+	return net_block_parse(value, &o->proxy[o->proxies++]) ? NULL : "takes ADDRESS/BITS, such as 10.0.0.0/8 or ::1";
+}
+
+static const char *set_send_proxy(struct options *o, void *field, const char *value)
+{
+	bool valid = value[0] == 'v' && (value[1] == '1' || value[1] == '2') && !value[2];
+
+	(void)o;
+	*(unsigned *)field = valid ? (unsigned)(value[1] - '0') : 0;
+	return valid ? NULL : "takes v1 or v2";
+}
+
 static const char *set_log(struct options *o, void *field, const char *value)
 {
 	return log_sink_known(value) ? set_text(o, field, value) :
@@ -348,6 +365,12 @@ static const struct row rows[] = {
 	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
 	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
 	{ "tls-timeout", "S", false, AT(timeouts.tls), set_seconds, "for a TLS handshake", "60" },
+	{ "accept-proxy", "CIDR", true, 0, add_proxy, "connections from here begin with a PROXY header", NULL },
+	{ "proxy-timeout", "S", false, AT(timeouts.proxy), set_seconds, "for that header", "10" },
+	{ "send-proxy", "VERSION", false, AT(send_proxy), set_send_proxy,
+	    "v1 or v2: tell the upstream of the client by a PROXY header", NULL },
+	{ "xclient", NULL, false, AT(xclient), set_switch, "the same by XCLIENT, where the upstream offers it", NULL },
+	{ "xforward", NULL, false, AT(xforward), set_switch, "the same for its log, by XFORWARD", NULL },
 	{ "hooks", "DIR", false, AT(hooks), set_hooks, "directory of hooks, see smtpwarp-hooks(7)", OPTIONS_HOOKS },
 	{ "plugins", "NAMES", false, AT(plugins), set_text, "hooks that ship with smtpwarp to run as well: a,b", NULL },
 	{ "plugins-dir", "DIR", false, AT(plugins_dir), set_text, "where those are", OPTIONS_PLUGINS },

@@ -13,6 +13,7 @@
 
 #define OPTIONS_LISTEN_MAX 8
 #define OPTIONS_UPSTREAM_MAX 16
+#define OPTIONS_PROXY_MAX 16
 #define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
@@ -24,7 +25,7 @@ struct upstream {
 
 /* Times are in microseconds. */
 struct timeouts {
-	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit, hook;
+	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit, hook, proxy;
 };
 
 struct options {
@@ -54,6 +55,10 @@ struct options {
 	const char *routes;   /* file */
 	const char *recipient_delimiter; /* any of these characters; "": none */
 	const char *compile_routes;
+	struct net_block proxy[OPTIONS_PROXY_MAX]; /* --accept-proxy */
+	unsigned proxies;
+	unsigned send_proxy; /* version of the PROXY header, 0: none */
+	bool xclient, xforward;
 	bool check;
 };
 

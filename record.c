@@ -114,6 +114,8 @@ static void ends(struct json *j, const struct record_view *v)
 	address_members(j, &v->client);
 	json_null(j, "tls");
 	json_close(j, '}');
+	if (v->proxy.sa.sa_family != AF_UNSPEC)
+		address_object(j, "proxy", &v->proxy);
 	if (v->server.sa.sa_family == AF_UNSPEC) {
 		json_null(j, "server");
 	} else {

@@ -27,7 +27,8 @@ bool record_note(struct record_notes *notes, uint32_t transaction, const struct 
 struct record_view {
 	char id[RECORD_ID];
 	union net_address client, server; /* server AF_UNSPEC: none */
-	const struct tls_facts *server_tls;
+	union net_address proxy; /* who told us of the client by a PROXY header; AF_UNSPEC: nobody */
+	const struct tls_facts *client_tls, *server_tls;
 	const unsigned char *helo;
 	size_t helo_len;
 	const struct dialogue *dialogue;

@@ -380,6 +380,10 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 	}
 	if (s->late && late_command(s, cmd))
 		return;
+	if (cmd->verb == SMTP_MAIL && identity_forward(s)) {
+		relay_hold(s, cmd);
+		return;
+	}
 	send_command(s, cmd);
 	note_sent(s, cmd->verb);
 }
@@ -789,8 +793,8 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 	}
 	log_reply(s, r, ours ? "|<" : "<-");
 	/* What is said next is not what it answers. Behind STARTTLS it is worse, see after_starttls(). */
-	if (s->stage == STAGE_OPEN && r->line.last && s->dialogue.queued == 0 && leg_count(&s->server) &&
-	    r->verb != SMTP_STARTTLS) {
+	if ((s->stage == STAGE_OPEN || r->verb == SMTP_XCLIENT || r->verb == SMTP_XFORWARD) && r->line.last &&
+	    s->dialogue.queued == 0 && leg_count(&s->server) && r->verb != SMTP_STARTTLS) {
 		handle_violation(s, "a reply that nothing was asked for");
 		return;
 	}
@@ -800,7 +804,12 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 			end_by_server(s);
 		return;
 	}
-	if (r->hidden && r->line.last && s->stage == STAGE_OPEN && r->verb == SMTP_MAIL) {
+	if (r->hidden && r->verb == SMTP_XFORWARD && r->line.code != 421) {
+		if (r->line.last)
+			identity_forwarded(s, r);
+		return;
+	}
+	if (r->hidden && r->line.last && s->stage == STAGE_OPEN && (r->verb == SMTP_MAIL || r->verb == SMTP_XFORWARD)) {
 		late_mail_answered(s, r);
 		return;
 	}

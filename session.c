@@ -437,7 +437,8 @@ static void begin(struct session *s, int fd, const struct options *o, const stru
 	s->view.notes = &texts.notes;
 	s->view.helo = s->helo;
 	record_id(s->view.id);
-	net_ends(fd, &s->local, &s->view.client);
+	net_ends(fd, &s->local, &s->peer);
+	s->view.client = s->peer;
 	net_nodelay(fd);
 }
 
@@ -473,8 +474,16 @@ static void leave_client(struct session *s)
 static void start_session(struct session *s)
 {
 	struct filter_outcome outcome;
+	const char *fault = identity_accept(s);
 
 	filter_begin(s);
+	if (fault) {
+		if (!s->client.eof)
+			record_error(&s->view, fault);
+		session_end(s, s->client.eof ? "client" : "smtpwarp", fault);
+		s->silent = true;
+		return;
+	}
 	if (!upstream_locate(s))
 		return;
 	if (s->hooks->broken[0])

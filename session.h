@@ -1,6 +1,7 @@
 /* One proxied connection. session.c has the poll loop, the clock and the end; upstream.c finds, connects and greets the
  * server; relay.c carries commands, replies and messages between the two; late.c chooses a server for each message; keep.c keeps
- * messages until they are whole; filter.c runs hooks and knows what their verdicts do. The struct is theirs together.
+ * messages until they are whole; filter.c runs hooks and knows what their verdicts do; identity.c is told, and tells, who
+ * the client is. The struct is theirs together.
  */
 #ifndef SESSION_H
 #define SESSION_H
@@ -30,6 +31,7 @@ enum session_stage {
 	STAGE_HOOKS,  /* hooks decide */
 	STAGE_TARPIT, /* the answer is held back until tarpit_until */
 	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL */
+	STAGE_FORWARD, /* XFORWARD was sent ahead of the held MAIL */
 	STAGE_ASK,    /* DATA was sent for a message that was kept: its 354 is awaited */
 	STAGE_SEND    /* that message is being sent */
 };
@@ -40,6 +42,8 @@ enum session_greet {
 	GREET_PLAIN,	/* EHLO sent, STARTTLS may follow */
 	GREET_STARTTLS, /* STARTTLS sent, or handshake under way */
 	GREET_AGAIN,	/* EHLO sent inside TLS */
+	GREET_XCLIENT,	/* XCLIENT sent */
+	GREET_INTRODUCED, /* EHLO sent after XCLIENT */
 	GREET_HELO	/* HELO sent */
 };
 
@@ -114,6 +118,10 @@ struct session {
 	struct route route;
 	struct net_outbound outbound;
 	union net_address local, source, original, candidate[SESSION_CANDIDATES]; /* source: our end towards it */
+	union net_address peer;	   /* the other end of the client's socket: the client, or a proxy before us */
+	union net_address reached; /* where a PROXY header says that the client connected to; AF_UNSPEC: none does */
+	unsigned forward;	   /* attributes that the server takes by XFORWARD, see identity.c */
+	unsigned untold;	   /* those left for the next XCLIENT or XFORWARD command */
 	size_t candidates, next_candidate;
 	unsigned next_upstream;
 	const struct upstream *upstream; /* NULL: the original destination */
@@ -213,13 +221,17 @@ void upstream_close(struct session *s);
 /* The server cannot be reached or used: try the next, or tell the client. reason: is copied. */
 void upstream_failed(struct session *s, const char *enhanced, const char *reason);
 
+/* The server cannot be used for this session: 451 to the client's EHLO or HELO, 421 with `later` to all after it; or to
+ * RCPT, when late. */
+void upstream_unusable(struct session *s, const char *enhanced, const char *reason, const char *later);
+
 /* The client said EHLO or HELO with this name; upstream_greet() goes on with it. Hooks that decide on it are to see it first;
  * when they refuse it all is as before, RFC 5321 4.1.4. */
 void upstream_try_name(struct session *s, const struct smtp_command *cmd);
 void upstream_keep_name(struct session *s);
 void upstream_greet(struct session *s, const struct smtp_command *cmd);
 
-/* A reply to greeting, EHLO, HELO or STARTTLS. */
+/* A reply to greeting, EHLO, HELO, STARTTLS or XCLIENT. */
 void upstream_reply(struct session *s, const struct dialogue_reply *r);
 
 /* TLS failed or is not offered. */
@@ -277,8 +289,9 @@ void late_prepare_route(struct session *s, enum smtp_verb verb);
 /* A command that is answered here as long as no server has a say. false: it goes on to the server. */
 bool late_command(struct session *s, const struct smtp_command *cmd);
 
-/* The server of the held RCPT has been greeted; has answered MAIL; or (code, text) why there is none. */
+/* The server of the held RCPT has been greeted; has taken XFORWARD; has answered MAIL; or (code, text) why there is none. */
 void late_server_ready(struct session *s);
+void late_send_mail(struct session *s);
 void late_mail_answered(struct session *s, const struct dialogue_reply *r);
 void late_unreachable(struct session *s, int code, const char *text);
 
@@ -305,6 +318,27 @@ void keep_data_answered(struct session *s, const struct dialogue_reply *r);
 
 /* Send more of it, as far as the server takes it. */
 void keep_send(struct session *s);
+
+/* ---- identity.c ---- */
+
+/* First of all: read the PROXY header, if the connection is from one of --accept-proxy; then the client is whom it names.
+ * Waits for it. NULL, or why the session must end without a word (static storage); client.eof: the peer left at once. */
+const char *identity_accept(struct session *s);
+
+/* --send-proxy: the connection to the server is new. */
+void identity_send_proxy(struct session *s);
+
+/* The server's list is in: note what it wants to know by XFORWARD; begin to tell it by XCLIENT who the client is. false: it
+ * does not want to know. */
+bool identity_introduce(struct session *s);
+
+/* More has to be told by XCLIENT, and is on its way. */
+bool identity_more(struct session *s);
+
+/* Tell the server of the client by XFORWARD, before MAIL. false: nothing is to be told. Else STAGE_FORWARD (or still
+ * STAGE_OPEN) lasts until identity_forwarded() has got the last reply, when MAIL is sent. */
+bool identity_forward(struct session *s);
+void identity_forwarded(struct session *s, const struct dialogue_reply *r);
 
 /* ---- filter.c ---- */
 

@@ -158,7 +158,7 @@ static bool caught_own(struct session *s)
 	static const char error[] = "this connection is smtpwarp's own, caught by the redirect: exempt smtpwarp's user "
 				    "or --mark in the firewall rule";
 
-	if (!net_is_claimed(&s->view.client))
+	if (!net_is_claimed(&s->peer))
 		return false;
 	record_error(&s->view, error);
 	session_reply(s, "421 4.3.5 smtpwarp's own connection was redirected to it");
@@ -208,7 +208,7 @@ bool upstream_locate(struct session *s)
 		use_client_address(s);
 	s->route.tls = s->o->tls;
 	snprintf(s->route.tls_name, sizeof s->route.tls_name, "%s", s->o->tls_name ? s->o->tls_name : "");
-	s->origin = net_original(s->client.fd, &s->local, &s->view.client, &s->original);
+	s->origin = net_original(s->client.fd, &s->local, &s->peer, &s->original);
 	return s->origin == NET_DIRECT || !caught_own(s);
 }
 
@@ -414,20 +414,26 @@ void upstream_tls_failed(struct session *s, const char *reason)
 		redial_plain(s);
 		return;
 	}
+	s->no_tls = true;
+	upstream_unusable(s, "4.7.5", reason, "no TLS");
+}
+
+void upstream_unusable(struct session *s, const char *enhanced, const char *reason, const char *later)
+{
+	tell_failure(s, enhanced, reason);
 	upstream_close(s);
 	dialogue_forget_server(&s->dialogue);
 	s->greet = GREET_NONE;
 	if (s->late) {
-		tell_failure(s, "4.7.5", reason);
 		late_unreachable(s, 451, s->text->failure);
 		return;
 	}
-	session_replyf(s, "451 4.7.5 %s: %s", s->host, reason);
-	snprintf(s->text->gone, sizeof s->text->gone, "421 4.7.5 %s: no TLS", s->host);
-	s->no_tls = true;
+	session_replyf(s, "451 %s %s: %s", enhanced, s->host, reason);
+	snprintf(s->text->gone, sizeof s->text->gone, "421 %s %s: %s", enhanced, s->host, later);
 }
 
 static void say_greeting(struct session *s, enum smtp_verb verb, enum session_greet step);
+static bool wants_list(const struct session *s);
 
 void upstream_handshake(struct session *s)
 {
@@ -444,8 +450,7 @@ void upstream_handshake(struct session *s)
 	s->awaiting_since = s->now;
 	s->state = SERVER_OPEN;
 	if (s->greet == GREET_STARTTLS)
-		say_greeting(s, s->late ? SMTP_EHLO : s->greet_verb,
-		    s->late || s->greet_verb == SMTP_EHLO ? GREET_AGAIN : GREET_HELO);
+		say_greeting(s, wants_list(s) ? SMTP_EHLO : SMTP_HELO, wants_list(s) ? GREET_AGAIN : GREET_HELO);
 }
 
 void upstream_connected(struct session *s)
@@ -460,6 +465,7 @@ void upstream_connected(struct session *s)
 	s->times.connect = s->now - s->dialed_at;
 	s->server_moved_at = s->awaiting_since = s->now;
 	s->state = SERVER_OPEN;
+	identity_send_proxy(s);
 	if (implicit_tls(s))
 		start_handshake(s);
 }
@@ -482,9 +488,16 @@ static void say_greeting(struct session *s, enum smtp_verb verb, enum session_gr
 	relay_own_command(s, verb, (const char *)line, n + s->view.helo_len);
 }
 
+/* For the client, or because it has what we want to know. */
+static bool wants_list(const struct session *s)
+{
+	return s->greet_verb == SMTP_EHLO || s->late || s->o->xclient || s->o->xforward;
+}
+
 static void begin_greeting(struct session *s)
 {
-	if (s->greet_verb == SMTP_EHLO || s->late || wants_tls(s))
+	s->forward = 0;
+	if (wants_list(s) || wants_tls(s))
 		say_greeting(s, SMTP_EHLO, GREET_PLAIN);
 	else
 		say_greeting(s, SMTP_HELO, GREET_HELO);
@@ -597,6 +610,42 @@ static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 	s->greet = GREET_NONE;
 }
 
+/* The client's own word once more. A refusal of EHLO from before is none of this one. */
+static void say_again(struct session *s, enum session_greet step)
+{
+	bool list = s->greet_verb == SMTP_EHLO || s->late;
+
+	s->text->ehlo_refusal[0] = 0;
+	say_greeting(s, list ? SMTP_EHLO : SMTP_HELO, list ? step : GREET_HELO);
+}
+
+/* The server's list is in, and TLS is as it will stay. */
+static void settle(struct session *s)
+{
+	if (identity_introduce(s))
+		s->greet = GREET_XCLIENT;
+	else if (s->greet_verb == SMTP_EHLO || s->late)
+		answer_with_list(s);
+	else
+		say_again(s, GREET_HELO);
+}
+
+/* A server that does not hear who the client is would judge it by our address. */
+static void after_xclient(struct session *s, const struct dialogue_reply *r)
+{
+	char reason[200];
+
+	if (r->line.code == 220) {
+		if (!identity_more(s))
+			say_again(s, GREET_INTRODUCED);
+		return;
+	}
+	snprintf(reason, sizeof reason, "XCLIENT was refused: %d %.*s", r->line.code,
+	    (int)(r->line.text_len < 160 ? r->line.text_len : 160), (const char *)r->line.text);
+	upstream_unusable(s, "4.3.5", reason, "XCLIENT was refused");
+	record_error(&s->view, s->text->failure);
+}
+
 static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 {
 	bool offered = s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS;
@@ -608,12 +657,12 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 		relay_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
 	} else if (wants_tls(s) && s->route.tls >= TLS_ENCRYPT && (r->line.code == 250 || refused)) {
 		upstream_tls_failed(s, "STARTTLS is not offered");
-	} else if (r->line.code == 250 && (s->greet_verb == SMTP_EHLO || s->late)) {
-		answer_with_list(s);
-	} else if (r->line.code == 250 || refused) { /* refused: a server that knows only HELO, perhaps */
+	} else if (r->line.code == 250) {
+		settle(s);
+	} else if (refused) { /* a server that knows only HELO, perhaps */
 		s->dialogue.ehlo.extensions = 0;
 		snprintf(s->text->ehlo_refusal, sizeof s->text->ehlo_refusal, "%.*s",
-		    refused && r->line.raw_len < sizeof s->text->ehlo_refusal ? (int)r->line.raw_len : 0,
+		    r->line.raw_len < sizeof s->text->ehlo_refusal ? (int)r->line.raw_len : 0,
 		    (const char *)r->line.raw);
 		say_greeting(s, SMTP_HELO, GREET_HELO);
 	} else {
@@ -636,10 +685,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 	} else {
 		record_tls(&s->view, s->route.tls, "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
 		s->no_tls = true;
-		if (s->greet_verb == SMTP_EHLO || s->late)
-			answer_with_list(s);
-		else
-			say_greeting(s, SMTP_HELO, GREET_HELO);
+		settle(s);
 	}
 }
 
@@ -716,7 +762,11 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 	switch (s->greet) {
 	case GREET_PLAIN:
 	case GREET_AGAIN:
+	case GREET_INTRODUCED:
 		after_ehlo(s, r);
+		return;
+	case GREET_XCLIENT:
+		after_xclient(s, r);
 		return;
 	case GREET_STARTTLS:
 		after_starttls(s, r);

@@ -1,0 +1,219 @@
+"""Who the client is, with real programs: HAProxy and nginx before smtpwarp, Postfix and HAProxy behind it. What Postfix
+writes to its log is what it has understood. DESIGN 8 "Client address onward"; PROTOCOL 54, 55."""
+import contextlib
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+import mta
+import peers
+from warp import MESSAGE
+
+CLIENT = "127.0.0.9"    # an address that none of the programs in between has
+DOOR = 10125            # where the program before smtpwarp listens
+
+HAPROXY = """
+global
+    log stdout format raw local0 debug
+defaults
+    mode tcp
+    log global
+    option tcplog
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen smtp
+    bind {bind}
+    server next {server}
+"""
+
+NGINX = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr;
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+events {{ }}
+stream {{
+    server {{
+        listen 127.0.0.1:{door};
+        proxy_pass 127.0.0.1:2525;
+        proxy_protocol on;
+    }}
+}}
+"""
+
+
+class Postfix(mta.Postfix):
+    """A server with more lines in its main.cf."""
+
+    def __init__(self, host, *lines, certificate=False):
+        super().__init__(host, certificate=certificate)
+        self.SERVER = mta.Postfix.SERVER + "".join(f"{line}\n" for line in lines).replace("{", "{{").replace("}", "}}")
+
+    def clients(self):
+        """What it says of the clients of messages: "unknown[127.0.0.9]", or both clients with XFORWARD."""
+        text = self.logfile.read_text(errors="replace") if self.logfile.exists() else ""
+        return re.findall(r"smtpd\[\d+\]: [0-9A-F]+: client=(.*)", text)
+
+
+@pytest.fixture
+def running(host, tmp_path):
+    """running(argv, port): a program, once it listens there."""
+    with contextlib.ExitStack() as closing:
+        def run(argv, port):
+            with open(tmp_path / f"{pathlib.Path(argv[0]).name}.log", "ab") as log:
+                process = host.popen([*mta.DIE_WITH_PARENT, *map(str, argv)], stdin=subprocess.DEVNULL,
+                                     stdout=log, stderr=log)
+            closing.callback(process.wait)
+            closing.callback(process.kill)
+            host.wait_listening(port, alive=lambda: process.poll() is None)
+            return process
+        yield run
+
+
+@pytest.fixture
+def haproxy(running, tmp_path):
+    def run(server, bind=f"127.0.0.1:{DOOR}"):
+        path = tmp_path / f"haproxy-{bind.partition(' ')[0]}.cfg"
+        path.write_text(HAPROXY.format(bind=bind, server=server))
+        return running(["haproxy", "-db", "-f", path], int(re.search(r":(\d+)", bind)[1]))
+    return run
+
+
+@pytest.fixture
+def postfix(host):
+    with contextlib.ExitStack() as closing:
+        yield lambda *lines, **options: closing.enter_context(Postfix(host, *lines, **options))
+
+
+def deliver(port=DOOR, source=CLIENT, messages=1):
+    """Messages over one connection."""
+    client = peers.connect("127.0.0.1", port, source=(source, 0))
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    for _ in range(messages):
+        client.ask("MAIL FROM:<a@client.example>", "250")
+        client.ask("RCPT TO:<b@mail.test>", "250")
+        client.ask("DATA", "354")
+        client.send_raw(MESSAGE)
+        client.expect("250")
+    client.ask("QUIT", "221")
+    client.close()
+
+
+@pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c",
+                                    "send-proxy-v2-ssl proxy-v2-options ssl,cert-cn,ssl-cipher,crc32c"])
+def test_55_haproxy_in_front(warp, mail_server, haproxy, header):
+    """Its v1 and its v2, with checksum and TLVs: the client is the one that HAProxy had."""
+    server = mail_server()
+    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", upstream=server).listen()
+    haproxy(f"127.0.0.1:2525 {header}")
+    deliver()
+    record = proxy.wait_for("message")
+    assert record["client"]["ip"] == CLIENT and record["proxy"]["ip"] == "127.0.0.1"
+    assert len(server.messages) == 1 and not proxy.records("error")
+
+
+def test_55_haproxy_looks_after_it(warp, mail_server, haproxy, host):
+    """Its checks by SMTP, with a header of their own (LOCAL): no error, and mail goes on."""
+    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", upstream=mail_server()).listen()
+    haproxy("127.0.0.1:2525 send-proxy-v2 check check-send-proxy inter 200ms\n    option smtpchk EHLO probe.example")
+    proxy.wait_for("close", count=3)
+    deliver()
+    assert not proxy.records("error")
+    assert {record["client"]["ip"] for record in proxy.records("close")} >= {"127.0.0.1"}
+    assert "probe.example" in {record["helo"] for record in proxy.records("close")}
+
+
+def test_55_nginx_in_front(warp, mail_server, running, tmp_path):
+    proxy = warp("--accept-proxy", "127.0.0.0/8", "--tls", "none", upstream=mail_server()).listen()
+    config = tmp_path / "nginx.conf"
+    config.write_text(NGINX.format(directory=tmp_path, door=DOOR))
+    running(["/usr/sbin/nginx", "-c", config, "-p", tmp_path], DOOR)
+    deliver()
+    assert proxy.wait_for("message")["client"]["ip"] == CLIENT
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("inward", ["send-proxy", "send-proxy-v2", None])
+def test_55_bridged_to_postfix(warp, haproxy, postfix, version, inward):
+    """smtpd_upstream_proxy_protocol: Postfix takes the client from the header."""
+    server = postfix("smtpd_upstream_proxy_protocol = haproxy")
+    warp("--tls", "none", "--send-proxy", version, "--upstream", "127.0.0.1:25",
+         *(["--accept-proxy", "127.0.0.1"] if inward else [])).listen()
+    if inward:
+        haproxy(f"127.0.0.1:2525 {inward}")
+    deliver(DOOR if inward else 2525)
+    server.wait_stored(1)
+    assert server.clients() == [f"unknown[{CLIENT}]"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_55_header_for_haproxy(warp, haproxy, postfix, version):
+    """accept-proxy of HAProxy behind smtpwarp, which tells Postfix."""
+    server = postfix("smtpd_upstream_proxy_protocol = haproxy")
+    haproxy("127.0.0.1:25 send-proxy-v2", bind=f"127.0.0.1:{DOOR} accept-proxy")
+    warp("--tls", "none", "--send-proxy", version, "--upstream", f"127.0.0.1:{DOOR}").listen()
+    deliver(2525)
+    server.wait_stored(1)
+    assert server.clients() == [f"unknown[{CLIENT}]"]
+
+
+@pytest.mark.parametrize("options", [["--tls", "none"], ["--tls", "encrypt"],
+                                     ["--tls", "none", "--connect-on", "recipient"]])
+def test_54_postfix_and_xclient(warp, postfix, options):
+    """Inside TLS as well; its access rules and its log have the client."""
+    server = postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", "smtpd_client_restrictions = check_client_access "
+                     "inline:{127.0.0.8=reject}", certificate=True)
+    proxy = warp(*options, "--xclient", "--upstream", "127.0.0.1:25").listen()
+    deliver(2525, messages=2)
+    server.wait_stored(2)
+    assert server.clients() == [f"unknown[{CLIENT}]"] * 2
+    client = peers.connect("127.0.0.1", 2525, source=("127.0.0.8", 0))
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    client.ask("MAIL FROM:<a@client.example>", "250")
+    client.ask("RCPT TO:<b@mail.test>", "554 5.7.1")
+    client.close()
+    assert not proxy.records("error")
+
+
+def test_54_postfix_refuses_at_xclient(warp, postfix):
+    """A client that its rules refuse before EHLO, or a proxy without the right: later, and the reason is in the log."""
+    server = postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", "smtpd_delay_reject = no",
+                     "smtpd_client_restrictions = check_client_access inline:{127.0.0.8=reject}")
+    proxy = warp("--tls", "none", "--xclient", "--upstream", "127.0.0.1:25").listen()
+    client = peers.connect("127.0.0.1", 2525, source=("127.0.0.8", 0))
+    client.expect("220")
+    client.ask("EHLO client.example", "451 4.3.5")
+    client.close()
+    assert "XCLIENT was refused: 554" in proxy.wait_for("error")["error"]
+    deliver(2525)
+    server.wait_stored(1)
+
+
+@pytest.mark.parametrize("options", [[], ["--connect-on", "recipient"]])
+@pytest.mark.parametrize("verb", ["EHLO", "HELO"])
+def test_54_postfix_and_xforward(warp, postfix, options, verb):
+    """For its log: each message has the client that sent it."""
+    server = postfix("smtpd_authorized_xforward_hosts = 127.0.0.1")
+    proxy = warp(*options, "--tls", "none", "--xforward", "--upstream", "127.0.0.1:25").listen()
+    client = peers.connect("127.0.0.1", 2525, source=(CLIENT, 0))
+    client.expect("220")
+    client.ask(f"{verb} client.example", "250")
+    for _ in range(2):
+        client.ask("MAIL FROM:<a@client.example>", "250")
+        client.ask("RCPT TO:<b@mail.test>", "250")
+        client.ask("DATA", "354")
+        client.send_raw(MESSAGE)
+        client.expect("250")
+    client.close()
+    server.wait_stored(2)
+    session = proxy.wait_for("message")["session"]
+    told = server.clients()
+    assert len(told) == 2 and all(f"orig_client=unknown[{CLIENT}]" in line for line in told)
+    assert all(f"orig_queue_id={session}" in line for line in told)
+    assert not proxy.records("error")

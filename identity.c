@@ -329,3 +329,79 @@ void identity_forwarded(struct session *s, const struct dialogue_reply *r)
 		relay_send_held(s);
 	}
 }
+
+/* ---- a Received field ---- */
+
+/* The client's word for itself may be anything; what is neither domain nor address literal must not look like more of the
+ * field, or end it. */
+static size_t put_name(const struct session *s, char *out)
+{
+	size_t n = s->view.helo_len, at = 0;
+	bool literal = n > 2 && s->helo[0] == '[' && s->helo[n - 1] == ']';
+
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = s->helo[i];
+		bool bracket = literal && (i == 0 || i == n - 1 || c == ':');
+
+		out[at++] = smtp_is_alnum(c) || c == '-' || c == '.' || c == '_' || bracket ? (char)c : '?';
+	}
+	return at;
+}
+
+/* RFC 3848, RFC 6531 4.3. */
+static const char *protocol(const struct session *s)
+{
+	static const char *const names[] = { "ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA", "UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS",
+		"UTF8SMTPSA" };
+
+	if (s->greet_verb == SMTP_HELO)
+		return "SMTP";
+	return names[4 * s->dialogue.tx.smtputf8 + 2 * !!s->view.client_tls + s->dialogue.authenticated];
+}
+
+/* RFC 5322 3.3. strftime(3) would bring locales along. */
+static size_t put_date(char *out)
+{
+	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	struct timespec now;
+	struct tm utc;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	return (size_t)sprintf(out, "%.3s, %d %.3s %d %02d:%02d:%02d +0000", days + 3 * utc.tm_wday, utc.tm_mday,
+	    months + 3 * utc.tm_mon, utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
+}
+
+size_t identity_trace(const struct session *s, const char **field)
+{
+	static char trace[2048]; /* a name of SMTP_HOST_MAX, one of 255, and what is constant */
+	const union net_address *client = &s->view.client;
+	const struct tls_facts *tls = s->view.client_tls;
+	char text[NET_TEXT];
+	size_t n;
+
+	if (!s->o->received)
+		return 0;
+	n = (size_t)sprintf(trace, "Received: from ");
+	n += put_name(s, trace + n);
+	if (client->sa.sa_family != AF_UNSPEC)
+		n += (size_t)sprintf(trace + n, " ([%s%s])", client->sa.sa_family == AF_INET6 ? "IPv6:" : "",
+		    bare_text(client, text));
+	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with %s", upstream_own_name(s), protocol(s));
+	if (tls)
+		n += (size_t)sprintf(trace + n, " (%.40s %.60s)", tls->version, tls->cipher);
+	n += (size_t)sprintf(trace + n, "\r\n\tid %s; ", s->view.id);
+	n += put_date(trace + n);
+	n += (size_t)sprintf(trace + n, "\r\n");
+	*field = trace;
+	return n;
+}
+
+void identity_send_trace(struct session *s)
+{
+	const char *trace;
+	size_t n = identity_trace(s, &trace);
+
+	if (n)
+		leg_write(&s->server, trace, n);
+}

@@ -74,6 +74,8 @@ static bool has_bare_newline(const struct message *m)
 void keep_pass(struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
+	const char *trace = "";
+	size_t traced;
 	bool eightbit = (d->ehlo.extensions & SMTP_EXT_8BITMIME) || !s->late;
 	char line[48];
 	int n;
@@ -94,9 +96,11 @@ void keep_pass(struct session *s)
 		return;
 	}
 	s->times.data = s->now - s->connected_at;
-	n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->message.size);
+	traced = identity_trace(s, &trace); /* once: a second call may write another date */
+	n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->message.size + traced);
 	session_comm(s, "|>", line, (size_t)n - 2);
 	leg_write(&s->server, line, (size_t)n);
+	leg_write(&s->server, trace, traced);
 	dialogue_sent(&s->dialogue, &(struct smtp_command){ .verb = SMTP_BDAT, .last = true });
 	s->dialogue.client = DIALOGUE_COMMAND; /* its octets do not come from the client */
 	s->stage = STAGE_SEND;
@@ -106,6 +110,7 @@ void keep_pass(struct session *s)
 void keep_data_answered(struct session *s, const struct dialogue_reply *r)
 {
 	if (r->line.code == 354) {
+		identity_send_trace(s);
 		s->times.data = s->now - s->connected_at;
 		s->stage = STAGE_SEND;
 		return;

@@ -371,6 +371,7 @@ static const struct row rows[] = {
 	    "v1 or v2: tell the upstream of the client by a PROXY header", NULL },
 	{ "xclient", NULL, false, AT(xclient), set_switch, "the same by XCLIENT, where the upstream offers it", NULL },
 	{ "xforward", NULL, false, AT(xforward), set_switch, "the same for its log, by XFORWARD", NULL },
+	{ "received", NULL, false, AT(received), set_switch, "put a Received field on top of each message", NULL },
 	{ "hooks", "DIR", false, AT(hooks), set_hooks, "directory of hooks, see smtpwarp-hooks(7)", OPTIONS_HOOKS },
 	{ "plugins", "NAMES", false, AT(plugins), set_text, "hooks that ship with smtpwarp to run as well: a,b", NULL },
 	{ "plugins-dir", "DIR", false, AT(plugins_dir), set_text, "where those are", OPTIONS_PLUGINS },

@@ -58,7 +58,7 @@ struct options {
 	struct net_block proxy[OPTIONS_PROXY_MAX]; /* --accept-proxy */
 	unsigned proxies;
 	unsigned send_proxy; /* version of the PROXY header, 0: none */
-	bool xclient, xforward;
+	bool xclient, xforward, received;
 	bool check;
 };
 

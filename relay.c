@@ -154,11 +154,30 @@ void relay_server_lost(struct session *s, const char *reason)
 
 /* ---- from the client ---- */
 
+/* The first chunk with --received: its count is more by what stands in front. false: it goes as it is; one with a count that
+ * nobody can mean, too. */
+static bool send_traced_chunk(struct session *s, const struct smtp_command *cmd)
+{
+	const char *trace;
+	char line[48];
+	size_t n, len;
+
+	if (cmd->verb != SMTP_BDAT || s->dialogue.tx.chunks || cmd->octets > INT64_MAX)
+		return false;
+	n = identity_trace(s, &trace);
+	if (!n)
+		return false;
+	len = (size_t)sprintf(line, "BDAT %llu%s\r\n", (unsigned long long)cmd->octets + n, cmd->last ? " LAST" : "");
+	leg_write(&s->server, line, len);
+	leg_write(&s->server, trace, n);
+	return true;
+}
+
 static void send_command(struct session *s, const struct smtp_command *cmd)
 {
 	size_t room = cmd->line_len + 16;
 
-	if (!s->server.broken)
+	if (!send_traced_chunk(s, cmd) && !s->server.broken)
 		leg_wrote(&s->server, smtp_command_write(cmd, leg_room(&s->server, room), room));
 	dialogue_sent(&s->dialogue, cmd);
 	s->server.secret = s->server.secret || cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE;
@@ -686,6 +705,7 @@ static void begin_content(struct session *s)
 	s->times.data = s->now - s->connected_at;
 	relay_begin_octets(s);
 	dialogue_begin_data(&s->dialogue, false);
+	identity_send_trace(s);
 }
 
 /* What a reply's last line changes beside the dialogue. */

@@ -193,6 +193,9 @@ void session_comm(struct session *s, const char *direction, const void *bytes, s
 /* Find out how the connection came here. false: the session has ended over it. */
 bool upstream_locate(struct session *s);
 
+/* What smtpwarp calls itself, --hostname. */
+const char *upstream_own_name(const struct session *s);
+
 /* Connect, or, when late, greet the client in our own name. */
 void upstream_start(struct session *s);
 
@@ -339,6 +342,12 @@ bool identity_more(struct session *s);
  * STAGE_OPEN) lasts until identity_forwarded() has got the last reply, when MAIL is sent. */
 bool identity_forward(struct session *s);
 void identity_forwarded(struct session *s, const struct dialogue_reply *r);
+
+/* The field to put on top of a message: octets at *trace, which stays until the next call; 0 without --received. RFC 5321 4.4. */
+size_t identity_trace(const struct session *s, const char **trace);
+
+/* Send it, ahead of a message. */
+void identity_send_trace(struct session *s);
 
 /* ---- filter.c ---- */
 

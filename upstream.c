@@ -218,7 +218,7 @@ static void connect_to_any(struct session *s)
 		refuse_client(s, s->text->failure);
 }
 
-static const char *own_name(const struct session *s)
+const char *upstream_own_name(const struct session *s)
 {
 	static char name[256];
 
@@ -235,7 +235,7 @@ void upstream_start(struct session *s)
 	}
 	s->text->of_session = s->route;
 	dialogue_forget_server(&s->dialogue);
-	session_replyf(s, "220 %s ESMTP", own_name(s));
+	session_replyf(s, "220 %s ESMTP", upstream_own_name(s));
 }
 
 void upstream_open(struct session *s)
@@ -578,7 +578,7 @@ static void greet_in_own_name(struct session *s)
 {
 	static const char *const lines[] = { "ENHANCEDSTATUSCODES", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING" };
 	struct smtp_ehlo *e = &s->dialogue.ehlo;
-	const char *name = own_name(s);
+	const char *name = upstream_own_name(s);
 
 	upstream_leave(s);
 	smtp_ehlo_line(e, true, (const unsigned char *)name, strlen(name));

@@ -1,6 +1,8 @@
 """Who the client is, from proxies before smtpwarp and to servers behind it: --accept-proxy, --send-proxy, --xclient,
---xforward. DESIGN 8 "Client address onward"; PROTOCOL 54, 55, 72. With real HAProxy, nginx and Postfix:
+--xforward, --received. DESIGN 8 "Client address onward"; PROTOCOL 54, 55, 72, 76. With real HAProxy, nginx and Postfix:
 test_identity_real.py."""
+import datetime
+import email.utils
 import re
 import socket
 import struct
@@ -10,7 +12,7 @@ import pytest
 
 import peers
 from hooks import Hooks
-from warp import BINARY, MESSAGE
+from warp import BINARY, MESSAGE, Session
 
 LATE = ["--connect-on", "recipient"]
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -69,9 +71,10 @@ def begin(proxy, header):
     return client
 
 
-def transaction(client, data=MESSAGE):
-    client.ask("MAIL FROM:<a@client.example>", "250")
-    client.ask("RCPT TO:<b0@server.example>", "250")
+def transaction(client, data=MESSAGE, params="", recipients=1):
+    client.ask(f"MAIL FROM:<a@client.example>{params}", "250")
+    for number in range(recipients):
+        client.ask(f"RCPT TO:<b{number}@server.example>", "250")
     client.ask("DATA", "354")
     client.send_raw(data)
     client.expect("250")
@@ -676,3 +679,146 @@ def test_72_identity_does_not_outlive_its_session(warp, mail_server):
     assert len(server.peers) == 2
     second = [line for line in server.commands[server.commands.index("EHLO another.example"):] if "HELO=" in line]
     assert second == ["XCLIENT HELO=another.example", "XFORWARD HELO=another.example"]
+
+
+# 76: Received
+
+TRACE = re.compile(rb"Received: from (\S+) \(\[(\S+)\]\)\r\n\tby (\S+) with (\w+)\r\n"
+                   rb"\tid ([0-9A-HJKMNP-TV-Z]{26}); (.*)\r\n")
+DATE = r"\w{3}, \d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d \+0000"
+
+
+def traced(data):
+    """(from, address, by, protocol, id, date) of the field on top, and what follows it."""
+    found = TRACE.match(data)
+    assert found, data[:300]
+    return [part.decode() for part in found.groups()], data[found.end():]
+
+
+RECEIVED = ["--received", "--hostname", "proxy.example", "--tls", "none"]
+
+
+@pytest.mark.parametrize("mode", [[], LATE])
+def test_76_received(proxied, mail_server, mode):
+    server = mail_server(*SERVER)
+    proxy = proxied(*mode, *RECEIVED, upstream=server)
+    client = begin(proxy, V1)
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    transaction(client, recipients=2)
+    transaction(client, b".\r\n")
+    fields, rest = traced(server.messages[0]["data"])
+    assert rest == MESSAGE
+    assert fields[:5] == ["client.example", "192.0.2.1", "proxy.example", "ESMTP", proxy.wait_for("connect")["session"]]
+    age = datetime.datetime.now(datetime.timezone.utc) - email.utils.parsedate_to_datetime(fields[5])
+    assert abs(age.total_seconds()) < 60 and re.fullmatch(DATE, fields[5])
+    assert traced(server.messages[1]["data"])[1] == b".\r\n"
+    assert [record["size"] for record in proxy.records("message")] == [len(MESSAGE) - 3, 0]
+
+
+def test_76_none_by_default(warp, mail_server):
+    server = mail_server(*SERVER)
+    transaction(warp("--tls", "none", upstream=server).greeted())
+    assert server.messages[0]["data"] == MESSAGE
+
+
+@pytest.mark.parametrize("mode, offered", [([], True), (LATE, True), (LATE, False)])
+@pytest.mark.parametrize("chunks", [[b"A: b\r\n\r\nhello\r\n"], [b"A", b": b\r\n", b""], [b""], [b"", b"x"],
+                                    [b"x" * 70000, b"y"]])
+def test_76_received_with_bdat(warp, mail_server, mode, chunks, offered):
+    """The count of the first chunk is more by the field; two messages, so that nothing is out of step."""
+    server = mail_server(*(SERVER if offered else SERVER[:1]))
+    client = warp(*mode, *RECEIVED, upstream=server).greeted()
+    for _ in range(2):
+        client.ask("MAIL FROM:<a@b>", "250")
+        client.ask("RCPT TO:<c@d>", "250")
+        for number, chunk in enumerate(chunks, 1):
+            client.send_raw(b"BDAT %d%s\r\n" % (len(chunk), b" LAST" if number == len(chunks) else b"") + chunk)
+            client.expect("250")
+    whole = b"".join(chunks)
+    end = b"" if offered else b".\r\n" if whole.endswith(b"\r\n") or not whole else b"\r\n.\r\n"
+    assert [traced(message["data"])[1] for message in server.messages] == [whole + end] * 2
+
+
+@pytest.mark.parametrize("way", ["DATA", "BDAT"])
+def test_76_hooks_see_what_the_client_sent(warp, mail_server, hooks, way):
+    """The field comes on top of what they have added."""
+    seen = hooks.directory / "seen"
+    hooks.script("data", f"cat /dev/fd/3 >{seen}\necho add-header X-Added: yes")
+    server = mail_server(*SERVER)
+    client = warp(*RECEIVED, *hooks.options, upstream=server).greeted()
+    body = b"A: b\r\n\r\n..dots\r\n"
+    client.ask("MAIL FROM:<a@b>", "250")
+    client.ask("RCPT TO:<c@d>", "250")
+    if way == "DATA":
+        client.ask("DATA", "354")
+        client.send_raw(body.replace(b"..", b"...") + b".\r\n")
+    else:
+        client.send_raw(b"BDAT %d LAST\r\n" % len(body) + body)
+    client.expect("250")
+    assert seen.read_bytes() == body
+    rest = traced(server.messages[0]["data"])[1]
+    assert rest == b"X-Added: yes\r\n" + (body.replace(b"..", b"...") + b".\r\n" if way == "DATA" else body)
+
+
+@pytest.mark.parametrize("greeting, protocol", [("EHLO c", "ESMTP"), ("HELO c", "SMTP"), ("auth", "ESMTPA"),
+                                                ("utf8", "UTF8SMTP")])
+def test_76_protocol(warp, mail_server, greeting, protocol):
+    server = mail_server(*SERVER, "AUTH PLAIN", "SMTPUTF8")
+    client = warp(*RECEIVED, upstream=server).connect()
+    client.expect("220")
+    client.ask(greeting if " " in greeting else "EHLO c", "250")
+    if greeting == "auth":
+        client.ask("AUTH PLAIN AGEAYg==", "235")
+    transaction(client, params=" SMTPUTF8" if greeting == "utf8" else "")
+    assert traced(server.messages[0]["data"])[0][3] == protocol
+
+
+@pytest.mark.parametrize("name, shown", [
+    ("[192.0.2.7]", "[192.0.2.7]"), ("[IPv6:::1]", "[IPv6:::1]"), ("a_b-c.example", "a_b-c.example"),
+    ("x) by evil (y;", "x??by?evil??y?"), ("a]b[c:d", "a?b?c?d"), ("\u00e9", "??"), ("a\x01\x7f\"<>", "a?????"),
+    ("x" * 500, "x" * 500)])
+def test_76_hostile_names(warp, mail_server, name, shown):
+    """They cannot end the field, nor look like more of it."""
+    server = mail_server(*SERVER)
+    client = warp(*RECEIVED, upstream=server).connect()
+    client.expect("220")
+    client.ask(f"EHLO {name}", "250")
+    transaction(client)
+    assert traced(server.messages[0]["data"])[0][0] == shown
+
+
+def test_76_address_literal_of_ipv6(proxied, mail_server):
+    server = mail_server(*SERVER)
+    client = begin(proxied(*RECEIVED, upstream=server), V1_SIX)
+    client.expect("220")
+    client.ask("EHLO c", "250")
+    transaction(client)
+    assert traced(server.messages[0]["data"])[0][1] == "IPv6:2001:db8::1"
+
+
+def test_76_client_without_an_address(warp):
+    proxy = warp(*RECEIVED)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        proxy.spawn(stdin=theirs, stdout=theirs)
+    session = Session(peers.Peer(ours, proxy.group, "client"), proxy.upstream.accept())
+    session.greet()
+    assert session.transaction().startswith(b"Received: from client.example\r\n\tby proxy.example with ESMTP\r\n\tid ")
+
+
+def test_76_count_that_would_wrap(warp):
+    """A chunk of nearly 2^64 octets keeps its count: a small one would make a message into commands."""
+    proxy = warp(*RECEIVED, "--message-size-limit", "0")
+    session = proxy.session().to("rcpt", "CHUNKING")
+    session.client.send("BDAT 18446744073709551600 LAST")
+    session.server.expect_line("BDAT 18446744073709551600 LAST")
+
+
+@pytest.mark.parametrize("reply", ["554 5.5.1 no", "451 4.3.0 later"])
+def test_76_message_that_the_server_does_not_want(warp, reply):
+    """No field goes where no message does."""
+    session = warp(*RECEIVED).session().to("rcpt")
+    session.exchange("DATA", reply)
+    session.exchange("RSET", "250 fine")
+    assert b"Received" not in session.server.got

@@ -1,5 +1,5 @@
 """Who the client is, with real programs: HAProxy and nginx before smtpwarp, Postfix and HAProxy behind it. What Postfix
-writes to its log is what it has understood. DESIGN 8 "Client address onward"; PROTOCOL 54, 55."""
+writes to its log is what it has understood. DESIGN 8 "Client address onward"; PROTOCOL 54, 55, 76."""
 import contextlib
 import pathlib
 import re
@@ -217,3 +217,16 @@ def test_54_postfix_and_xforward(warp, postfix, options, verb):
     assert len(told) == 2 and all(f"orig_client=unknown[{CLIENT}]" in line for line in told)
     assert all(f"orig_queue_id={session}" in line for line in told)
     assert not proxy.records("error")
+
+
+def test_76_received_is_above_the_message_and_below_postfix(warp, postfix):
+    """And a real server takes it for what it is."""
+    server = postfix()
+    warp("--tls", "none", "--received", "--hostname", "proxy.example", "--upstream", "127.0.0.1:25").listen()
+    deliver(2525)
+    server.wait_stored(1)
+    stored = server.stored()[0]
+    hops = re.findall(r"^Received: from (\S+)", stored.trace, re.M)
+    assert hops == ["client.example", "client.example"]
+    assert f"([{CLIENT}])\n\tby proxy.example with ESMTP" in stored.trace
+    assert stored.content == b"Subject: hello\n\nHello.\n"

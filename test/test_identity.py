@@ -681,6 +681,25 @@ def test_72_identity_does_not_outlive_its_session(warp, mail_server):
     assert second == ["XCLIENT HELO=another.example", "XFORWARD HELO=another.example"]
 
 
+@pytest.mark.parametrize("ending", ["close", "421 4.4.2 idle"])
+def test_72_connection_that_has_had_enough(warp, mail_server, ending):
+    """Late, a server that was used before ends at XFORWARD: on the new connection all is told again."""
+    told = []
+
+    def forward(line):
+        told.append(line)
+        if len(told) == 2 and ending == "close":
+            server.peers[0].sock.shutdown(2)
+        return ending if len(told) == 2 and ending != "close" else "250 2.0.0 Ok"
+    server = xserver(mail_server, "XCLIENT HELO", "XFORWARD HELO", xforward=forward)
+    client = warp(*LATE, "--xclient", "--xforward", "--tls", "none", upstream=server).greeted()
+    transaction(client)
+    transaction(client)
+    assert [line.split()[0] for line in server.commands if "HELO=" in line] == [
+        "XCLIENT", "XFORWARD", "XFORWARD", "XCLIENT", "XFORWARD"]
+    assert len(server.peers) == 2 and len(server.messages) == 2
+
+
 # 76: Received
 
 TRACE = re.compile(rb"Received: from (\S+) \(\[(\S+)\]\)\r\n\tby (\S+) with (\w+)\r\n"

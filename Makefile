@@ -14,9 +14,9 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session.c smtpwarp.c options.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
-	tls.c filter.c keep.c late.c routes.c identity.c proxyproto.c hooks.c verdict.c message.c record.c
+	tls.c filter.c keep.c late.c routes.c identity.c proxyproto.c dns.c ere.c hooks.c verdict.c message.c record.c
 HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h trust.h base64.h net.h record.h json.h log.h hooks.h \
-	verdict.h message.h routes.h proxyproto.h
+	verdict.h message.h routes.h proxyproto.h dns.h ere.h
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
@@ -109,13 +109,16 @@ UNIT_verdict = verdict.c $(UNIT_smtp)
 UNIT_message = message.c $(UNIT_verdict)
 UNIT_routes = routes.c $(UNIT_smtp)
 UNIT_proxyproto = proxyproto.c
+UNIT_ere = ere.c
+UNIT_dns = dns.c net.c
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
-CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c proxyproto.c dialogue.h smtp.h base64.h verdict.h message.h \
-	routes.h proxyproto.h net.h test/unit.h test/model.h test/replay.h
+FUZZ_dns = $(UNIT_dns)
+CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c proxyproto.c $(UNIT_ere) $(UNIT_dns) dialogue.h smtp.h base64.h \
+	verdict.h message.h routes.h proxyproto.h ere.h dns.h net.h test/unit.h test/model.h test/replay.h
 
 $(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)
@@ -145,8 +148,8 @@ bench:
 
 # New inputs are kept when they reach something new; FUZZ_SECONDS for each target.
 FUZZ_SECONDS = 300
-fuzz: $(T)/fuzz_client $(T)/fuzz_server $(T)/fuzz_verdict $(T)/fuzz_routes $(T)/fuzz_proxyproto
-	for side in client server verdict routes proxyproto; do \
+fuzz: $(T)/fuzz_client $(T)/fuzz_server $(T)/fuzz_verdict $(T)/fuzz_routes $(T)/fuzz_proxyproto $(T)/fuzz_dns
+	for side in client server verdict routes proxyproto dns; do \
 		mkdir -p $(T)/work_$$side && \
 		$(T)/fuzz_$$side -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$side test/corpus/$$side && \
 		$(T)/fuzz_$$side -merge=1 -use_counters=0 -max_len=1200 test/corpus/$$side $(T)/work_$$side || exit 1; \

@@ -92,24 +92,11 @@ bool net_same(const union net_address *a, const union net_address *b)
 	return net_same_host(a, b) && net_port(a) == net_port(b);
 }
 
-bool net_is_local(const union net_address *a)
+bool net_is_loopback(const union net_address *a)
 {
-	union net_address any_port = *a;
-	int fd;
-	bool local;
-
-	if (a->sa.sa_family == AF_INET && ntohl(a->v4.sin_addr.s_addr) >> 24 == 127)
-		return true;
 	if (a->sa.sa_family == AF_INET)
-		any_port.v4.sin_port = 0;
-	else
-		any_port.v6.sin6_port = 0;
-	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	local = bind(fd, &any_port.sa, size_of(a)) == 0;
-	close(fd);
-	return local;
+		return ntohl(a->v4.sin_addr.s_addr) >> 24 == 127;
+	return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
 }
 
 void net_unmap(union net_address *a)
@@ -125,41 +112,78 @@ void net_unmap(union net_address *a)
 	*a = v4;
 }
 
-static const unsigned char *octets_of(const union net_address *a, size_t *n)
+/* The octets of an address, and how many. */
+static const unsigned char *octets(const union net_address *a, unsigned *n)
 {
-	bool six = a->sa.sa_family == AF_INET6;
-
-	*n = six ? 16 : 4;
-	return six ? a->v6.sin6_addr.s6_addr : (const unsigned char *)&a->v4.sin_addr;
+	*n = a->sa.sa_family == AF_INET6 ? 16 : 4;
+	return a->sa.sa_family == AF_INET6 ? a->v6.sin6_addr.s6_addr : (const unsigned char *)&a->v4.sin_addr;
 }
 
-bool net_block_parse(const char *text, struct net_block *b)
+static unsigned char octet_mask(unsigned bits, unsigned i)
+{
+	if (bits <= 8 * i)
+		return 0;
+	return (unsigned char)(bits >= 8 * i + 8 ? 0xffu : 0xff00u >> (bits - 8 * i));
+}
+
+bool net_block_parse(const char *text, struct net_block *r)
 {
 	const char *slash = strchr(text, '/');
-	size_t n = slash ? (size_t)(slash - text) : strlen(text), octets;
-	char address[NET_TEXT], *end;
+	char address[NET_TEXT], *end = NULL;
+	size_t len = slash ? (size_t)(slash - text) : strlen(text);
+	const unsigned char *in;
+	unsigned n;
 	unsigned long bits;
 
-	if (n >= sizeof address)
+	if (len >= sizeof address)
 		return false;
-	memcpy(address, text, n);
-	address[n] = 0;
-	if (!net_parse(address, 0, &b->base))
+	memcpy(address, text, len);
+	address[len] = 0;
+	if (!net_parse(address, 0, &r->base))
 		return false;
-	octets_of(&b->base, &octets);
-	bits = slash ? strtoul(slash + 1, &end, 10) : 8 * octets;
-	b->bits = (unsigned)bits;
-	return bits <= 8 * octets && (!slash || (slash[1] >= '0' && slash[1] <= '9' && !*end));
+	net_unmap(&r->base);
+	in = octets(&r->base, &n);
+	bits = slash && slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &end, 10) : 8 * n;
+	if ((slash && (!end || *end)) || bits > 8 * n)
+		return false;
+	r->bits = (unsigned)bits;
+	for (unsigned i = 0; i < n; i++)
+		if (in[i] & ~octet_mask(r->bits, i))
+			return false;
+	return true;
 }
 
-bool net_in_block(const union net_address *a, const struct net_block *b)
+bool net_in_block(const union net_address *a, const struct net_block *r)
 {
-	size_t n;
-	const unsigned char *base = octets_of(&b->base, &n), *in = octets_of(a, &n);
-	unsigned whole = b->bits / 8, rest = b->bits % 8;
+	unsigned n;
+	const unsigned char *in = octets(a, &n), *base = octets(&r->base, &n);
 
-	return a->sa.sa_family == b->base.sa.sa_family && memcmp(base, in, whole) == 0 &&
-	    (!rest || !((base[whole] ^ in[whole]) >> (8 - rest)));
+	if (a->sa.sa_family != r->base.sa.sa_family)
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		if ((in[i] ^ base[i]) & octet_mask(r->bits, i))
+			return false;
+	return true;
+}
+
+bool net_is_local(const union net_address *a)
+{
+	union net_address any_port = *a;
+	int fd;
+	bool local;
+
+	if (a->sa.sa_family == AF_INET && net_is_loopback(a))
+		return true;
+	if (a->sa.sa_family == AF_INET)
+		any_port.v4.sin_port = 0;
+	else
+		any_port.v6.sin6_port = 0;
+	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	local = bind(fd, &any_port.sa, size_of(a)) == 0;
+	close(fd);
+	return local;
 }
 
 static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), union net_address *a)

@@ -42,19 +42,6 @@ const char *net_text(const union net_address *a, char text[NET_TEXT]);
 
 uint16_t net_port(const union net_address *a);
 
-/* Addresses of one family whose first `bits` bits are those of base. */
-struct net_block {
-	union net_address base;
-	unsigned bits;
-};
-
-/* "10.0.0.0/8", "2001:db8::/32"; without a length, one address. false: it is none. */
-bool net_block_parse(const char *text, struct net_block *b);
-bool net_in_block(const union net_address *a, const struct net_block *b);
-
-/* ::ffff:a.b.c.d, as a dual-stack socket sees IPv4 peers, becomes a.b.c.d; others stay. */
-void net_unmap(union net_address *a);
-
 /* Same address and port. */
 bool net_same(const union net_address *a, const union net_address *b);
 
@@ -63,6 +50,22 @@ bool net_same_host(const union net_address *a, const union net_address *b);
 
 /* Whether the address is one of this host's: loopback, or one that can be bound. */
 bool net_is_local(const union net_address *a);
+
+/* 127.0.0.0/8 or ::1. */
+bool net_is_loopback(const union net_address *a);
+
+/* Addresses whose first bits are those of base. */
+struct net_block {
+	union net_address base;
+	unsigned bits;
+};
+
+/* "10.0.0.0/8", "2001:db8::/32", or an address alone. false: it is none, or has bits set behind its prefix. */
+bool net_block_parse(const char *text, struct net_block *r);
+bool net_in_block(const union net_address *a, const struct net_block *r);
+
+/* ::ffff:a.b.c.d, as a dual-stack socket sees IPv4 peers, becomes a.b.c.d; others stay. */
+void net_unmap(union net_address *a);
 
 /* Addresses of both ends; ::ffff:a.b.c.d becomes a.b.c.d. An end that is not IP becomes AF_UNSPEC. */
 void net_ends(int fd, union net_address *local, union net_address *peer);

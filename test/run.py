@@ -68,13 +68,13 @@ def reproducible(tally):
 
 def main():
     tally = Tally()
-    for name in "smtp", "dialogue", "verdict", "message", "routes", "proxyproto":
+    for name in "smtp", "dialogue", "verdict", "message", "routes", "proxyproto", "ere", "dns":
         program = f"build/test/unit_{name}"
         if tally.step(f"build {program}", "make", "-s", program).returncode:
             tally.failed += 1
         else:
             tally.cmocka(f"unit tests of {name}.c", f"./{program}")
-    for target in "client", "server", "verdict", "routes", "proxyproto":
+    for target in "client", "server", "verdict", "routes", "proxyproto", "dns":
         program = f"build/test/replay_{target}"
         tally.whole(f"fuzzing corpus, {target}", "sh", "-c",
                     f"make -s {program} && {program} test/corpus/{target}")

@@ -134,6 +134,14 @@ void json_number(struct json *j, const char *name, uint64_t value)
 	put_u64(j, value);
 }
 
+void json_signed(struct json *j, const char *name, int64_t value)
+{
+	member(j, name);
+	if (value < 0)
+		put(j, "-", 1);
+	put_u64(j, value < 0 ? -(uint64_t)value : (uint64_t)value);
+}
+
 void json_bool(struct json *j, const char *name, bool value)
 {
 	member(j, name);

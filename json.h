@@ -23,6 +23,7 @@ void json_close(struct json *j, char bracket);
 void json_bytes(struct json *j, const char *name, const void *text, size_t n);
 void json_string(struct json *j, const char *name, const char *text); /* NULL: null */
 void json_number(struct json *j, const char *name, uint64_t value);
+void json_signed(struct json *j, const char *name, int64_t value);
 void json_bool(struct json *j, const char *name, bool value);
 void json_null(struct json *j, const char *name);
 

@@ -71,6 +71,12 @@ static const char *set_sessions(struct options *o, void *field, const char *valu
 	return set_u32(field, value, 1, 100000);
 }
 
+static const char *set_tarpits(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_u32(field, value, 0, 100000);
+}
+
 static const char *set_recipients(struct options *o, void *field, const char *value)
 {
 	(void)o;
@@ -326,6 +332,97 @@ static const char *set_send_proxy(struct options *o, void *field, const char *va
 	return valid ? NULL : "takes v1 or v2";
 }
 
+/* ---- checks ---- */
+
+static const char *add_allow(struct options *o, void *field, const char *value)
+{
+	(void)field;
+	if (o->allows == CHECKS_ALLOW_MAX)
+		return "can be given 64 times";
+	if (!net_block_parse(value, &checks_values.allow[o->allows]))
+		return "takes ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32, with no bit set behind the prefix";
+	o->allow = checks_values.allow;
+	o->allows++;
+	return NULL;
+}
+
+static const char *set_waiting(void *field, const char *value, int64_t least, int64_t most, const char *want)
+{
+	int64_t us;
+
+	if (set_seconds(NULL, &us, value) || us < least || us > most)
+		return want;
+	*(int64_t *)field = us;
+	return NULL;
+}
+
+/* No longer than a client waits for a greeting or reply, RFC 5321 4.5.3.2. */
+static const char *set_delay(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_waiting(field, value, 0, 300 * SECOND, "takes seconds from 0 to 300");
+}
+
+static const char *set_dns_time(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_waiting(field, value, SECOND / 10, 60 * SECOND, "takes seconds from 0.1 to 60");
+}
+
+static const char *add_dnsbl(struct options *o, void *field, const char *value)
+{
+	const char *want;
+
+	(void)field;
+	if (o->dnsbls == CHECKS_DNSBL_MAX)
+		return "can be given 16 times";
+	want = checks_dnsbl_parse(&checks_values.dnsbl[o->dnsbls], value);
+	o->dnsbl = checks_values.dnsbl;
+	o->dnsbls += !want;
+	return want;
+}
+
+static const char *set_threshold(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	return set_u32(field, value, 1, 100000);
+}
+
+static const char *add_dns_server(struct options *o, void *field, const char *value)
+{
+	char host[NET_TEXT];
+	uint16_t port;
+
+	(void)field;
+	if (o->dns.count == DNS_SERVERS)
+		return "can be given 3 times";
+	if (!split_host_port(value, host, sizeof host, 53, &port) || !net_parse(host, port, &o->dns.server[o->dns.count]))
+		return "takes ADDRESS, ADDRESS:PORT or [IPv6]:PORT";
+	o->dns.count++;
+	return NULL;
+}
+
+static const char *set_valid_recipients(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	*(const struct ere **)field = &checks_values.valid_recipients;
+	return *value ? ere_compile(&checks_values.valid_recipients, value) : "must not be empty";
+}
+
+static const char *set_override(struct options *o, void *field, const char *value)
+{
+	char line[300];
+	struct smtp_command cmd;
+	int n = snprintf(line, sizeof line, "RCPT TO:<%s>", value);
+
+	if ((size_t)n >= sizeof line)
+		return "takes an address that is not so long";
+	smtp_parse((const unsigned char *)line, (size_t)n, &cmd);
+	if (cmd.refusal || cmd.address_len != strlen(value) || !strchr(value, '@'))
+		return "takes an address, such as test@example.com";
+	return set_text(o, field, value);
+}
+
 static const char *set_log(struct options *o, void *field, const char *value)
 {
 	return log_sink_known(value) ? set_text(o, field, value) :
@@ -389,6 +486,21 @@ static const struct row rows[] = {
 	{ "bare-newline", "HOW", false, AT(limits.newline), set_newline,
 	    "normalize, reject or pass a bare CR or LF in a message", "normalize" },
 	{ "plain-auth", NULL, false, AT(plain_auth), set_switch, "show AUTH to distant clients without TLS too", NULL },
+	{ "allow-clients", "CIDR", true, 0, add_allow, "take connections of these addresses only", NULL },
+	{ "greet-delay", "S", false, AT(greet_delay), set_delay,
+	    "greet so late, and refuse clients that speak before; 0: at once", "0" },
+	{ "dnsbl", "ZONE", true, 0, add_dnsbl,
+	    "refuse clients that this list of the DNS has: ZONE[=127.0.0.[2;4..11]][*WEIGHT]", NULL },
+	{ "dnsbl-threshold", "N", false, AT(dnsbl_threshold), set_threshold, "sum of weights at which to refuse", "1" },
+	{ "dnsbl-timeout", "S", false, AT(dnsbl_timeout), set_dns_time, "for all lists to answer", "5" },
+	{ "dns-server", "ADDR[:PORT]", true, 0, add_dns_server,
+	    "name server to ask for these; without: those of /etc/resolv.conf", NULL },
+	{ "valid-recipients", "ERE", false, AT(valid_recipients), set_valid_recipients,
+	    "refuse recipients that this regular expression does not match", NULL },
+	{ "override-recipient", "ADDRESS", false, AT(override_recipient), set_override,
+	    "send all mail on to this address", NULL },
+	{ "tarpit", "S", false, AT(tarpit), set_delay, "hold clients that these checks refuse so long first; 0: not", "0" },
+	{ "max-tarpits", "N", false, AT(max_tarpits), set_tarpits, "clients held at a time", "100" },
 	{ "banner-timeout", "S", false, AT(timeouts.banner), set_seconds, "for the upstream's greeting", "300" },
 	{ "mail-timeout", "S", false, AT(timeouts.mail), set_seconds, "for its reply to MAIL", "300" },
 	{ "rcpt-timeout", "S", false, AT(timeouts.rcpt), set_seconds, "for its reply to RCPT", "300" },

@@ -3,6 +3,7 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
+#include "checks.h"
 #include "dialogue.h"
 #include "net.h"
 #include "tls.h"
@@ -59,6 +60,16 @@ struct options {
 	unsigned proxies;
 	unsigned send_proxy; /* version of the PROXY header, 0: none */
 	bool xclient, xforward, received;
+	const struct net_block *allow; /* whose connections are taken; none: everybody's */
+	unsigned allows;
+	int64_t greet_delay, dnsbl_timeout, tarpit; /* the first and last 0: none */
+	const struct dnsbl *dnsbl;
+	unsigned dnsbls;
+	uint32_t dnsbl_threshold;
+	struct dns_servers dns; /* none: the system's */
+	const struct ere *valid_recipients; /* NULL: all are */
+	const char *override_recipient;	    /* NULL: each its own */
+	uint32_t max_tarpits;
 	bool check;
 };
 

@@ -466,6 +466,46 @@ void record_verdict(const struct record_view *v, enum hook_event event, const ch
 	finish(&j, strcmp(word, "failed") == 0 ? LOG_PRIORITY_ERROR : LOG_PRIORITY_INFO);
 }
 
+static void listing(struct json *j, const struct record_listing *l)
+{
+	union net_address a = { .v4 = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(l->address) } };
+	char text[NET_TEXT];
+
+	json_open(j, NULL, '{');
+	json_string(j, "zone", l->zone);
+	json_string(j, "answer", l->answered ? net_text(&a, text) : NULL);
+	json_signed(j, "weight", l->weight);
+	json_string(j, "failure", l->failure);
+	json_close(j, '}');
+}
+
+void record_check(const struct record_view *v, const struct record_check *c)
+{
+	struct json j;
+	bool failed = false;
+
+	if (!log_wanted())
+		return;
+	common(&j, v, "verdict");
+	json_string(&j, "on", c->on);
+	json_null(&j, "hook");
+	json_string(&j, "verdict", c->verdict);
+	json_string(&j, "text", c->text);
+	if (c->data)
+		json_bytes(&j, "data", c->data, c->data_len);
+	if (c->listing) {
+		json_open(&j, "lists", '[');
+		for (unsigned i = 0; i < c->listings; i++) {
+			listing(&j, &c->listing[i]);
+			failed = failed || c->listing[i].failure;
+		}
+		json_close(&j, ']');
+		json_signed(&j, "score", c->score);
+	}
+	json_ms(&j, "check_ms", c->us);
+	finish(&j, failed ? LOG_PRIORITY_WARNING : LOG_PRIORITY_INFO);
+}
+
 void record_error(const struct record_view *v, const char *error)
 {
 	struct json j;

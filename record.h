@@ -66,6 +66,28 @@ size_t record_hook(const struct record_view *v, enum hook_event event, const uni
 /* What a hook said: its final word ("failed" for none) and text, the lines before that (n octets). */
 void record_verdict(const struct record_view *v, enum hook_event event, const char *hook, const char *word,
     const unsigned char *text, size_t text_len, const unsigned char *lines, size_t n, int64_t us);
+/* What a list of the DNS said of a client. */
+struct record_listing {
+	const char *zone;
+	bool answered;
+	uint32_t address; /* in host order, if answered */
+	int weight;	  /* that it counts with */
+	const char *failure; /* NULL: none */
+};
+
+/* What a check of ours on a client came to. */
+struct record_check {
+	const char *on, *verdict;
+	const char *text;    /* of the reply; NULL: there is none */
+	const unsigned char *data; /* what the client said too early; NULL: nothing */
+	size_t data_len;
+	const struct record_listing *listing; /* NULL: no list was asked */
+	unsigned listings;
+	int score;
+	int64_t us;
+};
+
+void record_check(const struct record_view *v, const struct record_check *c);
 void record_error(const struct record_view *v, const char *error);
 /* direction: "->" and so on. */
 void record_comm(const struct record_view *v, const char *direction, const void *bytes, size_t n);

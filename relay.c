@@ -219,6 +219,17 @@ void relay_begin_octets(struct session *s)
 	s->early = false;
 }
 
+/* A bad command was refused with this reply: perhaps one too many. */
+static void count_refusal(struct session *s, const char *reply, bool fatal)
+{
+	s->totals.errors += *reply == '5';
+	if (!fatal && (!s->o->max_errors || s->totals.errors < s->o->max_errors))
+		return;
+	s->closing = true;
+	dialogue_refuse(&s->dialogue, &(struct smtp_command){ .verb = SMTP_UNKNOWN },
+	    "421 4.7.0 Too many bad commands, or one too bad");
+}
+
 static void refuse(struct session *s, const struct smtp_command *cmd, const char *reply)
 {
 	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
@@ -226,13 +237,7 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 	dialogue_refuse(&s->dialogue, cmd, reply);
 	if (s->dialogue.client == DIALOGUE_SWALLOW)
 		relay_begin_octets(s);
-	if (*reply == '5')
-		s->totals.errors++;
-	if (cmd->fatal || (s->o->max_errors && s->totals.errors >= s->o->max_errors))
-		s->closing = true;
-	if (s->closing)
-		dialogue_refuse(&s->dialogue, &(struct smtp_command){ .verb = SMTP_UNKNOWN },
-		    "421 4.7.0 Too many bad commands, or one too bad");
+	count_refusal(s, reply, cmd->fatal);
 	if (too_large) { /* chunks may be there already: the server must forget them */
 		dialogue_decide(&s->dialogue, 552, (const unsigned char *)reply + 4, strlen(reply) - 4);
 		late_reset_server(s);
@@ -306,18 +311,19 @@ bool relay_rewritten(const struct session *s, const unsigned char *address, size
 	return !cmd->refusal && cmd->address_len == n;
 }
 
-void relay_rewrite(struct session *s, const unsigned char *address, size_t n)
+bool relay_rewrite(struct session *s, const unsigned char *address, size_t n)
 {
 	struct smtp_command cmd;
 
 	if (!relay_rewritten(s, address, n, &cmd))
-		return;
+		return false;
 	if (!s->held->original_len) {
 		s->held->original_len = s->held->cmd.address_len;
 		memcpy(s->held->original, s->held->cmd.address, s->held->original_len);
 	}
 	memcpy(s->held->line, cmd.line, cmd.line_len);
 	parse_held(s, cmd.line_len);
+	return true;
 }
 
 /* A reply of ours to the held command, nothing being owed before it. */
@@ -360,6 +366,13 @@ void relay_refuse_held(struct session *s, const char *reply)
 	session_reply(s, reply);
 	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
 		note_refusal(s, line.code, line.text, line.text_len);
+}
+
+void relay_refuse_recipient(struct session *s, const char *reply)
+{
+	relay_refuse_held(s, reply);
+	count_refusal(s, reply, false);
+	local_replies(s);
 }
 
 /* ---- from the client ---- */
@@ -419,10 +432,29 @@ void relay_send_held(struct session *s)
 		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
 }
 
+/* The held command, which nothing here refuses, goes on: RCPT perhaps with another address. */
+static void pass_held(struct session *s)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+	const char *other = cmd->verb == SMTP_RCPT ? s->o->override_recipient : NULL;
+
+	if (other && !relay_rewrite(s, (const unsigned char *)other, strlen(other))) {
+		log_command(s, cmd, ">|");
+		relay_refuse_held(s, "500 5.5.2 Line too long");
+	} else if (s->held->original_len && !s->late) {
+		log_command(s, cmd, "->");
+		relay_send_held(s);
+	} else {
+		pass_command(s, cmd);
+	}
+}
+
 /* The one place where it is decided what becomes of a command. */
 static void handle_command(struct session *s, const struct smtp_command *cmd)
 {
 	enum hook_event event = event_of(cmd->verb);
+	bool filtered = event != HOOK_EVENT_COUNT && filter_wants(s, event);
+	bool overridden = cmd->verb == SMTP_RCPT && s->o->override_recipient;
 	const char *refusal;
 
 	s->auth_seen = s->auth_seen || cmd->verb == SMTP_AUTH;
@@ -442,12 +474,22 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		refuse(s, cmd, refusal);
 		return;
 	}
+	if (cmd->verb == SMTP_RCPT && !checks_recipient(s, cmd)) {
+		log_command(s, cmd, ">|");
+		relay_hold(s, cmd);
+		checks_refuse_recipient(s);
+		return;
+	}
 	late_prepare_route(s, cmd->verb);
-	if (event == HOOK_EVENT_COUNT || !filter_wants(s, event)) {
+	if (!filtered && !overridden) {
 		pass_command(s, cmd);
 		return;
 	}
 	relay_hold(s, cmd);
+	if (!filtered) {
+		pass_held(s);
+		return;
+	}
 	if (event == HOOK_EHLO)
 		upstream_try_name(s, &s->held->cmd);
 	filter_run(s, event);
@@ -477,13 +519,8 @@ static void filtered_command(struct session *s, const struct filter_outcome *o)
 {
 	const struct smtp_command *cmd = &s->held->cmd;
 
-	if (o->word == FILTER_ACCEPT && s->held->original_len && !s->late) {
-		log_command(s, cmd, "->");
-		relay_send_held(s);
-		return;
-	}
 	if (o->word == FILTER_ACCEPT) {
-		pass_command(s, cmd);
+		pass_held(s);
 		return;
 	}
 	log_command(s, cmd, ">|");

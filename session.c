@@ -166,7 +166,9 @@ static struct deadline next_deadline(const struct session *s)
 		sooner(&d, s->client_moved_at, t->block, CLIENT_STALLED, "client does not take replies");
 	if (s->stage == STAGE_HOOKS)
 		sooner(&d, 0, filter_deadline(s), HOOK_OVERDUE, "");
-	else if (s->stage == STAGE_TARPIT)
+	else if (s->stage == STAGE_CHECKS)
+		sooner(&d, 0, checks_deadline(s), NOT_OVERDUE, "");
+	else if (s->stage == STAGE_TARPIT || s->stage == STAGE_REFUSE)
 		sooner(&d, 0, s->tarpit_until, TARPIT_OVER, "");
 	else if (s->state == SERVER_CONNECTING)
 		sooner(&d, s->dialed_at, t->connect, CONNECT_OVERDUE, "connection timed out");
@@ -190,7 +192,10 @@ static void overdue(struct session *s, const struct deadline *d)
 		filter_overdue(s);
 		return;
 	case TARPIT_OVER:
-		filter_tarpit_over(s);
+		if (s->stage == STAGE_REFUSE)
+			checks_tarpit_over(s);
+		else
+			filter_tarpit_over(s);
 		return;
 	case CONNECT_OVERDUE:
 		if (s->state == SERVER_HANDSHAKE)
@@ -219,9 +224,14 @@ static void overdue(struct session *s, const struct deadline *d)
 
 /* ---- the poll set ---- */
 
-/* Message bytes wait in the client's socket while the server's has no room. */
+/* Message bytes wait in the client's socket while the server's has no room, and all but a little while it is held up for
+ * what it did: it is not to fill our memory. */
 static bool reads_client(const struct session *s)
 {
+	bool held_up = s->stage == STAGE_CHECKS || s->stage == STAGE_REFUSE || s->stage == STAGE_TARPIT;
+
+	if (held_up && leg_count(&s->client) >= LEG_SMALL / 2)
+		return false;
 	return leg_read_room(&s->client) && !(in_message(s) && leg_pending(&s->server));
 }
 
@@ -281,7 +291,8 @@ static void flush_leg(struct leg *l, uint64_t before, int64_t now, int64_t *move
 
 static void wait_and_read(struct session *s, const struct deadline *d)
 {
-	struct pollfd p[2 + FILTER_POLLED];
+	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED];
+	unsigned polled = 2;
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
 	int64_t left = d->at - s->now, unused;
@@ -293,7 +304,9 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 		wait.tv_sec = (time_t)(left / SECOND);
 		wait.tv_nsec = (long)(left % SECOND) * 1000;
 	}
-	if (ppoll(p, 2 + filter_watch(s, p + 2), d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
+	polled += filter_watch(s, p + polled);
+	polled += checks_watch(s, p + polled);
+	if (ppoll(p, polled, d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	if (in_message(s) && leg_pending(&s->server))
 		s->content_at += clock_us() - s->now; /* waiting for the server is not the client's fault */
@@ -380,6 +393,7 @@ static void turn(struct session *s)
 
 	if (s->state == SERVER_HANDSHAKE)
 		upstream_handshake(s);
+	checks_turn(s);
 	filter_turn(s);
 	do {
 		handled = s->handled;
@@ -403,9 +417,10 @@ static void turn(struct session *s)
  * not overtake a server's, and hooks are to know which recipients stand. */
 static uint32_t commands_alone(const struct session *s)
 {
+	bool checked = s->o->valid_recipients || s->o->override_recipient;
 	uint32_t alone = s->late ? 1u << SMTP_RSET | 1u << SMTP_QUIT | 1u << SMTP_BDAT : 0;
 
-	if (filter_wants(s, HOOK_RCPT) || s->o->routes)
+	if (checked || filter_wants(s, HOOK_RCPT) || s->o->routes)
 		alone |= 1u << SMTP_RCPT;
 	if (filter_wants(s, HOOK_DATA))
 		alone |= 1u << SMTP_DATA | 1u << SMTP_BDAT;
@@ -471,21 +486,11 @@ static void leave_client(struct session *s)
 }
 
 /* Hooks that nobody can list may be the ones that matter. */
-static void start_session(struct session *s)
+void session_checked(struct session *s)
 {
 	struct filter_outcome outcome;
-	const char *fault = identity_accept(s);
 
-	filter_begin(s);
-	if (fault) {
-		if (!s->client.eof)
-			record_error(&s->view, fault);
-		session_end(s, s->client.eof ? "client" : "smtpwarp", fault);
-		s->silent = true;
-		return;
-	}
-	if (!upstream_locate(s))
-		return;
+	s->active_at = s->now;
 	if (s->hooks->broken[0])
 		record_error(&s->view, s->hooks->broken);
 	if (s->hooks->broken[0] && !s->o->hook_failure_accepts) {
@@ -496,6 +501,23 @@ static void start_session(struct session *s)
 	} else {
 		upstream_start(s);
 	}
+}
+
+/* A proxy before us says who the client is before anybody is asked about it. */
+static void start_session(struct session *s)
+{
+	const char *fault = identity_accept(s);
+
+	filter_begin(s);
+	if (fault) {
+		if (!s->client.eof)
+			record_error(&s->view, fault);
+		session_end(s, s->client.eof ? "client" : "smtpwarp", fault);
+		s->silent = true;
+		return;
+	}
+	if (upstream_locate(s))
+		checks_start(s);
 }
 
 void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated)

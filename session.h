@@ -1,11 +1,12 @@
 /* One proxied connection. session.c has the poll loop, the clock and the end; upstream.c finds, connects and greets the
  * server; relay.c carries commands, replies and messages between the two; late.c chooses a server for each message; keep.c keeps
- * messages until they are whole; filter.c runs hooks and knows what their verdicts do; identity.c is told, and tells, who
- * the client is. The struct is theirs together.
+ * messages until they are whole; checks.c looks at clients and recipients; filter.c runs hooks and knows what their verdicts
+ * do; identity.c is told, and tells, who the client is. The struct is theirs together.
  */
 #ifndef SESSION_H
 #define SESSION_H
 
+#include "checks.h"
 #include "dialogue.h"
 #include "hooks.h"
 #include "leg.h"
@@ -28,6 +29,8 @@ enum session_server {
 /* What is under way before the client is listened to again. */
 enum session_stage {
 	STAGE_NONE,
+	STAGE_CHECKS, /* at connect: lists are asked, the greeting is delayed */
+	STAGE_REFUSE, /* a refusal of the checks is held back until tarpit_until */
 	STAGE_HOOKS,  /* hooks decide */
 	STAGE_TARPIT, /* the answer is held back until tarpit_until */
 	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL */
@@ -129,6 +132,7 @@ struct session {
 	bool redialing;			 /* on a fresh connection, after TLS failed */
 	bool no_tls;			 /* it failed: plain this time */
 	bool refused;			 /* its greeting was no 220 */
+	bool teased;			 /* the client has been told the first line of a greeting */
 
 	/* the message */
 	struct message message; /* kept here for hooks, or until its length is known */
@@ -188,7 +192,36 @@ void session_tick(struct session *s);
 /* A "comm" record, when asked for. */
 void session_comm(struct session *s, const char *direction, const void *bytes, size_t n);
 
+/* The checks at connect have let the client in: hooks are next, then the server. */
+void session_checked(struct session *s);
+
+/* ---- checks.c ---- */
+
+#define CHECKS_POLLED CHECKS_DNSBL_MAX
+
+/* Check the client: session_checked() is called, perhaps at once, or the client is refused. */
+void checks_start(struct session *s);
+
+/* In STAGE_CHECKS: go on; what to poll, at most CHECKS_POLLED descriptors (returns how many); when there is something to do
+ * though nothing comes. */
+void checks_turn(struct session *s);
+unsigned checks_watch(const struct session *s, struct pollfd *p);
+int64_t checks_deadline(const struct session *s);
+
+/* With --greet-delay, before the greeting's last line: whether the client has not waited for it, and is refused now. */
+bool checks_too_early(struct session *s);
+
+/* Whether this RCPT is for one of --valid-recipients. If not: refuse it, once it is held, perhaps in a while. */
+bool checks_recipient(const struct session *s, const struct smtp_command *cmd);
+void checks_refuse_recipient(struct session *s);
+
+/* STAGE_REFUSE is over. */
+void checks_tarpit_over(struct session *s);
+
 /* ---- upstream.c ---- */
+
+/* What we call ourselves. */
+const char *upstream_own_name(const struct session *s);
 
 /* Find out how the connection came here. false: the session has ended over it. */
 bool upstream_locate(struct session *s);
@@ -259,7 +292,10 @@ void relay_filtered(struct session *s, enum hook_event event, const struct filte
 
 /* RCPT TO with another address instead of the held one: parsed into *cmd (static storage). false: it is none. */
 bool relay_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd);
-void relay_rewrite(struct session *s, const unsigned char *address, size_t n);
+bool relay_rewrite(struct session *s, const unsigned char *address, size_t n);
+
+/* Refuse the held RCPT, whose recipient there is not: a bad command, of which there may be too many. */
+void relay_refuse_recipient(struct session *s, const char *reply);
 
 /* Keep a command until more is known: s->held->cmd is a copy of it. Then send it, or refuse this RCPT with a reply of ours. */
 void relay_hold(struct session *s, const struct smtp_command *cmd);

@@ -4,6 +4,7 @@
  * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
  */
 #define _GNU_SOURCE
+#include "checks.h"
 #include "hooks.h"
 #include "log.h"
 #include "options.h"
@@ -357,6 +358,7 @@ static void child_ended(pid_t pid, int how)
 {
 	char text[80];
 
+	checks_forget(pid);
 	for (uint32_t i = 0; i < tally->sessions; i++)
 		if (tally->child[i].pid == pid) {
 			tally->child[i] = tally->child[--tally->sessions];
@@ -555,6 +557,8 @@ static _Noreturn void listen_loop(void)
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (tally == MAP_FAILED)
 		die_errno(EX_OSERR, "--max-sessions");
+	if (!checks_share(&options))
+		die_errno(EX_OSERR, "--max-tarpits");
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE && !tls_has_anchors())
 		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; what lacks shows in their records */
@@ -597,6 +601,14 @@ static void become_user(void)
 		return;
 	if (!user || initgroups(options.user, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		die_errno(EX_CONFIG, "--user");
+}
+
+static void refuse_open_relay(const union net_address *local)
+{
+	const char *why = checks_open_relay(&options, &hooks, local);
+
+	if (why)
+		die(EX_CONFIG, why);
 }
 
 static void bind_sockets(void)
@@ -649,6 +661,8 @@ int main(int argc, char **argv)
 		compile_routes();
 	if (!find_hooks() && (connection < 0 || options.listens))
 		die(EX_CONFIG, hooks.broken); /* a client hears of it from its session, see --hook-failure */
+	for (unsigned i = 0; i < options.listens; i++)
+		refuse_open_relay(&options.listen[i]);
 	open_log();
 	if (options.check) {
 		check_hooks();
@@ -668,6 +682,12 @@ int main(int argc, char **argv)
 	if (!passed && given == NET_LISTENING) {
 		listener.socket[listener.sockets++] = STDIN_FILENO;
 		listener.inetd_wait = !options.listens;
+	}
+	for (unsigned i = 0; i < listener.sockets; i++) {
+		union net_address local;
+
+		net_local(listener.socket[i], &local);
+		refuse_open_relay(&local);
 	}
 	if (options.listens + listener.sockets > SOCKETS_MAX)
 		die(EX_USAGE, "more than 8 sockets to listen on");

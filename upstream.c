@@ -234,6 +234,8 @@ void upstream_start(struct session *s)
 		return;
 	}
 	s->text->of_session = s->route;
+	if (checks_too_early(s))
+		return;
 	dialogue_forget_server(&s->dialogue);
 	session_replyf(s, "220 %s ESMTP", upstream_own_name(s));
 }
@@ -741,6 +743,16 @@ static bool try_another(struct session *s, const struct dialogue_reply *r)
 	return true;
 }
 
+/* Behind a first line that said 220 (--greet-delay) another code ends the session, for clients that go by the first. */
+static void pass_greeting(struct session *s, const struct dialogue_reply *r)
+{
+	relay_pass(s, r);
+	if (!s->teased || !s->refused || s->ending)
+		return;
+	session_end(s, "upstream", "it refused in its greeting");
+	s->linger = true;
+}
+
 void upstream_reply(struct session *s, const struct dialogue_reply *r)
 {
 	if (r->verb == SMTP_GREETING) {
@@ -748,9 +760,15 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 			return;
 		if (!r->line.last)
 			return;
-		if (!s->redialing && !s->late)
-			relay_pass(s, r);
+		if (s->redialing || s->late) {
+			after_greeting(s, r);
+			return;
+		}
 		after_greeting(s, r);
+		if (checks_too_early(s))
+			upstream_leave(s);
+		else
+			pass_greeting(s, r);
 		return;
 	}
 	if (!r->line.last)

@@ -176,8 +176,8 @@ static void tell(FILE *out, const char *event, const json_t *record)
 		fprintf(out, "TLS with %s: %s %s %s", text(server, "ip"), text(record, "result"), text(record, "version"),
 		    text(record, "reason"));
 	else if (strcmp(event, "verdict") == 0)
-		fprintf(out, "hook %s at %s: %s %s", text(record, "hook"), text(record, "on"), text(record, "verdict"),
-		    text(record, "text"));
+		fprintf(out, "%s%s at %s: %s %s", *text(record, "hook") ? "hook " : "check", text(record, "hook"),
+		    text(record, "on"), text(record, "verdict"), text(record, "text"));
 	else if (strcmp(event, "close") == 0)
 		fprintf(out, "%s closed by %s: %s", text(client, "ip"), text(record, "by"), text(record, "reason"));
 	else

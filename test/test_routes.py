@@ -531,7 +531,7 @@ def test_postfix_delivers_50_recipients_over_5_upstreams_once(tmp_path, table):
         with proxy_host:
             servers = [peers.MailServer("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES") for _ in range(5)]
             table.write(*(f"d{n}.test;{server.name_port}" for n, server in enumerate(servers)))
-            proxy = Warp(proxy_host, tmp_path, *table.options).listen(f"{proxy_host.ip4}:25")
+            proxy = Warp(proxy_host, tmp_path, *table.options, "--allow-clients", "10.0.0.0/8").listen(f"{proxy_host.ip4}:25")
         try:
             addresses = [f"user{n}@d{n * 3 % 5}.test" for n in range(50)]
             mail = mta.Mail("", [*addresses, "nobody@nowhere.test"], b"Subject: once\r\n\r\nhello\r\n")

@@ -248,7 +248,7 @@ def test_listen_fds_dual_stack(net):
     """An IPv4 client of an IPv6 socket."""
     with net.host.ns:
         sock = socket.create_server(("::", 2500), family=socket.AF_INET6, dualstack_ipv6=True)
-    child = listener(net, [sock])
+    child = listener(net, [sock], "--allow-clients", "127.0.0.0/8", "--allow-clients", "::1")
     for address in "127.0.0.1", "::1":
         hosts.deliver(net.host.ns, address, 2500)
     assert hosts.stop(child) == ORDERLY

@@ -1,7 +1,9 @@
-/* Base64. See base64.h. */
+/* Base64 and PEM. See base64.h. */
+#define _GNU_SOURCE
 #include "base64.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* From '+' to 'z': the character's value plus one, 0: it is none. */
 static const unsigned char values['z' - '+' + 1] = {
@@ -37,4 +39,46 @@ size_t base64_decode(const unsigned char *in, size_t n, unsigned char *out, size
 		}
 	}
 	return len;
+}
+
+/* Where text stands at or behind `at`; NULL: nowhere. */
+static const unsigned char *find(const unsigned char *at, const unsigned char *end, const char *text)
+{
+	return memmem(at, (size_t)(end - at), text, strlen(text));
+}
+
+static bool ends(const unsigned char *at, const unsigned char *end, const struct pem *p)
+{
+	size_t left = (size_t)(end - at);
+
+	return left >= p->label_len + 5 && memcmp(at, p->label, p->label_len) == 0 &&
+	    memcmp(at + p->label_len, "-----", 5) == 0;
+}
+
+bool pem_next(const unsigned char **at, const unsigned char *end, struct pem *p)
+{
+	const unsigned char *begin, *stop;
+
+	while ((begin = find(*at, end, "-----BEGIN "))) {
+		p->label = begin + 11;
+		stop = find(p->label, end, "-----");
+		if (!stop)
+			return false;
+		p->label_len = (size_t)(stop - p->label);
+		*at = p->body = stop + 5;
+		stop = find(p->body, end, "-----END ");
+		if (!stop)
+			return false;
+		p->body_len = (size_t)(stop - p->body);
+		if (!ends(stop + 9, end, p))
+			continue;
+		*at = stop + 14 + p->label_len;
+		return true;
+	}
+	return false;
+}
+
+bool pem_is(const struct pem *p, const char *label)
+{
+	return strlen(label) == p->label_len && memcmp(p->label, label, p->label_len) == 0;
 }

@@ -76,18 +76,13 @@ static bool same(struct span a, struct span b)
 /* Decode the certificates of PEM text in place: DER is shorter than its text, and stays behind what is read. */
 static size_t take_apart(unsigned char *text, size_t n)
 {
-	static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
-	unsigned char *at = text, *stop;
+	const unsigned char *at = text;
+	struct pem p;
 	size_t len = 0;
 
-	while ((at = memmem(at, n - (size_t)(at - text), begin, sizeof begin - 1))) {
-		at += sizeof begin - 1;
-		stop = memmem(at, n - (size_t)(at - text), end, sizeof end - 1);
-		if (!stop)
-			break;
-		len += base64_decode(at, (size_t)(stop - at), text + len, (size_t)(stop - text) - len);
-		at = stop + sizeof end - 1;
-	}
+	while (pem_next(&at, text + n, &p))
+		if (pem_is(&p, "CERTIFICATE"))
+			len += base64_decode(p.body, p.body_len, text + len, p.body_len);
 	return len;
 }
 

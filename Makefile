@@ -3,7 +3,7 @@
 
 CC = $(shell command -v musl-gcc || echo cc)
 # clang's link-time optimization would need a linker plugin.
-CFLAGS = $(if $(findstring clang,$(CC)),-Os,-Oz) $(if $(findstring clang,$(CC)),,-flto)
+CFLAGS = $(if $(findstring clang,$(CC)),-Os,-Oz) $(if $(findstring clang,$(CC)),,-flto -flto-partition=one)
 O = build/$(notdir $(firstword $(CC)))
 OUT = smtpwarp
 PREFIX = /usr
@@ -14,8 +14,9 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session.c smtpwarp.c options.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
-	tls.c filter.c keep.c late.c routes.c checks.c identity.c proxyproto.c dns.c ere.c hooks.c verdict.c message.c record.c
-HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h trust.h base64.h net.h record.h json.h log.h hooks.h \
+	tls.c secure.c keys.c filter.c keep.c late.c routes.c checks.c identity.c proxyproto.c dns.c ere.c hooks.c verdict.c \
+	message.c record.c
+HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h keys.h trust.h base64.h net.h record.h json.h log.h hooks.h \
 	verdict.h message.h routes.h proxyproto.h checks.h dns.h ere.h
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
@@ -111,18 +112,19 @@ UNIT_routes = routes.c $(UNIT_smtp)
 UNIT_proxyproto = proxyproto.c
 UNIT_ere = ere.c
 UNIT_dns = dns.c net.c
+UNIT_keys = keys.c base64.c
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
 FUZZ_dns = $(UNIT_dns)
-CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c proxyproto.c $(UNIT_ere) $(UNIT_dns) dialogue.h smtp.h base64.h \
-	verdict.h message.h routes.h proxyproto.h ere.h dns.h net.h test/unit.h test/model.h test/replay.h
+CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c keys.c proxyproto.c $(UNIT_ere) $(UNIT_dns) dialogue.h smtp.h \
+	base64.h verdict.h message.h routes.h keys.h proxyproto.h ere.h dns.h net.h test/unit.h test/model.h test/replay.h
 
 $(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_$*) -lcmocka
+	gcc $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) -lcmocka $(if $(filter keys,$*),$(BEARSSL_LIB))
 
 $(T)/replay_%: test/fuzz_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)

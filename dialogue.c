@@ -186,6 +186,7 @@ enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned cha
 /* ---- what may be said now ---- */
 
 static const char need_greeting[] = "503 5.5.1 EHLO or HELO first";
+static const char not_here[] = "502 5.5.1 Not offered";
 static const char need_mail[] = "503 5.5.1 MAIL first";
 static const char not_offered[] = "555 5.5.4 A parameter is not offered here";
 static const char too_large[] = "552 5.3.4 Message is larger than this server takes";
@@ -239,12 +240,27 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 	return NULL;
 }
 
-static const char *check_auth(const struct dialogue *d)
+/* For commands that change who the client is: not in the middle of its work, nor when the server knows it already. */
+static const char *check_identity(const struct dialogue *d)
 {
 	if (d->tx.mail != DIALOGUE_NO_MAIL && d->tx.mail != DIALOGUE_MAIL_REFUSED)
 		return "503 5.5.1 Not during a message";
-	if (d->authenticated)
-		return "503 5.5.1 Already authenticated";
+	return d->authenticated ? "503 5.5.1 Already authenticated" : NULL;
+}
+
+static const char *check_starttls(const struct dialogue *d)
+{
+	if (d->encrypted)
+		return "503 5.5.1 TLS is in use already";
+	return d->offer.starttls ? check_identity(d) : not_here;
+}
+
+static const char *check_auth(const struct dialogue *d)
+{
+	const char *refusal = check_identity(d);
+
+	if (refusal)
+		return refusal;
 	if (d->limits.late || !(d->ehlo.extensions & SMTP_EXT_AUTH))
 		return "502 5.5.1 AUTH is not offered";
 	return d->offer.auth ? NULL : "538 5.7.11 AUTH needs encryption";
@@ -252,17 +268,23 @@ static const char *check_auth(const struct dialogue *d)
 
 const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd)
 {
+	const uint32_t before_tls = 1u << SMTP_EHLO | 1u << SMTP_HELO | 1u << SMTP_NOOP | 1u << SMTP_QUIT |
+	    1u << SMTP_STARTTLS;
+
 	if (cmd->refusal)
 		return cmd->refusal;
+	if (d->limits.require_tls && !d->encrypted && !(before_tls & 1u << cmd->verb))
+		return "530 5.7.0 Must issue a STARTTLS command first";
 	switch (cmd->verb) {
 	case SMTP_EHLO:
 	case SMTP_HELO:
 	case SMTP_QUIT:
 		return NULL;
 	case SMTP_STARTTLS:
+		return check_starttls(d);
 	case SMTP_XCLIENT:
 	case SMTP_XFORWARD:
-		return "502 5.5.1 Not offered";
+		return not_here;
 	case SMTP_NOOP:
 	case SMTP_RSET:
 		if (cmd->verb == SMTP_NOOP && d->limits.late)
@@ -288,7 +310,7 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 	case SMTP_VRFY:
 		return d->limits.late ? "252 2.1.5 Send a message to find out" : NULL;
 	default:
-		return d->limits.late ? "502 5.5.1 Not offered" : NULL;
+		return d->limits.late ? not_here : NULL;
 	}
 }
 
@@ -452,6 +474,14 @@ void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_
 		return;
 	rcpt->original = store_text(&d->tx, original, n);
 	rcpt->original_len = (uint16_t)n;
+}
+
+void dialogue_encrypted(struct dialogue *d)
+{
+	d->encrypted = true;
+	d->greeted = false;
+	d->user_len = 0;
+	d->offer.starttls = false;
 }
 
 void dialogue_begin_data(struct dialogue *d, bool keep)

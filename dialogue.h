@@ -24,6 +24,7 @@ struct dialogue_limits {
 	size_t command_line; /* octets with CRLF, AUTH excepted */
 	enum smtp_newline newline;
 	bool late; /* no server is known before the first recipient: extensions are ours, not a server's */
+	bool require_tls; /* of the client, before anything that matters, RFC 3207 4 */
 	uint32_t alone; /* bits of enum smtp_verb: commands that wait until all before them are answered */
 };
 
@@ -86,6 +87,7 @@ struct dialogue {
 	bool skipping;	    /* in the rest of a line that was too long */
 	bool skipped_bdat;  /* which began with BDAT */
 	bool authenticated; /* RFC 4954 4: once */
+	bool encrypted;	    /* the client speaks TLS to us */
 	struct smtp_offer offer;
 	int reply_code; /* of the reply whose lines are coming in, else 0 */
 	uint64_t chunk; /* octets of BDAT still to come */
@@ -128,7 +130,7 @@ enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned cha
     struct smtp_command *cmd, struct smtp_piece *piece);
 
 /* The reply to give to this command instead of sending it (static storage, no CRLF), NULL: it may go. Order, limits,
- * parameters: RFC 5321 4.1.4, RFC 1870 6.1, RFC 3030 2, RFC 4954 4, RFC 8689 4.2. */
+ * parameters: RFC 5321 4.1.4, RFC 1870 6.1, RFC 3030 2, RFC 3207 4, RFC 4954 4, RFC 8689 4.2. */
 const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd);
 
 /* The command was sent on. After BDAT the octets follow as pieces. */
@@ -164,6 +166,9 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 
 /* What the server owes a reply to, SMTP_NOTHING if it owes none. */
 enum smtp_verb dialogue_awaited(const struct dialogue *d);
+
+/* The client speaks TLS from here on: what it said before may have been somebody else, RFC 3207 4.2. */
+void dialogue_encrypted(struct dialogue *d);
 
 /* 354 went to the client: a message comes next. keep: its pieces are the message itself, without stuffing and dot. */
 void dialogue_begin_data(struct dialogue *d, bool keep);

@@ -248,14 +248,25 @@ void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage)
 	l->tls = t;
 }
 
-void leg_close(struct leg *l)
+static void end_tls(struct leg *l)
 {
-	if (l->fd < 0)
-		return;
 	if (l->tls && !l->broken && tls_handshake_done(l->tls)) {
 		tls_close(l->tls);
 		send_records(l);
 	}
+}
+
+void leg_shut(struct leg *l)
+{
+	end_tls(l);
+	shutdown(l->fd, SHUT_WR);
+}
+
+void leg_close(struct leg *l)
+{
+	if (l->fd < 0)
+		return;
+	end_tls(l);
 	close(l->fd);
 	if (l->secret)
 		explicit_bzero(l->out.bytes, l->out.end);

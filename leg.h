@@ -46,6 +46,9 @@ void leg_open(struct leg *l, int fd);
  * socket takes it at once. */
 void leg_close(struct leg *l);
 
+/* Say that nothing more comes, and keep reading. With TLS: close_notify first, as in leg_close(). */
+void leg_shut(struct leg *l);
+
 /* Put TLS on it: what comes in next is a handshake. stage: for ciphertext, with its storage. */
 void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage);
 

@@ -1,6 +1,7 @@
 /* Options: one row each in a table, from which the command line, the environment and --help are read. */
 #define _GNU_SOURCE
 #include "options.h"
+#include "keys.h"
 #include "log.h"
 
 #include <errno.h>
@@ -270,6 +271,28 @@ static const char *set_tls(struct options *o, void *field, const char *value)
 	return tls_level_parse(value, field) ? NULL : "takes none, may, encrypt or verify";
 }
 
+static const char *const client_tls_names[] = {
+#define X(how, name) name,
+	CLIENT_TLS(X)
+#undef X
+};
+
+const char *options_client_tls(enum client_tls how)
+{
+	return client_tls_names[how];
+}
+
+static const char *set_client_tls(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	for (size_t i = CLIENT_TLS_MAY; i < sizeof client_tls_names / sizeof *client_tls_names; i++)
+		if (strcmp(value, client_tls_names[i]) == 0) {
+			*(enum client_tls *)field = (enum client_tls)i;
+			return NULL;
+		}
+	return "takes may, require, implicit or passthrough";
+}
+
 static const char *set_newline(struct options *o, void *field, const char *value)
 {
 	static const char *const words[] = { "normalize", "reject", "pass" };
@@ -461,6 +484,10 @@ static const struct row rows[] = {
 	{ "tls", "LEVEL", false, AT(tls), set_tls, "none, may, encrypt or verify, towards the upstream", "may" },
 	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
 	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
+	{ "cert", "FILE", false, AT(cert), set_text, "certificates to show to clients, PEM: offers them STARTTLS", NULL },
+	{ "key", "FILE", false, AT(key), set_text, "the key of the first of them, PEM; without: in the file of --cert", NULL },
+	{ "client-tls", "HOW", false, AT(client_tls), set_client_tls,
+	    "may, require, implicit or passthrough, towards clients; without: may, if there is --cert", NULL },
 	{ "tls-timeout", "S", false, AT(timeouts.tls), set_seconds, "for a TLS handshake", "60" },
 	{ "accept-proxy", "CIDR", true, 0, add_proxy, "connections from here begin with a PROXY header", NULL },
 	{ "proxy-timeout", "S", false, AT(timeouts.proxy), set_seconds, "for that header", "10" },
@@ -703,6 +730,9 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 		code = read_environment(o, given, why, why_cap);
 	if (o->routes)
 		o->limits.late = true;
+	if (!code && o->cert && o->client_tls == CLIENT_TLS_NONE)
+		o->client_tls = CLIENT_TLS_MAY;
+	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;
 	return code ? code : add_warp_listen(o, why, why_cap);
 }
 
@@ -711,6 +741,33 @@ static bool is_literal(const char *host)
 	union net_address a;
 
 	return net_parse(host, 0, &a);
+}
+
+const char *options_key(const struct options *o)
+{
+	return o->key ? o->key : o->cert;
+}
+
+static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
+{
+	const char *how = options_client_tls(o->client_tls);
+
+	if (o->key && !o->cert) {
+		snprintf(why, why_cap, "--key %s: there is no --cert", o->key);
+		return false;
+	}
+	if (o->client_tls == CLIENT_TLS_PASSTHROUGH) {
+		const char *against = o->limits.late ? "with --connect-on recipient or --routes there is none to ask" :
+		    o->tls >= TLS_ENCRYPT ? "smtpwarp cannot see to what --tls demands" : NULL;
+
+		snprintf(why, why_cap, "--client-tls passthrough leaves TLS to client and upstream: %s", against ? against : "");
+		return !against;
+	}
+	if (o->client_tls != CLIENT_TLS_NONE && !o->cert) {
+		snprintf(why, why_cap, "--client-tls %s needs --cert and --key", how);
+		return false;
+	}
+	return !o->cert || keys_load(o->cert, options_key(o), why, why_cap);
 }
 
 int options_check(const struct options *o, char *why, size_t why_cap)
@@ -731,6 +788,8 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 		    reason);
 		return EX_CONFIG;
 	}
+	if (!check_client_tls(o, why, why_cap))
+		return EX_CONFIG;
 	if (o->user && !getpwnam(o->user)) {
 		snprintf(why, why_cap, "--user %s: there is no such user", o->user);
 		return EX_CONFIG;

@@ -24,6 +24,14 @@ struct upstream {
 	bool implicit_tls; /* smtps:// */
 };
 
+#define CLIENT_TLS(X) X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
+
+enum client_tls {
+#define X(how, name) CLIENT_TLS_##how,
+	CLIENT_TLS(X)
+#undef X
+};
+
 /* Times are in microseconds. */
 struct timeouts {
 	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit, hook, proxy;
@@ -41,6 +49,8 @@ struct options {
 	enum tls_level tls;
 	const char *tls_ca;
 	const char *tls_name;
+	const char *cert, *key; /* NULL: none; key: in the file of cert */
+	enum client_tls client_tls;
 	const char *log; /* NULL: the default */
 	bool verbose;
 	struct dialogue_limits limits;
@@ -73,6 +83,12 @@ struct options {
 	bool check;
 };
 
+/* "may" and so on. Static storage. */
+const char *options_client_tls(enum client_tls how);
+
+/* The file that has the key. */
+const char *options_key(const struct options *o);
+
 /* Read HOST[:PORT], smtp://HOST[:PORT] or smtps://HOST[:PORT]. NULL, or what it should have been. */
 const char *options_upstream(struct upstream *u, const char *value);
 
@@ -81,7 +97,8 @@ const char *options_upstream(struct upstream *u, const char *value);
  * on standard output. o keeps pointers into argv and the environment. */
 int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
 
-/* What can only be judged together, or by looking at the system: user, CA file. Returns as options_read(). */
+/* What can only be judged together, or by looking at the system: user, CA file, certificate and key, which stay read. Returns
+ * as options_read(). */
 int options_check(const struct options *o, char *why, size_t why_cap);
 
 #endif

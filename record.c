@@ -112,7 +112,7 @@ static void ends(struct json *j, const struct record_view *v)
 	time_member(j);
 	json_open(j, "client", '{');
 	address_members(j, &v->client);
-	json_null(j, "tls");
+	tls_member(j, v->client_tls);
 	json_close(j, '}');
 	if (v->proxy.sa.sa_family != AF_UNSPEC)
 		address_object(j, "proxy", &v->proxy);
@@ -310,7 +310,7 @@ void record_connect(const struct record_view *v, const union net_address *origin
 	finish(&j, LOG_PRIORITY_INFO);
 }
 
-void record_tls(const struct record_view *v, enum tls_level level, const char *result, const char *name,
+void record_tls(const struct record_view *v, const char *side, const char *level, const char *result, const char *name,
     const struct tls_facts *facts, const char *reason, int64_t us)
 {
 	struct json j;
@@ -318,8 +318,8 @@ void record_tls(const struct record_view *v, enum tls_level level, const char *r
 	if (!log_wanted())
 		return;
 	common(&j, v, "tls");
-	json_string(&j, "side", "upstream");
-	json_string(&j, "level", tls_level_name(level));
+	json_string(&j, "side", side);
+	json_string(&j, "level", level);
 	json_string(&j, "result", result);
 	json_string(&j, "version", facts ? facts->version : NULL);
 	json_string(&j, "cipher", facts ? facts->cipher : NULL);
@@ -327,7 +327,7 @@ void record_tls(const struct record_view *v, enum tls_level level, const char *r
 	json_string(&j, "name", name);
 	json_string(&j, "reason", reason);
 	json_ms(&j, "tls_ms", us);
-	finish(&j, facts ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
+	finish(&j, facts || *result == 'p' ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
 }
 
 static void decision(struct json *j, const struct dialogue_decision *d)

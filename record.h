@@ -53,8 +53,8 @@ void record_id(char id[RECORD_ID]);
 
 void record_connect(const struct record_view *v, const union net_address *original, const union net_address *source,
     const struct record_times *t, const struct smtp_line *banner);
-/* result: "ok", "failed" or "fallback"; facts and reason may be NULL. */
-void record_tls(const struct record_view *v, enum tls_level level, const char *result, const char *name,
+/* side: "upstream" or "client"; result: "ok", "failed", "fallback" or "passthrough"; name, facts and reason may be NULL. */
+void record_tls(const struct record_view *v, const char *side, const char *level, const char *result, const char *name,
     const struct tls_facts *facts, const char *reason, int64_t us);
 /* The transaction as the dialogue has it now. */
 void record_message(const struct record_view *v, const char *result, const struct record_times *t);

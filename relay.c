@@ -397,7 +397,7 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
 	bool greeting = cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO;
-	bool local = greeting || keep_wants(s, cmd) || (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
+	bool local = greeting || keep_wants(s, cmd) || secure_is_ours(s, cmd->verb) || (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
 
 	log_command(s, cmd, local ? ">|" : "->");
 	if (cmd->tolerated)
@@ -410,7 +410,9 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 		keep_begin(s, cmd);
 		return;
 	}
-	if (s->late && late_command(s, cmd))
+	if (cmd->verb == SMTP_STARTTLS)
+		s->stage = STAGE_STARTTLS;
+	if (secure_is_ours(s, cmd->verb) || (s->late && late_command(s, cmd)))
 		return;
 	if (cmd->verb == SMTP_MAIL && identity_forward(s)) {
 		relay_hold(s, cmd);
@@ -880,7 +882,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 			refuse_without_recipients(s);
 		return;
 	}
-	if (r->line.last) {
+	if (r->line.last && (r->verb != SMTP_STARTTLS || secure_answered(s, r->line.code))) {
 		relay_pass(s, r);
 		after_reply(s, r);
 	}
@@ -889,7 +891,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 /* A reply to a chunk that is still being sent waits until the chunk is through, else both would be out of step. */
 static bool may_handle_server(const struct session *s)
 {
-	if (s->ending || s->state != SERVER_OPEN || leg_write_room(&s->client) <= REPLY_ROOM)
+	if (s->ending || s->state != SERVER_OPEN || s->stage == STAGE_TUNNEL || leg_write_room(&s->client) <= REPLY_ROOM)
 		return false;
 	if (s->stage == STAGE_SEND && s->chunked)
 		return s->server.eof;

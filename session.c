@@ -54,7 +54,7 @@ void session_reply(struct session *s, const char *reply)
 	size_t n = strlen(reply) + 6;
 	unsigned char *line;
 
-	if (s->client.broken || !smtp_parse_reply((const unsigned char *)reply, strlen(reply), &parsed))
+	if (s->client.broken || s->silent || !smtp_parse_reply((const unsigned char *)reply, strlen(reply), &parsed))
 		return;
 	line = leg_room(&s->client, n);
 	n = smtp_reply_write(parsed.code, parsed.last, parsed.text, parsed.text_len, line, n);
@@ -86,7 +86,8 @@ void session_end(struct session *s, const char *by, const char *reason)
 
 /* ---- deadlines ---- */
 
-enum overdue { NOT_OVERDUE, HOOK_OVERDUE, TARPIT_OVER, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, CLIENT_STALLED, SESSION_OVERDUE };
+enum overdue { NOT_OVERDUE, HOOK_OVERDUE, TARPIT_OVER, SHAKE_OVERDUE, CONNECT_OVERDUE, SERVER_OVERDUE, CLIENT_OVERDUE, STALLED,
+	SESSION_OVERDUE };
 
 struct deadline {
 	int64_t at; /* INT64_MAX: none */
@@ -149,6 +150,17 @@ static void client_deadline(const struct session *s, struct deadline *d)
 	}
 }
 
+/* What is said inside is not known, so the longest wait of a healthy session is allowed: for a command, or a reply. */
+static void tunnel_deadline(const struct session *s, struct deadline *d)
+{
+	const struct timeouts *t = &s->o->timeouts;
+
+	if (t->idle && t->dot)
+		sooner(d, s->active_at, t->idle > t->dot ? t->idle : t->dot, STALLED, "silence inside of TLS");
+	if (leg_pending(&s->server))
+		sooner(d, s->server_moved_at, t->block, STALLED, "upstream does not take what is sent");
+}
+
 static struct deadline next_deadline(const struct session *s)
 {
 	struct deadline d = { INT64_MAX, NOT_OVERDUE, NULL };
@@ -163,11 +175,15 @@ static struct deadline next_deadline(const struct session *s)
 	if (s->terminated_at && !relay_outcome_due(s))
 		sooner(&d, s->terminated_at, t->drain, NOT_OVERDUE, ""); /* see note_termination() */
 	if (leg_pending(&s->client))
-		sooner(&d, s->client_moved_at, t->block, CLIENT_STALLED, "client does not take replies");
+		sooner(&d, s->client_moved_at, t->block, STALLED, "client does not take replies");
 	if (s->stage == STAGE_HOOKS)
 		sooner(&d, 0, filter_deadline(s), HOOK_OVERDUE, "");
 	else if (s->stage == STAGE_CHECKS)
 		sooner(&d, 0, checks_deadline(s), NOT_OVERDUE, "");
+	else if (s->stage == STAGE_SHAKE)
+		sooner(&d, s->shake_at, t->tls, SHAKE_OVERDUE, "TLS handshake timed out");
+	else if (s->stage == STAGE_TUNNEL)
+		tunnel_deadline(s, &d);
 	else if (s->stage == STAGE_TARPIT || s->stage == STAGE_REFUSE)
 		sooner(&d, 0, s->tarpit_until, TARPIT_OVER, "");
 	else if (s->state == SERVER_CONNECTING)
@@ -197,6 +213,9 @@ static void overdue(struct session *s, const struct deadline *d)
 		else
 			filter_tarpit_over(s);
 		return;
+	case SHAKE_OVERDUE:
+		secure_failed(s, d->reason);
+		return;
 	case CONNECT_OVERDUE:
 		if (s->state == SERVER_HANDSHAKE)
 			upstream_tls_failed(s, d->reason);
@@ -215,7 +234,7 @@ static void overdue(struct session *s, const struct deadline *d)
 		session_end(s, "smtpwarp", d->reason);
 		s->linger = true;
 		return;
-	case CLIENT_STALLED:
+	case STALLED:
 		session_end(s, "smtpwarp", d->reason);
 		s->silent = true;
 		return;
@@ -224,15 +243,21 @@ static void overdue(struct session *s, const struct deadline *d)
 
 /* ---- the poll set ---- */
 
-/* Message bytes wait in the client's socket while the server's has no room, and all but a little while it is held up for
- * what it did: it is not to fill our memory. */
+/* Octets in bulk may come from the client. */
+static bool in_bulk(const struct session *s)
+{
+	return in_message(s) || s->stage == STAGE_TUNNEL;
+}
+
+/* They wait in its socket while the server's has no room, and all but a little while it is held up for what it did: it is
+ * not to fill our memory. */
 static bool reads_client(const struct session *s)
 {
 	bool held_up = s->stage == STAGE_CHECKS || s->stage == STAGE_REFUSE || s->stage == STAGE_TARPIT;
 
 	if (held_up && leg_count(&s->client) >= LEG_SMALL / 2)
 		return false;
-	return leg_read_room(&s->client) && !(in_message(s) && leg_pending(&s->server));
+	return leg_read_room(&s->client) && !(in_bulk(s) && leg_pending(&s->server));
 }
 
 static short client_events(const struct session *s)
@@ -254,7 +279,7 @@ static short server_events(const struct session *s)
 		return 0;
 	if (s->state == SERVER_CONNECTING)
 		return POLLOUT;
-	if (leg_read_room(&s->server))
+	if (leg_read_room(&s->server) && !(s->stage == STAGE_TUNNEL && leg_pending(&s->client)))
 		events |= POLLIN;
 	if (leg_pending(&s->server))
 		events |= POLLOUT;
@@ -289,6 +314,12 @@ static void flush_leg(struct leg *l, uint64_t before, int64_t now, int64_t *move
 		*moved_at = now;
 }
 
+/* Inside TLS there is something that poll(2) does not know of. */
+static bool has_more(const struct leg *l, const struct pollfd *p)
+{
+	return (p->events & POLLIN) && leg_has_more(l);
+}
+
 static void wait_and_read(struct session *s, const struct deadline *d)
 {
 	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED];
@@ -300,7 +331,7 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 	sigemptyset(&open_mask);
 	watch(&p[0], s->client.fd, client_events(s));
 	watch(&p[1], s->server.fd, s->ending ? 0 : server_events(s));
-	if (left > 0 && !((p[1].events & POLLIN) && leg_has_more(&s->server))) {
+	if (left > 0 && !has_more(&s->client, &p[0]) && !has_more(&s->server, &p[1])) {
 		wait.tv_sec = (time_t)(left / SECOND);
 		wait.tv_nsec = (long)(left % SECOND) * 1000;
 	}
@@ -311,11 +342,11 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 	if (in_message(s) && leg_pending(&s->server))
 		s->content_at += clock_us() - s->now; /* waiting for the server is not the client's fault */
 	s->now = clock_us();
-	read_leg(&s->client, &p[0], in_message(s), s->now, &s->client_read_at);
+	read_leg(&s->client, &p[0], in_bulk(s), s->now, &s->client_read_at);
 	if (s->state == SERVER_CONNECTING && p[1].revents)
 		upstream_connected(s);
 	else
-		read_leg(&s->server, &p[1], false, s->now, &unused);
+		read_leg(&s->server, &p[1], s->stage == STAGE_TUNNEL, s->now, &unused);
 }
 
 /* ---- one turn ---- */
@@ -356,7 +387,7 @@ static void note_server_lost(struct session *s)
 static void note_termination(struct session *s)
 {
 	enum dialogue_mail mail = s->dialogue.tx.mail;
-	bool in_transaction = mail == DIALOGUE_MAIL_SENT || mail == DIALOGUE_MAIL_OPEN;
+	bool in_transaction = mail == DIALOGUE_MAIL_SENT || mail == DIALOGUE_MAIL_OPEN || s->stage == STAGE_TUNNEL;
 
 	if (!*s->terminated || s->ending)
 		return;
@@ -387,10 +418,23 @@ static void note_end(struct session *s)
 	note_termination(s);
 }
 
+static void tunnel_turn(struct session *s)
+{
+	secure_carry(s);
+	flush_leg(&s->server, s->now, &s->server_moved_at);
+	flush_leg(&s->client, s->now, &s->client_moved_at);
+	secure_carry_ends(s);
+	note_termination(s);
+}
+
 static void turn(struct session *s)
 {
 	uint64_t handled, to_server, to_client;
 
+	if (s->stage == STAGE_TUNNEL) {
+		tunnel_turn(s);
+		return;
+	}
 	if (s->state == SERVER_HANDSHAKE)
 		upstream_handshake(s);
 	checks_turn(s);
@@ -402,6 +446,7 @@ static void turn(struct session *s)
 		relay_server(s);
 		note_server_lost(s); /* before more of a message is sent */
 		relay_client(s);
+		secure_turn(s);
 		keep_send(s);
 		flush_leg(&s->server, to_server, s->now, &s->server_moved_at);
 		flush_leg(&s->client, to_client, s->now, &s->client_moved_at);
@@ -447,6 +492,7 @@ static void begin(struct session *s, int fd, const struct options *o, const stru
 	leg_open(&s->client, fd);
 	leg_open(&s->server, -1);
 	dialogue_init(&s->dialogue, &o->limits);
+	s->dialogue.offer.starttls = secure_offers(s);
 	s->dialogue.limits.alone |= commands_alone(s);
 	s->view.dialogue = &s->dialogue;
 	s->view.notes = &texts.notes;
@@ -462,6 +508,8 @@ static void leave_client(struct session *s)
 {
 	bool shut = false;
 
+	if (s->client.tls && !tls_handshake_done(s->client.tls))
+		s->silent = true;
 	while (!s->silent && !s->client.broken) {
 		struct deadline d;
 
@@ -471,7 +519,7 @@ static void leave_client(struct session *s)
 			if (!s->linger || s->client.eof)
 				break;
 			if (!shut) {
-				shutdown(s->client.fd, SHUT_WR);
+				leg_shut(&s->client);
 				shut = true;
 				s->end_at = s->now;
 			}
@@ -516,7 +564,11 @@ static void start_session(struct session *s)
 		s->silent = true;
 		return;
 	}
-	if (upstream_locate(s))
+	if (!upstream_locate(s))
+		return;
+	if (s->o->client_tls == CLIENT_TLS_IMPLICIT)
+		secure_begin(s);
+	else
 		checks_start(s);
 }
 
@@ -539,10 +591,13 @@ void session_run(int fd, const struct options *o, const struct hook_list *hooks,
 		}
 		wait_and_read(s, &d);
 	}
+	if (s->stage == STAGE_SHAKE)
+		secure_failed(s, s->totals.reason);
 	filter_abort(s);
 	relay_end_transaction(s, relay_outcome_due(s) ? "unknown" : NULL);
 	upstream_leave(s);
 	leave_client(s);
+	tls_wipe();
 	s->totals.client_in = s->client.received;
 	s->totals.client_out = s->client.sent;
 	s->totals.server_in += s->server.received;

@@ -1,7 +1,8 @@
 /* One proxied connection. session.c has the poll loop, the clock and the end; upstream.c finds, connects and greets the
- * server; relay.c carries commands, replies and messages between the two; late.c chooses a server for each message; keep.c keeps
- * messages until they are whole; checks.c looks at clients and recipients; filter.c runs hooks and knows what their verdicts
- * do; identity.c is told, and tells, who the client is. The struct is theirs together.
+ * server; relay.c carries commands, replies and messages between the two; secure.c has TLS towards the client; late.c
+ * chooses a server for each message; keep.c keeps messages until they are whole; checks.c looks at clients and recipients;
+ * filter.c runs hooks and knows what their verdicts do; identity.c is told, and tells, who the client is. The struct is
+ * theirs together.
  */
 #ifndef SESSION_H
 #define SESSION_H
@@ -36,7 +37,10 @@ enum session_stage {
 	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL */
 	STAGE_FORWARD, /* XFORWARD was sent ahead of the held MAIL */
 	STAGE_ASK,    /* DATA was sent for a message that was kept: its 354 is awaited */
-	STAGE_SEND    /* that message is being sent */
+	STAGE_SEND,   /* that message is being sent */
+	STAGE_STARTTLS, /* the client has asked for TLS: until it is there, nothing more may come from it */
+	STAGE_SHAKE,  /* handshake with the client */
+	STAGE_TUNNEL  /* STARTTLS was passed through: octets go both ways unread, until the end */
 };
 
 /* Where the client's EHLO or HELO stands: smtpwarp says it again to the server, perhaps twice. */
@@ -106,7 +110,7 @@ struct session {
 	struct record_view view;
 	struct record_times times;
 	struct record_totals totals;
-	struct tls_facts facts;
+	struct tls_facts facts, client_facts;
 	int64_t now, started;
 
 	/* the server: who, and how far */
@@ -153,7 +157,7 @@ struct session {
 	bool silent; /* drop the client without a word: the outcome of its message is not known */
 
 	/* clock */
-	int64_t dialed_at, connected_at, handshake_at, awaiting_since, active_at, partial_since, client_read_at,
+	int64_t dialed_at, connected_at, handshake_at, shake_at, awaiting_since, active_at, partial_since, client_read_at,
 	    client_moved_at, server_moved_at, content_at, mail_at, rcpt_at, sent_at, end_at, terminated_at, tarpit_until;
 	uint64_t handled;      /* units of either side's bytes; a turn goes on while this grows */
 	bool client_starved, server_starved; /* nothing complete was left of what it sent */
@@ -217,6 +221,30 @@ void checks_refuse_recipient(struct session *s);
 
 /* STAGE_REFUSE is over. */
 void checks_tarpit_over(struct session *s);
+
+/* ---- secure.c ---- */
+
+/* Whether this is a STARTTLS that smtpwarp itself answers, and not the upstream. */
+bool secure_is_ours(const struct session *s, enum smtp_verb verb);
+
+/* Whether the client's list of extensions has STARTTLS. */
+bool secure_offers(const struct session *s);
+
+/* TLS from the first octet, RFC 8314 3.3; checks_start() follows. */
+void secure_begin(struct session *s);
+
+/* STAGE_STARTTLS, STAGE_SHAKE: go on as far as can be. */
+void secure_turn(struct session *s);
+
+/* The handshake with the client has failed. reason: static storage. */
+void secure_failed(struct session *s, const char *reason);
+
+/* The upstream's last line to a STARTTLS that was passed through. false: somebody tampers with it, the session is over. */
+bool secure_answered(struct session *s, int code);
+
+/* STAGE_TUNNEL: octets from each side to the other; and then, once they are sent, the end of either side. */
+void secure_carry(struct session *s);
+void secure_carry_ends(struct session *s);
 
 /* ---- upstream.c ---- */
 

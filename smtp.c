@@ -651,10 +651,10 @@ size_t smtp_ehlo_bound(const struct smtp_ehlo *e)
 	return e->domain_len + 2 * e->text_len + 64;
 }
 
-/* PIPELINING stands last: our queue gives it to every client, whatever the upstream can do. */
+/* Last stands what does not go by the upstream's list: STARTTLS, and PIPELINING, which our queue gives to every client. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
 {
-	static const unsigned char pipelining[] = "PIPELINING";
+	static const unsigned char starttls[] = "STARTTLS", pipelining[] = "PIPELINING";
 	unsigned char *at = out, *end = out + cap, size[32];
 	size_t len, text_len;
 
@@ -675,6 +675,8 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 		}
 		at += smtp_reply_write(250, false, text, text_len, at, (size_t)(end - at));
 	}
+	if (offer->starttls)
+		at += smtp_reply_write(250, false, starttls, sizeof starttls - 1, at, (size_t)(end - at));
 	at += smtp_reply_write(250, true, pipelining, sizeof pipelining - 1, at, (size_t)(end - at));
 	return (size_t)(at - out);
 }

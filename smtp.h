@@ -153,6 +153,7 @@ struct smtp_offer {
 	uint64_t size_limit; /* 0: none of ours */
 	bool auth;	     /* the client may see AUTH */
 	bool requiretls;     /* the upstream's TLS was verified */
+	bool starttls;	     /* the client may ask for TLS */
 };
 
 /* "MAIL"; pseudo verbs have names in lower case. Static storage. */

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "checks.h"
 #include "hooks.h"
+#include "keys.h"
 #include "log.h"
 #include "options.h"
 #include "session.h"
@@ -212,6 +213,32 @@ static void indexer_ended(int how)
 		close(index_made);
 }
 
+/* ---- keys ---- */
+
+static void refresh_keys(bool force)
+{
+	char why[400];
+	size_t n;
+
+	if (!keys_current() || keys_refresh(force, why, sizeof why))
+		return;
+	n = strlen(why);
+	snprintf(why + n, sizeof why - n, "; what was read before is still in use");
+	record_fault(why, NULL);
+}
+
+static void warn_of_exposed_key(void)
+{
+	char text[400];
+
+	if (!keys_current() || !keys_exposed())
+		return;
+	snprintf(text, sizeof text, "warning: --key %.300s: every user of this host can get at it", options_key(&options));
+	record_fault(text, NULL);
+}
+
+/* ---- what may be replaced ---- */
+
 /* The listener looks once a second at most; what is new counts for the next session. */
 static void look_again(void)
 {
@@ -224,6 +251,7 @@ static void look_again(void)
 	looked_at = now.tv_sec;
 	if (options.routes)
 		index_routes_again();
+	refresh_keys(false);
 	if (hooks.count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
 		find_hooks(); /* else there is nothing to write down, in pages that sessions share */
 }
@@ -541,6 +569,7 @@ static void read_again(void)
 		snprintf(text, sizeof text, "--log %s: %s; the old file is still in use", options.log, why);
 		record_fault(text, NULL);
 	}
+	refresh_keys(true);
 	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &why) < 0) {
 		snprintf(text, sizeof text, "--tls-ca %s: %s; what was read before is still in use", options.tls_ca, why);
 		record_fault(text, NULL);
@@ -664,6 +693,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	open_log();
+	warn_of_exposed_key();
 	if (options.check) {
 		check_hooks();
 		check_routes();
@@ -676,6 +706,7 @@ int main(int argc, char **argv)
 	close_on_exec();
 	if (connection >= 0 && !options.listens) {
 		session_run(connection, &options, &hooks, &terminate);
+		keys_wipe();
 		return EX_OK;
 	}
 	take_passed(passed);

@@ -1,6 +1,7 @@
-/* TLS towards the upstream. See tls.h for the contract; the comments here say why. */
+/* TLS on either side. See tls.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "tls.h"
+#include "keys.h"
 #include "trust.h"
 
 #include <bearssl.h>
@@ -49,6 +50,7 @@ struct chain {
 	br_x509_minimal_context minimal;
 	br_x509_decoder_context leaf;
 	const char *name;
+	bool has_name;
 	bool enforce;
 	bool too_long;
 	unsigned verdict;
@@ -58,15 +60,20 @@ struct chain {
 };
 
 struct tls {
-	br_ssl_client_context client;
-	struct chain chain;
-	bool has_name;
+	union { /* the others begin with the first */
+		br_ssl_engine_context common;
+		br_ssl_client_context client;
+		br_ssl_server_context server;
+	} engine;
 	bool handshake_done;
+	bool used;
+	unsigned char first; /* octet of the peer's; 0: none came */
 	unsigned char in[BR_SSL_BUFSIZE_INPUT];
 	unsigned char out[BR_SSL_BUFSIZE_OUTPUT];
 };
 
-static struct tls upstream;
+static struct tls towards_upstream, towards_client;
+static struct chain chain; /* of the upstream */
 
 static const char *const level_names[] = {
 #define X(level, name) name,
@@ -112,6 +119,9 @@ static const struct {
 	{ br_sha384_ID, &br_sha384_vtable },
 	{ br_sha512_ID, &br_sha512_vtable },
 };
+
+#define FIRST_SHA256 3 /* of these */
+#define HANDSHAKE 22 /* type of a record, RFC 5246 6.2.1 */
 
 static void start_chain(const br_x509_class **context, const char *name)
 {
@@ -208,7 +218,8 @@ static const br_x509_class chain_class = { sizeof(struct chain), start_chain, st
 
 /* ---- the engine ---- */
 
-#define SUITES(X)                                                                                                      \
+/* Those that clients are offered: ephemeral keys, SHA-2. */
+#define GOOD_SUITES(X)                                                                                                 \
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)                                                                       \
 	X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384)                                                                     \
@@ -218,7 +229,11 @@ static const br_x509_class chain_class = { sizeof(struct chain), start_chain, st
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256)                                                                       \
 	X(TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384)                                                                     \
-	X(TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384)                                                                       \
+	X(TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384)
+
+/* And those that some server may still need. */
+#define SUITES(X)                                                                                                      \
+	GOOD_SUITES(X)                                                                                                 \
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA)                                                                        \
 	X(TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA)                                                                          \
 	X(TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA)                                                                        \
@@ -236,23 +251,25 @@ static const uint16_t suites[] = {
 #undef X
 };
 
+enum {
+#define X(suite) GOOD_##suite,
+	GOOD_SUITES(X)
+#undef X
+	    GOOD_COUNT
+};
+
 static const char *const suite_names[] = {
 #define X(suite) #suite,
 	SUITES(X)
 #undef X
 };
 
-static void set_algorithms(struct tls *t)
+/* suite_count of the list above; hashes from this one on. */
+static void set_algorithms(br_ssl_engine_context *e, size_t suite_count, size_t first_hash)
 {
-	br_ssl_engine_context *e = &t->client.eng;
-
-	br_ssl_engine_set_suites(e, suites, sizeof suites / sizeof *suites);
-	br_ssl_client_set_default_rsapub(&t->client);
-	br_ssl_engine_set_default_rsavrfy(e);
-	br_ssl_engine_set_default_ecdsa(e);
-	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++)
+	br_ssl_engine_set_suites(e, suites, suite_count);
+	for (size_t i = first_hash; i < sizeof hashes / sizeof *hashes; i++)
 		br_ssl_engine_set_hash(e, hashes[i].id, hashes[i].hash);
-	br_ssl_engine_set_prf10(e, &br_tls10_prf);
 	br_ssl_engine_set_prf_sha256(e, &br_tls12_sha256_prf);
 	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
 	br_ssl_engine_set_default_aes_cbc(e);
@@ -260,36 +277,81 @@ static void set_algorithms(struct tls *t)
 	br_ssl_engine_set_default_chapol(e);
 }
 
-struct tls *tls_start(enum tls_level level, const char *name, const char **why)
+/* What both sides have last, versions and algorithms being set. false: no random numbers. */
+static bool make_ready(struct tls *t, uint32_t flags)
 {
-	struct tls *t = &upstream;
+	br_ssl_engine_context *e = &t->engine.common;
 	unsigned char seed[32];
 
-	br_ssl_client_zero(&t->client);
-	br_ssl_engine_set_versions(&t->client.eng, level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
-	set_algorithms(t);
-	t->chain.vtable = &chain_class;
-	t->chain.enforce = level >= TLS_VERIFY;
-	t->chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
-	t->has_name = name != NULL;
 	t->handshake_done = false;
-	br_ssl_engine_set_x509(&t->client.eng, &t->chain.vtable);
-	br_ssl_engine_set_buffers_bidi(&t->client.eng, t->in, sizeof t->in, t->out, sizeof t->out);
-	br_ssl_engine_add_flags(&t->client.eng, BR_OPT_NO_RENEGOTIATION);
+	t->first = 0;
+	t->used = true;
+	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
+	br_ssl_engine_add_flags(e, flags | BR_OPT_NO_RENEGOTIATION);
 	/* BearSSL's own seeding needs /dev/urandom or RDRAND, which a chroot or an old processor may lack. Only now,
 	 * with the hashes set, does the engine take it. */
-	*why = "no random numbers";
 	if (getrandom(seed, sizeof seed, 0) != (ssize_t)sizeof seed)
-		return NULL;
-	br_ssl_engine_inject_entropy(&t->client.eng, seed, sizeof seed);
+		return false;
+	br_ssl_engine_inject_entropy(e, seed, sizeof seed);
 	explicit_bzero(seed, sizeof seed);
+	return true;
+}
+
+struct tls *tls_start(enum tls_level level, const char *name, const char **why)
+{
+	struct tls *t = &towards_upstream;
+	br_ssl_engine_context *e = &t->engine.common;
+
+	br_ssl_client_zero(&t->engine.client);
+	br_ssl_engine_set_versions(e, level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
+	set_algorithms(e, sizeof suites / sizeof *suites, 0);
+	br_ssl_engine_set_prf10(e, &br_tls10_prf);
+	br_ssl_client_set_default_rsapub(&t->engine.client);
+	br_ssl_engine_set_default_rsavrfy(e);
+	br_ssl_engine_set_default_ecdsa(e);
+	chain.vtable = &chain_class;
+	chain.enforce = level >= TLS_VERIFY;
+	chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
+	chain.has_name = name != NULL;
+	br_ssl_engine_set_x509(e, &chain.vtable);
+	*why = "no random numbers";
+	if (!make_ready(t, 0))
+		return NULL;
 	*why = "the name is too long for TLS";
-	return br_ssl_client_reset(&t->client, name, 0) ? t : NULL;
+	return br_ssl_client_reset(&t->engine.client, name, 0) ? t : NULL;
+}
+
+struct tls *tls_serve(const char **why)
+{
+	struct tls *t = &towards_client;
+	br_ssl_server_context *s = &t->engine.server;
+	const struct keys *k = keys_current();
+
+	br_ssl_server_zero(s);
+	br_ssl_engine_set_versions(&s->eng, BR_TLS12, BR_TLS12);
+	set_algorithms(&s->eng, GOOD_COUNT, FIRST_SHA256);
+	br_ssl_engine_set_default_ec(&s->eng);
+	if (k->rsa) /* its key only signs, so what would decrypt with it is not needed */
+		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, k->rsa, BR_KEYTYPE_SIGN, NULL,
+		    br_rsa_pkcs1_sign_get_default());
+	else
+		br_ssl_server_set_single_ec(s, k->chain, k->certificates, k->ec, BR_KEYTYPE_SIGN, 0,
+		    br_ec_get_default(), br_ecdsa_sign_asn1_get_default());
+	*why = "no random numbers";
+	return make_ready(t, BR_OPT_ENFORCE_SERVER_PREFERENCES) && br_ssl_server_reset(s) ? t : NULL;
+}
+
+void tls_wipe(void)
+{
+	if (towards_upstream.used)
+		explicit_bzero(&towards_upstream, sizeof towards_upstream);
+	if (towards_client.used)
+		explicit_bzero(&towards_client, sizeof towards_client);
 }
 
 static unsigned state(const struct tls *t)
 {
-	return br_ssl_engine_current_state(&t->client.eng);
+	return br_ssl_engine_current_state(&t->engine.common);
 }
 
 /* SENDAPP is first offered when the handshake is over, and may be withdrawn while a record is full. */
@@ -303,12 +365,14 @@ size_t tls_put_record(struct tls *t, const unsigned char *in, size_t n)
 {
 	size_t done = 0, room;
 
+	if (n && !t->first)
+		t->first = in[0];
 	while (done < n && (state(t) & BR_SSL_RECVREC)) {
-		unsigned char *p = br_ssl_engine_recvrec_buf(&t->client.eng, &room);
+		unsigned char *p = br_ssl_engine_recvrec_buf(&t->engine.common, &room);
 
 		room = n - done < room ? n - done : room;
 		memcpy(p, in + done, room);
-		br_ssl_engine_recvrec_ack(&t->client.eng, room);
+		br_ssl_engine_recvrec_ack(&t->engine.common, room);
 		done += room;
 		note_handshake(t);
 	}
@@ -320,13 +384,13 @@ size_t tls_get_record(struct tls *t, const unsigned char **out)
 	size_t n = 0;
 
 	if (state(t) & BR_SSL_SENDREC)
-		*out = br_ssl_engine_sendrec_buf(&t->client.eng, &n);
+		*out = br_ssl_engine_sendrec_buf(&t->engine.common, &n);
 	return n;
 }
 
 void tls_sent(struct tls *t, size_t n)
 {
-	br_ssl_engine_sendrec_ack(&t->client.eng, n);
+	br_ssl_engine_sendrec_ack(&t->engine.common, n);
 	note_handshake(t);
 }
 
@@ -335,11 +399,11 @@ size_t tls_read(struct tls *t, unsigned char *out, size_t cap)
 	size_t done = 0, n;
 
 	while (done < cap && (state(t) & BR_SSL_RECVAPP)) {
-		const unsigned char *p = br_ssl_engine_recvapp_buf(&t->client.eng, &n);
+		const unsigned char *p = br_ssl_engine_recvapp_buf(&t->engine.common, &n);
 
 		n = cap - done < n ? cap - done : n;
 		memcpy(out + done, p, n);
-		br_ssl_engine_recvapp_ack(&t->client.eng, n);
+		br_ssl_engine_recvapp_ack(&t->engine.common, n);
 		done += n;
 	}
 	return done;
@@ -355,11 +419,11 @@ size_t tls_write(struct tls *t, const unsigned char *in, size_t n)
 	size_t done = 0, room;
 
 	while (done < n && (state(t) & BR_SSL_SENDAPP)) {
-		unsigned char *p = br_ssl_engine_sendapp_buf(&t->client.eng, &room);
+		unsigned char *p = br_ssl_engine_sendapp_buf(&t->engine.common, &room);
 
 		room = n - done < room ? n - done : room;
 		memcpy(p, in + done, room);
-		br_ssl_engine_sendapp_ack(&t->client.eng, room);
+		br_ssl_engine_sendapp_ack(&t->engine.common, room);
 		done += room;
 	}
 	return done;
@@ -367,12 +431,24 @@ size_t tls_write(struct tls *t, const unsigned char *in, size_t n)
 
 void tls_flush(struct tls *t)
 {
-	br_ssl_engine_flush(&t->client.eng, 0);
+	br_ssl_engine_flush(&t->engine.common, 0);
 }
 
 void tls_close(struct tls *t)
 {
-	br_ssl_engine_close(&t->client.eng);
+	br_ssl_engine_close(&t->engine.common);
+}
+
+const char *tls_asked_name(const struct tls *t)
+{
+	const char *name = br_ssl_engine_get_server_name(&t->engine.common);
+
+	return *name ? name : NULL;
+}
+
+bool tls_began_otherwise(const struct tls *t)
+{
+	return t->first && t->first != HANDSHAKE;
 }
 
 bool tls_handshake_done(const struct tls *t)
@@ -435,6 +511,8 @@ static const struct {
 	{ BR_ERR_RECV_FATAL_ALERT + 80, "the peer had an internal error" },
 	{ BR_ERR_RECV_FATAL_ALERT + 112, "the peer does not know the name it was asked for" },
 	{ BR_ERR_X509_TIME_UNKNOWN, "the time is unknown" },
+	{ BR_ERR_SEND_FATAL_ALERT + 40, "no cipher suite or curve in common" },
+	{ BR_ERR_SEND_FATAL_ALERT + 70, "no TLS version in common" },
 };
 
 static const char *reason_text(int code)
@@ -455,7 +533,7 @@ static const char *reason_text(int code)
 
 const char *tls_failure(const struct tls *t)
 {
-	int code = br_ssl_engine_last_error(&t->client.eng);
+	int code = br_ssl_engine_last_error(&t->engine.common);
 
 	return code == BR_ERR_OK ? NULL : reason_text(code);
 }
@@ -463,16 +541,20 @@ const char *tls_failure(const struct tls *t)
 void tls_facts(const struct tls *t, struct tls_facts *facts)
 {
 	br_ssl_session_parameters session;
-	unsigned version = br_ssl_engine_get_version(&t->client.eng);
+	unsigned version = br_ssl_engine_get_version(&t->engine.common);
 
-	br_ssl_engine_get_session_parameters(&t->client.eng, &session);
+	br_ssl_engine_get_session_parameters(&t->engine.common, &session);
 	facts->version = version == BR_TLS12 ? "TLSv1.2" : version == BR_TLS11 ? "TLSv1.1" : "TLSv1.0";
 	facts->cipher = "unknown";
 	for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
 		if (suites[i] == session.cipher_suite)
 			facts->cipher = suite_names[i];
 	explicit_bzero(&session, sizeof session);
-	facts->verified = t->chain.verdict == 0 && t->has_name;
-	facts->reason = t->chain.verdict ? reason_text((int)t->chain.verdict) : t->has_name ? NULL :
+	facts->verified = false;
+	facts->reason = NULL;
+	if (t == &towards_client) /* of which no certificate was asked for */
+		return;
+	facts->verified = chain.verdict == 0 && chain.has_name;
+	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL :
 	    "no name is known to check the certificate against";
 }

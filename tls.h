@@ -1,6 +1,6 @@
-/* TLS towards the upstream with BearSSL: levels, names, trust anchors, and an engine between two byte streams. Owns no
- * descriptor and, but for the trust anchors, no heap. There is one upstream connection at a time, so there is one
- * engine; its storage is static and its pages stay untouched until TLS starts.
+/* TLS with BearSSL: levels, names, trust anchors, and engines between two byte streams. Owns no descriptor and, but for
+ * the trust anchors, no heap. There is one upstream connection at a time, and one client, so there is one engine for
+ * each; their storage is static and its pages stay untouched until TLS starts.
  */
 #ifndef TLS_H
 #define TLS_H
@@ -16,7 +16,7 @@ enum tls_level {
 #undef X
 };
 
-struct tls; /* the engine towards the upstream */
+struct tls; /* an engine */
 
 const char *tls_level_name(enum tls_level level);
 
@@ -32,6 +32,13 @@ bool tls_has_anchors(void);
 /* Begin a handshake at this level (not TLS_NONE). name: for SNI and to check the certificate against; NULL: none is
  * known, then nothing counts as verified. Returns NULL with *why set if it cannot begin. */
 struct tls *tls_start(enum tls_level level, const char *name, const char **why);
+
+/* Begin to serve a client's handshake with the keys of keys.h, which must be there: TLS 1.2 (RFC 8996), ECDHE, the order of
+ * suites ours (RFC 9325 4.2). NULL with *why set: there are no random numbers. */
+struct tls *tls_serve(const char **why);
+
+/* Forget all that engines know: secrets must not outlive a session. No struct tls is good any more. */
+void tls_wipe(void);
 
 /* Give bytes from the peer; returns how many were taken. */
 size_t tls_put_record(struct tls *t, const unsigned char *in, size_t n);
@@ -54,6 +61,12 @@ void tls_flush(struct tls *t);
 void tls_close(struct tls *t);
 
 bool tls_handshake_done(const struct tls *t);
+
+/* The name that a client asked for, NULL: none. In the engine; not to be trusted. */
+const char *tls_asked_name(const struct tls *t);
+
+/* Whether the peer's first octet was not that of a handshake: it did not speak TLS. */
+bool tls_began_otherwise(const struct tls *t);
 
 /* Ended, orderly or not. */
 bool tls_closed(const struct tls *t);

@@ -406,7 +406,7 @@ void upstream_tls_failed(struct session *s, const char *reason)
 	const char *failure = s->server.tls ? tls_failure(s->server.tls) : NULL;
 
 	reason = failure ? failure : reason;
-	record_tls(&s->view, s->route.tls, fallback ? "fallback" : "failed", tls_name(s), NULL, reason,
+	record_tls(&s->view, "upstream", tls_level_name(s->route.tls), fallback ? "fallback" : "failed", tls_name(s), NULL, reason,
 	    s->handshake_at ? s->now - s->handshake_at : -1);
 	if (implicit_tls(s)) {
 		upstream_failed(s, "4.7.5", reason);
@@ -448,7 +448,7 @@ void upstream_handshake(struct session *s)
 	s->times.tls = s->now - s->handshake_at;
 	tls_facts(s->server.tls, &s->facts);
 	s->view.server_tls = &s->facts;
-	record_tls(&s->view, s->route.tls, "ok", tls_name(s), &s->facts, s->facts.reason, s->times.tls);
+	record_tls(&s->view, "upstream", tls_level_name(s->route.tls), "ok", tls_name(s), &s->facts, s->facts.reason, s->times.tls);
 	s->awaiting_since = s->now;
 	s->state = SERVER_OPEN;
 	if (s->greet == GREET_STARTTLS)
@@ -476,6 +476,8 @@ void upstream_connected(struct session *s)
 
 static bool wants_tls(const struct session *s)
 {
+	if (s->o->client_tls == CLIENT_TLS_PASSTHROUGH && s->route.tls <= TLS_MAY) /* it is the client's to ask for */
+		return false;
 	return s->route.tls != TLS_NONE && !s->no_tls && !s->server.tls;
 }
 
@@ -551,6 +553,15 @@ static void greeted(struct session *s)
 	s->active_at = s->now;
 }
 
+/* A password must not cross the network in the clear, RFC 4954 9. */
+static bool may_authenticate(const struct session *s)
+{
+	if (s->client.tls)
+		return true;
+	return !s->dialogue.limits.require_tls &&
+	    (s->o->plain_auth || s->view.client.sa.sa_family == AF_UNSPEC || net_is_local(&s->view.client));
+}
+
 /* The list of d->ehlo to the client; late, the server's is for us alone. */
 static void answer_with_list(struct session *s)
 {
@@ -566,8 +577,8 @@ static void answer_with_list(struct session *s)
 
 	d->offer.size_limit = s->o->limits.message_size;
 	d->offer.requiretls = s->facts.verified && s->server.tls;
-	d->offer.auth = (d->ehlo.extensions & SMTP_EXT_AUTH) &&
-	    (s->o->plain_auth || s->view.client.sa.sa_family == AF_UNSPEC || net_is_local(&s->view.client));
+	d->offer.auth = (d->ehlo.extensions & SMTP_EXT_AUTH) && may_authenticate(s);
+	d->offer.starttls = secure_offers(s);
 	list = leg_room(&s->client, n);
 	n = smtp_ehlo_write(&d->ehlo, &d->offer, list, n);
 	session_comm(s, "<|", list, n - 2);
@@ -685,7 +696,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 	} else if (s->route.tls >= TLS_ENCRYPT) {
 		upstream_tls_failed(s, "STARTTLS was refused");
 	} else {
-		record_tls(&s->view, s->route.tls, "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
+		record_tls(&s->view, "upstream", tls_level_name(s->route.tls), "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
 		s->no_tls = true;
 		settle(s);
 	}

@@ -98,11 +98,13 @@ static void begin(uint8_t options)
 		.recipients = options & 0x20 ? 2 : 100,
 		.pipeline = options & 0x20 ? 2 : 64,
 		.command_line = SMTP_COMMAND_MIN,
+		.require_tls = (options & 0x60) == 0x60,
 		.newline = (options & 3) == 3 ? SMTP_NL_NORMALIZE : (enum smtp_newline)(options & 3),
 	};
 
 	model_init(&model, &limits, NULL);
 	model.d.offer.auth = !(options & 0x10);
+	model.d.offer.starttls = (options & 0x50) == 0x50;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -1141,6 +1141,52 @@ static void test_45_kept_chunk_of_nothing(void **state)
 	assert_true(piece.end && piece.len == 0 && used == 0 && model.d.client == DIALOGUE_COMMAND);
 }
 
+/* What is refused before the client speaks TLS, and what is forgotten then. RFC 3207 4, 4.2. */
+static void test_57_59_starttls(void **state)
+{
+	static const char must[] = "530 5.7.0 Must issue a STARTTLS command first";
+	static const struct {
+		const char *line, *may, *require, *inside;
+	} rows[] = {
+		{ "EHLO c\r\n", "", "", "" },
+		{ "HELO c\r\n", "", "", "" },
+		{ "QUIT\r\n", "", "", "" },
+		{ "NOOP\r\n", "", "", "250 2.0.0 Ok" },
+		{ "STARTTLS\r\n", "", "", "503 5.5.1 TLS is in use already" },
+		{ "STARTTLS x\r\n", "501 5.5.4 No parameters allowed", "501 5.5.4 No parameters allowed", "501 5.5.4 No parameters allowed" },
+		{ "RSET\r\n", "", must, "250 2.0.0 Ok" },
+		{ "MAIL FROM:<a@b>\r\n", "", must, "503 5.5.1 EHLO or HELO first" },
+		{ "RCPT TO:<a@b>\r\n", "503 5.5.1 MAIL first", must, "503 5.5.1 EHLO or HELO first" },
+		{ "DATA\r\n", "503 5.5.1 MAIL first", must, "503 5.5.1 EHLO or HELO first" },
+		{ "AUTH PLAIN\r\n", "", must, "503 5.5.1 EHLO or HELO first" },
+		{ "VRFY a\r\n", "", must, "503 5.5.1 EHLO or HELO first" },
+		{ "FROB\r\n", "500 5.5.1 Command not recognized", "500 5.5.1 Command not recognized",
+		    "500 5.5.1 Command not recognized" },
+	};
+	struct dialogue_limits limits = usual;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		limits.require_tls = false;
+		begin(&limits, RICH);
+		model.d.offer.starttls = true;
+		expect_text(rows[i].line, check(rows[i].line), rows[i].may);
+		model.d.limits.require_tls = true;
+		expect_text(rows[i].line, check(rows[i].line), rows[i].require);
+		dialogue_encrypted(&model.d);
+		expect_text(rows[i].line, check(rows[i].line), rows[i].inside);
+	}
+	begin(&usual, RICH);
+	model.d.offer.starttls = true;
+	arrive(CLIENT, OPEN, strlen(OPEN));
+	assert_string_equal(check("STARTTLS\r\n"), "503 5.5.1 Not during a message");
+	arrive(SERVER, "550 a\r\n", 7);
+	assert_string_equal(check("STARTTLS\r\n"), "");
+	arrive(CLIENT, "AUTH PLAIN x\r\n", 14);
+	arrive(SERVER, "235 a\r\n", 7);
+	assert_string_equal(check("STARTTLS\r\n"), "503 5.5.1 Already authenticated");
+}
+
 /* No server is known before the first recipient: what is ours to answer, and what nobody could keep is not offered. */
 static void test_what_is_answered_late(void **state)
 {
@@ -1266,6 +1312,7 @@ int main(void)
 		cmocka_unit_test(test_3_4_5_kept_data),
 		cmocka_unit_test(test_42_45_kept_chunks),
 		cmocka_unit_test(test_45_kept_chunk_of_nothing),
+		cmocka_unit_test(test_57_59_starttls),
 		cmocka_unit_test(test_what_is_answered_late),
 		cmocka_unit_test(test_45_chunks_late),
 		cmocka_unit_test(test_34_commands_that_go_alone),

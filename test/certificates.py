@@ -29,6 +29,7 @@ KINDS = {
     "self-signed": {"issuer": "self"},
     "wrong-name": {"host": "other.example"},
     "p384": {"key": "p384"},
+    "rsa4096": {"key": "rsa4096"},
     "p521": {"key": "p521"},
     "rsa1024": {"key": "rsa1024"},
     "rsa8192": {"key": "rsa8192"},

@@ -303,6 +303,18 @@ class Peer:
         self.sock.setblocking(False)
         self.absorb()
 
+    def begin_tls(self, context, name=None, timeout=TIMEOUT):
+        """The client's side of the handshake."""
+        assert not self.buffer, f"{self.name}: {bytes(self.buffer[:300])!r} ahead of TLS"
+        self.sock.settimeout(timeout)
+        try:
+            self.sock = context.wrap_socket(self.sock, server_hostname=name)
+        except OSError:     # the socket is gone with it
+            self.closed = True
+            raise
+        self.sock.setblocking(False)
+        self.absorb()
+
 
 class Listener:
     """A listening socket in the namespace of the calling thread; accept() gives a Peer."""

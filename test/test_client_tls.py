@@ -1,0 +1,762 @@
+"""TLS towards clients: --cert, --key, --client-tls. DESIGN 5; PROTOCOL 35, 49, 56, 57, 59, 64, 65."""
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import smtplib
+import ssl
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import certificates
+import mta
+import netns
+import peers
+from hooks import Hooks
+from warp import BINARY, MESSAGE, NO_REPORTS, Session, Warp, environment
+
+TLS = ssl.TLSVersion
+LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
+pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+
+
+def options(certs, kind="good"):
+    cert, key = certs.pair(kind)
+    key.chmod(0o600)    # or the log complains
+    return ["--cert", cert, "--key", key]
+
+
+def trusting(certs, version=TLS.TLSv1_2):
+    context = ssl.create_default_context(cafile=certs.ca)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = min(version, context.minimum_version)
+    context.maximum_version = version
+    return context
+
+
+@pytest.fixture
+def proxy(warp, certs):
+    """proxy(*options, kind=...): a Warp with a certificate."""
+    def make(*more, kind="good", **settings):
+        return warp(*options(certs, kind), *more, **settings)
+    return make
+
+
+@pytest.fixture
+def secure(certs):
+    """secure(client): STARTTLS and the handshake, the certificate verified."""
+    def begin(client):
+        client.ask("STARTTLS", "220 ")
+        client.begin_tls(trusting(certs), certificates.HOST)
+    return begin
+
+
+def transaction(client, data=MESSAGE):
+    client.ask("MAIL FROM:<a@client.example>", "250")
+    client.ask("RCPT TO:<b@server.example>", "250")
+    client.ask("DATA", "354")
+    client.send_raw(data)
+    return client.expect("250")
+
+
+# It works
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("upstream_tls", [False, True])
+def test_message_over_starttls(proxy, certs, mail_server, secure, late, upstream_tls):
+    """Offered in the list, gone from it inside of TLS, EHLO said again to the upstream; the records know all of it."""
+    server = mail_server("PIPELINING", "8BITMIME", tls=certs.context() if upstream_tls else None)
+    made = proxy(*(LATE if late else []), upstream=server)
+    client = made.connect()
+    client.expect("220")
+    assert client.ask("EHLO first.example", "250").texts[-2:] == ["STARTTLS", "PIPELINING"]
+    secure(client)
+    assert "STARTTLS" not in client.ask("EHLO second.example", "250").texts
+    transaction(client)
+    client.ask("QUIT", "221")
+    client.expect_end()
+    assert server.messages[0]["data"] == MESSAGE and server.messages[0]["tls"] == upstream_tls
+    assert [c for c in server.commands if c.startswith("EHLO")][-1] == "EHLO second.example"
+    record = made.wait_for("tls", side="client")
+    assert (record["level"], record["result"], record["verified"]) == ("may", "ok", False)
+    assert record["name"] == certificates.HOST and record["tls_ms"] > 0 and record["helo"] is None
+    wanted = {"version": "TLSv1.2", "cipher": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "verified": False}
+    message = made.wait_for("message")
+    assert message["client"]["tls"] == wanted and message["helo"] == "second.example"
+    assert bool(message["server"]["tls"]) == upstream_tls
+    close = made.wait_for("close")
+    assert close["client"]["tls"] == wanted and close["messages"] == 1 and close["by"] == "client"
+
+
+def test_messages_of_all_sizes(proxy, mail_server, secure):
+    """Up to some megabytes, in one session, octet for octet."""
+    server = mail_server("PIPELINING")
+    client = proxy(upstream=server).greeted()
+    secure(client)
+    client.ask("EHLO c", "250")
+    sizes = [1, 500, 4000, 16000, 16384, 40000, 5_000_000]
+    messages = [b"".join(b"%08d\r\n" % i for i in range(size // 10 + 1)) + b".\r\n" for size in sizes]
+    for message in messages:
+        transaction(client, message)
+    assert [message["data"] for message in server.messages] == messages
+
+
+def test_everything_in_one_record(proxy, mail_server, secure):
+    """PROTOCOL 37: what lies decrypted is handled, though the socket has nothing more to say."""
+    server = mail_server("PIPELINING")
+    client = proxy(upstream=server).greeted()
+    secure(client)
+    client.send_raw(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\nHi\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<f@g>\r\n"
+                    b"DATA\r\nHo\r\n.\r\nQUIT\r\n")
+    assert [client.reply().code for _ in range(9)] == [250, 250, 250, 354, 250, 250, 250, 354, 250]
+    client.expect("221")
+    assert [message["data"] for message in server.messages] == [b"Hi\r\n.\r\n", b"Ho\r\n.\r\n"]
+
+
+@pytest.mark.parametrize("client_end", ["close_notify", "cut"])
+def test_64_client_gone_in_the_middle_of_a_message(proxy, certs, mail_server, secure, client_end):
+    server = mail_server()
+    made = proxy(upstream=server)
+    client = made.greeted()
+    secure(client)
+    client.ask("EHLO c", "250")
+    client.ask("MAIL FROM:<a@b>", "250")
+    client.ask("RCPT TO:<b@c>", "250")
+    client.ask("DATA", "354")
+    client.send_raw(b"Half a message\r\n")
+    if client_end == "close_notify":
+        client.sock.settimeout(5)
+        with contextlib.suppress(ssl.SSLError, OSError):
+            client.sock.unwrap()
+    client.close()
+    assert made.wait_for("message")["result"] == "aborted"
+    assert server.messages == []
+
+
+def test_last_reply_and_close_notify(proxy, secure, mail_server):
+    """A reply that ends the session reaches the client inside of TLS, and the end is an orderly one."""
+    made = proxy("--max-errors", 2, upstream=mail_server())
+    client = made.greeted()
+    secure(client)
+    client.send("FROB", "FROB", "FROB")
+    assert client.replies_to(421) == [500, 500, 421]
+    assert client.expect_end() == "close"
+
+
+# 57: all is forgotten
+
+def test_57_nothing_from_before_counts(proxy, certs, mail_server, secure):
+    made = proxy(upstream=mail_server())
+    client = made.greeted()
+    secure(client)
+    client.ask("MAIL FROM:<a@b>", "503 5.5.1")
+    client.ask("NOOP", "250")
+    client.ask("EHLO c", "250")
+    transaction(client)
+
+
+def test_57_starttls_in_the_middle_of_something(warp, certs):
+    """It would leave a message, or a login, of whoever spoke before: refused."""
+    made = warp(*options(certs), "--tls", "none")
+    session = made.session()
+    session.greet("AUTH PLAIN")
+    session.mail()
+    session.client.ask("STARTTLS", "503 5.5.1")
+    session.exchange("RSET", "250 2.0.0 fine")
+    session.exchange("AUTH PLAIN AGEAYg==", "235 2.7.0 welcome")
+    session.client.ask("STARTTLS", "503 5.5.1")
+
+
+def test_57_a_refused_message_is_forgotten(proxy, mail_server, secure):
+    made = proxy(upstream=mail_server(replies={"MAIL": "550 5.7.1 no"}))
+    client = made.greeted()
+    client.ask("MAIL FROM:<a@b>", "550")
+    secure(client)
+    assert made.wait_for("message")["result"] == "rejected"
+    assert made.wait_for("tls", side="client")["mail_from"] is None
+
+
+def test_hooks_are_told(proxy, certs, mail_server, secure, tmp_path):
+    hooks = Hooks(tmp_path / "hooks")
+    hooks.script("mail", f"cat >> {tmp_path}/seen")
+    client = proxy(*hooks.options, upstream=mail_server()).greeted()
+    client.ask("MAIL FROM:<a@b>", "250")
+    client.ask("RSET", "250")
+    secure(client)
+    client.ask("EHLO c", "250")
+    client.ask("MAIL FROM:<a@b>", "250")
+    plain, encrypted = (tmp_path / "seen").read_text().splitlines()
+    assert '"tls":null},"server"' in plain
+    assert re.search(r'"tls":\{"version":"TLSv1.2","cipher":"TLS_ECDHE_\w+","verified":false\}\},"server"', encrypted)
+
+
+# 56: injection
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("tail", [b"x", b"\r\n", b"EHLO evil\r\n", b"MAIL FROM:<evil@evil>\r\n", b"\x16\x03\x01\x00\x05hello"])
+def test_35_56_plaintext_behind_starttls(proxy, mail_server, tail, late):
+    """CVE-2011-0411: never read as a command, inside of TLS or out of it."""
+    server = mail_server()
+    made = proxy(*(LATE if late else []), upstream=server)
+    client = made.greeted()
+    client.send_raw(b"STARTTLS\r\n" + tail)
+    client.expect("421 4.7.0")
+    client.expect_end()
+    assert "plaintext behind STARTTLS" in made.wait_for("error")["error"]
+    assert made.wait_for("close")["by"] == "smtpwarp"
+    assert not any("evil" in command for command in server.commands)
+
+
+def test_56_plaintext_in_a_later_segment(warp, certs):
+    """While STARTTLS waits for its turn."""
+    made = warp(*options(certs))
+    session = made.session()
+    session.client.send_parts(b"STARTTLS\r\n", b"NOOP\r\n")
+    session.server.send("220 server.example")
+    session.client.expect("220 server")
+    session.client.expect("421 4.7.0")
+    assert "plaintext" in made.wait_for("error")["error"]
+
+
+def test_56_plaintext_instead_of_a_handshake(proxy, mail_server):
+    made = proxy(upstream=mail_server())
+    client = made.greeted()
+    client.ask("STARTTLS", "220")
+    client.send("MAIL FROM:<evil@evil.example>")
+    assert b"250" not in client.rest()
+    assert "plaintext behind STARTTLS" in made.wait_for("error")["error"]
+    record = made.wait_for("tls", side="client")
+    assert record["result"] == "failed" and record["reason"]
+
+
+# 59
+
+def test_59_starttls_where_it_does_not_belong(proxy, warp, mail_server, secure):
+    client = proxy(upstream=mail_server()).greeted()
+    client.ask("STARTTLS now", "501 5.5.4")
+    secure(client)
+    client.ask("STARTTLS", "503 5.5.1")
+    client.ask("EHLO c", "250")
+    client.ask("STARTTLS", "503 5.5.1")
+    client = warp(upstream=mail_server()).greeted()
+    client.ask("STARTTLS", "502 5.5.1")
+
+
+@pytest.mark.parametrize("greeting", [None, "HELO client.example"])
+def test_59_starttls_without_ehlo(proxy, mail_server, secure, greeting):
+    client = proxy(upstream=mail_server()).connect()
+    client.expect("220")
+    if greeting:
+        client.ask(greeting, "250")
+    secure(client)
+    client.ask("EHLO c", "250")
+    transaction(client)
+
+
+# Handshakes that fail
+
+@pytest.mark.parametrize("version", [TLS.TLSv1, TLS.TLSv1_1], ids=str)
+def test_64_old_versions_are_refused(proxy, certs, mail_server, version):
+    made = proxy(upstream=mail_server())
+    client = made.greeted()
+    client.ask("STARTTLS", "220")
+    with pytest.raises(ssl.SSLError):
+        client.begin_tls(trusting(certs, version), certificates.HOST)
+    record = made.wait_for("tls", side="client")
+    assert record["result"] == "failed" and "version" in record["reason"] and record["version"] is None
+    close = made.wait_for("close")
+    assert (close["by"], close["reason"]) == ("client", "TLS handshake failed")
+    assert not made.records("error"), "an old client is no attack"
+
+
+def test_64_certificate_that_the_client_does_not_trust(proxy, mail_server):
+    made = proxy(upstream=mail_server())
+    client = made.greeted()
+    client.ask("STARTTLS", "220")
+    with pytest.raises(ssl.SSLError):
+        client.begin_tls(ssl.create_default_context(), certificates.HOST)
+    assert "trust" in made.wait_for("tls", side="client")["reason"]
+
+
+@pytest.mark.parametrize("how", ["may", "implicit"])
+@pytest.mark.parametrize("end", [True, False])
+def test_handshake_that_does_not_come(proxy, mail_server, how, end):
+    made = proxy("--client-tls", how, "--tls-timeout", 0.3, upstream=mail_server())
+    if how == "may":
+        client = made.greeted()
+        client.ask("STARTTLS", "220")
+    else:
+        client = made.connect()
+    if end:
+        client.half_close()
+    client.expect_end()
+    record = made.wait_for("tls", side="client")
+    assert record["result"] == "failed"
+    assert record["reason"] == ("connection closed" if end else "TLS handshake timed out")
+    made.wait_for("close")
+
+
+def test_454_without_random_numbers(proxy, mail_server, secure):
+    """The session goes on in plain: getrandom(2) fails once the record's identifier has been made."""
+    made = proxy(upstream=mail_server())
+    made.wrapper = ["strace", "-f", "-o", "/dev/null", "-e", "trace=getrandom", "-e",
+                    "inject=getrandom:error=ENOSYS:when=2..2"]
+    made.env = NO_REPORTS
+    client = made.greeted()
+    client.ask("STARTTLS", "454 4.7.0")
+    assert "random" in made.wait_for("tls", side="client")["reason"]
+    client.ask("NOOP", "250")
+    secure(client)
+
+
+def test_server_is_lost_during_the_handshake(warp, certs):
+    made = warp(*options(certs), "--tls", "none")
+    session = made.session()
+    session.greet()
+    session.client.ask("STARTTLS", "220")
+    session.server.close()
+    session.client.expect_end()
+    assert made.wait_for("tls", side="client")["result"] == "failed"
+
+
+def test_termination_during_the_handshake(proxy, mail_server):
+    made = proxy(upstream=mail_server())
+    client = made.greeted()
+    client.ask("STARTTLS", "220")
+    made.processes[-1].terminate()
+    client.expect_end()
+    assert made.wait_for("close")["reason"] == "shutting down"
+
+
+def test_64_renegotiation_is_refused(proxy, certs, mail_server, host):
+    made = proxy(upstream=mail_server()).listen()
+    command = ["openssl", "s_client", "-connect", "127.0.0.1:2525", "-starttls", "smtp", "-tls1_2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        process.stdin.write(b"R\n")
+        process.stdin.flush()
+        assert b"no renegotiation" in process.stdout.read()     # it gives up then
+    made.wait_for("close")
+
+
+# --client-tls
+
+REFUSED = ["MAIL FROM:<a@b>", "RCPT TO:<a@b>", "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "ETRN a", "AUTH PLAIN AGEAYg==",
+           "BDAT 5\r\nQUIT\n"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_require(proxy, mail_server, secure, late):
+    """RFC 3207 4. What BDAT brings is not taken for commands."""
+    made = proxy(*(LATE if late else []), "--client-tls", "require", upstream=mail_server("AUTH PLAIN", "CHUNKING"))
+    client = made.connect()
+    client.expect("220")
+    for greeting in "HELO c", "EHLO c":
+        assert "AUTH PLAIN" not in client.ask(greeting, "250").texts
+        client.ask("NOOP", "250")
+    for command in REFUSED:
+        client.send_raw(command.encode() + b"\r\n" * ("BDAT" not in command))
+        client.expect("530 5.7.0 Must issue a STARTTLS command first")
+    client.ask("EHLO c", "250")
+    secure(client)
+    client.ask("EHLO c", "250")
+    transaction(client)
+
+
+def test_65_implicit(proxy, certs, mail_server):
+    """TLS comes before the banner, and before the upstream hears of the client. No STARTTLS then."""
+    server = mail_server()
+    made = proxy("--client-tls", "implicit", upstream=server)
+    client = made.connect()
+    client.silent()
+    assert server.peers == []
+    client.begin_tls(trusting(certs), certificates.HOST)
+    client.expect("220")
+    assert "STARTTLS" not in client.ask("EHLO c", "250").texts
+    client.ask("STARTTLS", "503 5.5.1")
+    transaction(client)
+    client.ask("QUIT", "221")
+    client.expect_end()
+    assert made.wait_for("connect")["client"]["tls"]["version"] == "TLSv1.2"
+    assert made.wait_for("tls", side="client")["level"] == "implicit"
+
+
+def test_65_implicit_and_plaintext(proxy, mail_server):
+    server = mail_server()
+    made = proxy("--client-tls", "implicit", upstream=server)
+    client = made.connect()
+    client.send("EHLO c")
+    assert b"220" not in client.rest()
+    assert made.wait_for("tls", side="client")["result"] == "failed"
+    assert not made.records("error") and server.peers == []
+
+
+def test_65_upstream_out_of_reach(proxy, certs):
+    """The refusal comes inside of TLS."""
+    made = proxy("--client-tls", "implicit", "--upstream", "127.0.0.1:1")
+    client = made.connect()
+    client.begin_tls(trusting(certs), certificates.HOST)
+    client.expect("421 4.4.1")
+    assert client.expect_end() == "close"
+
+
+# 49: AUTH for distant clients
+
+def test_49_auth_is_shown_inside_of_tls(certs, tmp_path, secure):
+    if netns.unsupported():
+        pytest.skip(netns.unsupported())
+    with netns.pair() as (client_host, host):
+        with host:
+            made = Warp(host, tmp_path, *options(certs), "--tls", "none", "--verbose")
+            made.listen(f"{host.ip4}:2525")
+        with client_host:
+            client = peers.connect(host.ip4, 2525, made.group)
+        session = Session(client, made.upstream.accept())
+        assert "AUTH PLAIN" not in session.greet("AUTH PLAIN").texts
+        session.client.ask("AUTH PLAIN AHVzZXIAc2VjcmV0", "538 5.7.11")
+        secure(client)
+        assert "AUTH PLAIN" in session.ehlo("AUTH PLAIN").texts
+        session.exchange("AUTH PLAIN AHVzZXIAc2VjcmV0", "235 2.7.0 welcome")
+        session.mail()
+        client.close()
+        assert made.wait_for("close")["auth"] == "user"
+        assert "c2VjcmV0" not in made.log_text() and "secret" not in made.log_text()
+        made.close()
+
+
+# Keys and certificates
+
+def shown(port=2525, *more):
+    """What openssl s_client says of the server."""
+    return subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-starttls", "smtp", "-showcerts", *more],
+                          input="QUIT\n", capture_output=True, text=True, timeout=20, check=False).stdout
+
+
+def rewritten(key, form, path):
+    """The key in another form."""
+    commands = {
+        "pkcs8": ["pkey", "-in", key],
+        "traditional": ["pkey", "-in", key, "-traditional"],
+        "params": ["ec", "-in", key, "-param_enc", "named_curve"],
+    }
+    text = subprocess.run(["openssl", *commands["pkcs8" if form in ("crlf", "text") else form]], check=True,
+                          capture_output=True).stdout
+    if form == "crlf":
+        text = text.replace(b"\n", b"\r\n")
+    if form == "text":
+        text = b"Bag Attributes\n    friendlyName: -----no block-----\nKey Attributes: <No Attributes>\n" + text + b"\n# end\n"
+    if form == "params":
+        text = subprocess.run(["openssl", "ecparam", "-name", "prime256v1"], check=True, capture_output=True).stdout + text
+    path.write_bytes(text)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["rsa", "rsa4096", "good", "p384"])
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "crlf", "text"])
+def test_kinds_and_forms_of_keys(warp, certs, mail_server, secure, tmp_path, kind, form):
+    cert, key = certs.pair(kind)
+    made = warp("--cert", cert, "--key", rewritten(key, form, tmp_path / "key"), upstream=mail_server())
+    client = made.greeted()
+    secure(client)
+    client.ask("EHLO c", "250")
+    assert ("RSA" if "rsa" in kind else "ECDSA") in made.wait_for("tls", side="client")["cipher"]
+
+
+def test_ec_parameters_ahead_of_the_key(warp, certs, mail_server, secure, tmp_path):
+    cert, key = certs.pair("good")
+    secure(warp("--cert", cert, "--key", rewritten(key, "params", tmp_path / "key"), upstream=mail_server()).greeted())
+
+
+@pytest.mark.parametrize("crlf", [False, True])
+def test_chain_and_key_in_one_file(warp, certs, mail_server, tmp_path, crlf):
+    cert, key = certs.pair("rsa")
+    both = tmp_path / "both.pem"
+    text = b"subject=x\n" + cert.read_bytes() + b"\n\n" + pathlib.Path(certs.ca).read_bytes() + key.read_bytes()
+    both.write_bytes(text.replace(b"\n", b"\r\n") if crlf else text)
+    both.chmod(0o600)
+    warp("--cert", both, upstream=mail_server()).listen()
+    assert len(set(re.findall(r"-----BEGIN.*?-----END", shown(), re.S))) == 2
+
+
+def check(*arguments, **env):
+    return subprocess.run([BINARY, "--check", *map(str, arguments)], env={"PATH": "/usr/bin:/bin", **env},
+                          capture_output=True, text=True, timeout=20, check=False)
+
+
+def encrypted(key, path, *form):
+    subprocess.run(["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:secret", *form, "-out", path], check=True)
+    return path
+
+
+def test_keys_that_are_refused(certs, tmp_path):
+    """At start, with one line that says which file and why, and exit code 78."""
+    cert, key = certs.pair("rsa")
+    ec_cert, ec_key = certs.pair("good")
+    other_cert, _ = certs.pair("expired")
+    nothing = tmp_path / "nothing"
+    nothing.write_text("no PEM here\n")
+    half = tmp_path / "half"
+    half.write_bytes(key.read_bytes()[:-600] + b"\n-----END PRIVATE KEY-----\n")
+    many = tmp_path / "many"
+    many.write_bytes(cert.read_bytes() * 11)
+    cases = [
+        ((cert, encrypted(key, tmp_path / "e8")), "--key", "is encrypted"),
+        ((cert, encrypted(key, tmp_path / "e1", "-traditional")), "--key", "is encrypted"),
+        ((cert, ec_key), "--key", "not that of the first certificate"),
+        ((ec_cert, key), "--key", "not that of the first certificate"),
+        ((other_cert, ec_key), "--key", "not that of the first certificate"),
+        ((nothing, key), "--cert", "no certificate in it"),
+        ((many, key), "--cert", "more than 10 certificates"),
+        ((cert, nothing), "--key", "no private key in it"),
+        ((cert, half), "--key", "malformed"),
+        ((tmp_path / "gone", key), "--cert", "No such file"),
+        ((cert, tmp_path / "gone"), "--key", "No such file"),
+        ((cert, tmp_path), "--key", "Is a directory"),
+        (certs.pair("rsa1024"), "--key", "must be RSA of 2048"),
+        (certs.pair("p521"), "--key", "P-256 or P-384"),
+        (certs.pair("ed25519"), "--key", "not supported"),
+    ]
+    for (one, two), name, reason in cases:
+        result = check("--cert", one, "--key", two)
+        assert result.returncode == 78, (one, two)
+        assert f"smtpwarp: {name} {two if name == '--key' else one}: " in result.stderr and reason in result.stderr
+        assert result.stderr.count("\n") == 1, result.stderr
+
+
+def test_options_that_do_not_go_together(certs):
+    cert, key = certs.pair("good")
+    for arguments, reason in [
+            (["--key", key], "there is no --cert"), (["--client-tls", "require"], "needs --cert"),
+            (["--client-tls", "passthrough", *LATE], "--connect-on recipient"),
+            (["--client-tls", "passthrough", "--tls", "encrypt"], "--tls demands")]:
+        result = check(*arguments)
+        assert result.returncode == 78 and reason in result.stderr
+    assert check("--cert", cert, "--key", key, SMTPWARP_CLIENT_TLS="implicit").returncode == 0
+    assert check("--client-tls", "none").returncode == 64
+
+
+def test_client_that_waits_hears_of_a_bad_key(warp, certs):
+    made = warp("--cert", certs.pair("good")[0], "--key", certs.pair("rsa")[1])
+    made.exit_codes = (78,)
+    made.connect().expect("421 4.3.5")
+
+
+@pytest.mark.parametrize("mode, warned", [(0o600, False), (0o640, False), (0o644, True)])
+def test_key_that_others_can_read(warp, certs, mail_server, tmp_path, mode, warned):
+    cert, key = certs.pair("good")
+    copy = tmp_path / "key"
+    shutil.copy(key, copy)
+    copy.chmod(mode)
+    made = warp("--cert", cert, "--key", copy, upstream=mail_server()).listen()
+    errors = [record["error"] for record in made.records("error")]
+    assert errors == ([f"warning: --key {copy}: every user of this host can get at it"] if warned else [])
+
+
+# A certificate is renewed
+
+class Renewed:
+    """Files that are replaced as ACME clients do: a new file takes the name of the old one."""
+
+    def __init__(self, certs, directory):
+        self.certs, self.directory = certs, directory
+        directory.mkdir()
+        directory.chmod(0o755)
+        self.cert, self.key = directory / "cert", directory / "key"
+        self.options = ["--cert", self.cert, "--key", self.key]
+
+    def replace(self, kind, mode=0o600):
+        for source, target in zip(self.certs.pair(kind), (self.cert, self.key)):
+            new = self.directory / "new"
+            shutil.copy(source, new)
+            new.chmod(mode)
+            os.replace(new, target)
+
+
+def kind_now(made):
+    """Whether the next session shows an RSA key."""
+    client = made.greeted()
+    client.ask("STARTTLS", "220")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = TLS.TLSv1_2
+    client.begin_tls(context)
+    kind = "rsa" if "RSA" in client.sock.cipher()[0] else "good"
+    client.close()
+    return kind
+
+
+def wait_kind(made, kind):
+    end = time.monotonic() + 5
+    while kind_now(made) != kind:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_renewed_certificate(warp, certs, mail_server, tmp_path):
+    files = Renewed(certs, tmp_path / "renewed")
+    files.replace("good")
+    made = warp(*files.options, upstream=mail_server()).listen()
+    assert kind_now(made) == "good"
+    old = made.greeted()
+    files.replace("rsa")
+    wait_kind(made, "rsa")
+    old.ask("STARTTLS", "220")      # a session that began before still has its key
+    old.begin_tls(trusting(certs), certificates.HOST)
+    assert "ECDSA" in old.sock.cipher()[0]
+    assert not made.records("error")
+
+
+def test_renewed_certificate_that_is_no_good(warp, certs, mail_server, tmp_path):
+    """The old one stays in use, which is logged once."""
+    files = Renewed(certs, tmp_path / "renewed")
+    files.replace("good")
+    made = warp(*files.options, upstream=mail_server()).listen()
+    files.key.write_text("nonsense")
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        assert kind_now(made) == "good"
+        time.sleep(0.3)
+    errors = [record["error"] for record in made.records("error")]
+    assert errors == [f"--key {files.key}: no private key in it; what was read before is still in use"]
+    files.replace("rsa")
+    wait_kind(made, "rsa")
+
+
+@pytest.fixture
+def open_path():
+    """A directory that every user can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        pathlib.Path(name).chmod(0o755)
+        yield pathlib.Path(name)
+
+
+def test_renewed_certificate_that_the_user_may_not_read(warp, certs, mail_server, open_path):
+    """It was read before --user was taken on; after that, only files that this user may read count."""
+    files = Renewed(certs, open_path / "renewed")
+    files.replace("good")
+    made = warp(*files.options, "--user", "nobody", upstream=mail_server(), env=NO_REPORTS).listen()
+    assert kind_now(made) == "good"
+    files.replace("rsa")
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        assert kind_now(made) == "good"
+        time.sleep(0.3)
+    assert ["Permission denied; what was read" in record["error"] for record in made.records("error")] == [True]
+    files.replace("rsa", 0o644)
+    wait_kind(made, "rsa")
+
+
+def test_sighup_reads_keys_again(warp, certs, mail_server, tmp_path):
+    files = Renewed(certs, tmp_path / "renewed")
+    files.replace("good")
+    made = warp(*files.options, upstream=mail_server()).listen()
+    assert kind_now(made) == "good"
+    state = files.key.stat()
+    text = files.key.read_bytes()
+    files.key.write_bytes(b"#" * len(text))
+    os.utime(files.key, ns=(state.st_mtime_ns, state.st_mtime_ns))    # what a look at the file cannot tell
+    made.listener.send_signal(1)
+    assert "no private key" in made.wait_for("error")["error"]
+    assert kind_now(made) == "good"
+
+
+# What it costs those who do not use it
+
+def test_client_without_tls_costs_no_system_call(warp, certs, mail_server, tmp_path):
+    """From the session's identifier on, calls with --cert are those without it."""
+    counts = []
+    for more in [], options(certs):
+        trace = tmp_path / f"trace{len(counts)}"
+        made = warp(*more, upstream=mail_server())
+        made.wrapper = ["strace", "-f", "-o", trace, "-e", "signal=none"]
+        made.env = NO_REPORTS
+        client = made.greeted()
+        transaction(client)
+        client.ask("QUIT", "221")
+        client.expect_end()
+        made.wait_exit()
+        calls = trace.read_text().partition("getrandom(")[2]
+        counts.append(len(calls.splitlines()))
+    assert 20 < counts[0] and abs(counts[1] - counts[0]) <= 6     # a reply may come in two reads
+
+
+# Clients of all kinds
+
+def run_client(argv, **options_):
+    return subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=60, check=False, **options_)
+
+
+@pytest.fixture(params=["rsa", "good"])
+def served(request, warp, certs, mail_server):
+    server = mail_server("PIPELINING", "8BITMIME")
+    made = warp(*options(certs, request.param), "--client-tls", "require", upstream=server).listen()
+    return made, server
+
+
+def test_client_openssl(served, certs):
+    made, _ = served
+    text = shown(2525, "-CAfile", certs.ca, "-verify_hostname", certificates.HOST, "-verify_return_error")
+    assert "Verify return code: 0 (ok)" in text and "TLSv1.2" in text
+    assert made.wait_for("tls", side="client")["result"] == "ok"
+
+
+def test_client_gnutls(served, certs):
+    made, _ = served
+    result = run_client(["gnutls-cli", "--starttls-proto=smtp", f"--x509cafile={certs.ca}", "--no-ca-verification",
+                         "--sni-hostname", certificates.HOST, f"--verify-hostname={certificates.HOST}", "-p", "2525", "127.0.0.1"], input="QUIT\n")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Handshake was completed" in result.stdout
+    assert made.wait_for("tls", side="client")["result"] == "ok"
+
+
+def test_client_swaks(served, certs):
+    made, server = served
+    result = run_client(["swaks", "--server", "127.0.0.1:2525", "--tls", "--tls-verify", "--tls-ca-path", certs.ca,
+                         "--tls-sni", certificates.HOST, "--from", "a@client.example", "--to", "b@server.example"])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(server.messages) == 1 and made.wait_for("message")["client"]["tls"]
+
+
+def test_client_msmtp(served, certs):
+    made, server = served
+    result = run_client(["msmtp", "--host=127.0.0.1", "--port=2525", "--tls=on", f"--tls-trust-file={certs.ca}",
+                         f"--tls-host-override={certificates.HOST}", "--from=a@client.example", "b@server.example"],
+                        input="Subject: hello\n\nHello.\n")
+    assert result.returncode == 0, result.stderr
+    assert len(server.messages) == 1 and made.wait_for("message")["client"]["tls"]
+
+
+@pytest.mark.parametrize("how", ["require", "implicit"])
+def test_client_smtplib(warp, certs, mail_server, how):
+    server = mail_server("PIPELINING")
+    warp(*options(certs), "--client-tls", how, upstream=server).listen()
+    context = ssl.create_default_context(cafile=certs.ca)
+    context.check_hostname = False
+    make = smtplib.SMTP_SSL if how == "implicit" else smtplib.SMTP
+    with make("127.0.0.1", 2525, timeout=20, **({"context": context} if how == "implicit" else {})) as smtp:
+        if how == "require":
+            smtp.starttls(context=context)
+        smtp.sendmail("a@client.example", ["b@server.example"], "Subject: hello\n\nHello.\n")
+    assert len(server.messages) == 1
+
+
+@pytest.mark.skipif(not mta.PACKAGES.exists(), reason="test/fetch-packages has not been run")
+@pytest.mark.parametrize("client_class", [mta.Postfix, mta.Exim])
+@pytest.mark.parametrize("kind", ["rsa", "good"])
+def test_client_mail_server(host, warp, certs, mail_server, client_class, kind):
+    """Which demands TLS and a good certificate, sends many recipients, and by BDAT if it can (Exim)."""
+    server = mail_server("PIPELINING", "8BITMIME", "SIZE 10000000")
+    made = warp(*options(certs, kind), "--client-tls", "require", upstream=server).listen("127.0.0.2:25")
+    mails = [mta.Mail("a@client.test", [f"b{n}@mail.test" for n in range(count)], b"Subject: hi\r\n\r\n" + b"x\r\n" * size)
+             for count, size in ((1, 1), (50, 100), (1, 100_000))]
+    with client_class(host, relay="127.0.0.2", trust=certs.ca) as sender:
+        sender.submit(mails)
+        sender.release()
+        sender.wait_idle()
+    assert sorted(len(message["to"]) for message in server.messages) == [1, 1, 50]
+    records = made.records("message")
+    assert len(records) == 3 and all(record["client"]["tls"]["version"] == "TLSv1.2" for record in records)

@@ -219,7 +219,7 @@ bool keys_load(const char *cert, const char *key, char *why, size_t why_cap)
 		munmap(store.keys, store.size); /* not overwritten: sessions may still use it */
 	store.keys = k;
 	store.size = size;
-	store.exposed = mode & S_IRWXO;
+	store.exposed = mode & (S_IROTH | S_IWOTH);
 	return true;
 }
 

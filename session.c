@@ -420,9 +420,11 @@ static void note_end(struct session *s)
 
 static void tunnel_turn(struct session *s)
 {
+	uint64_t to_server = s->server.sent, to_client = s->client.sent;
+
 	secure_carry(s);
-	flush_leg(&s->server, s->now, &s->server_moved_at);
-	flush_leg(&s->client, s->now, &s->client_moved_at);
+	flush_leg(&s->server, to_server, s->now, &s->server_moved_at);
+	flush_leg(&s->client, to_client, s->now, &s->client_moved_at);
 	secure_carry_ends(s);
 	note_termination(s);
 }

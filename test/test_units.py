@@ -71,7 +71,7 @@ def test_sysusers(tmp_path):
     assert re.search(r"Creating user 'smtpwarp'", said)
 
 
-def test_example_settings(tmp_path):
+def test_example_settings(tmp_path, certs):
     """An untouched smtpwarp.conf sets nothing; each of its lines is a setting that smtpwarp knows and takes."""
     text = (hosts.UNITS / "smtpwarp.conf").read_text(encoding="utf-8")
     assert all(line.startswith("#") for line in text.splitlines() if line)
@@ -84,8 +84,9 @@ def test_example_settings(tmp_path):
     plugins = Hooks(tmp_path / "plugins")       # where an installation has them
     for name in re.search(r"^#SMTPWARP_PLUGINS=(.*)$", text, re.M)[1].split(","):
         plugins.place("log", name).symlink_to(shipped(name))
+    cert, key = certs.pair("good")
     output("sh", "-ec", f"set -a; . {file}; exec {hosts.SMTPWARP} --check --plugins-dir {plugins.directory} "
-           f"--routes {hosts.UNITS}/routes.example")
+           f"--routes {hosts.UNITS}/routes.example --cert {cert} --key {key}")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -121,6 +121,11 @@ static size_t take(struct leg *l, const unsigned char *bytes, size_t n)
 		if (done < n)
 			send_records(l);
 	}
+	if (done < n && tls_closed(l->tls)) { /* the peer said close_notify, and takes nothing more, RFC 5246 7.2.1 */
+		l->broken = l->lost = true;
+		l->why = l->why ? l->why : "connection closed";
+		clear(&l->out);
+	}
 	return done;
 }
 

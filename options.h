@@ -24,7 +24,8 @@ struct upstream {
 	bool implicit_tls; /* smtps:// */
 };
 
-#define CLIENT_TLS(X) X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
+#define CLIENT_TLS(X)                                                                                                  \
+	X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
 
 enum client_tls {
 #define X(how, name) CLIENT_TLS_##how,

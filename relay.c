@@ -397,7 +397,8 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
 	bool greeting = cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO;
-	bool local = greeting || keep_wants(s, cmd) || secure_is_ours(s, cmd->verb) || (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
+	bool local = greeting || keep_wants(s, cmd) || secure_is_ours(s, cmd->verb) ||
+	    (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
 
 	log_command(s, cmd, local ? ">|" : "->");
 	if (cmd->tolerated)

@@ -147,6 +147,28 @@ def test_last_reply_and_close_notify(proxy, secure, mail_server):
     assert client.expect_end() == "close"
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_client_that_does_not_wait_for_221(warp, certs, secure, late):
+    """QUIT and close_notify together, as Postfix says them: there is nobody left to flush a reply to."""
+    made = warp(*options(certs), "--tls", "none", *(LATE if late else []))
+    client = made.connect()
+    server = None if late else made.upstream.accept()
+    if server:
+        server.send("220 server.example")
+    client.expect("220")
+    secure(client)
+    client.send("QUIT")
+    if server:
+        server.expect_line("QUIT")
+    with contextlib.suppress(ssl.SSLError, OSError):
+        client.sock.unwrap()
+    if server:
+        made.group.turn(0.05)       # close_notify has been read
+        server.send("221 2.0.0 bye")
+    close = made.wait_for("close", timeout=5)
+    assert (close["by"], close["reason"]) in (("client", "QUIT"), ("client", "connection closed"))
+
+
 # 57: all is forgotten
 
 def test_57_nothing_from_before_counts(proxy, certs, mail_server, secure):
@@ -197,7 +219,8 @@ def test_hooks_are_told(proxy, certs, mail_server, secure, tmp_path):
 # 56: injection
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("tail", [b"x", b"\r\n", b"EHLO evil\r\n", b"MAIL FROM:<evil@evil>\r\n", b"\x16\x03\x01\x00\x05hello"])
+@pytest.mark.parametrize("tail", [b"x", b"\r\n", b"EHLO evil\r\n", b"MAIL FROM:<evil@evil>\r\n",
+                                  b"\x16\x03\x01\x00\x05hello"])
 def test_35_56_plaintext_behind_starttls(proxy, mail_server, tail, late):
     """CVE-2011-0411: never read as a command, inside of TLS or out of it."""
     server = mail_server()
@@ -707,7 +730,8 @@ def test_client_openssl(served, certs):
 def test_client_gnutls(served, certs):
     made, _ = served
     result = run_client(["gnutls-cli", "--starttls-proto=smtp", f"--x509cafile={certs.ca}", "--no-ca-verification",
-                         "--sni-hostname", certificates.HOST, f"--verify-hostname={certificates.HOST}", "-p", "2525", "127.0.0.1"], input="QUIT\n")
+                         "--sni-hostname", certificates.HOST, f"--verify-hostname={certificates.HOST}", "-p", "2525",
+                         "127.0.0.1"], input="QUIT\n")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Handshake was completed" in result.stdout
     assert made.wait_for("tls", side="client")["result"] == "ok"

@@ -194,7 +194,7 @@ def test_55_proxy_that_only_knocks(proxied):
 def test_55_only_from_trusted_networks(warp, blocks, source, trusted):
     """From others it is a command like any, and the client is who connected; in a dual-stack listener too."""
     options = [word for block in blocks for word in ("--accept-proxy", block)]
-    proxy = warp("--tls", "none", *options).listen("*:2525")
+    proxy = warp("--tls", "none", "--allow-clients", "0.0.0.0/0", *options).listen("*:2525")
     client = proxy.connect(source=(source, 0))
     if not trusted:
         proxy.upstream.accept().send("220 server.example ESMTP")

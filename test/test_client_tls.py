@@ -433,7 +433,7 @@ def test_49_auth_is_shown_inside_of_tls(certs, tmp_path, secure):
         pytest.skip(netns.unsupported())
     with netns.pair() as (client_host, host):
         with host:
-            made = Warp(host, tmp_path, *options(certs), "--tls", "none", "--verbose")
+            made = Warp(host, tmp_path, *options(certs), "--tls", "none", "--verbose", "--allow-clients", client_host.ip4)
             made.listen(f"{host.ip4}:2525")
         with client_host:
             client = peers.connect(host.ip4, 2525, made.group)

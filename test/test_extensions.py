@@ -572,7 +572,7 @@ def distant(tmp_path):
     with netns.pair() as (client_host, host):
         def make(*options):
             with host:
-                proxy = Warp(host, tmp_path, *options)
+                proxy = Warp(host, tmp_path, "--allow-clients", client_host.ip4, *options)
                 made.append(proxy)
                 proxy.listen(f"{host.ip4}:2525")
             with client_host:

@@ -538,7 +538,7 @@ static void leave_client(struct session *s)
 /* Hooks that nobody can list may be the ones that matter. */
 void session_checked(struct session *s)
 {
-	struct filter_outcome outcome;
+	static struct filter_outcome outcome; /* no stack for what hardly any session needs */
 
 	s->active_at = s->now;
 	if (s->hooks->broken[0])

@@ -168,10 +168,10 @@ struct session {
 	bool awaiting;
 
 	char host[256];	     /* what replies call the server */
-	unsigned char helo[SMTP_HOST_MAX];
 	struct session_texts *text;
 	struct session_held *held;
-	struct dialogue dialogue; /* last: it ends with what is large */
+	struct dialogue dialogue; /* it ends with what is large, and behind that a little that every session writes to */
+	unsigned char helo[SMTP_HOST_MAX];
 };
 
 /* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends

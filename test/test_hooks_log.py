@@ -858,7 +858,11 @@ def test_in_the_sandbox_of_the_units():
             for _ in range(2):
                 hosts.deliver(net.host.ns, net.mail.ip4)
             database = SQLite(machine.root / "var/lib/smtpwarp")
-            wait_until(lambda: database.path.exists() and len(database.rows("connections")) == 2)
+
+            def complete():
+                with contextlib.suppress(sqlite3.OperationalError):     # the file is there, its tables not yet
+                    return database.path.exists() and len(database.rows("connections")) == 2
+            wait_until(complete)
             assert {row["mail_to"] for row in database.rows("messages")} == {"b@server.example"}
             log = machine.root / "var/log/smtpwarp/stream"
             wait_until(lambda: log.read_text().count('"event":"close"') == 2)

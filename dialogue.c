@@ -580,7 +580,8 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 		break;
 	case SMTP_AUTH:
 	case SMTP_AUTH_RESPONSE:
-		answered_auth(d, line->code);
+		if (!p->hidden)
+			answered_auth(d, line->code);
 		break;
 	default:
 		break;

@@ -137,13 +137,20 @@ struct stamp {
 	struct timespec changed;
 };
 
-static struct {
+static struct store {
 	const char *cert, *key; /* names */
 	struct stamp stamp[2];
 	bool exposed;
 	struct keys *keys; /* followed by the texts */
 	size_t size;
-} store;
+} stores[KEYS_SIDES];
+
+const char *keys_option(enum keys_side side, bool key)
+{
+	static const char names[] = "tls-cert\0tls-key";
+
+	return names + (key ? 9 : 0) + (side == KEYS_CLIENTS ? 4 : 0);
+}
 
 static void look(const char *path, struct stamp *s, mode_t *mode)
 {
@@ -194,58 +201,62 @@ static const char *read_both(struct keys *k, const char *cert, const char *key, 
 	return keys_parse(k, text, (size_t)cert_len, text + cert_len, (size_t)key_len, about_key);
 }
 
-bool keys_load(const char *cert, const char *key, char *why, size_t why_cap)
+bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
 {
 	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* of which pages that are not used cost nothing */
 	struct keys *k = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct store *store = &stores[side];
 	const char *reason;
 	bool about_key = false;
 	mode_t mode = 0;
 
-	store.cert = cert;
-	store.key = key;
-	look(cert, &store.stamp[0], &mode);
-	look(key, &store.stamp[1], &mode);
+	store->cert = cert;
+	store->key = key;
+	look(cert, &store->stamp[0], &mode);
+	look(key, &store->stamp[1], &mode);
 	reason = k == MAP_FAILED ? strerror(errno) : read_both(k, cert, key, &about_key);
 	if (reason) {
-		snprintf(why, why_cap, "--%s %s: %s", about_key ? "key" : "cert", about_key ? key : cert, reason);
+		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
 		if (k != MAP_FAILED)
 			munmap(k, size);
 		return false;
 	}
 	madvise(k, size, MADV_DONTDUMP);
 	mprotect(k, size, PROT_READ);
-	if (store.keys)
-		munmap(store.keys, store.size); /* not overwritten: sessions may still use it */
-	store.keys = k;
-	store.size = size;
-	store.exposed = mode & (S_IROTH | S_IWOTH);
+	if (store->keys)
+		munmap(store->keys, store->size); /* not overwritten: sessions may still use it */
+	store->keys = k;
+	store->size = size;
+	store->exposed = mode & (S_IROTH | S_IWOTH);
 	return true;
 }
 
-bool keys_refresh(bool force, char *why, size_t why_cap)
+bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap)
 {
+	struct store *store = &stores[side];
 	struct stamp now[2];
 	mode_t mode;
 
-	look(store.cert, &now[0], &mode);
-	look(store.key, &now[1], &mode);
-	return (!force && memcmp(now, store.stamp, sizeof now) == 0) || keys_load(store.cert, store.key, why, why_cap);
+	look(store->cert, &now[0], &mode);
+	look(store->key, &now[1], &mode);
+	return (!force && memcmp(now, store->stamp, sizeof now) == 0) || keys_load(side, store->cert, store->key, why, why_cap);
 }
 
-const struct keys *keys_current(void)
+const struct keys *keys_current(enum keys_side side)
 {
-	return store.keys;
+	return stores[side].keys;
 }
 
-bool keys_exposed(void)
+const char *keys_exposed(enum keys_side side)
 {
-	return store.exposed;
+	return stores[side].keys && stores[side].exposed ? stores[side].key : NULL;
 }
 
 void keys_wipe(void)
 {
-	if (store.keys && mprotect(store.keys, store.size, PROT_READ | PROT_WRITE) == 0)
-		explicit_bzero(store.keys, sizeof *store.keys);
-	store.keys = NULL;
+	for (struct store *store = stores; store < stores + KEYS_SIDES; store++) {
+		if (store->keys && mprotect(store->keys, store->size, PROT_READ | PROT_WRITE) == 0)
+			explicit_bzero(store->keys, sizeof *store->keys);
+		store->keys = NULL;
+	}
 }

@@ -1,4 +1,5 @@
-/* The certificate and key that smtpwarp shows to clients: read, looked at, kept, and read again when the files change.
+/* The certificates and keys that smtpwarp shows to clients and to upstreams: read, looked at, kept, and read again when the
+ * files change.
  */
 #ifndef KEYS_H
 #define KEYS_H
@@ -8,6 +9,8 @@
 #include <stddef.h>
 
 #define KEYS_CHAIN_MAX 10 /* certificates */
+
+enum keys_side { KEYS_CLIENTS, KEYS_UPSTREAM, KEYS_SIDES };
 
 /* Pointers lead into storage that keys_parse() was given, and into the decoder. */
 struct keys {
@@ -24,19 +27,22 @@ struct keys {
 const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, unsigned char *key, size_t key_len,
     bool *about_key);
 
+/* "cert", "tls-key" and so on: the option that names the file. */
+const char *keys_option(enum keys_side side, bool key);
+
 /* Read the two files, which may be one. What was read before stays good for processes that were forked with it. The names
  * must stay. Returns true, or false with everything as before and why filled: "--cert FILE: reason". */
-bool keys_load(const char *cert, const char *key, char *why, size_t why_cap);
+bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap);
 
 /* Read them again if they have been replaced since they were last looked at (or, with force, in any case). false: as
  * keys_load(); a file that is no good is complained of once. */
-bool keys_refresh(bool force, char *why, size_t why_cap);
+bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap);
 
 /* What was read last; NULL: nothing. In memory that forked processes share, and that dumps leave out. */
-const struct keys *keys_current(void);
+const struct keys *keys_current(enum keys_side side);
 
-/* Whether users other than its owner and group may read the key's file. */
-bool keys_exposed(void);
+/* The key's file, if users other than its owner and group may read it; else NULL. */
+const char *keys_exposed(enum keys_side side);
 
 /* Overwrite and forget them, for all processes that have them. */
 void keys_wipe(void);

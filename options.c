@@ -1,6 +1,7 @@
 /* Options: one row each in a table, from which the command line, the environment and --help are read. */
 #define _GNU_SOURCE
 #include "options.h"
+#include "auth.h"
 #include "keys.h"
 #include "log.h"
 
@@ -484,6 +485,11 @@ static const struct row rows[] = {
 	{ "tls", "LEVEL", false, AT(tls), set_tls, "none, may, encrypt or verify, towards the upstream", "may" },
 	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
 	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
+	{ "tls-cert", "FILE", false, AT(tls_cert), set_text, "certificates to show to an upstream that asks for one, PEM", NULL },
+	{ "tls-key", "FILE", false, AT(tls_key), set_text,
+	    "the key of the first of them, PEM; without: in the file of --tls-cert", NULL },
+	{ "upstream-auth", "FILE", false, AT(upstream_auth), set_text,
+	    "authenticate to upstreams for all clients: lines of HOST USER:PASSWORD", NULL },
 	{ "cert", "FILE", false, AT(cert), set_text, "certificates to show to clients, PEM: offers them STARTTLS", NULL },
 	{ "key", "FILE", false, AT(key), set_text, "the key of the first of them, PEM; without: in the file of --cert", NULL },
 	{ "client-tls", "HOW", false, AT(client_tls), set_client_tls,
@@ -743,22 +749,14 @@ static bool is_literal(const char *host)
 	return net_parse(host, 0, &a);
 }
 
-const char *options_key(const struct options *o)
-{
-	return o->key ? o->key : o->cert;
-}
-
 static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
 {
 	const char *how = options_client_tls(o->client_tls);
 
-	if (o->key && !o->cert) {
-		snprintf(why, why_cap, "--key %s: there is no --cert", o->key);
-		return false;
-	}
 	if (o->client_tls == CLIENT_TLS_PASSTHROUGH) {
 		const char *against = o->limits.late ? "with --connect-on recipient or --routes there is none to ask" :
-		    o->tls >= TLS_ENCRYPT ? "smtpwarp cannot see to what --tls demands" : NULL;
+		    o->tls >= TLS_ENCRYPT ? "smtpwarp cannot see to what --tls demands" :
+		    o->upstream_auth ? "smtpwarp cannot send what --upstream-auth has" : NULL;
 
 		snprintf(why, why_cap, "--client-tls passthrough leaves TLS to client and upstream: %s", against ? against : "");
 		return !against;
@@ -767,7 +765,16 @@ static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
 		snprintf(why, why_cap, "--client-tls %s needs --cert and --key", how);
 		return false;
 	}
-	return !o->cert || keys_load(o->cert, options_key(o), why, why_cap);
+	return true;
+}
+
+static bool load_keys(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
+{
+	if (key && !cert) {
+		snprintf(why, why_cap, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
+		return false;
+	}
+	return !cert || keys_load(side, cert, key ? key : cert, why, why_cap);
 }
 
 int options_check(const struct options *o, char *why, size_t why_cap)
@@ -788,7 +795,9 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 		    reason);
 		return EX_CONFIG;
 	}
-	if (!check_client_tls(o, why, why_cap))
+	if (!check_client_tls(o, why, why_cap) || !load_keys(KEYS_CLIENTS, o->cert, o->key, why, why_cap) ||
+	    !load_keys(KEYS_UPSTREAM, o->tls_cert, o->tls_key, why, why_cap) ||
+	    (o->upstream_auth && !auth_load(o->upstream_auth, why, why_cap)))
 		return EX_CONFIG;
 	if (o->user && !getpwnam(o->user)) {
 		snprintf(why, why_cap, "--user %s: there is no such user", o->user);

@@ -50,6 +50,8 @@ struct options {
 	enum tls_level tls;
 	const char *tls_ca;
 	const char *tls_name;
+	const char *tls_cert, *tls_key; /* the same, towards the upstream */
+	const char *upstream_auth;	/* file */
 	const char *cert, *key; /* NULL: none; key: in the file of cert */
 	enum client_tls client_tls;
 	const char *log; /* NULL: the default */
@@ -87,8 +89,6 @@ struct options {
 /* "may" and so on. Static storage. */
 const char *options_client_tls(enum client_tls how);
 
-/* The file that has the key. */
-const char *options_key(const struct options *o);
 
 /* Read HOST[:PORT], smtp://HOST[:PORT] or smtps://HOST[:PORT]. NULL, or what it should have been. */
 const char *options_upstream(struct upstream *u, const char *value);

@@ -1,8 +1,8 @@
 /* One proxied connection. session.c has the poll loop, the clock and the end; upstream.c finds, connects and greets the
  * server; relay.c carries commands, replies and messages between the two; secure.c has TLS towards the client; late.c
  * chooses a server for each message; keep.c keeps messages until they are whole; checks.c looks at clients and recipients;
- * filter.c runs hooks and knows what their verdicts do; identity.c is told, and tells, who the client is. The struct is
- * theirs together.
+ * filter.c runs hooks and knows what their verdicts do; identity.c is told, and tells, who the client is; login.c says AUTH for
+ * clients that cannot. The struct is theirs together.
  */
 #ifndef SESSION_H
 #define SESSION_H
@@ -51,6 +51,7 @@ enum session_greet {
 	GREET_AGAIN,	/* EHLO sent inside TLS */
 	GREET_XCLIENT,	/* XCLIENT sent */
 	GREET_INTRODUCED, /* EHLO sent after XCLIENT */
+	GREET_AUTH,	/* AUTH sent, or what answers a 334 */
 	GREET_HELO	/* HELO sent */
 };
 
@@ -136,6 +137,8 @@ struct session {
 	bool redialing;			 /* on a fresh connection, after TLS failed */
 	bool no_tls;			 /* it failed: plain this time */
 	bool refused;			 /* its greeting was no 220 */
+	bool authenticated;		 /* by --upstream-auth */
+	unsigned char auth_words;	 /* of user and password, those that LOGIN has still to be told; 0: PLAIN */
 	bool teased;			 /* the client has been told the first line of a greeting */
 
 	/* the message */
@@ -300,6 +303,18 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r);
 
 /* TLS failed or is not offered. */
 void upstream_tls_failed(struct session *s, const char *reason);
+
+/* ---- login.c ---- */
+
+/* Whether --upstream-auth has something to say to this server; then there must be TLS. */
+bool login_is_due(const struct session *s);
+
+/* The server's list is in, and TLS is as it will stay: begin to say it, if it is due and was not said. true: GREET_AUTH lasts
+ * until login_answered() has got the last reply; or it cannot be said, and the client has been told. */
+bool login_begin(struct session *s);
+
+/* The server's reply. true: it has let smtpwarp in. */
+bool login_answered(struct session *s, const struct dialogue_reply *r);
 
 /* ---- relay.c ---- */
 

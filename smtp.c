@@ -610,7 +610,7 @@ const unsigned char *smtp_ehlo_args(const struct smtp_ehlo *e, enum smtp_extensi
 {
 	for (size_t i = 0; i < e->text_len; i += 2 + (size_t)e->text[i + 1]) {
 		const unsigned char *text = e->text + i + 2;
-		size_t word = smtp_word(text, e->text[i + 1]);
+		size_t word = strlen(keywords[e->text[i]].name);
 
 		if (!(e->extensions & keywords[e->text[i]].extension & extension))
 			continue;

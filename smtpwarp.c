@@ -4,6 +4,7 @@
  * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
  */
 #define _GNU_SOURCE
+#include "auth.h"
 #include "checks.h"
 #include "hooks.h"
 #include "keys.h"
@@ -215,26 +216,38 @@ static void indexer_ended(int how)
 
 /* ---- keys ---- */
 
+static void tell_of_old(const char *why)
+{
+	char text[480];
+
+	snprintf(text, sizeof text, "%s; what was read before is still in use", why);
+	record_fault(text, NULL);
+}
+
 static void refresh_keys(bool force)
 {
 	char why[400];
-	size_t n;
 
-	if (!keys_current() || keys_refresh(force, why, sizeof why))
-		return;
-	n = strlen(why);
-	snprintf(why + n, sizeof why - n, "; what was read before is still in use");
-	record_fault(why, NULL);
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		if (keys_current(side) && !keys_refresh(side, force, why, sizeof why))
+			tell_of_old(why);
 }
 
-static void warn_of_exposed_key(void)
+static void warn_of_exposed(const char *option, const char *file)
 {
 	char text[400];
 
-	if (!keys_current() || !keys_exposed())
+	if (!file)
 		return;
-	snprintf(text, sizeof text, "warning: --key %.300s: every user of this host can get at it", options_key(&options));
+	snprintf(text, sizeof text, "warning: --%s %.300s: every user of this host can get at it", option, file);
 	record_fault(text, NULL);
+}
+
+static void warn_of_exposed_secrets(void)
+{
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		warn_of_exposed(keys_option(side, true), keys_exposed(side));
+	warn_of_exposed("upstream-auth", auth_exposed() ? options.upstream_auth : NULL);
 }
 
 /* ---- what may be replaced ---- */
@@ -570,6 +583,8 @@ static void read_again(void)
 		record_fault(text, NULL);
 	}
 	refresh_keys(true);
+	if (options.upstream_auth && !auth_load(options.upstream_auth, text, sizeof text))
+		tell_of_old(text);
 	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &why) < 0) {
 		snprintf(text, sizeof text, "--tls-ca %s: %s; what was read before is still in use", options.tls_ca, why);
 		record_fault(text, NULL);
@@ -693,7 +708,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	open_log();
-	warn_of_exposed_key();
+	warn_of_exposed_secrets();
 	if (options.check) {
 		check_hooks();
 		check_routes();
@@ -707,6 +722,7 @@ int main(int argc, char **argv)
 	if (connection >= 0 && !options.listens) {
 		session_run(connection, &options, &hooks, &terminate);
 		keys_wipe();
+		auth_wipe();
 		return EX_OK;
 	}
 	take_passed(passed);

@@ -297,6 +297,18 @@ static bool make_ready(struct tls *t, uint32_t flags)
 	return true;
 }
 
+/* What an upstream gets that asks for a certificate. */
+static void set_own_certificate(br_ssl_client_context *c)
+{
+	const struct keys *k = keys_current(KEYS_UPSTREAM);
+
+	if (k && k->rsa)
+		br_ssl_client_set_single_rsa(c, k->chain, k->certificates, k->rsa, br_rsa_pkcs1_sign_get_default());
+	else if (k)
+		br_ssl_client_set_single_ec(c, k->chain, k->certificates, k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(),
+		    br_ecdsa_sign_asn1_get_default());
+}
+
 struct tls *tls_start(enum tls_level level, const char *name, const char **why)
 {
 	struct tls *t = &towards_upstream;
@@ -309,6 +321,7 @@ struct tls *tls_start(enum tls_level level, const char *name, const char **why)
 	br_ssl_client_set_default_rsapub(&t->engine.client);
 	br_ssl_engine_set_default_rsavrfy(e);
 	br_ssl_engine_set_default_ecdsa(e);
+	set_own_certificate(&t->engine.client);
 	chain.vtable = &chain_class;
 	chain.enforce = level >= TLS_VERIFY;
 	chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
@@ -325,7 +338,7 @@ struct tls *tls_serve(const char **why)
 {
 	struct tls *t = &towards_client;
 	br_ssl_server_context *s = &t->engine.server;
-	const struct keys *k = keys_current();
+	const struct keys *k = keys_current(KEYS_CLIENTS);
 
 	br_ssl_server_zero(s);
 	br_ssl_engine_set_versions(&s->eng, BR_TLS12, BR_TLS12);

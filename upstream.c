@@ -52,6 +52,7 @@ static bool dial(struct session *s, const union net_address *dest)
 	s->view.server_tls = NULL;
 	memset(&s->facts, 0, sizeof s->facts);
 	s->times.tls = -1;
+	s->authenticated = false;
 	s->handshake_at = 0;
 	s->server.eof = false;
 	if (net_same(dest, &s->local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
@@ -400,9 +401,15 @@ static void redial_plain(struct session *s)
 	}
 }
 
+/* A password must not cross the network in the clear, whatever --tls is. */
+static bool needs_tls(const struct session *s)
+{
+	return s->route.tls >= TLS_ENCRYPT || login_is_due(s);
+}
+
 void upstream_tls_failed(struct session *s, const char *reason)
 {
-	bool fallback = s->route.tls <= TLS_MAY && !implicit_tls(s);
+	bool fallback = !needs_tls(s) && !implicit_tls(s);
 	const char *failure = s->server.tls ? tls_failure(s->server.tls) : NULL;
 
 	reason = failure ? failure : reason;
@@ -495,7 +502,7 @@ static void say_greeting(struct session *s, enum smtp_verb verb, enum session_gr
 /* For the client, or because it has what we want to know. */
 static bool wants_list(const struct session *s)
 {
-	return s->greet_verb == SMTP_EHLO || s->late || s->o->xclient || s->o->xforward;
+	return s->greet_verb == SMTP_EHLO || s->late || s->o->xclient || s->o->xforward || login_is_due(s);
 }
 
 static void begin_greeting(struct session *s)
@@ -577,6 +584,8 @@ static void answer_with_list(struct session *s)
 
 	d->offer.size_limit = s->o->limits.message_size;
 	d->offer.requiretls = s->facts.verified && s->server.tls;
+	if (s->authenticated) /* once, RFC 4954 4 */
+		d->ehlo.extensions &= ~(unsigned)SMTP_EXT_AUTH;
 	d->offer.auth = (d->ehlo.extensions & SMTP_EXT_AUTH) && may_authenticate(s);
 	d->offer.starttls = secure_offers(s);
 	list = leg_room(&s->client, n);
@@ -632,15 +641,22 @@ static void say_again(struct session *s, enum session_greet step)
 	say_greeting(s, list ? SMTP_EHLO : SMTP_HELO, list ? step : GREET_HELO);
 }
 
+/* The server knows whom it has to do with. */
+static void answer_greeting(struct session *s)
+{
+	if (s->greet_verb == SMTP_EHLO || s->late)
+		answer_with_list(s);
+	else
+		say_again(s, GREET_HELO);
+}
+
 /* The server's list is in, and TLS is as it will stay. */
 static void settle(struct session *s)
 {
 	if (identity_introduce(s))
 		s->greet = GREET_XCLIENT;
-	else if (s->greet_verb == SMTP_EHLO || s->late)
-		answer_with_list(s);
-	else
-		say_again(s, GREET_HELO);
+	else if (!login_begin(s))
+		answer_greeting(s);
 }
 
 /* A server that does not hear who the client is would judge it by our address. */
@@ -649,6 +665,7 @@ static void after_xclient(struct session *s, const struct dialogue_reply *r)
 	char reason[200];
 
 	if (r->line.code == 220) {
+		s->authenticated = false; /* it has forgotten all that was before */
 		if (!identity_more(s))
 			say_again(s, GREET_INTRODUCED);
 		return;
@@ -668,12 +685,14 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 		s->greet = GREET_STARTTLS;
 		s->handshake_at = s->now;
 		relay_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
-	} else if (wants_tls(s) && s->route.tls >= TLS_ENCRYPT && (r->line.code == 250 || refused)) {
+	} else if (wants_tls(s) && needs_tls(s) && (r->line.code == 250 || refused)) {
 		upstream_tls_failed(s, "STARTTLS is not offered");
 	} else if (r->line.code == 250) {
 		settle(s);
 	} else if (refused) { /* a server that knows only HELO, perhaps */
 		s->dialogue.ehlo.extensions = 0;
+		if (login_begin(s))
+			return;
 		snprintf(s->text->ehlo_refusal, sizeof s->text->ehlo_refusal, "%.*s",
 		    r->line.raw_len < sizeof s->text->ehlo_refusal ? (int)r->line.raw_len : 0,
 		    (const char *)r->line.raw);
@@ -693,7 +712,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 		refuse_client(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
 	} else if (r->line.code == 220) {
 		start_handshake(s);
-	} else if (s->route.tls >= TLS_ENCRYPT) {
+	} else if (needs_tls(s)) {
 		upstream_tls_failed(s, "STARTTLS was refused");
 	} else {
 		record_tls(&s->view, "upstream", tls_level_name(s->route.tls), "fallback", tls_name(s), NULL, "STARTTLS was refused", -1);
@@ -796,6 +815,10 @@ void upstream_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	case GREET_XCLIENT:
 		after_xclient(s, r);
+		return;
+	case GREET_AUTH:
+		if (login_answered(s, r))
+			answer_greeting(s);
 		return;
 	case GREET_STARTTLS:
 		after_starttls(s, r);

@@ -401,7 +401,7 @@ class MailServer:
         self.listener.close()
         for peer in self.peers:
             with contextlib.suppress(OSError):
-                peer.sock.shutdown(socket.SHUT_RDWR)        # wakes poll()
+                socket.socket.shutdown(peer.sock, socket.SHUT_RDWR)     # wakes poll(); ssl's own would go on in plain
         for thread in self.threads:
             thread.join(TIMEOUT)
         if self.errors:

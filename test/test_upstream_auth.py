@@ -6,6 +6,8 @@ import ssl
 import subprocess
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 import certificates
 from warp import BINARY, MESSAGE
@@ -157,6 +159,46 @@ def test_refused(login, mail_server, certs, late, mechanisms, answers, words, re
     assert any(reply[4:] in record["error"] for record in proxy.records("error"))
     assert not any(command.startswith("MAIL") for command in server.commands)
     nothing_secret(proxy)
+
+
+class Mailbox:
+    """For aiosmtpd: keeps what comes, and who sent it."""
+
+    def __init__(self):
+        self.taken = []
+
+    async def handle_DATA(self, _server, session, envelope):     # pylint: disable=invalid-name; aiosmtpd's
+        self.taken.append((session.auth_data, envelope.rcpt_tos))
+        return "250 2.0.0 taken"
+
+
+@pytest.mark.parametrize("excluded,late", [([], False), (["PLAIN"], False), (["PLAIN"], True)])
+@pytest.mark.parametrize("password,reply", [(PASSWORD, 250), ("other", 451)])
+def test_real_server(login, certs, host, passwords, excluded, late, password, reply):
+    """aiosmtpd, which takes AUTH inside of TLS only, and mail after AUTH only."""
+    def judge(_server, _session, _envelope, _mechanism, data):
+        right = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
+        return AuthResult(success=right, handled=False, auth_data=data.login)
+    write(passwords, f"127.0.0.1 {USER}:{password}\n")
+    box = Mailbox()
+    server = Controller(box, "127.0.0.1", 2526, authenticator=judge, auth_required=True, require_starttls=True,
+                        tls_context=certs.context(), auth_exclude_mechanism=excluded)
+    server.start()
+    try:
+        proxy = login("--tls", "verify", *(LATE if late else []), "--upstream", "127.0.0.1:2526")
+        client = proxy.connect()
+        code = greet(client).code
+        if late and reply == 451:
+            client.ask("MAIL FROM:<a@client.example>", "250")
+            client.ask("RCPT TO:<b@server.example>", "451 4.7.8")
+        elif reply == 451:
+            assert code == 451
+        else:
+            transaction(client)
+            assert box.taken == [(USER.encode(), ["b@server.example"])]
+        nothing_secret(proxy)
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("level", ["none", "may"])

@@ -200,8 +200,8 @@ def test_452_for_what_goes_another_way(late, mail_server, hooks):
     assert transaction(client, "a@one.example") == [250, 250]
     client.ask("QUIT", "221")
     proxy.wait_exit()
-    assert [message["to"] for message in one.messages] == [["<a@one.example>", "<d@one.example>"], ["<a@one.example>"]] \
-        or [len(message["to"]) for message in one.messages] == [2, 1]
+    assert [[to.strip("<>") for to in message["to"]] for message in one.messages] == [
+        ["a@one.example", "d@one.example"], ["a@one.example"]]
     assert [len(message["to"]) for message in two.messages] == [1, 2]
     wait_until(lambda: one.commands.count("QUIT") == 2)
     assert two.commands.count("QUIT") == 1
@@ -332,7 +332,7 @@ def test_71_rset_goes_upstream(late, mail_server):
     client.ask("RCPT TO:<b@c>", "250")
     client.ask("RSET", "250")
     assert transaction(client, "d@e") == [250, 250]
-    assert server.commands.count("RSET") == 1 and server.messages[0]["to"] in (["<d@e>"], ["d@e"])
+    assert server.commands.count("RSET") == 1 and [to.strip("<>") for to in server.messages[0]["to"]] == ["d@e"]
 
 
 def test_25_ehlo_within_the_session(late, mail_server):

@@ -12,6 +12,7 @@ import pytest
 import hosts
 from hooks import ROOT, Hooks, by_hand, shipped
 from test_docs import make_options, run
+from test_routes import transaction
 from warp import MESSAGE
 
 PAGE = (ROOT / "MIGRATING.md").read_text(encoding="utf-8")
@@ -96,21 +97,6 @@ def fixture_place():
         yield pathlib.Path(directory)
 
 
-def deliver(client, *recipients):
-    """A message; the code of each recipient, and of its end if one was accepted."""
-    client.ask("MAIL FROM:<sender@client.example>", "250")
-    codes = []
-    for recipient in recipients:
-        client.send(f"RCPT TO:<{recipient}>")
-        codes.append(client.reply().code)
-    if 250 not in codes:
-        client.ask("RSET", "250")
-        return codes
-    client.ask("DATA", "354")
-    client.send_raw(MESSAGE)
-    return [*codes, client.reply().code]
-
-
 # The page
 
 @pytest.mark.parametrize("name", THEIRS)
@@ -182,7 +168,7 @@ def test_command_line_of_warp(warp, mail_server, plugins, tmp_path):
     client = proxy.connect()
     client.expect("220")
     client.ask("EHLO client.example", "250")
-    assert deliver(client, "one@mail.example", "two@mail.example") == [250, 250, 250]
+    assert transaction(client, "one@mail.example", "two@mail.example") == [250, 250, 250]
     client.ask("QUIT", "221")
     proxy.wait_for("close")
     proxy.close()
@@ -244,9 +230,9 @@ def test_file_of_willi(warp, mail_server, place):
     one, two = mail_server(), mail_server()
     (place / "routes").write_text(WILLI_FILE.format(one=one.name_port, two=two.name_port), encoding="utf-8")
     client = warp("--transparent", "--routes", place / "routes", "--recipient-delimiter", "+").greeted()
-    assert deliver(client, "foo@bar.example", "foo+x@BAR.example", "x@baz.example", "x@bar.example") == [
+    assert transaction(client, "foo@bar.example", "foo+x@BAR.example", "x@baz.example", "x@bar.example") == [
         250, 250, 452, 550, 250]
-    assert deliver(client, "x@baz.example") == [250, 250]
+    assert transaction(client, "x@baz.example") == [250, 250]
     assert [len(message["to"]) for message in one.messages + two.messages] == [2, 1]
     assert one.commands[0] == two.commands[0] == "EHLO client.example"
 
@@ -256,7 +242,7 @@ def test_xclient_of_willi(warp, mail_server, place):
     server = mail_server("XCLIENT NAME ADDR HELO", replies={"XCLIENT": "220 server.example ESMTP"})
     (place / "routes").write_text(f"*;{server.name_port};false\n", encoding="utf-8")
     client = warp("--transparent", "--routes", place / "routes", "--xclient").greeted()
-    assert deliver(client, "x@y.example") == [250, 250]
+    assert transaction(client, "x@y.example") == [250, 250]
     said = next(line for line in server.commands if line.startswith("XCLIENT"))
     assert {"NAME=[UNAVAILABLE]", "ADDR=127.0.0.1", "HELO=client.example"} <= set(said.split())
 
@@ -267,7 +253,7 @@ def test_tls_verify_of_willi(warp, mail_server, certs, place, recipient, code):
     server = mail_server(tls=certs.context("self-signed"))
     (place / "routes").write_text(WILLI_FILE.format(one=server.name_port, two="localhost"), encoding="utf-8")
     client = warp("--transparent", "--routes", place / "routes", "--tls", "verify", "--tls-ca", certs.ca).greeted()
-    assert deliver(client, recipient)[-1] == code
+    assert transaction(client, recipient)[-1] == code
     assert [message["tls"] for message in server.messages] == [True] * (code == 250)
 
 
@@ -276,7 +262,7 @@ def test_static_mapping_of_willi(warp, mail_server, place):
     text = WILLI_FILE.format(one="127.0.0.1:9", two="127.0.0.1:9") + f"*;{server.name_port};false\n"
     (place / "routes").write_text(text, encoding="utf-8")
     client = warp("--transparent", "--routes", place / "routes").greeted()
-    assert deliver(client, "who@ever.example") == [250, 250]
+    assert transaction(client, "who@ever.example") == [250, 250]
 
 
 @pytest.mark.parametrize("text", ["pattern;server;tls_verify\na.example;b.example;1\n",
@@ -320,7 +306,7 @@ def test_session_with_the_variables_of_smtpproxy(warp, mail_server, place, certs
     client = warp("--transparent", env=made).connect()
     client.expect("220")
     assert "STARTTLS" in client.ask("EHLO client.example", "250").texts
-    assert deliver(client, "test@test.tld", "other@test.tld") == [250, 550, 250]
+    assert transaction(client, "test@test.tld", "other@test.tld") == [250, 550, 250]
     assert server.messages[0]["to"] == ["<othertest@test.tld>"]
 
 

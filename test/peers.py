@@ -26,7 +26,7 @@ import termios
 import threading
 import time
 
-TIMEOUT = float(os.environ.get("TEST_TIMEOUT", 10))   # for what comes at once; long enough for a loaded machine
+TIMEOUT = float(os.environ.get("TEST_TIMEOUT", 30))   # for what comes at once; long enough for a loaded machine
 BLOCK = 65536
 
 

@@ -82,15 +82,21 @@ def reproducible(tally):
                 "cmp smtpwarp build/again/smtpwarp-stripped")
 
 
+def parts(kind):
+    """The names of test/KIND_NAME.c."""
+    return sorted(re.fullmatch(rf"{kind}_(\w+)\.c", name)[1] for name in os.listdir(HERE)
+                  if name.startswith(f"{kind}_") and name.endswith(".c"))
+
+
 def main():
     tally = Tally()
-    for name in "smtp", "dialogue", "verdict", "message", "routes", "proxyproto", "ere", "dns":
+    for name in parts("unit"):
         program = f"build/test/unit_{name}"
         if tally.step(f"build {program}", "make", "-s", program).returncode:
             tally.failed += 1
         else:
             tally.cmocka(f"unit tests of {name}.c", f"./{program}")
-    for target in "client", "server", "verdict", "routes", "proxyproto", "dns":
+    for target in parts("fuzz"):
         program = f"build/test/replay_{target}"
         tally.whole(f"fuzzing corpus, {target}", "sh", "-c",
                     f"make -s {program} && {program} test/corpus/{target}")

@@ -80,7 +80,7 @@ HOOKS_C = $(basename $(notdir $(wildcard hooks/*.c)))
 HOOKS_SH = $(filter-out sample README.md %.c,$(notdir $(wildcard hooks/*)))
 hook_head = $(shell sed -n 's/^[ *\#]* $(2): //p' hooks/$(1) | head -n 1)
 hook_links = $(call hook_head,$(1).c,Links)
-HOOKS_BUILT = $(foreach hook,$(HOOKS_C),$(if $(shell pkg-config --exists $(call hook_links,$(hook)) && echo yes),$(hook)))
+HOOKS_BUILT = $(foreach hook,$(HOOKS_C),$(if $(shell pkg-config --exists $(call hook_links,$(hook)) 2>/dev/null && echo yes),$(hook)))
 
 hooks: $(HOOKS_BUILT:%=build/hooks/%)
 	@for hook in $(filter-out $(HOOKS_BUILT),$(HOOKS_C)); do \
@@ -98,7 +98,7 @@ asan:
 # ---- tests ----
 
 packages:
-	@test/install-packages test/packages
+	@test/install-packages test/packages-demo test/packages
 	@test/fetch-packages
 
 T = build/test
@@ -139,12 +139,13 @@ test: packages
 	@$(MAKE) --no-print-directory all hooks asan
 	@$(PYTHON) -B test/run.py
 
-demo: packages
+demo:
+	@test/install-packages test/packages-demo
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) -B test/demo.py
 
 bench:
-	@test/install-packages test/packages-bench test/packages
+	@test/install-packages test/packages-bench test/packages-demo
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) -B test/bench.py
 

@@ -605,7 +605,7 @@ def check_needs():
     if reason := netns.unsupported():
         sys.exit(f"bench: {reason}")
     if missing := [name for name in (BINARY, *PROGRAMS) if not shutil.which(name)]:
-        sys.exit(f"bench: not found: {', '.join(missing)} (make; packages are listed in test/packages-bench)")
+        sys.exit(f"bench: not found: {', '.join(missing)} (make; packages are listed in test/packages-demo and packages-bench)")
 
 
 def raise_descriptor_limit():

@@ -93,6 +93,17 @@ static inline const unsigned char *guarded(const void *bytes, size_t n)
 	return room + GUARD_ROOM - n;
 }
 
+/* A number below this one, by xorshift32: the same numbers in every run. */
+static inline uint32_t any(uint32_t below)
+{
+	static uint32_t state = 1;
+
+	state ^= state << 13;
+	state ^= state >> 17;
+	state ^= state << 5;
+	return state % below;
+}
+
 /* Takes what it can of n bytes and says how many; the rest is offered again with what follows. */
 typedef size_t taker(void *state, const unsigned char *in, size_t n);
 

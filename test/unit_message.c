@@ -19,17 +19,6 @@
 
 static struct text got;
 
-static uint32_t random_state = 1;
-
-/* xorshift32: the same in every run. */
-static uint32_t any(uint32_t below)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 17;
-	random_state ^= random_state << 5;
-	return random_state % below;
-}
-
 static unsigned open_descriptors(void)
 {
 	DIR *dir = opendir("/proc/self/fd");

@@ -894,17 +894,6 @@ static void test_2_4_5_every_short_message(void **state)
 	every_short_message("\r\n.\r\n.\r\n", check_scan);
 }
 
-static uint32_t random_state = 1;
-
-/* xorshift32: the same messages in every run. */
-static uint32_t any(uint32_t below)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 17;
-	random_state ^= random_state << 5;
-	return random_state % below;
-}
-
 static void test_2_4_5_random_messages(void **state)
 {
 	static const struct input parts[] = { IN("\r\n"), IN("\r\n"), IN("\n"), IN("\r"), IN("."), IN(".."),

@@ -453,17 +453,6 @@ static void test_header_fields(void **state)
 	}
 }
 
-static uint32_t random_state = 1;
-
-/* xorshift32: the same values in every run. */
-static uint32_t any(uint32_t below)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 17;
-	random_state ^= random_state << 5;
-	return random_state % below;
-}
-
 /* A value of words and blanks whose lengths lie around where lines end. wild: longer than a line can be. */
 static size_t make_value(unsigned char *text, size_t cap, bool wild)
 {

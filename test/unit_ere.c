@@ -49,6 +49,12 @@ static void as_libc(void **state)
 	assert_true(matches > 300);
 }
 
+/* glibc stumbles over {1,}{, and over anchors in what it repeats: it finds (^a){2} in aa. */
+static bool beyond_libc(const char *text)
+{
+	return strstr(text, "{1,}{") || (strchr(text, '{') && strpbrk(text, "^$"));
+}
+
 /* Put together by chance. What libc takes and we refuse is of kinds that POSIX leaves undefined; never the other way. */
 static void as_libc_by_chance(void **state)
 {
@@ -57,13 +63,13 @@ static void as_libc_by_chance(void **state)
 	unsigned compared = 0;
 
 	(void)state;
-	for (unsigned i = 0; i < 20000; i++) {
+	for (unsigned i = 0; i < 30000; i++) {
 		char text[64] = "", subject[16] = "";
 		regex_t r;
 
 		for (unsigned n = 1 + any(9); n; n--)
 			strcat(text, parts[any(COUNT(parts))]);
-		if (ere_compile(&e, text) || strstr(text, "{1,}{") || regcomp(&r, text, REG_EXTENDED | REG_ICASE | REG_NOSUB))
+		if (ere_compile(&e, text) || beyond_libc(text) || regcomp(&r, text, REG_EXTENDED | REG_ICASE | REG_NOSUB))
 			continue;
 		for (unsigned k = 0; k < 8; k++) {
 			bool got, want;

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define LEG_SMALL 512 /* lines of a usual dialogue */
+#define LEG_SMALL 448 /* lines of a usual dialogue */
 
 /* Bytes from start to end. They stand in `small` until it is too small: a session that is idle between commands has
  * touched no page of the large storage. */

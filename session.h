@@ -173,8 +173,8 @@ struct session {
 	char host[256];	     /* what replies call the server */
 	struct session_texts *text;
 	struct session_held *held;
-	struct dialogue dialogue; /* it ends with what is large, and behind that a little that every session writes to */
 	unsigned char helo[SMTP_HOST_MAX];
+	struct dialogue dialogue; /* it ends with what is large */
 };
 
 /* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends
@@ -250,9 +250,6 @@ void secure_carry(struct session *s);
 void secure_carry_ends(struct session *s);
 
 /* ---- upstream.c ---- */
-
-/* What we call ourselves. */
-const char *upstream_own_name(const struct session *s);
 
 /* Find out how the connection came here. false: the session has ended over it. */
 bool upstream_locate(struct session *s);

@@ -47,10 +47,11 @@ static struct {
 	bool inetd_wait; /* fd 0 listens: exit when idle */
 	int spare;	 /* given up for a moment to refuse a client when descriptors run out */
 	int notify;
+	pid_t pid; /* its process: sessions inherit the handler of signals, but not the tally */
 } listener = { .spare = -1, .notify = -1 };
 
-/* What the listener counts. It stands in shared memory, though no session looks at it: a page that is written after a
- * fork would be copied for each session, and its page tables with it. */
+/* What the listener counts. It stands in memory that forks leave out: a page that is written after a fork would be copied
+ * for each session, and its page tables with it. */
 static struct tally {
 	uint32_t sessions; /* children in use */
 	uint64_t served;
@@ -371,7 +372,7 @@ static void on_signal(int number)
 		reload = 1;
 	else if (number != SIGCHLD)
 		terminate++;
-	else if (tally)
+	else if (getpid() == listener.pid)
 		*(volatile sig_atomic_t *)&tally->children_ended = 1;
 }
 
@@ -451,8 +452,6 @@ static _Noreturn void serve(int fd)
 		close(listener.socket[i]);
 	if (listener.notify >= 0)
 		close(listener.notify);
-	munmap(tally, sizeof *tally + options.max_sessions * sizeof *tally->child);
-	tally = NULL;
 	session_run(fd, &options, &hooks, &terminate);
 	_exit(EX_OK);
 }
@@ -595,12 +594,13 @@ static _Noreturn void listen_loop(void)
 {
 	const char *why;
 	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
+	size_t size = sizeof *tally + options.max_sessions * sizeof *tally->child;
 
 	open_notify();
-	tally = mmap(NULL, sizeof *tally + options.max_sessions * sizeof *tally->child, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (tally == MAP_FAILED)
+	tally = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (tally == MAP_FAILED || madvise(tally, size, MADV_DONTFORK) < 0)
 		die_errno(EX_OSERR, "--max-sessions");
+	listener.pid = getpid();
 	if (!checks_share(&options))
 		die_errno(EX_OSERR, "--max-tarpits");
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);

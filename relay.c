@@ -15,7 +15,6 @@
 #define LOCAL_REPLY_MAX 128 /* longer than any of ours of static storage */
 #define HELD_MAX (32 << 10)
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
-#define SEND_MAX (128 << 10) /* octets of a kept message at a time */
 
 /* ---- transactions ---- */
 

@@ -73,7 +73,7 @@ static bool is_client(int fd)
 {
 	struct stat in, other;
 
-	return net_kind(STDIN_FILENO) != NET_NO_SOCKET && fstat(STDIN_FILENO, &in) == 0 && fstat(fd, &other) == 0 &&
+	return fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) && fstat(fd, &other) == 0 &&
 	    in.st_dev == other.st_dev && in.st_ino == other.st_ino;
 }
 

@@ -84,9 +84,24 @@ static void unmap_both(struct proxyproto *header)
 		*header = plain;
 }
 
+static const char *given(const char *text)
+{
+	return *text ? text : NULL;
+}
+
+/* It has ended the client's TLS: what comes from it counts as encrypted, though not by us. tls: static storage. */
+static void take_tls(struct session *s, const struct proxyproto_tls *tls)
+{
+	if (!tls->on)
+		return;
+	s->client_facts = (struct tls_facts){ given(tls->version), given(tls->cipher), NULL, given(tls->cn), tls->verified };
+	s->view.client_tls = &s->client_facts;
+	dialogue_encrypted(&s->dialogue);
+}
+
 const char *identity_accept(struct session *s)
 {
-	struct proxyproto header;
+	static struct proxyproto header;
 	const char *fault = is_proxy(s) ? read_header(s, &header) : NULL;
 
 	if (fault || !is_proxy(s))
@@ -98,6 +113,7 @@ const char *identity_accept(struct session *s)
 	s->view.proxy = s->peer;
 	s->view.client = header.source;
 	s->reached = header.dest;
+	take_tls(s, &header.tls);
 	return NULL;
 }
 
@@ -110,18 +126,33 @@ static const union net_address *reached(const struct session *s)
 	    s->original.sa.sa_family != AF_UNSPEC ? &s->original : &s->local;
 }
 
+static void put_text(char *to, size_t cap, const char *text)
+{
+	if (text)
+		snprintf(to, cap, "%s", text);
+}
+
+static void describe_tls(const struct tls_facts *facts, struct proxyproto_tls *tls)
+{
+	tls->on = true;
+	tls->verified = facts->verified;
+	put_text(tls->version, sizeof tls->version, facts->version);
+	put_text(tls->cipher, sizeof tls->cipher, facts->cipher);
+	put_text(tls->cn, sizeof tls->cn, facts->cn);
+}
+
 void identity_send_proxy(struct session *s)
 {
-	const struct tls_facts *tls = s->view.client_tls;
-	struct proxyproto header = { s->view.client, *reached(s) };
+	struct proxyproto header = { s->view.client, *reached(s), { 0 } };
 	static const char note[] = "a PROXY header was sent";
 	unsigned char *line;
 
 	if (!s->o->send_proxy)
 		return;
+	if (s->view.client_tls)
+		describe_tls(s->view.client_tls, &header.tls);
 	line = leg_room(&s->server, PROXYPROTO_WRITTEN);
-	leg_wrote(&s->server, proxyproto_write(s->o->send_proxy, &header, tls ? tls->version : NULL,
-	    tls ? tls->cipher : NULL, line, PROXYPROTO_WRITTEN));
+	leg_wrote(&s->server, proxyproto_write(s->o->send_proxy, &header, line, PROXYPROTO_WRITTEN));
 	leg_flush(&s->server); /* before TLS, which may begin next; an empty socket takes it */
 	session_comm(s, "--", note, sizeof note - 1);
 }
@@ -388,8 +419,9 @@ size_t identity_trace(const struct session *s, const char **field)
 		n += (size_t)sprintf(trace + n, " ([%s%s])", client->sa.sa_family == AF_INET6 ? "IPv6:" : "",
 		    bare_text(client, text));
 	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with %s", upstream_own_name(s), protocol(s));
-	if (tls)
-		n += (size_t)sprintf(trace + n, " (%.40s %.60s)", tls->version, tls->cipher);
+	if (tls && tls->version)
+		n += (size_t)sprintf(trace + n, " (%.64s%s%.64s)", tls->version, tls->cipher ? " " : "",
+		    tls->cipher ? tls->cipher : "");
 	n += (size_t)sprintf(trace + n, "\r\n\tid %s; ", s->view.id);
 	n += put_date(trace + n);
 	n += (size_t)sprintf(trace + n, "\r\n");

@@ -8,11 +8,12 @@
 
 #define V1_MAX 107 /* "PROXY UNKNOWN " with two full IPv6 addresses and ports, and CR LF */
 #define V2_FIXED 16
-#define TEXT_MAX 40 /* of a text in PP2_TYPE_SSL */
+#define SSL_FIXED 5 /* octets of PP2_TYPE_SSL ahead of what is nested in it: client, verify */
 
 enum { TCP4 = 0x11, TCP6 = 0x21 };
-enum { PP2_TYPE_CRC32C = 0x03, PP2_TYPE_SSL = 0x20, PP2_SUBTYPE_SSL_VERSION = 0x21, PP2_SUBTYPE_SSL_CIPHER = 0x23 };
-enum { PP2_CLIENT_SSL = 0x01 };
+enum { PP2_TYPE_CRC32C = 0x03, PP2_TYPE_SSL = 0x20 };
+enum { PP2_SUBTYPE_SSL_VERSION = 0x21, PP2_SUBTYPE_SSL_CN, PP2_SUBTYPE_SSL_CIPHER };
+enum { PP2_CLIENT_SSL = 0x01, PP2_CLIENT_CERT_CONN = 0x02, PP2_CLIENT_CERT_SESS = 0x04 };
 
 static const unsigned char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 
@@ -141,22 +142,83 @@ static uint32_t crc32c(const unsigned char *in, size_t n, size_t at)
 	return ~crc;
 }
 
-/* What follows the addresses, from at to n: type, length, value each. NULL, or what is wrong. */
-static const char *check_tlvs(const unsigned char *in, size_t n, size_t at)
-{
-	while (at < n) {
-		size_t len, value = at + 3;
+static const char do_not_fit[] = "a PROXY v2 header whose lengths do not fit";
 
-		if (n - at < 3 || (len = number16(in + at + 1)) > n - value)
-			return "a PROXY v2 header whose lengths do not fit";
-		if (in[at] == PP2_TYPE_CRC32C) {
+/* Whether a type, a length and as many octets stand at *at, before n; moves *at behind them. */
+static bool next_tlv(const unsigned char *in, size_t n, size_t *at, const unsigned char **value, size_t *len)
+{
+	if (n - *at < 3 || (*len = number16(in + *at + 1)) > n - *at - 3)
+		return false;
+	*value = in + *at + 3;
+	*at += 3 + *len;
+	return true;
+}
+
+/* out: of cap octets; all zero, or given already. strict: it will stand in header fields too. */
+static void take_text(char *out, size_t cap, const unsigned char *text, size_t n, bool strict)
+{
+	if (*out || n >= cap || memchr(text, 0, n))
+		return;
+	for (size_t i = 0; strict && i < n; i++)
+		if (!(((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z') || (text[i] >= '0' && text[i] <= '9') ||
+		      memchr("-._", text[i], 3)))
+			return;
+	memcpy(out, text, n);
+}
+
+/* The value of PP2_TYPE_SSL, n octets. NULL, or what is wrong. Of a client without TLS only the lengths count. */
+static const char *read_tls(const unsigned char *in, size_t n, struct proxyproto_tls *tls)
+{
+	struct proxyproto_tls given = { 0 };
+
+	if (n < SSL_FIXED)
+		return do_not_fit;
+	given.on = true;
+	given.verified = (in[0] & (PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS)) && !(number16(in + 1) | number16(in + 3));
+	for (size_t at = SSL_FIXED; at < n;) {
+		unsigned type = in[at];
+		const unsigned char *value;
+		size_t len;
+
+		if (!next_tlv(in, n, &at, &value, &len))
+			return do_not_fit;
+		if (type == PP2_SUBTYPE_SSL_VERSION)
+			take_text(given.version, sizeof given.version, value, len, true);
+		else if (type == PP2_SUBTYPE_SSL_CIPHER)
+			take_text(given.cipher, sizeof given.cipher, value, len, true);
+		else if (type == PP2_SUBTYPE_SSL_CN && given.verified)
+			take_text(given.cn, sizeof given.cn, value, len, false);
+	}
+	if (in[0] & PP2_CLIENT_SSL)
+		*tls = given;
+	return NULL;
+}
+
+/* What follows the addresses, from at to n. NULL, or what is wrong. */
+static const char *read_tlvs(const unsigned char *in, size_t n, size_t at, struct proxyproto *p)
+{
+	bool told = false;
+
+	while (at < n) {
+		const unsigned char *value;
+		unsigned type = in[at];
+		const char *why = NULL;
+		size_t len;
+
+		if (!next_tlv(in, n, &at, &value, &len))
+			return do_not_fit;
+		if (type == PP2_TYPE_CRC32C) {
 			if (len != 4)
 				return "a PROXY v2 header whose checksum has not four octets";
-			if (crc32c(in, n, value) !=
-			    ((uint32_t)number16(in + value) << 16 | (uint32_t)number16(in + value + 2)))
+			if (crc32c(in, n, (size_t)(value - in)) !=
+			    ((uint32_t)number16(value) << 16 | (uint32_t)number16(value + 2)))
 				return "a PROXY v2 header whose checksum is wrong";
+		} else if (type == PP2_TYPE_SSL) {
+			why = told ? "a PROXY v2 header that tells of TLS twice" : read_tls(value, len, &p->tls);
+			told = true;
 		}
-		at = value + len;
+		if (why)
+			return why;
 	}
 	return NULL;
 }
@@ -178,7 +240,7 @@ static const char *read_whole(const unsigned char *in, size_t n, struct proxypro
 		return "a PROXY v2 header without room for its addresses";
 	set_address(&p->source, kind == TCP4 ? AF_INET : AF_INET6, in + V2_FIXED, (uint16_t)number16(ports));
 	set_address(&p->dest, kind == TCP4 ? AF_INET : AF_INET6, in + V2_FIXED + size, (uint16_t)number16(ports + 2));
-	return check_tlvs(in, n, V2_FIXED + 2 * size + 4);
+	return read_tlvs(in, n, V2_FIXED + 2 * size + 4, p);
 }
 
 static enum proxyproto_status read_v2(const unsigned char *in, size_t n, size_t *used, struct proxyproto *p,
@@ -238,25 +300,28 @@ static unsigned char *put16(unsigned char *at, size_t n)
 
 static unsigned char *put_text(unsigned char *at, int type, const char *text)
 {
-	size_t n = strnlen(text, TEXT_MAX);
+	size_t n = strlen(text);
 
+	if (!n)
+		return at;
 	*at++ = (unsigned char)type;
 	at = put16(at, n);
 	memcpy(at, text, n);
 	return at + n;
 }
 
-/* verify is not zero: no certificate of the client's was looked at. */
-static unsigned char *put_tls(unsigned char *at, const char *version, const char *cipher)
+/* verify is not zero where no certificate of the client's was found good. */
+static unsigned char *put_tls(unsigned char *at, const struct proxyproto_tls *tls)
 {
-	static const unsigned char facts[] = { PP2_CLIENT_SSL, 0, 0, 0, 1 };
-	unsigned char *length = at + 1;
+	unsigned char *length = at + 1, *fixed = at + 3;
 
 	*at = PP2_TYPE_SSL;
-	at += 3;
-	memcpy(at, facts, sizeof facts);
-	at = put_text(at + sizeof facts, PP2_SUBTYPE_SSL_VERSION, version);
-	at = put_text(at, PP2_SUBTYPE_SSL_CIPHER, cipher);
+	memset(fixed, 0, SSL_FIXED);
+	fixed[0] = PP2_CLIENT_SSL | (tls->verified ? PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS : 0);
+	fixed[SSL_FIXED - 1] = !tls->verified;
+	at = put_text(fixed + SSL_FIXED, PP2_SUBTYPE_SSL_VERSION, tls->version);
+	at = put_text(at, PP2_SUBTYPE_SSL_CN, tls->cn);
+	at = put_text(at, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
 	put16(length, (size_t)(at - length) - 2);
 	return at;
 }
@@ -271,7 +336,7 @@ static unsigned char *put_addresses(unsigned char *at, const struct proxyproto *
 	return put16(at, port_of(&p->dest));
 }
 
-static size_t write_v2(const struct proxyproto *p, const char *tls_version, const char *cipher, unsigned char *out)
+static size_t write_v2(const struct proxyproto *p, unsigned char *out)
 {
 	bool known = has_addresses(p);
 	unsigned char *at = out + V2_FIXED;
@@ -281,16 +346,15 @@ static size_t write_v2(const struct proxyproto *p, const char *tls_version, cons
 	out[13] = !known ? 0 : p->source.sa.sa_family == AF_INET ? TCP4 : TCP6;
 	if (known)
 		at = put_addresses(at, p);
-	if (known && tls_version)
-		at = put_tls(at, tls_version, cipher);
+	if (known && p->tls.on)
+		at = put_tls(at, &p->tls);
 	put16(out + 14, (size_t)(at - out) - V2_FIXED);
 	return (size_t)(at - out);
 }
 
-size_t proxyproto_write(unsigned version, const struct proxyproto *p, const char *tls_version, const char *cipher,
-    unsigned char *out, size_t cap)
+size_t proxyproto_write(unsigned version, const struct proxyproto *p, unsigned char *out, size_t cap)
 {
 	if (cap < PROXYPROTO_WRITTEN)
 		return 0;
-	return version == 1 ? write_v1(p, out) : write_v2(p, tls_version, cipher, out);
+	return version == 1 ? write_v1(p, out) : write_v2(p, out);
 }

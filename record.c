@@ -100,6 +100,8 @@ static void tls_member(struct json *j, const struct tls_facts *facts)
 	json_string(j, "version", facts->version);
 	json_string(j, "cipher", facts->cipher);
 	json_bool(j, "verified", facts->verified);
+	if (facts->cn)
+		json_string(j, "cn", facts->cn);
 	json_close(j, '}');
 }
 

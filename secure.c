@@ -18,7 +18,7 @@ static bool carried; /* something, from the client */
 
 static bool passes_through(const struct session *s)
 {
-	return s->o->client_tls == CLIENT_TLS_PASSTHROUGH;
+	return s->o->client_tls == CLIENT_TLS_PASSTHROUGH && !s->dialogue.encrypted;
 }
 
 bool secure_is_ours(const struct session *s, enum smtp_verb verb)
@@ -30,7 +30,7 @@ bool secure_offers(const struct session *s)
 {
 	if (passes_through(s))
 		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.tls;
-	return s->o->client_tls != CLIENT_TLS_NONE && s->o->client_tls != CLIENT_TLS_IMPLICIT && !s->client.tls;
+	return s->o->client_tls != CLIENT_TLS_NONE && s->o->client_tls != CLIENT_TLS_IMPLICIT && !s->dialogue.encrypted;
 }
 
 /* ---- attacks ---- */
@@ -122,12 +122,17 @@ void secure_failed(struct session *s, const char *reason)
 /* RFC 3207 4.2: as if the client had just come. */
 static void begin_anew(struct session *s)
 {
+	struct tls_facts facts;
+
 	relay_end_transaction(s, NULL); /* one that was refused */
 	dialogue_encrypted(&s->dialogue);
 	s->view.helo_len = 0;
-	tls_facts(s->client.tls, &s->client_facts);
-	s->view.client_tls = &s->client_facts;
-	record_outcome(s, "ok", &s->client_facts, NULL);
+	tls_facts(s->client.tls, &facts);
+	if (!s->view.client_tls) { /* else the client's own ends at the proxy before us, and this is the proxy's */
+		s->client_facts = facts;
+		s->view.client_tls = &s->client_facts;
+	}
+	record_outcome(s, "ok", &facts, NULL);
 	s->stage = STAGE_NONE;
 	s->active_at = s->now;
 	s->handled++;

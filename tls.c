@@ -564,7 +564,7 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 			facts->cipher = suite_names[i];
 	explicit_bzero(&session, sizeof session);
 	facts->verified = false;
-	facts->reason = NULL;
+	facts->reason = facts->cn = NULL;
 	if (t == &towards_client) /* of which no certificate was asked for */
 		return;
 	facts->verified = chain.verdict == 0 && chain.has_name;

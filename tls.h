@@ -74,9 +74,11 @@ bool tls_closed(const struct tls *t);
 /* Why the handshake or the connection failed; NULL: it did not. Static storage. */
 const char *tls_failure(const struct tls *t);
 
-/* After the handshake. reason: why the certificate would not verify, NULL if it does. Static storage. */
+/* After the handshake. reason: why the certificate would not verify, NULL if it does. Static storage. Of a client's TLS that a
+ * proxy before us has ended: version and cipher as it names them, NULL if it does not, and cn, the name in the certificate that
+ * the client has shown to it; else NULL. */
 struct tls_facts {
-	const char *version, *cipher, *reason;
+	const char *version, *cipher, *reason, *cn;
 	bool verified;
 };
 void tls_facts(const struct tls *t, struct tls_facts *facts);

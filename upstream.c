@@ -483,7 +483,8 @@ void upstream_connected(struct session *s)
 
 static bool wants_tls(const struct session *s)
 {
-	if (s->o->client_tls == CLIENT_TLS_PASSTHROUGH && s->route.tls <= TLS_MAY) /* it is the client's to ask for */
+	/* passed through, it is the client's to ask for, unless it speaks TLS to the proxy before us */
+	if (s->o->client_tls == CLIENT_TLS_PASSTHROUGH && s->route.tls <= TLS_MAY && !s->dialogue.encrypted)
 		return false;
 	return s->route.tls != TLS_NONE && !s->no_tls && !s->server.tls;
 }
@@ -563,7 +564,7 @@ static void greeted(struct session *s)
 /* A password must not cross the network in the clear, RFC 4954 9. */
 static bool may_authenticate(const struct session *s)
 {
-	if (s->client.tls)
+	if (s->dialogue.encrypted)
 		return true;
 	return !s->dialogue.limits.require_tls &&
 	    (s->o->plain_auth || s->view.client.sa.sa_family == AF_UNSPEC || net_is_local(&s->view.client));

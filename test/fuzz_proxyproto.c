@@ -2,6 +2,7 @@
  *
  * Octet 0: how many octets come at a time, 0 all. The rest is the connection. Checked: in parts it means what it means whole;
  * a header is never longer than it may be; and what it says is still the same when it is written and read again. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,10 +33,11 @@ static void check_written(const struct proxyproto *p)
 	size_t used;
 
 	for (unsigned version = 1; version <= 2; version++) {
-		size_t n = proxyproto_write(version, p, version == 2 ? "TLSv1.2" : NULL, "x", out, sizeof out);
+		size_t n = proxyproto_write(version, p, out, sizeof out);
+		size_t same = version == 1 ? offsetof(struct proxyproto, tls) : sizeof again; /* v1 has no word for TLS */
 
 		CHECK(read_copy(out, n, &used, &again, &why) == PROXYPROTO_DONE && used == n);
-		CHECK(memcmp(p, &again, sizeof again) == 0);
+		CHECK(memcmp(p, &again, same) == 0);
 	}
 }
 
@@ -63,6 +65,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		return 0;
 	CHECK(used == whole_used && used <= n && used <= PROXYPROTO_MAX && memcmp(&p, &q, sizeof p) == 0);
 	CHECK(p.source.sa.sa_family == p.dest.sa.sa_family);
+	CHECK(!p.tls.on || p.source.sa.sa_family != AF_UNSPEC);
+	CHECK(p.tls.verified || !*p.tls.cn);
+	CHECK(!strpbrk(p.tls.version, "\r\n ()\\") && !strpbrk(p.tls.cipher, "\r\n ()\\"));
 	check_written(&p);
 	return 0;
 }

@@ -3,13 +3,16 @@
 test_identity_real.py."""
 import datetime
 import email.utils
+import json
 import re
 import socket
+import ssl
 import struct
 import subprocess
 
 import pytest
 
+import certificates
 import peers
 from hooks import Hooks
 from warp import BINARY, MESSAGE, Session
@@ -31,6 +34,12 @@ def v2(source="192.0.2.1", dest="198.51.100.2", command=1, tlvs=b"", ports=(4711
 
 def tlv(kind, value):
     return struct.pack(">BH", kind, len(value)) + value
+
+
+def ended(version=b"TLSv1.3", cipher=b"TLS_AES_128_GCM_SHA256", cn=b"", flags=1, verify=1):
+    """PP2_TYPE_SSL, of a proxy that has ended the client's TLS."""
+    texts = ((0x21, version), (0x22, cn), (0x23, cipher))
+    return tlv(0x20, struct.pack(">BI", flags, verify) + b"".join(tlv(kind, text) for kind, text in texts if text))
 
 
 def read_v2(peer):
@@ -86,7 +95,7 @@ def transaction(client, data=MESSAGE, params="", recipients=1):
     (V1, "192.0.2.1", 4711), (V1_SIX, "2001:db8::1", 4711), (v2(), "192.0.2.1", 4711),
     (v2("2001:db8::1", "2001:db8::2"), "2001:db8::1", 4711),
     (v2("::ffff:192.0.2.1", "::ffff:198.51.100.2"), "192.0.2.1", 4711),
-    (v2(tlvs=tlv(4, b"\0" * 30000) + tlv(0x20, b"\1\0\0\0\1" + tlv(0x21, b"TLSv1.3"))), "192.0.2.1", 4711),
+    (v2(tlvs=tlv(4, b"\0" * 30000) + tlv(0x20, b"\0\0\0\0\1" + tlv(0x21, b"TLSv1.3"))), "192.0.2.1", 4711),
 ])
 def test_55_client_is_whom_the_header_names(proxied, hooks, mail_server, header, ip, port):
     """In records and for hooks, from the first on; the proxy is told of as well."""
@@ -147,7 +156,9 @@ def test_55_header_without_addresses(proxied, mail_server, header):
     (b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 70000\r\n", "malformed PROXY v1"),
     (V1[:-2] + b"\n", "malformed PROXY v1"),
     (SIGNATURE + b"\x31\x11\0\0", "unknown version"), (SIGNATURE + b"\x21\x11\0\1x", "without room"),
-    (v2(tlvs=b"\4\0\2x"), "lengths do not fit"), (v2(tlvs=tlv(3, b"\0\0\0\0")), "checksum is wrong"),
+    (v2(tlvs=b"\4\0\2x"), "lengths do not fit"), (v2(tlvs=tlv(0x20, b"\1\0\0\0")), "lengths do not fit"),
+    (v2(tlvs=tlv(0x20, b"\1\0\0\0\1\x21\0\2x")), "lengths do not fit"), (v2(tlvs=ended() * 2), "TLS twice"),
+    (v2(tlvs=tlv(3, b"\0\0\0\0")), "checksum is wrong"),
     (V1[:20], "closed within"), (v2()[:20], "closed within")])
 def test_55_bad_header(proxied, header, why):
     """Not a byte for whoever sent it; nobody is connected to."""
@@ -255,6 +266,103 @@ def test_55_distant_clients_of_a_near_proxy(proxied, mail_server, header, shown)
     client = begin(proxied(upstream=mail_server("AUTH PLAIN")), header)
     client.expect("220")
     assert ("AUTH PLAIN" in client.ask("EHLO client.example", "250").texts) == shown
+
+
+# 55: a proxy that has ended the client's TLS
+
+def facts(version="TLSv1.3", cipher="TLS_AES_128_GCM_SHA256", verified=False, **more):
+    return {"version": version, "cipher": cipher, "verified": verified, **more}
+
+
+def encrypted(certs, how):
+    """Options for TLS of our own towards clients."""
+    cert, key = certs.pair("good")
+    key.chmod(0o600)
+    return ["--cert", cert, "--key", key, "--client-tls", how]
+
+
+@pytest.mark.parametrize("said, shown", [
+    (ended(), facts()), (ended(cipher=b""), facts(cipher=None)), (ended(b"", b""), facts(None, None)),
+    (ended(b"TLSv1.3\r\nX: y", b"A (b)"), facts(None, None)), (ended(b"x" * 64, b"x" * 65), facts("x" * 64, None)),
+    (ended(cn=b"J\xc3\xbcrgen \"", flags=7, verify=0), facts(verified=True, cn='J\u00fcrgen "')),
+    (ended(cn=b"a\xffb\n", flags=3, verify=0), facts(verified=True, cn="a\ufffdb\n")),
+    (ended(cn=b"admin", flags=7, verify=18), facts()), (ended(cn=b"admin", flags=1, verify=0), facts()),
+    (ended(cn=b"ad\0min", flags=7, verify=0), facts(verified=True)), (ended(flags=0), None), (ended(flags=6), None)])
+def test_55_tls_of_the_client(proxied, hooks, mail_server, said, shown):
+    """In all records and for hooks, as far as it is told; a name only if the proxy has verified it."""
+    hooks.script("connect", f"cat >{hooks.directory}/seen")
+    proxy = proxied(*hooks.options, upstream=mail_server(*SERVER))
+    client = begin(proxy, v2(tlvs=tlv(4, b"x") + said + tlv(5, b"id")))
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    transaction(client)
+    client.ask("QUIT", "221")
+    proxy.wait_exit()
+    assert [record["client"]["tls"] for record in proxy.records()] == [shown] * len(proxy.records())
+    assert json.loads((hooks.directory / "seen").read_text())["client"]["tls"] == shown
+
+
+@pytest.mark.parametrize("mode", [[], LATE])
+def test_55_encrypted_by_the_proxy_counts(proxied, mail_server, certs, mode):
+    """As if the handshake had been ours: --client-tls require is content, AUTH is shown, there is no STARTTLS any more."""
+    proxy = proxied(*encrypted(certs, "require"), *mode, upstream=mail_server(*SERVER, "AUTH PLAIN"))
+    client = begin(proxy, v2(tlvs=ended()))
+    client.expect("220")
+    client.ask("STARTTLS", "503 5.5.1")
+    texts = client.ask("EHLO client.example", "250").texts
+    assert "STARTTLS" not in texts and ("AUTH PLAIN" in texts) == (not mode)
+    client.ask("STARTTLS", "503 5.5.1")
+    transaction(client)
+    client = begin(proxy, v2(tlvs=ended(flags=0)))
+    client.expect("220")
+    assert "STARTTLS" in client.ask("EHLO client.example", "250").texts
+    client.ask("MAIL FROM:<a@b>", "530 5.7.0")
+
+
+def test_55_proxy_that_encrypts_again(proxied, mail_server, certs):
+    """--client-tls implicit: the handshake is the proxy's; the client's TLS is what the header says."""
+    proxy = proxied(*encrypted(certs, "implicit"), upstream=mail_server(*SERVER))
+    client = begin(proxy, v2(tlvs=ended()))
+    client.begin_tls(ssl.create_default_context(cafile=certs.ca), certificates.HOST)
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    transaction(client)
+    assert proxy.wait_for("message")["client"]["tls"] == facts()
+    assert proxy.wait_for("tls")["cipher"] == "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+
+
+@pytest.mark.parametrize("level", ["may", "none"])
+def test_55_no_starttls_to_pass_through(warp, mail_server, certs, level):
+    """The client cannot ask for it any more, so smtpwarp does, if it may."""
+    server = mail_server(*SERVER, tls=certs.context())
+    proxy = warp("--accept-proxy", "127.0.0.1", "--client-tls", "passthrough", "--tls", level, upstream=server)
+    client = begin(proxy, v2(tlvs=ended()))
+    client.expect("220")
+    client.ask("STARTTLS", "503 5.5.1")
+    assert "STARTTLS" not in client.ask("EHLO client.example", "250").texts
+    client.ask("STARTTLS", "503 5.5.1")
+    transaction(client)
+    assert server.messages[0]["tls"] == (level == "may")
+
+
+@pytest.mark.parametrize("said", [ended(), ended(cipher=b""), ended(b"x" * 64, b"y" * 64), ended(flags=0),
+                                  ended(cn=b"J\xc3\xbcrgen", flags=7, verify=0), ended(cn=b"c" * 255, flags=7, verify=0)])
+def test_55_tls_is_passed_on(proxied, said):
+    """What we were told is told to a server with PROXY headers of version 2."""
+    begin(proxy := proxied("--send-proxy", "v2"), v2(tlvs=said + tlv(1, b"h2")))
+    assert read_v2(proxy.upstream.accept())[-1] == ({} if said[3] == 0 else {0x20: said[3:]})
+
+
+@pytest.mark.parametrize("said, field", [
+    (ended(), b"ESMTPS (TLSv1.3 TLS_AES_128_GCM_SHA256)"), (ended(cipher=b""), b"ESMTPS (TLSv1.3)"),
+    (ended(b"a) by x", b"AES"), b"ESMTPS"), (ended(flags=0), b"ESMTP")])
+def test_76_tls_that_the_proxy_has_ended(proxied, mail_server, said, field):
+    server = mail_server(*SERVER)
+    client = begin(proxied("--received", "--hostname", "proxy.example", upstream=server), v2(tlvs=said))
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    transaction(client)
+    assert b"\r\n\tby proxy.example with " + field + b"\r\n\tid " in server.messages[0]["data"]
 
 
 def test_55_service_stops(proxied):

@@ -3,10 +3,12 @@ writes to its log is what it has understood. DESIGN 8 "Client address onward"; P
 import contextlib
 import pathlib
 import re
+import ssl
 import subprocess
 
 import pytest
 
+import certificates
 import mta
 import peers
 from warp import MESSAGE
@@ -89,9 +91,11 @@ def postfix(host):
         yield lambda *lines, **options: closing.enter_context(Postfix(host, *lines, **options))
 
 
-def deliver(port=DOOR, source=CLIENT, messages=1):
-    """Messages over one connection."""
+def deliver(port=DOOR, source=CLIENT, messages=1, tls=None):
+    """Messages over one connection, with TLS from the first octet if there is a context for it."""
     client = peers.connect("127.0.0.1", port, source=(source, 0))
+    if tls:
+        client.begin_tls(tls, certificates.HOST)
     client.expect("220")
     client.ask("EHLO client.example", "250")
     for _ in range(messages):
@@ -115,6 +119,54 @@ def test_55_haproxy_in_front(warp, mail_server, haproxy, header):
     record = proxy.wait_for("message")
     assert record["client"]["ip"] == CLIENT and record["proxy"]["ip"] == "127.0.0.1"
     assert len(server.messages) == 1 and not proxy.records("error")
+
+
+@pytest.mark.parametrize("header, shows", [
+    ("send-proxy-v2", False), ("send-proxy-v2-ssl", False), ("send-proxy-v2-ssl-cn", False), ("send-proxy-v2-ssl-cn", True),
+    ("send-proxy-v2-ssl-cn proxy-v2-options ssl-cipher,crc32c", True)])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=str)
+def test_55_haproxy_ends_tls(warp, certs, mail_server, haproxy, tmp_path, header, shows, version):
+    """What it says of the client's TLS, and of a certificate that the client shows, is in records, and is Received's word."""
+    server = mail_server()
+    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", "--received", upstream=server).listen()
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"".join(path.read_bytes() for path in certs.pair("rsa")))
+    haproxy(f"127.0.0.1:2525 {header}", f"127.0.0.1:{DOOR} ssl crt {both} ca-file {certs.ca} verify optional")
+    tls = ssl.create_default_context(cafile=certs.ca)
+    tls.minimum_version = tls.maximum_version = version
+    if shows:
+        tls.load_cert_chain(*certs.pair("localhost"))
+    deliver(tls=tls)
+    told = proxy.wait_for("message")["client"]["tls"]
+    assert b"with ESMTPS" in server.messages[0]["data"] if "ssl" in header else told is None
+    if "ssl" in header:
+        cipher = told.pop("cipher")
+        name = {"cn": "localhost"} if shows else {}
+        assert told == {"version": "TLSv1.3" if version.name == "TLSv1_3" else "TLSv1.2", "verified": shows, **name}
+        assert re.fullmatch("(TLS_|ECDHE-RSA-)[A-Z0-9_-]+", cipher) if "ssl-cipher" in header else cipher is None
+    assert not proxy.records("error")
+
+
+def test_55_haproxy_without_tls(warp, mail_server, haproxy):
+    """It says that there is none: a client that must not say AUTH in plain is not shown it."""
+    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", upstream=mail_server("AUTH PLAIN")).listen()
+    haproxy("127.0.0.1:2525 send-proxy-v2-ssl")
+    deliver()
+    assert proxy.wait_for("message")["client"]["tls"] is None
+
+
+@pytest.mark.parametrize("header", ["send-proxy-v2", "send-proxy-v2-ssl"])
+def test_65_haproxy_lets_tls_through(warp, certs, mail_server, haproxy, header):
+    """The client's handshake comes behind the header, and is with us."""
+    server = mail_server()
+    cert, key = certs.pair("good")
+    key.chmod(0o600)
+    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", "--cert", cert, "--key", key, "--client-tls", "implicit",
+                 upstream=server).listen()
+    haproxy(f"127.0.0.1:2525 {header}")
+    deliver(tls=ssl.create_default_context(cafile=certs.ca))
+    record = proxy.wait_for("message")
+    assert record["client"]["ip"] == CLIENT and record["client"]["tls"]["version"] == "TLSv1.2"
 
 
 def test_55_haproxy_looks_after_it(warp, mail_server, haproxy, host):

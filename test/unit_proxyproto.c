@@ -6,7 +6,7 @@
 
 #include "../proxyproto.h"
 
-static struct text got;
+static struct text got, want;
 
 static void say_address(const union net_address *a)
 {
@@ -18,6 +18,13 @@ static void say_address(const union net_address *a)
 		say(&got, "[%s]:%u", inet_ntop(AF_INET6, &a->v6.sin6_addr, text, sizeof text), ntohs(a->v6.sin6_port));
 	else
 		say(&got, "none");
+}
+
+static void say_tls(const struct proxyproto_tls *tls)
+{
+	if (tls->on)
+		say(&got, " %s %s %s%s", *tls->version ? tls->version : "-", *tls->cipher ? tls->cipher : "-",
+		    tls->verified ? "verified " : "", tls->cn);
 }
 
 /* What the first n octets of a connection are, offered in parts that end where `way` says (see offer() of unit.h). */
@@ -44,6 +51,7 @@ static void read_parts(const unsigned char *in, size_t n, size_t way)
 		say(&got, " ");
 		say_address(&p.dest);
 		say(&got, " +%zu", n - used);
+		say_tls(&p.tls);
 	}
 }
 
@@ -184,6 +192,58 @@ static void test_v2(void **state)
 	run_rows(rows, COUNT(rows));
 }
 
+#define X63 "x23456789x123456789x123456789x123456789x123456789x123456789x123"
+
+static void test_tls(void **state)
+{
+	static const struct row rows[] = {
+		{ IN(SIG "\x21\x11\0\x14" V4 "\x20\0\5\1\0\0\0\1"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x1e" V4 "\x20\0\xf\1\0\0\0\1\x21\0\7TLSv1.3EHLO"), ENDS4 "4 TLSv1.3 - " },
+		{ IN(SIG "\x21\x11\0\x22" V4 "\x20\0\x13\1\0\0\0\1\x21\0\5TLSv1\x23\0\3A_B"), ENDS4 "0 TLSv1 A_B " },
+		/* kinds that are not known, or not of interest, and two of one: the first */
+		{ IN(SIG "\x21\x11\0\x24" V4 "\x20\0\x15\1\0\0\0\1\x24\0\0\xff\0\1x\x21\0\2az\x21\0\1b"), ENDS4 "0 az - " },
+		/* a client without TLS; its octets are looked at all the same */
+		{ IN(SIG "\x21\x11\0\x14" V4 "\x20\0\5\0\0\0\0\1"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\0\x18" V4 "\x20\0\x9\6\0\0\0\0\x21\0\1a"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\0\x18" V4 "\x20\0\x9\0\0\0\0\0\x21\0\2a"), FIT },
+		/* a certificate of the client's: shown in this connection or before, and good, or not */
+		{ IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\3\0\0\0\0\x22\0\2me"), ENDS4 "0 - - verified me" },
+		{ IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\5\0\0\0\0\x22\0\2\303\251"), ENDS4 "0 - - verified \303\251" },
+		{ IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\1\0\0\0\0\x22\0\2me"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\7\1\0\0\0\x22\0\2me"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\7\0\0\0\1\x22\0\2me"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x1a" V4 "\x20\0\xb\3\0\0\0\0\x22\0\3m\0e"), ENDS4 "0 - - verified " },
+		/* texts that are not passed on */
+		{ IN(SIG "\x21\x11\0\x1f" V4 "\x20\0\x10\1\0\0\0\1\x21\0\1\n\x23\0\4A) B"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x1f" V4 "\x20\0\x10\1\0\0\0\1\x21\0\1@\x23\0\4\303\251AB"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x1e" V4 "\x20\0\xf\1\0\0\0\1\x21\0\0\x23\0\4A\0BC"), ENDS4 "0 - - " },
+		{ IN(SIG "\x21\x11\0\x57" V4 "\x20\0\x48\1\0\0\0\1\x21\0\x40" X63 "y"), ENDS4 "0 " X63 "y - " },
+		{ IN(SIG "\x21\x11\0\x58" V4 "\x20\0\x49\1\0\0\0\1\x21\0\x41" X63 "yz"), ENDS4 "0 - - " },
+		/* lengths */
+		{ IN(SIG "\x21\x11\0\x0f" V4 "\x20\0\0"), FIT },
+		{ IN(SIG "\x21\x11\0\x13" V4 "\x20\0\4\1\0\0\0"), FIT },
+		{ IN(SIG "\x21\x11\0\x13" V4 "\x20\0\5\1\0\0\0"), FIT },
+		{ IN(SIG "\x21\x11\0\x15" V4 "\x20\0\6\1\0\0\0\1\x21"), FIT },
+		{ IN(SIG "\x21\x11\0\x16" V4 "\x20\0\7\1\0\0\0\1\x21\0"), FIT },
+		{ IN(SIG "\x21\x11\0\x17" V4 "\x20\0\x8\1\0\0\0\1\x21\0\1"), FIT },
+		/* it would reach into the next on the same level, or out of the header */
+		{ IN(SIG "\x21\x11\0\x1b" V4 "\x20\0\x8\1\0\0\0\1\x21\0\1\4\0\1x"), FIT },
+		{ IN(SIG "\x21\x11\0\x17" V4 "\x20\0\x8\1\0\0\0\1\x21\xff\xff" "EHLO"), FIT },
+		{ IN(SIG "\x21\x11\0\x1c" V4 "\x20\0\5\1\0\0\0\1\x20\0\5\1\0\0\0\1"),
+		    "!a PROXY v2 header that tells of TLS twice" },
+		{ IN(SIG "\x21\x11\0\x1c" V4 "\x20\0\5\0\0\0\0\1\x20\0\5\1\0\0\0\1"),
+		    "!a PROXY v2 header that tells of TLS twice" },
+		/* nested at the wrong level it is nothing */
+		{ IN(SIG "\x21\x11\0\x10" V4 "\x21\0\1a"), ENDS4 "0" },
+		/* of nobody: a proxy that speaks for itself */
+		{ IN(SIG "\x20\x11\0\x14" V4 "\x20\0\5\1\0\0\0\1"), "none none +0" },
+		{ IN(SIG "\x21\0\0\x8\x20\0\5\1\0\0\0\1"), "none none +0" },
+	};
+
+	(void)state;
+	run_rows(rows, COUNT(rows));
+}
+
 /* All 65535 octets of what may follow, of which the last is a TLV's. */
 static void test_longest_v2(void **state)
 {
@@ -222,15 +282,15 @@ static union net_address address(const char *text, uint16_t port)
 }
 
 /* Written into exactly the room that the contract names, with a page behind it that nobody may touch. */
-static const unsigned char *write_guarded(unsigned version, const char *source, const char *dest, const char *tls,
-    const char *cipher, size_t *n)
+static const unsigned char *write_guarded(unsigned version, const char *source, const char *dest,
+    const struct proxyproto_tls *tls, size_t *n)
 {
 	static const unsigned char zeros[PROXYPROTO_WRITTEN];
-	struct proxyproto p = { address(source, 4711), address(dest, 25) };
+	struct proxyproto p = { address(source, 4711), address(dest, 25), *tls };
 	unsigned char *out = (unsigned char *)(uintptr_t)guarded(zeros, sizeof zeros);
 
-	assert_int_equal(proxyproto_write(version, &p, tls, cipher, out, PROXYPROTO_WRITTEN - 1), 0);
-	*n = proxyproto_write(version, &p, tls, cipher, out, PROXYPROTO_WRITTEN);
+	assert_int_equal(proxyproto_write(version, &p, out, PROXYPROTO_WRITTEN - 1), 0);
+	*n = proxyproto_write(version, &p, out, PROXYPROTO_WRITTEN);
 	assert_true(*n <= PROXYPROTO_WRITTEN);
 	return out;
 }
@@ -239,21 +299,26 @@ static void test_writing(void **state)
 {
 	static const struct {
 		unsigned version;
-		const char *source, *dest, *tls, *cipher;
+		const char *source, *dest;
+		struct proxyproto_tls tls;
 		struct input want;
 	} rows[] = {
-		{ 1, "192.0.2.1", "198.51.100.2", NULL, NULL, IN("PROXY TCP4 192.0.2.1 198.51.100.2 4711 25\r\n") },
-		{ 1, "2001:db8::1", "::1", "TLSv1.2", "x", IN("PROXY TCP6 2001:db8::1 ::1 4711 25\r\n") },
-		{ 1, "", "", NULL, NULL, IN("PROXY UNKNOWN\r\n") },
-		{ 1, "192.0.2.1", "::1", NULL, NULL, IN("PROXY UNKNOWN\r\n") },
-		{ 1, "192.0.2.1", "", NULL, NULL, IN("PROXY UNKNOWN\r\n") },
-		{ 2, "192.0.2.1", "198.51.100.2", NULL, NULL, IN(SIG "\x21\x11\0\x0c" V4) },
-		{ 2, "2001:db8::1", "::1", NULL, NULL,
+		{ 1, "192.0.2.1", "198.51.100.2", { 0 }, IN("PROXY TCP4 192.0.2.1 198.51.100.2 4711 25\r\n") },
+		{ 1, "2001:db8::1", "::1", { true, false, "TLSv1.2", "x", "" }, IN("PROXY TCP6 2001:db8::1 ::1 4711 25\r\n") },
+		{ 1, "", "", { 0 }, IN("PROXY UNKNOWN\r\n") },
+		{ 1, "192.0.2.1", "::1", { 0 }, IN("PROXY UNKNOWN\r\n") },
+		{ 1, "192.0.2.1", "", { 0 }, IN("PROXY UNKNOWN\r\n") },
+		{ 2, "192.0.2.1", "198.51.100.2", { 0 }, IN(SIG "\x21\x11\0\x0c" V4) },
+		{ 2, "2001:db8::1", "::1", { 0 },
 		    IN(SIG "\x21\x21\0\x24\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\022\147\0\031") },
-		{ 2, "", "", NULL, NULL, IN(SIG "\x20\0\0\0") },
-		{ 2, "", "", "TLSv1.2", "x", IN(SIG "\x20\0\0\0") },
-		{ 2, "::1", "192.0.2.1", NULL, NULL, IN(SIG "\x20\0\0\0") },
-		{ 2, "192.0.2.1", "198.51.100.2", "TLSv1.2", "AES",
+		{ 2, "", "", { 0 }, IN(SIG "\x20\0\0\0") },
+		{ 2, "", "", { true, false, "TLSv1.2", "x", "" }, IN(SIG "\x20\0\0\0") },
+		{ 2, "::1", "192.0.2.1", { 0 }, IN(SIG "\x20\0\0\0") },
+		{ 2, "192.0.2.1", "198.51.100.2", { true, true, "", "", "me" },
+		    IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\7\0\0\0\0\x22\0\2me") },
+		{ 2, "192.0.2.1", "198.51.100.2", { true, false, "", "", "" },
+		    IN(SIG "\x21\x11\0\x14" V4 "\x20\0\5\1\0\0\0\1") },
+		{ 2, "192.0.2.1", "198.51.100.2", { true, false, "TLSv1.2", "AES", "" },
 		    IN(SIG "\x21\x11\0\x24" V4 "\x20\0\x15\1\0\0\0\1\x21\0\7TLSv1.2\x23\0\3AES") },
 	};
 
@@ -261,7 +326,7 @@ static void test_writing(void **state)
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		size_t n;
 		const unsigned char *out =
-		    write_guarded(rows[i].version, rows[i].source, rows[i].dest, rows[i].tls, rows[i].cipher, &n);
+		    write_guarded(rows[i].version, rows[i].source, rows[i].dest, &rows[i].tls, &n);
 
 		assert_int_equal(n, rows[i].want.len);
 		assert_memory_equal(out, rows[i].want.bytes, n);
@@ -271,18 +336,22 @@ static void test_writing(void **state)
 /* The longest of both versions, which are read again. */
 static void test_longest_written(void **state)
 {
-	static const char six[] = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-			  text[] = "a name of a cipher that is longer than any that there is, by far";
+	static const char six[] = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+	struct proxyproto_tls tls = { true, true, X63 "a", X63 "b", "" };
 
 	(void)state;
+	memset(tls.cn, 'c', sizeof tls.cn - 1);
 	for (unsigned version = 1; version <= 2; version++) {
 		unsigned char copy[PROXYPROTO_WRITTEN];
 		size_t n;
 
-		memcpy(copy, write_guarded(version, six, six, text, text, &n), sizeof copy);
+		memcpy(copy, write_guarded(version, six, six, &tls, &n), sizeof copy);
 		read_parts(copy, n, 0);
-		expect_text("written", got.bytes, "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:4711 "
-						  "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:25 +0");
+		clear(&want);
+		say(&want, "[%s]:4711 [%s]:25 +0", six, six);
+		if (version == 2)
+			say(&want, " " X63 "a " X63 "b verified %s", tls.cn);
+		expect_text("written", got.bytes, want.bytes);
 	}
 }
 
@@ -291,6 +360,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_v1),
 		cmocka_unit_test(test_v2),
+		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_longest_v2),
 		cmocka_unit_test(test_writing),
 		cmocka_unit_test(test_longest_written),

@@ -22,6 +22,10 @@ DAY = datetime.timedelta(days=1)
 KINDS = {
     "good": {},
     "rsa": {"key": "rsa2048"},
+    "rsa3072": {"key": "rsa3072"},
+    "long-lived": {"days": (-1, 200)},
+    "rsa-long-lived": {"key": "rsa2048", "days": (-1, 200)},
+    "chained": {"issuer": "intermediate"},
     "wildcard": {"host": "*.example"},
     "localhost": {"host": "localhost"},
     "expired": {"days": (-30, -1)},
@@ -81,8 +85,15 @@ class Store:
 
     @property
     def ca(self):
-        path, _ = self._pair("ca", lambda key: _certificate("test authority", "test authority",
-                                                            _public_key(key), _load(key), (-1, 30), True), "p256")
+        path, _ = self._pair("ca", lambda key: _certificate("test ca", "test ca", _public_key(key), _load(key),
+                                                            (-1, 300), True), "p256")
+        return path
+
+    @property
+    def intermediate(self):
+        """An authority that the other has signed."""
+        path, _ = self._pair("intermediate", lambda key: _certificate(
+            "test intermediate", "test ca", _public_key(key), _load(self.ca.with_suffix(".key")), (-1, 300), True), "rsa2048")
         return path
 
     def pair(self, kind):
@@ -92,9 +103,25 @@ class Store:
         def make(key):
             if what["issuer"] == "self":
                 return _certificate(what["host"], what["host"], _public_key(key), _load(key), what["days"], False)
-            return _certificate(what["host"], "test authority", _public_key(key), _load(self.ca.with_suffix(".key")),
-                                what["days"], False)
+            issuer = self.intermediate if what["issuer"] == "intermediate" else self.ca
+            chain = issuer.read_bytes() if issuer != self.ca else b""
+            return _certificate(what["host"], f"test {issuer.stem}", _public_key(key),
+                                _load(issuer.with_suffix(".key")), what["days"], False) + chain
         return self._pair(kind, make, what["key"])
+
+    def options(self, kind="good"):
+        """For a smtpwarp that shows it to clients."""
+        cert, key = self.pair(kind)
+        key.chmod(0o600)    # or the log complains
+        return ["--cert", cert, "--key", key]
+
+    def trusting(self, version=ssl.TLSVersion.TLSv1_2):
+        """For a client, of that version."""
+        context = ssl.create_default_context(cafile=self.ca)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = min(version, context.minimum_version)
+        context.maximum_version = version
+        return context
 
     def context(self, kind="good", minimum=None, maximum=None):
         """For a server; security level 0, as weak keys and old versions are wanted here."""

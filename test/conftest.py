@@ -56,3 +56,12 @@ def certs(tmp_path_factory, worker_id):
     """Certificates of all kinds, made once for all workers of a run."""
     base = tmp_path_factory.getbasetemp()
     return certificates.Store((base if worker_id == "master" else base.parent) / "certificates")
+
+
+@pytest.fixture
+def secure(certs):
+    """secure(client): STARTTLS and the handshake, the certificate verified."""
+    def begin(client):
+        client.ask("STARTTLS", "220 ")
+        client.begin_tls(certs.trusting(), certificates.HOST)
+    return begin

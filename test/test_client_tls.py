@@ -1,5 +1,6 @@
 """TLS towards clients: --cert, --key, --client-tls. DESIGN 5; PROTOCOL 35, 49, 56, 57, 59, 64, 65."""
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -24,40 +25,17 @@ LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 
 
-def options(certs, kind="good"):
-    cert, key = certs.pair(kind)
-    key.chmod(0o600)    # or the log complains
-    return ["--cert", cert, "--key", key]
-
-
-def trusting(certs, version=TLS.TLSv1_2):
-    context = ssl.create_default_context(cafile=certs.ca)
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = min(version, context.minimum_version)
-    context.maximum_version = version
-    return context
-
-
 @pytest.fixture
 def proxy(warp, certs):
     """proxy(*options, kind=...): a Warp with a certificate."""
     def make(*more, kind="good", **settings):
-        return warp(*options(certs, kind), *more, **settings)
+        return warp(*certs.options(kind), *more, **settings)
     return make
 
 
-@pytest.fixture
-def secure(certs):
-    """secure(client): STARTTLS and the handshake, the certificate verified."""
-    def begin(client):
-        client.ask("STARTTLS", "220 ")
-        client.begin_tls(trusting(certs), certificates.HOST)
-    return begin
-
-
-def transaction(client, data=MESSAGE):
+def transaction(client, data=MESSAGE, recipient="b@server.example"):
     client.ask("MAIL FROM:<a@client.example>", "250")
-    client.ask("RCPT TO:<b@server.example>", "250")
+    client.ask(f"RCPT TO:<{recipient}>", "250")
     client.ask("DATA", "354")
     client.send_raw(data)
     return client.expect("250")
@@ -150,7 +128,7 @@ def test_last_reply_and_close_notify(proxy, secure, mail_server):
 @pytest.mark.parametrize("late", [False, True])
 def test_client_that_does_not_wait_for_221(warp, certs, secure, late):
     """QUIT and close_notify together, as Postfix says them: there is nobody left to flush a reply to."""
-    made = warp(*options(certs), "--tls", "none", *(LATE if late else []))
+    made = warp(*certs.options(), "--tls", "none", *(LATE if late else []))
     client = made.connect()
     server = None if late else made.upstream.accept()
     if server:
@@ -183,7 +161,7 @@ def test_57_nothing_from_before_counts(proxy, certs, mail_server, secure):
 
 def test_57_starttls_in_the_middle_of_something(warp, certs):
     """It would leave a message, or a login, of whoever spoke before: refused."""
-    made = warp(*options(certs), "--tls", "none")
+    made = warp(*certs.options(), "--tls", "none")
     session = made.session()
     session.greet("AUTH PLAIN")
     session.mail()
@@ -216,6 +194,83 @@ def test_hooks_are_told(proxy, certs, mail_server, secure, tmp_path):
     assert re.search(r'"tls":\{"version":"TLSv1.2","cipher":"TLS_ECDHE_\w+","verified":false\}\},"server"', encrypted)
 
 
+# Together with other things
+
+@pytest.fixture
+def inside(certs, secure):
+    """inside(warp, how): a client that has TLS, and has said EHLO in it."""
+    def begin(made, how):
+        client = made.connect()
+        if how == "implicit":
+            client.begin_tls(certs.trusting(), certificates.HOST)
+        client.expect("220")
+        if how != "implicit":
+            secure(client)
+        client.ask("EHLO client.example", "250")
+        return client
+    return begin
+
+
+BOTH_WAYS = pytest.mark.parametrize("how", ["require", "implicit"])
+
+
+@BOTH_WAYS
+def test_hooks_of_all_events_are_told(proxy, mail_server, inside, tmp_path, how):
+    """connect comes before STARTTLS, and after a handshake that comes first."""
+    hooks = Hooks(tmp_path / "hooks")
+    for event in "connect", "ehlo", "mail", "rcpt", "data", "close":
+        hooks.script(event, f"cat >> {tmp_path}/seen")
+    made = proxy("--client-tls", how, *hooks.options, upstream=mail_server())
+    client = inside(made, how)
+    transaction(client)
+    client.ask("QUIT", "221")
+    made.wait_exit()
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    assert [line["event"] for line in seen] == ["connect", "ehlo", "mail", "rcpt", "data", "close"]
+    told = [line["client"]["tls"] and line["client"]["tls"]["version"] for line in seen]
+    assert told == [None if how == "require" else "TLSv1.2"] + ["TLSv1.2"] * 5
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("late", [False, True])
+def test_upstream_with_implicit_tls(proxy, certs, mail_server, inside, how, late):
+    server = mail_server(tls=certs.context(), implicit=True)
+    made = proxy("--client-tls", how, "--upstream", f"smtps://{server.name_port}", *(LATE if late else []))
+    transaction(inside(made, how))
+    assert server.messages[0]["tls"] and made.wait_for("message")["client"]["tls"]
+
+
+@BOTH_WAYS
+def test_routes(proxy, mail_server, inside, tmp_path, how):
+    """Each recipient's server, from one session."""
+    servers = [mail_server(), mail_server()]
+    routes = tmp_path / "routes"
+    routes.write_text("".join(f"b{n}@server.example;{server.name_port};none\n" for n, server in enumerate(servers)))
+    made = proxy("--client-tls", how, "--transparent", "--routes", routes)
+    client = inside(made, how)
+    for number in range(2):
+        transaction(client, recipient=f"b{number}@server.example")
+    assert [[message["to"] for message in server.messages] for server in servers] == [
+        [["<b0@server.example>"]], [["<b1@server.example>"]]]
+    made.wait_for("message", count=2)
+    assert all(record["client"]["tls"] for record in made.records("message"))
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("late", [False, True])
+def test_upstream_auth(proxy, certs, mail_server, inside, tmp_path, how, late):
+    """Said once to a server, ahead of the client's EHLO inside of TLS; the client is not shown AUTH there either."""
+    server = mail_server("AUTH PLAIN", tls=certs.context())
+    passwords = tmp_path / "passwords"
+    passwords.write_text("127.0.0.1 user:secret\n")
+    passwords.chmod(0o600)
+    client = inside(proxy("--client-tls", how, "--upstream-auth", passwords, *(LATE if late else []), upstream=server), how)
+    client.ask("AUTH PLAIN AGEAYg==", "502 5.5.1")
+    transaction(client)
+    assert [command for command in server.commands if command.startswith("AUTH")] == ["AUTH PLAIN AHVzZXIAc2VjcmV0"]
+    assert server.messages[0]["tls"]
+
+
 # 56: injection
 
 @pytest.mark.parametrize("late", [False, True])
@@ -236,7 +291,7 @@ def test_35_56_plaintext_behind_starttls(proxy, mail_server, tail, late):
 
 def test_56_plaintext_in_a_later_segment(warp, certs):
     """While STARTTLS waits for its turn."""
-    made = warp(*options(certs))
+    made = warp(*certs.options())
     session = made.session()
     session.client.send_parts(b"STARTTLS\r\n", b"NOOP\r\n")
     session.server.send("220 server.example")
@@ -280,6 +335,18 @@ def test_59_starttls_without_ehlo(proxy, mail_server, secure, greeting):
     transaction(client)
 
 
+@pytest.mark.parametrize("octets", [2000, 15000, 40000])
+def test_hello_of_many_octets(proxy, certs, mail_server, octets):
+    """As clients send it that offer much, in several segments, and records."""
+    client = proxy(upstream=mail_server()).greeted()
+    client.ask("STARTTLS", "220")
+    context = certs.trusting()
+    context.set_alpn_protocols(["x" * 249] * (octets // 250))
+    client.begin_tls(context, certificates.HOST)
+    client.ask("EHLO c", "250")
+    transaction(client)
+
+
 # Handshakes that fail
 
 @pytest.mark.parametrize("version", [TLS.TLSv1, TLS.TLSv1_1], ids=str)
@@ -288,7 +355,7 @@ def test_64_old_versions_are_refused(proxy, certs, mail_server, version):
     client = made.greeted()
     client.ask("STARTTLS", "220")
     with pytest.raises(ssl.SSLError):
-        client.begin_tls(trusting(certs, version), certificates.HOST)
+        client.begin_tls(certs.trusting(version), certificates.HOST)
     record = made.wait_for("tls", side="client")
     assert record["result"] == "failed" and "version" in record["reason"] and record["version"] is None
     close = made.wait_for("close")
@@ -337,7 +404,7 @@ def test_454_without_random_numbers(proxy, mail_server, secure):
 
 
 def test_server_is_lost_during_the_handshake(warp, certs):
-    made = warp(*options(certs), "--tls", "none")
+    made = warp(*certs.options(), "--tls", "none")
     session = made.session()
     session.greet()
     session.client.ask("STARTTLS", "220")
@@ -396,7 +463,7 @@ def test_65_implicit(proxy, certs, mail_server):
     client = made.connect()
     client.silent()
     assert server.peers == []
-    client.begin_tls(trusting(certs), certificates.HOST)
+    client.begin_tls(certs.trusting(), certificates.HOST)
     client.expect("220")
     assert "STARTTLS" not in client.ask("EHLO c", "250").texts
     client.ask("STARTTLS", "503 5.5.1")
@@ -421,7 +488,7 @@ def test_65_upstream_out_of_reach(proxy, certs):
     """The refusal comes inside of TLS."""
     made = proxy("--client-tls", "implicit", "--upstream", "127.0.0.1:1")
     client = made.connect()
-    client.begin_tls(trusting(certs), certificates.HOST)
+    client.begin_tls(certs.trusting(), certificates.HOST)
     client.expect("421 4.4.1")
     assert client.expect_end() == "close"
 
@@ -433,7 +500,7 @@ def test_49_auth_is_shown_inside_of_tls(certs, tmp_path, secure):
         pytest.skip(netns.unsupported())
     with netns.pair() as (client_host, host):
         with host:
-            made = Warp(host, tmp_path, *options(certs), "--tls", "none", "--verbose", "--allow-clients", client_host.ip4)
+            made = Warp(host, tmp_path, *certs.options(), "--tls", "none", "--verbose", "--allow-clients", client_host.ip4)
             made.listen(f"{host.ip4}:2525")
         with client_host:
             client = peers.connect(host.ip4, 2525, made.group)
@@ -478,7 +545,7 @@ def rewritten(key, form, path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["rsa", "rsa4096", "good", "p384"])
+@pytest.mark.parametrize("kind", ["rsa", "rsa3072", "rsa4096", "good", "p384", "chained"])
 @pytest.mark.parametrize("form", ["pkcs8", "traditional", "crlf", "text"])
 def test_kinds_and_forms_of_keys(warp, certs, mail_server, secure, tmp_path, kind, form):
     cert, key = certs.pair(kind)
@@ -555,6 +622,7 @@ def test_options_that_do_not_go_together(certs):
     for arguments, reason in [
             (["--key", key], "there is no --cert"), (["--client-tls", "require"], "needs --cert"),
             (["--client-tls", "passthrough", *LATE], "--connect-on recipient"),
+            (["--client-tls", "passthrough", "--routes", "/dev/null"], "--connect-on recipient"),
             (["--client-tls", "passthrough", "--tls", "encrypt"], "--tls demands")]:
         result = check(*arguments)
         assert result.returncode == 78 and reason in result.stderr
@@ -591,8 +659,10 @@ class Renewed:
         self.cert, self.key = directory / "cert", directory / "key"
         self.options = ["--cert", self.cert, "--key", self.key]
 
-    def replace(self, kind, mode=0o600):
+    def replace(self, kind, mode=0o600, only=None):
         for source, target in zip(self.certs.pair(kind), (self.cert, self.key)):
+            if only not in (None, target.name):
+                continue
             new = self.directory / "new"
             shutil.copy(source, new)
             new.chmod(mode)
@@ -628,9 +698,26 @@ def test_renewed_certificate(warp, certs, mail_server, tmp_path):
     files.replace("rsa")
     wait_kind(made, "rsa")
     old.ask("STARTTLS", "220")      # a session that began before still has its key
-    old.begin_tls(trusting(certs), certificates.HOST)
+    old.begin_tls(certs.trusting(), certificates.HOST)
     assert "ECDSA" in old.sock.cipher()[0]
     assert not made.records("error")
+
+
+@pytest.mark.parametrize("first", ["cert", "key"])
+def test_renewed_one_file_after_the_other(warp, certs, mail_server, tmp_path, first):
+    """In between both are of no use: sessions have the old pair, and the log says so once."""
+    files = Renewed(certs, tmp_path / "renewed")
+    files.replace("good")
+    made = warp(*files.options, upstream=mail_server()).listen()
+    files.replace("rsa", only=first)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end or not made.records("error"):
+        assert kind_now(made) == "good"
+        time.sleep(0.1)
+    files.replace("rsa", only="key" if first == "cert" else "cert")
+    wait_kind(made, "rsa")
+    errors = [record["error"] for record in made.records("error")]
+    assert errors == [f"--key {files.key}: the key is not that of the first certificate; what was read before is still in use"]
 
 
 def test_renewed_certificate_that_is_no_good(warp, certs, mail_server, tmp_path):
@@ -692,7 +779,7 @@ def test_sighup_reads_keys_again(warp, certs, mail_server, tmp_path):
 def test_client_without_tls_costs_no_system_call(warp, certs, mail_server, tmp_path):
     """From the session's identifier on, calls with --cert are those without it."""
     counts = []
-    for more in [], options(certs):
+    for more in [], certs.options():
         trace = tmp_path / f"trace{len(counts)}"
         made = warp(*more, upstream=mail_server())
         made.wrapper = ["strace", "-f", "-o", trace, "-e", "signal=none"]
@@ -716,7 +803,7 @@ def run_client(argv, **options_):
 @pytest.fixture(params=["rsa", "good"])
 def served(request, warp, certs, mail_server):
     server = mail_server("PIPELINING", "8BITMIME")
-    made = warp(*options(certs, request.param), "--client-tls", "require", upstream=server).listen()
+    made = warp(*certs.options(request.param), "--client-tls", "require", upstream=server).listen()
     return made, server
 
 
@@ -754,10 +841,55 @@ def test_client_msmtp(served, certs):
     assert len(server.messages) == 1 and made.wait_for("message")["client"]["tls"]
 
 
+NODEMAILER = """
+const [transport, mail] = JSON.parse(process.argv[1]);
+require("nodemailer").createTransport(transport).sendMail(mail, (error, info) =>
+    console.log(JSON.stringify(error ? { error: error.message } : info)));
+"""
+
+
+def nodemailer(certs, how, name=certificates.HOST, ca=True):
+    """What it says of a message that it sends with a login: an object."""
+    transport = {"host": "127.0.0.1", "port": 2525, "auth": {"user": "user", "pass": "secret"},
+                 "tls": {"servername": name, **({"ca": certs.ca.read_text()} if ca else {})},
+                 **({"secure": True} if how == "implicit" else {"requireTLS": True})}
+    mail = {"from": "a@client.example", "to": ["b@server.example", "c@server.example"], "subject": "hello", "text": "Hello."}
+    result = run_client(["node", "-e", NODEMAILER, json.dumps([transport, mail])],
+                        env={"PATH": os.environ["PATH"], "NODE_PATH": "/usr/share/nodejs"})
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("how", ["require", "implicit"])
+@pytest.mark.parametrize("kind", ["rsa", "good"])
+def test_client_nodemailer(warp, certs, mail_server, how, kind):
+    """The certificate verified; AUTH, which is shown inside of TLS only, is the upstream's to judge."""
+    server = mail_server("PIPELINING", "AUTH PLAIN LOGIN")
+    made = warp(*certs.options(kind), "--client-tls", how, upstream=server).listen()
+    info = nodemailer(certs, how)
+    assert info["accepted"] == ["b@server.example", "c@server.example"] and info["response"] == "250 2.0.0 taken"
+    assert [message["to"] for message in server.messages] == [["<b@server.example>", "<c@server.example>"]]
+    assert "AUTH PLAIN AHVzZXIAc2VjcmV0" in server.commands
+    record = made.wait_for("message")
+    assert record["auth"] == "user" and record["client"]["tls"]["version"] == "TLSv1.2"
+
+
+@pytest.mark.parametrize("how", ["require", "implicit"])
+@pytest.mark.parametrize("trust, error", [({"name": "other.example"}, "does not match certificate"),
+                                          ({"ca": False}, "certificate")])
+def test_client_nodemailer_is_not_content(warp, certs, mail_server, how, trust, error):
+    """With a certificate for another name, or of an unknown authority: nothing is said inside of TLS."""
+    server = mail_server("AUTH PLAIN")
+    made = warp(*certs.options(), "--client-tls", how, upstream=server).listen()
+    assert error in nodemailer(certs, how, **trust)["error"]
+    made.wait_for("close")
+    assert not any(command.startswith(("AUTH", "MAIL")) for command in server.commands)
+
+
 @pytest.mark.parametrize("how", ["require", "implicit"])
 def test_client_smtplib(warp, certs, mail_server, how):
     server = mail_server("PIPELINING")
-    warp(*options(certs), "--client-tls", how, upstream=server).listen()
+    warp(*certs.options(), "--client-tls", how, upstream=server).listen()
     context = ssl.create_default_context(cafile=certs.ca)
     context.check_hostname = False
     make = smtplib.SMTP_SSL if how == "implicit" else smtplib.SMTP
@@ -774,7 +906,7 @@ def test_client_smtplib(warp, certs, mail_server, how):
 def test_client_mail_server(host, warp, certs, mail_server, client_class, kind):
     """Which demands TLS and a good certificate, sends many recipients, and by BDAT if it can (Exim)."""
     server = mail_server("PIPELINING", "8BITMIME", "SIZE 10000000")
-    made = warp(*options(certs, kind), "--client-tls", "require", upstream=server).listen("127.0.0.2:25")
+    made = warp(*certs.options(kind), "--client-tls", "require", upstream=server).listen("127.0.0.2:25")
     mails = [mta.Mail("a@client.test", [f"b{n}@mail.test" for n in range(count)], b"Subject: hi\r\n\r\n" + b"x\r\n" * size)
              for count, size in ((1, 1), (50, 100), (1, 100_000))]
     with client_class(host, relay="127.0.0.2", trust=certs.ca) as sender:

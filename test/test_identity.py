@@ -6,7 +6,6 @@ import email.utils
 import json
 import re
 import socket
-import ssl
 import struct
 import subprocess
 
@@ -274,13 +273,6 @@ def facts(version="TLSv1.3", cipher="TLS_AES_128_GCM_SHA256", verified=False, **
     return {"version": version, "cipher": cipher, "verified": verified, **more}
 
 
-def encrypted(certs, how):
-    """Options for TLS of our own towards clients."""
-    cert, key = certs.pair("good")
-    key.chmod(0o600)
-    return ["--cert", cert, "--key", key, "--client-tls", how]
-
-
 @pytest.mark.parametrize("said, shown", [
     (ended(), facts()), (ended(cipher=b""), facts(cipher=None)), (ended(b"", b""), facts(None, None)),
     (ended(b"TLSv1.3\r\nX: y", b"A (b)"), facts(None, None)), (ended(b"x" * 64, b"x" * 65), facts("x" * 64, None)),
@@ -305,7 +297,7 @@ def test_55_tls_of_the_client(proxied, hooks, mail_server, said, shown):
 @pytest.mark.parametrize("mode", [[], LATE])
 def test_55_encrypted_by_the_proxy_counts(proxied, mail_server, certs, mode):
     """As if the handshake had been ours: --client-tls require is content, AUTH is shown, there is no STARTTLS any more."""
-    proxy = proxied(*encrypted(certs, "require"), *mode, upstream=mail_server(*SERVER, "AUTH PLAIN"))
+    proxy = proxied(*certs.options(), "--client-tls", "require", *mode, upstream=mail_server(*SERVER, "AUTH PLAIN"))
     client = begin(proxy, v2(tlvs=ended()))
     client.expect("220")
     client.ask("STARTTLS", "503 5.5.1")
@@ -321,9 +313,9 @@ def test_55_encrypted_by_the_proxy_counts(proxied, mail_server, certs, mode):
 
 def test_55_proxy_that_encrypts_again(proxied, mail_server, certs):
     """--client-tls implicit: the handshake is the proxy's; the client's TLS is what the header says."""
-    proxy = proxied(*encrypted(certs, "implicit"), upstream=mail_server(*SERVER))
+    proxy = proxied(*certs.options(), "--client-tls", "implicit", upstream=mail_server(*SERVER))
     client = begin(proxy, v2(tlvs=ended()))
-    client.begin_tls(ssl.create_default_context(cafile=certs.ca), certificates.HOST)
+    client.begin_tls(certs.trusting(), certificates.HOST)
     client.expect("220")
     client.ask("EHLO client.example", "250")
     transaction(client)
@@ -363,6 +355,100 @@ def test_76_tls_that_the_proxy_has_ended(proxied, mail_server, said, field):
     client.ask("EHLO client.example", "250")
     transaction(client)
     assert b"\r\n\tby proxy.example with " + field + b"\r\n\tid " in server.messages[0]["data"]
+
+
+# TLS of our own towards the client
+
+@pytest.mark.parametrize("header", [V1, V1_SIX, v2(), v2(tlvs=tlv(4, b"x" * 600))], ids=["v1", "v1 six", "v2", "tlv"])
+@pytest.mark.parametrize("together", [True, False])
+def test_65_implicit_behind_a_header(proxied, mail_server, certs, header, together):
+    """The handshake is what follows the header, in the same segment too."""
+    proxy = proxied(*certs.options(), "--client-tls", "implicit", upstream=mail_server(*SERVER))
+    client = proxy.connect()
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, together)   # it leaves with the first of the handshake
+    client.send_raw(header)
+    if not together:
+        client.silent()
+    client.begin_tls(certs.trusting(), certificates.HOST)
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, False)
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    transaction(client)
+    told = proxy.wait_for("message")["client"]
+    assert told["ip"] == ("2001:db8::1" if header is V1_SIX else "192.0.2.1") and told["tls"]["version"] == "TLSv1.2"
+
+
+@pytest.mark.parametrize("header", [V1, v2()], ids=["v1", "v2"])
+def test_65_header_inside_of_tls_is_none(proxied, certs, header):
+    """It belongs ahead of the handshake: who sends TLS first is no proxy of ours."""
+    proxy = proxied(*certs.options(), "--client-tls", "implicit")
+    with pytest.raises((OSError, peers.Ended)):
+        proxy.connect().begin_tls(certs.trusting(), certificates.HOST)
+    assert "no PROXY header" in proxy.wait_for("error")["error"]
+
+
+@pytest.mark.parametrize("how, mode, told", [("implicit", [], True), ("may", [], False), ("may", LATE, True),
+                                             ("implicit", LATE, True)])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_tls_in_the_header_to_the_server(warp, certs, secure, how, mode, told, version):
+    """Version 2 tells of what there is when the server is connected to."""
+    proxy = warp("--tls", "none", *certs.options(), "--client-tls", how, "--send-proxy", version, *mode)
+    client = proxy.connect()
+    if how == "implicit":
+        client.begin_tls(certs.trusting(), certificates.HOST)
+    if mode:
+        client.expect("220")
+        if how == "may":
+            secure(client)
+        client.ask("EHLO client.example", "250")
+        client.ask("MAIL FROM:<a@b>", "250")
+        client.send("RCPT TO:<c@d>")
+    server = proxy.upstream.accept()
+    if version == "v1":
+        assert server.line().startswith("PROXY TCP4 127.0.0.1 ")
+        return
+    tlvs = read_v2(server)[-1]
+    said = ended(b"TLSv1.2", b"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+    assert tlvs == ({0x20: said[3:]} if told else {})
+
+
+def test_name_of_a_suite_in_the_header(warp, certs):
+    """The longest there is, whole."""
+    proxy = warp("--tls", "none", *certs.options(), "--client-tls", "implicit", "--send-proxy", "v2")
+    tls = certs.trusting()
+    tls.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
+    proxy.connect().begin_tls(tls, certificates.HOST)
+    assert read_v2(proxy.upstream.accept())[-1][0x20].endswith(b"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")
+
+
+@pytest.mark.parametrize("upstream_tls", [False, True])
+def test_54_xclient_and_starttls(warp, mail_server, certs, secure, upstream_tls):
+    """What the client says inside of TLS is told anew; PROTO has no word for TLS."""
+    server = xserver(mail_server, "XCLIENT PROTO HELO", "XFORWARD PROTO", tls=certs.context() if upstream_tls else None)
+    proxy = warp("--xclient", "--xforward", *certs.options(), upstream=server)
+    client = proxy.greeted()
+    secure(client)
+    client.ask("EHLO inside.example", "250")
+    transaction(client)
+    assert [line for line in server.commands if line.startswith("X")] == [
+        "XCLIENT PROTO=ESMTP HELO=client.example", "XCLIENT PROTO=ESMTP HELO=inside.example", "XFORWARD PROTO=ESMTP"]
+    assert server.messages[0]["tls"] == upstream_tls and not proxy.records("error")
+
+
+@pytest.mark.parametrize("mode, greeting, protocol", [
+    ([], "EHLO c", "ESMTPS"), ([], "HELO c", "SMTP"), ([], "auth", "ESMTPSA"), ([], "utf8", "UTF8SMTPS"),
+    (LATE, "EHLO c", "ESMTPS"), (LATE, "utf8", "UTF8SMTPS")])
+def test_76_protocol_inside_of_tls(warp, mail_server, certs, secure, mode, greeting, protocol):
+    """RFC 3848; what was agreed on stands behind it."""
+    server = mail_server(*SERVER, "AUTH PLAIN", "SMTPUTF8")
+    client = warp(*RECEIVED, *certs.options(), *mode, upstream=server).greeted()
+    secure(client)
+    client.ask(greeting if " " in greeting else "EHLO c", "250")
+    if greeting == "auth":
+        client.ask("AUTH PLAIN AGEAYg==", "235")
+    transaction(client, params=" SMTPUTF8" if greeting == "utf8" else "")
+    suite = "TLSv1.2 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+    assert f"\r\n\tby proxy.example with {protocol} ({suite})\r\n\tid ".encode() in server.messages[0]["data"]
 
 
 def test_55_service_stops(proxied):
@@ -787,6 +873,20 @@ def test_72_identity_does_not_outlive_its_session(warp, mail_server):
     assert len(server.peers) == 2
     second = [line for line in server.commands[server.commands.index("EHLO another.example"):] if "HELO=" in line]
     assert second == ["XCLIENT HELO=another.example", "XFORWARD HELO=another.example"]
+
+
+def test_57_72_who_spoke_before_tls_was_somebody_else(warp, mail_server, certs, secure):
+    """Late, a server that was told of it is left, and the next one is told of who speaks inside."""
+    server = xserver(mail_server, "XCLIENT HELO", "XFORWARD HELO")
+    client = warp(*LATE, "--xclient", "--xforward", "--tls", "none", *certs.options(), upstream=server).greeted()
+    transaction(client)
+    secure(client)
+    client.ask("MAIL FROM:<a@b>", "503 5.5.1")
+    client.ask("EHLO inside.example", "250")
+    transaction(client)
+    assert len(server.peers) == 2
+    second = [line for line in server.commands[server.commands.index("EHLO inside.example"):] if "HELO=" in line]
+    assert second == ["XCLIENT HELO=inside.example", "XFORWARD HELO=inside.example"]
 
 
 @pytest.mark.parametrize("ending", ["close", "421 4.4.2 idle"])

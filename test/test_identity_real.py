@@ -132,8 +132,8 @@ def test_55_haproxy_ends_tls(warp, certs, mail_server, haproxy, tmp_path, header
     both = tmp_path / "both.pem"
     both.write_bytes(b"".join(path.read_bytes() for path in certs.pair("rsa")))
     haproxy(f"127.0.0.1:2525 {header}", f"127.0.0.1:{DOOR} ssl crt {both} ca-file {certs.ca} verify optional")
-    tls = ssl.create_default_context(cafile=certs.ca)
-    tls.minimum_version = tls.maximum_version = version
+    tls = certs.trusting(version)
+    tls.minimum_version = version
     if shows:
         tls.load_cert_chain(*certs.pair("localhost"))
     deliver(tls=tls)
@@ -159,12 +159,10 @@ def test_55_haproxy_without_tls(warp, mail_server, haproxy):
 def test_65_haproxy_lets_tls_through(warp, certs, mail_server, haproxy, header):
     """The client's handshake comes behind the header, and is with us."""
     server = mail_server()
-    cert, key = certs.pair("good")
-    key.chmod(0o600)
-    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", "--cert", cert, "--key", key, "--client-tls", "implicit",
+    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", *certs.options(), "--client-tls", "implicit",
                  upstream=server).listen()
     haproxy(f"127.0.0.1:2525 {header}")
-    deliver(tls=ssl.create_default_context(cafile=certs.ca))
+    deliver(tls=certs.trusting())
     record = proxy.wait_for("message")
     assert record["client"]["ip"] == CLIENT and record["client"]["tls"]["version"] == "TLSv1.2"
 

@@ -5,6 +5,7 @@ import pathlib
 import re
 import ssl
 import subprocess
+import tempfile
 
 import pytest
 
@@ -44,6 +45,37 @@ stream {{
         proxy_pass 127.0.0.1:2525;
         proxy_protocol on;
     }}
+}}
+"""
+
+
+# AUTH is shown only to clients who have TLS.
+DOVECOT = """
+protocols = submission
+listen = 127.0.0.1
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = /dev/stderr
+mail_location = maildir:~/mail
+ssl = no
+disable_plaintext_auth = yes
+haproxy_trusted_networks = 127.0.0.0/8
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay}
+service submission-login {{
+    chroot =
+    inet_listener submission {{
+        port = 587
+        haproxy = yes
+    }}
+}}
+passdb {{
+    driver = static
+    args = nopassword=y
+}}
+userdb {{
+    driver = static
+    args = uid=nobody gid=nogroup home={directory}/home
 }}
 """
 
@@ -210,6 +242,51 @@ def test_55_header_for_haproxy(warp, haproxy, postfix, version):
     deliver(2525)
     server.wait_stored(1)
     assert server.clients() == [f"unknown[{CLIENT}]"]
+
+
+@pytest.fixture
+def dovecot(running, mail_server):
+    """dovecot(): a submission server on port 587 that wants a PROXY header; returns where its mail goes."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory)
+        path.chmod(0o755)       # its users come in, too
+        (path / "home").mkdir()
+        (path / "home").chmod(0o777)
+
+        def run():
+            server = mail_server()
+            (path / "dovecot.conf").write_text(DOVECOT.format(directory=directory, relay=server.port))
+            running(["/usr/sbin/dovecot", "-F", "-c", path / "dovecot.conf"], 587)
+            return server
+        yield run
+
+
+@pytest.mark.parametrize("version, tls, front, shown", [
+    ("v2", True, None, True), ("v2", False, None, False), ("v1", True, None, False),
+    ("v2", True, "send-proxy-v2-ssl", True), ("v2", True, "send-proxy-v2", False), ("v2", False, "send-proxy-v2-ssl", False)])
+def test_55_dovecot_reads_of_tls(warp, certs, haproxy, dovecot, tmp_path, version, tls, front, shown):
+    """Ours, or the one that HAProxy before us has ended: it lets only clients log in of whose TLS it was told."""
+    server = dovecot()
+    inward = ["--accept-proxy", "127.0.0.1"] if front else [*certs.options(), "--client-tls", "implicit"] if tls else []
+    warp("--tls", "none", "--send-proxy", version, "--upstream", "127.0.0.1:587", "--plain-auth", *inward).listen()
+    if front:
+        both = tmp_path / "both.pem"
+        both.write_bytes(b"".join(path.read_bytes() for path in certs.pair("rsa")))
+        haproxy(f"127.0.0.1:2525 {front}", f"127.0.0.1:{DOOR}" + (f" ssl crt {both}" if tls else ""))
+    client = peers.connect("127.0.0.1", DOOR if front else 2525, source=(CLIENT, 0))
+    if tls:
+        client.begin_tls(certs.trusting(), certificates.HOST)
+    client.expect("220")
+    assert ("AUTH PLAIN" in client.ask("EHLO client.example", "250").texts) == shown
+    if shown:
+        client.ask("AUTH PLAIN AHVzZXIAc2VjcmV0", "235")
+        client.ask("MAIL FROM:<a@client.example>", "250")
+        client.ask("RCPT TO:<b@mail.test>", "250")
+        client.ask("DATA", "354")
+        client.send_raw(MESSAGE)
+        client.expect("250")
+        assert len(server.messages) == 1
+    client.close()
 
 
 @pytest.mark.parametrize("options", [["--tls", "none"], ["--tls", "encrypt"],

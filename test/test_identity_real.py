@@ -123,13 +123,17 @@ def postfix(host):
         yield lambda *lines, **options: closing.enter_context(Postfix(host, *lines, **options))
 
 
-def deliver(port=DOOR, source=CLIENT, messages=1, tls=None):
-    """Messages over one connection, with TLS from the first octet if there is a context for it."""
+def deliver(port=DOOR, source=CLIENT, messages=1, tls=None, starttls=None):
+    """Messages over one connection, with TLS from the first octet, or later, if there is a context for it."""
     client = peers.connect("127.0.0.1", port, source=(source, 0))
     if tls:
         client.begin_tls(tls, certificates.HOST)
     client.expect("220")
     client.ask("EHLO client.example", "250")
+    if starttls:
+        client.ask("STARTTLS", "220")
+        client.begin_tls(starttls, certificates.HOST)
+        client.ask("EHLO inside.example", "250")
     for _ in range(messages):
         client.ask("MAIL FROM:<a@client.example>", "250")
         client.ask("RCPT TO:<b@mail.test>", "250")
@@ -306,6 +310,21 @@ def test_54_postfix_and_xclient(warp, postfix, options):
     client.ask("RCPT TO:<b@mail.test>", "554 5.7.1")
     client.close()
     assert not proxy.records("error")
+
+
+@pytest.mark.parametrize("how", ["require", "passthrough"])
+@pytest.mark.parametrize("tell", ["--xclient", "--send-proxy"])
+def test_54_postfix_and_starttls(warp, certs, postfix, how, tell):
+    """Of the client, who does TLS with us, or with Postfix itself: passed through, all that is told goes ahead of it."""
+    lines = ["smtpd_upstream_proxy_protocol = haproxy"] if tell == "--send-proxy" else []
+    server = postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", *lines, certificate=True)
+    own = certs.options() if how == "require" else []
+    proxy = warp(*own, "--client-tls", how, tell, *(["v2"] if lines else []), "--upstream", "127.0.0.1:25").listen()
+    deliver(2525, messages=2, starttls=certs.trusting() if own else ssl.create_default_context(cafile=server.ca))
+    server.wait_stored(2)
+    assert server.clients() == [f"unknown[{CLIENT}]"] * 2
+    assert all("inside.example" in one.trace and "TLSv1" in one.trace for one in server.stored())
+    assert len(proxy.records("message")) == (2 if own else 0) and not proxy.records("error")
 
 
 def test_54_postfix_refuses_at_xclient(warp, postfix):

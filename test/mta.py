@@ -122,9 +122,10 @@ class Mta:
     reports_envelope = True     # its delivery reports show ENVID and ORCPT
     tls_works = True
 
-    def __init__(self, host, relay=None, certificate=False, trust=None):
-        """trust: a client demands TLS, with a certificate for certificates.HOST that this CA has signed."""
-        self.host, self.relay, self.certificate, self.trust = host, relay, certificate, trust
+    def __init__(self, host, relay=None, certificate=False, trust=None, implicit=False):
+        """trust: a client demands TLS, with a certificate for certificates.HOST that this CA has signed; implicit: from the
+        first octet."""
+        self.host, self.relay, self.certificate, self.trust, self.implicit = host, relay, certificate, trust, implicit
         self.port = SUBMIT_PORT if relay else 25
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"mta-{type(self).__name__.lower()}-"))
         self.directory.chmod(0o711)     # other users' processes work below it
@@ -280,6 +281,7 @@ smtp_line_length_limit = 0
 smtp_destination_recipient_limit = 1000
 smtp_host_lookup = native
 smtp_tls_security_level = {level}
+smtp_tls_wrappermode = {wrapper}
 smtp_tls_CAfile = {trust}
 smtp_tls_secure_cert_match = {host}
 smtpd_relay_restrictions = check_client_access static:HOLD, permit_mynetworks, reject
@@ -316,7 +318,8 @@ postlog unix-dgram n - n - 1 postlogd
         values = dict(directory=self.directory, mail=self.mail, relay=self.relay, size=SIZE_LIMIT, uid=user.pw_uid,
                       gid=user.pw_gid, name=NAME[bool(self.relay)],
                       interfaces="loopback-only" if self.relay else "all", trust=self.trust or "",
-                      level="secure" if self.trust else "none", host=certificates.HOST)
+                      level="secure" if self.trust else "none", wrapper="yes" if self.implicit else "no",
+                      host=certificates.HOST)
         parts = self.MAIN, self.CLIENT if self.relay else self.SERVER, self.TLS if self.certificate else ""
         self.write("etc/main.cf", "".join(parts).format(**values))
         self.write("etc/master.cf", self.MASTER.format(port=self.port))
@@ -415,7 +418,8 @@ begin retry
 * * F,1h,1m
 """
     NO_TLS = "hosts_avoid_tls = *"
-    DEMAND_TLS = """hosts_require_tls = *
+    DEMAND_TLS = """protocol = {protocol}
+  hosts_require_tls = *
   tls_verify_certificates = {trust}
   tls_verify_hosts = *
   tls_verify_cert_hostnames ="""
@@ -433,7 +437,8 @@ begin retry
         interfaces = "127.0.0.1" if self.relay else "<; 0.0.0.0 ; ::0"
         config = self.CONFIG.format(
             name=NAME[bool(self.relay)], interfaces=interfaces, port=self.port, size=SIZE_LIMIT, mail=self.mail,
-            client_tls=self.DEMAND_TLS.format(trust=self.trust) if self.trust else self.NO_TLS,
+            client_tls=self.DEMAND_TLS.format(
+                trust=self.trust, protocol="smtps" if self.implicit else "smtp") if self.trust else self.NO_TLS,
             queue_only=bool(self.relay), tls="*" if self.certificate else "", directory=self.directory,
             driver=self.SEND.format(relay=relay) if self.relay else self.STORE)
         self.folder("var/lib/exim4")

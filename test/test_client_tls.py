@@ -519,9 +519,9 @@ def test_49_auth_is_shown_inside_of_tls(certs, tmp_path, secure):
 
 # Keys and certificates
 
-def shown(port=2525, *more):
+def shown(*more):
     """What openssl s_client says of the server."""
-    return subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-starttls", "smtp", "-showcerts", *more],
+    return subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:2525", "-showcerts", *more],
                           input="QUIT\n", capture_output=True, text=True, timeout=20, check=False).stdout
 
 
@@ -569,7 +569,7 @@ def test_chain_and_key_in_one_file(warp, certs, mail_server, tmp_path, crlf):
     both.write_bytes(text.replace(b"\n", b"\r\n") if crlf else text)
     both.chmod(0o600)
     warp("--cert", both, upstream=mail_server()).listen()
-    assert len(set(re.findall(r"-----BEGIN.*?-----END", shown(), re.S))) == 2
+    assert len(set(re.findall(r"-----BEGIN.*?-----END", shown("-starttls", "smtp"), re.S))) == 2
 
 
 def check(*arguments, **env):
@@ -800,41 +800,46 @@ def run_client(argv, **options_):
     return subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=60, check=False, **options_)
 
 
-@pytest.fixture(params=["rsa", "good"])
+@pytest.fixture(params=[("rsa", "require"), ("good", "require"), ("rsa", "implicit"), ("good", "implicit")], ids="-".join)
 def served(request, warp, certs, mail_server):
+    """A Warp, its upstream, and whether clients begin with STARTTLS."""
+    kind, how = request.param
     server = mail_server("PIPELINING", "8BITMIME")
-    made = warp(*certs.options(request.param), "--client-tls", "require", upstream=server).listen()
-    return made, server
+    made = warp(*certs.options(kind), "--client-tls", how, upstream=server).listen()
+    return made, server, how == "require"
 
 
 def test_client_openssl(served, certs):
-    made, _ = served
-    text = shown(2525, "-CAfile", certs.ca, "-verify_hostname", certificates.HOST, "-verify_return_error")
+    made, _, starttls = served
+    text = shown("-CAfile", certs.ca, "-verify_hostname", certificates.HOST, "-verify_return_error",
+                 *(["-starttls", "smtp"] if starttls else []))
     assert "Verify return code: 0 (ok)" in text and "TLSv1.2" in text
     assert made.wait_for("tls", side="client")["result"] == "ok"
 
 
 def test_client_gnutls(served, certs):
-    made, _ = served
-    result = run_client(["gnutls-cli", "--starttls-proto=smtp", f"--x509cafile={certs.ca}", "--no-ca-verification",
-                         "--sni-hostname", certificates.HOST, f"--verify-hostname={certificates.HOST}", "-p", "2525",
-                         "127.0.0.1"], input="QUIT\n")
+    made, _, starttls = served
+    result = run_client(["gnutls-cli", f"--x509cafile={certs.ca}", "--sni-hostname", certificates.HOST,
+                         f"--verify-hostname={certificates.HOST}", *(["--starttls-proto=smtp"] if starttls else []),
+                         "-p", "2525", "127.0.0.1"], input="QUIT\n")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Handshake was completed" in result.stdout
     assert made.wait_for("tls", side="client")["result"] == "ok"
 
 
 def test_client_swaks(served, certs):
-    made, server = served
-    result = run_client(["swaks", "--server", "127.0.0.1:2525", "--tls", "--tls-verify", "--tls-ca-path", certs.ca,
-                         "--tls-sni", certificates.HOST, "--from", "a@client.example", "--to", "b@server.example"])
+    made, server, starttls = served
+    result = run_client(["swaks", "--server", "127.0.0.1:2525", "--tls" if starttls else "--tls-on-connect",
+                         "--tls-verify", "--tls-ca-path", certs.ca, "--tls-sni", certificates.HOST,
+                         "--from", "a@client.example", "--to", "b@server.example"])
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(server.messages) == 1 and made.wait_for("message")["client"]["tls"]
 
 
 def test_client_msmtp(served, certs):
-    made, server = served
-    result = run_client(["msmtp", "--host=127.0.0.1", "--port=2525", "--tls=on", f"--tls-trust-file={certs.ca}",
+    made, server, starttls = served
+    result = run_client(["msmtp", "--host=127.0.0.1", "--port=2525", "--tls=on",
+                         f"--tls-starttls={'on' if starttls else 'off'}", f"--tls-trust-file={certs.ca}",
                          f"--tls-host-override={certificates.HOST}", "--from=a@client.example", "b@server.example"],
                         input="Subject: hello\n\nHello.\n")
     assert result.returncode == 0, result.stderr
@@ -902,14 +907,14 @@ def test_client_smtplib(warp, certs, mail_server, how):
 
 @pytest.mark.skipif(not mta.PACKAGES.exists(), reason="test/fetch-packages has not been run")
 @pytest.mark.parametrize("client_class", [mta.Postfix, mta.Exim])
-@pytest.mark.parametrize("kind", ["rsa", "good"])
-def test_client_mail_server(host, warp, certs, mail_server, client_class, kind):
+@pytest.mark.parametrize("kind, how", [("rsa", "require"), ("good", "require"), ("rsa", "implicit"), ("good", "implicit")])
+def test_client_mail_server(host, warp, certs, mail_server, client_class, kind, how):
     """Which demands TLS and a good certificate, sends many recipients, and by BDAT if it can (Exim)."""
     server = mail_server("PIPELINING", "8BITMIME", "SIZE 10000000")
-    made = warp(*certs.options(kind), "--client-tls", "require", upstream=server).listen("127.0.0.2:25")
+    made = warp(*certs.options(kind), "--client-tls", how, upstream=server).listen("127.0.0.2:25")
     mails = [mta.Mail("a@client.test", [f"b{n}@mail.test" for n in range(count)], b"Subject: hi\r\n\r\n" + b"x\r\n" * size)
              for count, size in ((1, 1), (50, 100), (1, 100_000))]
-    with client_class(host, relay="127.0.0.2", trust=certs.ca) as sender:
+    with client_class(host, relay="127.0.0.2", trust=certs.ca, implicit=how == "implicit") as sender:
         sender.submit(mails)
         sender.release()
         sender.wait_idle()

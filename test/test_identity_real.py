@@ -238,12 +238,14 @@ def test_55_bridged_to_postfix(warp, haproxy, postfix, version, inward):
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_55_header_for_haproxy(warp, haproxy, postfix, version):
+@pytest.mark.parametrize("tls", [False, True])
+def test_55_header_for_haproxy(warp, certs, haproxy, postfix, version, tls):
     """accept-proxy of HAProxy behind smtpwarp, which tells Postfix."""
     server = postfix("smtpd_upstream_proxy_protocol = haproxy")
     haproxy("127.0.0.1:25 send-proxy-v2", bind=f"127.0.0.1:{DOOR} accept-proxy")
-    warp("--tls", "none", "--send-proxy", version, "--upstream", f"127.0.0.1:{DOOR}").listen()
-    deliver(2525)
+    own = [*certs.options(), "--client-tls", "implicit"] if tls else []
+    warp("--tls", "none", "--send-proxy", version, "--upstream", f"127.0.0.1:{DOOR}", *own).listen()
+    deliver(2525, tls=certs.trusting() if tls else None)
     server.wait_stored(1)
     assert server.clients() == [f"unknown[{CLIENT}]"]
 

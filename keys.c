@@ -165,7 +165,7 @@ static void look(const char *path, struct stamp *s, mode_t *mode)
 	s->device = st.st_dev;
 	s->inode = st.st_ino;
 	s->size = st.st_size;
-	s->changed = st.st_mtim;
+	s->changed = st.st_ctim; /* which chown(1) changes too */
 }
 
 /* Octets read, at most cap; -1 with errno. */

@@ -253,19 +253,20 @@ static void warn_of_exposed_secrets(void)
 
 /* ---- what may be replaced ---- */
 
-/* The listener looks once a second at most; what is new counts for the next session. */
+/* What is new counts for the next session. At all but certificates, which somebody may be waiting to see, the listener looks
+ * once a second at most. */
 static void look_again(void)
 {
 	static time_t looked_at;
 	struct timespec now;
 
+	refresh_keys(false);
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == looked_at)
 		return;
 	looked_at = now.tv_sec;
 	if (options.routes)
 		index_routes_again();
-	refresh_keys(false);
 	if (hooks.count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
 		find_hooks(); /* else there is nothing to write down, in pages that sessions share */
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILE_MAX (1 << 20) /* octets */
@@ -113,6 +114,8 @@ static bool match(const struct keys *k)
 	return k->rsa ? is_rsa_of(k->rsa, &public->key.rsa) : is_ec_of(k->ec, &public->key.ec);
 }
 
+static const char mismatch[] = "the key is not that of the first certificate";
+
 const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, unsigned char *key, size_t key_len,
     bool *about_key)
 {
@@ -123,7 +126,7 @@ const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, uns
 		return why;
 	why = take_key(k, key, key_len);
 	explicit_bzero(key, key_len);
-	return why ? why : match(k) ? NULL : "the key is not that of the first certificate";
+	return why ? why : match(k) ? NULL : mismatch;
 }
 
 /* ---- the files ---- */
@@ -201,6 +204,23 @@ static const char *read_both(struct keys *k, const char *cert, const char *key, 
 	return keys_parse(k, text, (size_t)cert_len, text + cert_len, (size_t)key_len, about_key);
 }
 
+/* As they are now. Two that do not match may be on the way to a new pair, one after the other: who has no old pair waits a
+ * moment for the second. */
+static const char *read_pair(struct store *store, struct keys *k, bool *about_key, mode_t *mode)
+{
+	for (unsigned tries = 0;; tries++) {
+		const char *why;
+
+		look(store->cert, &store->stamp[0], mode);
+		look(store->key, &store->stamp[1], mode);
+		why = read_both(k, store->cert, store->key, about_key);
+		if (why != mismatch || store->keys || tries == 20)
+			return why;
+		nanosleep(&(struct timespec){ 0, 25000000 }, NULL);
+		memset(k, 0, sizeof *k);
+	}
+}
+
 bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
 {
 	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* of which pages that are not used cost nothing */
@@ -212,9 +232,7 @@ bool keys_load(enum keys_side side, const char *cert, const char *key, char *why
 
 	store->cert = cert;
 	store->key = key;
-	look(cert, &store->stamp[0], &mode);
-	look(key, &store->stamp[1], &mode);
-	reason = k == MAP_FAILED ? strerror(errno) : read_both(k, cert, key, &about_key);
+	reason = k == MAP_FAILED ? strerror(errno) : read_pair(store, k, &about_key, &mode);
 	if (reason) {
 		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
 		if (k != MAP_FAILED)

@@ -711,6 +711,20 @@ def test_renewed_one_file_after_the_other(warp, certs, mail_server, tmp_path, fi
     assert errors == [f"--key {files.key}: the key is not that of the first certificate; what was read before is still in use"]
 
 
+@pytest.mark.parametrize("first", ["cert", "key"])
+def test_session_that_starts_between_the_two(warp, certs, mail_server, tmp_path, first):
+    """By inetd, with no old pair to go on with: it waits for the second file."""
+    files = Renewed(certs, tmp_path / "renewed")
+    files.replace("good")
+    made = warp(*files.options, upstream=mail_server())
+    files.replace("rsa", only=first)
+    client = made.connect()
+    client.silent(0.1)
+    files.replace("rsa", only="key" if first == "cert" else "cert")
+    client.expect("220")
+    assert kind_now(made) == "rsa"
+
+
 def test_renewed_certificate_that_is_no_good(warp, certs, mail_server, tmp_path):
     """The old one stays in use, which is logged once."""
     files = Renewed(certs, tmp_path / "renewed")

@@ -8,9 +8,9 @@
  *   MILTER_TIMEOUT  seconds to wait for each of its replies, 1 to 3600 (25: less than --hook-timeout)
  *   MILTER_MACROS   NAME=VALUE ..., separated by blanks: macros that the milter gets besides the usual ones, or with
  *                   another value. The usual ones: j=HOST _ v=smtpwarp daemon_name=smtpwarp client_addr client_port
- *                   client_name client_ptr tls_version cipher verify i=SESSION auth_authen auth_type=PLAIN mail_addr
- *                   mail_host mail_mailer rcpt_addr rcpt_host rcpt_mailer (those of TLS and AUTH only where there is
- *                   TLS or AUTH)
+ *                   client_name client_ptr tls_version cipher verify cert_subject i=SESSION auth_authen auth_type=PLAIN
+ *                   mail_addr mail_host mail_mailer rcpt_addr rcpt_host rcpt_mailer (those of TLS and AUTH only where
+ *                   there is TLS or AUTH; cert_subject, the name in a client's certificate, only where a proxy told it)
  *
  * Two milters are two hooks, the second a script of two lines that sets its own MILTER_SOCKET and starts this program.
  *
@@ -858,7 +858,7 @@ static void step_done(const struct step *step)
 
 static void set_tls_macros(const json_t *tls)
 {
-	const char *version = member(tls, "version"), *cipher = member(tls, "cipher");
+	const char *version = member(tls, "version"), *cipher = member(tls, "cipher"), *name = member(tls, "cn");
 
 	if (version)
 		set_macro("tls_version", version, 1 << AT_HELO);
@@ -866,6 +866,8 @@ static void set_tls_macros(const json_t *tls)
 		set_macro("cipher", cipher, 1 << AT_HELO);
 	if (version)
 		set_macro("verify", json_is_true(json_object_get(tls, "verified")) ? "OK" : "NO", 1 << AT_HELO);
+	if (name)
+		set_macro("cert_subject", name, 1 << AT_HELO);
 }
 
 static void set_client_macros(const char *address, const char *name, json_int_t port)

@@ -278,6 +278,19 @@ def test_addresses_of_clients(sanitized, stand_in, ip, connect):
     assert milter.data("C") == [connect]
 
 
+@pytest.mark.parametrize("client, macros", [
+    ({"verified": False}, {b"{verify}": b"NO"}),
+    ({"verified": True, "cn": "alice"}, {b"{verify}": b"OK", b"{cert_subject}": b"alice"}),
+    ({"cipher": None, "verified": False}, {b"{verify}": b"NO", b"{cipher}": None})])
+def test_macros_of_tls(sanitized, stand_in, client, macros):
+    """As far as it is known: a proxy that has ended it may not tell all."""
+    milter = stand_in()
+    tls = {"version": "TLSv1.3", "cipher": "AES", **client}
+    assert accepted(run(sanitized, milter.name, client={"ip": "192.0.2.7", "port": 1, "tls": tls})) is None
+    wanted = {b"{tls_version}": b"TLSv1.3", b"{cipher}": b"AES", **macros}
+    assert milter.macros("H") == {name: value for name, value in wanted.items() if value}
+
+
 def test_macros(sanitized, stand_in):
     tls = {"version": "TLSv1.2", "cipher": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "verified": False}
     milter = stand_in()

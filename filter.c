@@ -104,7 +104,7 @@ static const char *set_route(struct route *r, const struct verdict *v)
 		return route_upstream(r, argument(v->text, v->text_len, text, sizeof text)) ? NULL :
 		    "upstream takes HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
 	if (!tls_level_parse(argument(v->name, v->name_len, text, sizeof text), &r->tls))
-		return "tls takes none, may, encrypt or verify";
+		return "tls takes " TLS_LEVEL_WORDS;
 	if (v->text_len >= sizeof r->tls_name)
 		return "tls: the name is too long";
 	argument(v->text, v->text_len, r->tls_name, sizeof r->tls_name);

@@ -46,27 +46,37 @@ static const char *set_servers(struct route *r, const char *servers)
 	return "its server must be HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
 }
 
-/* Willi's true is what verify is here, and its false looks at no certificate, but has TLS where it can be had. */
+/* Booleans as Willi has them, which are Go's. Its true wants a good certificate where TLS is offered, its false looks at none;
+ * both go on in plain where it is not. */
+static bool take_boolean(const char *text, size_t n, enum tls_level *level)
+{
+	static const char words[][6] = { "true", "t", "1", "false", "f", "0" };
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (smtp_is((const unsigned char *)text, n, words[i])) {
+			*level = i < 3 ? TLS_OFFERED : TLS_MAY;
+			return true;
+		}
+	return false;
+}
+
 static const char *set_level(struct route *r, const char *text)
 {
 	size_t n = strcspn(text, " \t");
 	const char *name = text + n + strspn(text + n, " \t");
-	char level[16];
+	char level[24];
 
 	snprintf(level, sizeof level, "%.*s", (int)(n < sizeof level ? n : 0), text);
-	if (smtp_is((const unsigned char *)text, n, "true"))
-		r->tls = TLS_VERIFY;
-	else if (smtp_is((const unsigned char *)text, n, "false"))
-		r->tls = TLS_MAY;
-	else if (!tls_level_parse(level, &r->tls))
-		return "its tls_verify must be true, false, none, may, encrypt or verify, with a name or not, or nothing";
+	if (!take_boolean(text, n, &r->tls) && !tls_level_parse(level, &r->tls))
+		return "its tls_verify must be true, false, " TLS_LEVEL_WORDS ", with a name or not, or nothing";
 	if (strlen(name) >= sizeof r->tls_name || name[strcspn(name, " \t")])
 		return "its tls_verify has a name that can be none";
 	strcpy(r->tls_name, name);
 	return NULL;
 }
 
-/* verify needs something to look for in the certificate. */
+/* verify needs something to look for in the certificate. So does verify-if-offered, but there may be none: Willi's files have
+ * addresses, and true where nothing is said. */
 static bool lacks_name(const struct route *r)
 {
 	const struct upstream *server;

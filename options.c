@@ -269,7 +269,7 @@ static const char *add_source(struct options *o, void *field, const char *value)
 static const char *set_tls(struct options *o, void *field, const char *value)
 {
 	(void)o;
-	return tls_level_parse(value, field) ? NULL : "takes none, may, encrypt or verify";
+	return tls_level_parse(value, field) ? NULL : "takes " TLS_LEVEL_WORDS;
 }
 
 static const char *const client_tls_names[] = {
@@ -482,7 +482,7 @@ static const struct row rows[] = {
 	{ "outbound-ip", "ADDR", true, 0, add_source, "source address, one per family; client: the client's own", NULL },
 	{ "mark", "N", false, AT(outbound.mark), set_any, "SO_MARK of outbound connections", NULL },
 	{ "connect-timeout", "S", false, AT(timeouts.connect), set_seconds, "for a connection to be made", "30" },
-	{ "tls", "LEVEL", false, AT(tls), set_tls, "none, may, encrypt or verify, towards the upstream", "may" },
+	{ "tls", "LEVEL", false, AT(tls), set_tls, TLS_LEVEL_WORDS ", towards the upstream", "may" },
 	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
 	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
 	{ "tls-cert", "FILE", false, AT(tls_cert), set_text, "certificates to show to an upstream that asks for one, PEM", NULL },
@@ -755,7 +755,7 @@ static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
 
 	if (o->client_tls == CLIENT_TLS_PASSTHROUGH) {
 		const char *against = o->limits.late ? "with --connect-on recipient or --routes there is none to ask" :
-		    o->tls >= TLS_ENCRYPT ? "smtpwarp cannot see to what --tls demands" :
+		    o->tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
 		    o->upstream_auth ? "smtpwarp cannot send what --upstream-auth has" : NULL;
 
 		snprintf(why, why_cap, "--client-tls passthrough leaves TLS to client and upstream: %s", against ? against : "");
@@ -784,13 +784,13 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 
 	for (unsigned i = 0; i < o->upstreams; i++)
 		nameless = nameless || (!o->tls_name && is_literal(o->upstream[i].host));
-	if (o->tls == TLS_VERIFY && nameless) {
-		snprintf(why, why_cap, "--tls verify needs a name to look for in certificates: give --tls-name NAME or "
-		    "--upstream with a host name");
+	if (tls_level_verifies(o->tls) && nameless) {
+		snprintf(why, why_cap, "--tls %s needs a name to look for in certificates: give --tls-name NAME or "
+		    "--upstream with a host name", tls_level_name(o->tls));
 		return EX_CONFIG;
 	}
 	named = strcmp(o->tls_ca, OPTIONS_CA_FILE) != 0;
-	if ((o->tls >= TLS_VERIFY || (named && o->tls != TLS_NONE)) && tls_load_anchors(o->tls_ca, &reason) < 0) {
+	if ((tls_level_verifies(o->tls) || (named && o->tls != TLS_NONE)) && tls_load_anchors(o->tls_ca, &reason) < 0) {
 		snprintf(why, why_cap, "--tls-ca %s: %s; install ca-certificates or name another file", o->tls_ca,
 		    reason);
 		return EX_CONFIG;

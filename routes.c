@@ -35,6 +35,23 @@ static size_t field_length(const unsigned char *in, size_t n)
 	return quoted ? n + 1 : i;
 }
 
+/* Fields beyond these three are not looked at: Willi allows for them. */
+static size_t split(unsigned char *line, size_t n, unsigned char *field[3], size_t len[3], const char **why)
+{
+	size_t fields = 0, skip;
+
+	for (size_t at = 0; at <= n && fields < 3; at += skip + 1) {
+		skip = field_length(line + at, n - at);
+		if (skip > n - at) {
+			*why = "a quotation mark has no other";
+			return 0;
+		}
+		field[fields] = line + at;
+		len[fields++] = skip;
+	}
+	return fields;
+}
+
 /* A field in quotation marks without them; doubled ones inside become single. */
 static size_t unquote(unsigned char *field, size_t n)
 {
@@ -86,26 +103,22 @@ static bool is_pattern(const unsigned char *in, size_t n)
 
 enum routes_kind routes_parse(unsigned char *line, size_t n, struct routes_line *out, const char **why)
 {
+	static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8, as some editors begin a file */
 	static unsigned char empty[1];
 	unsigned char *field[3] = { empty, empty, empty };
-	size_t len[3] = { 0 }, fields = 0, skip, size;
+	size_t len[3] = { 0 }, fields, size;
 
+	*out = (struct routes_line){ empty, 0, "", "" };
 	n = smtp_without_end(line, n);
+	if (n >= sizeof mark - 1 && memcmp(line, mark, sizeof mark - 1) == 0)
+		line += sizeof mark - 1, n -= sizeof mark - 1;
 	size = n;
 	line = trimmed(line, &size);
 	if (!size || *line == '#')
 		return ROUTES_NOTHING;
 	*why = memchr(line, 0, size) ? "it holds a NUL" : NULL;
-	for (size_t at = 0; at <= size && !*why; at += skip + 1) {
-		skip = field_length(line + at, size - at);
-		if (skip > size - at)
-			*why = "a quotation mark has no other";
-		else if (fields == 3)
-			*why = "it has more than pattern;server;tls_verify";
-		else
-			field[fields] = line + at, len[fields++] = skip;
-	}
-	if (*why)
+	fields = *why ? 0 : split(line, size, field, len, why);
+	if (!fields)
 		return ROUTES_BAD;
 	for (size_t i = 0; i < fields; i++)
 		field[i] = finish_field(field[i], &len[i]);
@@ -179,15 +192,26 @@ struct walk {
 	size_t cap, start, end; /* of what was read, the lines that are left */
 	uint64_t read_to;
 	bool ended;
+	bool begun, first; /* a line that is no comment has come; it is the first one */
 	uint64_t at;	 /* where in the file the line is */
 	unsigned number; /* of the line; 0: what is wrong is not a line */
+	unsigned header; /* number of a line that is_header(), if any */
 	struct routes_line line;
 	const char *why; /* NULL: this was the end */
 };
 
 static struct walk walk_from(int fd, uint64_t at, unsigned char *bytes, size_t cap)
 {
-	return (struct walk){ .fd = fd, .bytes = bytes, .cap = cap, .read_to = at };
+	return (struct walk){ .fd = fd, .bytes = bytes, .cap = cap, .read_to = at, .begun = at > 0 };
+}
+
+/* Willi passes the first line over, whatever it is. Here that must be no route, which the caller knows, nor look like one
+ * with a slip: its fields have nothing that most addresses, domains and servers have. */
+static bool is_header(const struct walk *w)
+{
+	const char *pattern = (const char *)w->line.pattern;
+
+	return w->first && *pattern && !strpbrk(pattern, ".@*") && !strpbrk(w->line.server, ".[");
 }
 
 static bool read_more(struct walk *w)
@@ -247,6 +271,13 @@ static bool walk_next(struct walk *w)
 		if (!next_octets(w, &line, &n))
 			return false;
 		kind = routes_parse(line, n, &w->line, &w->why);
+		w->first = !w->begun;
+		w->begun = w->begun || kind != ROUTES_NOTHING || w->line.pattern_len;
+		if (kind == ROUTES_BAD && is_header(w)) {
+			kind = ROUTES_NOTHING;
+			w->header = w->number;
+			w->why = NULL;
+		}
 	} while (kind == ROUTES_NOTHING);
 	return kind == ROUTES_LINE;
 }
@@ -371,7 +402,7 @@ static bool scan(const struct text *t, struct match *best)
 
 /* ---- the index ---- */
 
-static const char MAGIC[16] = "smtpwarp routes";
+static const char MAGIC[16] = "smtpwarp route2";
 
 /* What an index begins with. It is read on the machine that wrote it, or on one of its kind: order tells. */
 struct index_head {
@@ -582,9 +613,13 @@ static bool check_lines(const struct text *t, routes_judge *judge, void *arg, ui
 
 	for (*lines = 0; walk_next(&w); ++*lines) {
 		fault = judge(&w.line, arg);
-		if (fault)
+		if (fault && !is_header(&w))
 			return complain(t, w.number, fault);
+		if (fault)
+			w.header = w.number;
 	}
+	if (!w.why && w.header)
+		complain(t, w.header, "it is no route, and taken for a header");
 	return !w.why || complain(t, w.number, w.why);
 }
 
@@ -659,8 +694,10 @@ bool routes_index(const char *path, int out, routes_judge *judge, void *arg, cha
 {
 	uint64_t lines;
 	struct text t;
-	bool good = open_text(&t, path, why, cap);
+	bool good;
 
+	*why = 0;
+	good = open_text(&t, path, why, cap);
 	if (good && t.at_open.st_size >= UINT32_MAX)
 		good = complain(&t, 0, "is larger than 4 GB");
 	good = good && check_lines(&t, judge, arg, &lines) && (out < 0 || write_index(&t, out, lines));

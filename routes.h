@@ -27,8 +27,8 @@ struct routes_line {
 enum routes_kind { ROUTES_LINE, ROUTES_NOTHING, ROUTES_BAD };
 
 /* Take a line of n octets apart, with or without its end; it is written to, up to line[n]. NOTHING: a comment, the
- * header, or blank. BAD: *why says what is wrong (static storage). Fields may stand in quotation marks, as RFC 4180 has
- * it; a quoted local part (RFC 5321 4.1.2) may hold semicolons and blanks. */
+ * header (which has a pattern, "pattern"), or blank. BAD: *why says what is wrong (static storage). Fields may stand in
+ * quotation marks, as RFC 4180 has it; a quoted local part (RFC 5321 4.1.2) may hold semicolons and blanks. */
 enum routes_kind routes_parse(unsigned char *line, size_t n, struct routes_line *out, const char **why);
 
 /* NULL: server and level of a line are good. Else what is wrong with them. */
@@ -46,7 +46,8 @@ enum routes_result { ROUTES_FOUND, ROUTES_NONE, ROUTES_FAILED };
 enum routes_result routes_find(const char *path, const unsigned char *address, size_t n, const char *delimiters,
     routes_judge *judge, void *arg, char *why, size_t cap);
 
-/* Check every line of the file, and write its index into the descriptor, an empty file; -1: only check. */
+/* Check every line of the file, and write its index into the descriptor, an empty file; -1: only check. Its first line may be a
+ * header of other names, for which judge has no good word: then why is not "" though all is well. */
 bool routes_index(const char *path, int out, routes_judge *judge, void *arg, char *why, size_t cap);
 
 /* The same into FILE.index, which is replaced at once. */

@@ -281,6 +281,8 @@ static void check_routes(void)
 		return;
 	if (!routes_index(options.routes, fd, late_check_line, &options, routes_why, sizeof routes_why))
 		die(EX_CONFIG, about_routes("--routes"));
+	if (options.check && *routes_why)
+		printf("smtpwarp: %s\n", about_routes("--routes"));
 	if (fd >= 0)
 		routes_use_index(fd);
 	else if (large)

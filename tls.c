@@ -74,6 +74,7 @@ struct tls {
 
 static struct tls towards_upstream, towards_client;
 static struct chain chain; /* of the upstream */
+static const char no_name[] = "no name is known to check the certificate against";
 
 static const char *const level_names[] = {
 #define X(level, name) name,
@@ -104,6 +105,11 @@ bool tls_level_parse(const char *name, enum tls_level *level)
 			return true;
 		}
 	return false;
+}
+
+bool tls_level_verifies(enum tls_level level)
+{
+	return level == TLS_OFFERED || level == TLS_VERIFY;
 }
 
 /* ---- the peer's chain ---- */
@@ -323,10 +329,13 @@ struct tls *tls_start(enum tls_level level, const char *name, const char **why)
 	br_ssl_engine_set_default_ecdsa(e);
 	set_own_certificate(&t->engine.client);
 	chain.vtable = &chain_class;
-	chain.enforce = level >= TLS_VERIFY;
+	chain.enforce = tls_level_verifies(level);
 	chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
 	chain.has_name = name != NULL;
 	br_ssl_engine_set_x509(e, &chain.vtable);
+	*why = no_name;
+	if (chain.enforce && !name) /* else any name would do */
+		return NULL;
 	*why = "no random numbers";
 	if (!make_ready(t, 0))
 		return NULL;
@@ -568,6 +577,5 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	if (t == &towards_client) /* of which no certificate was asked for */
 		return;
 	facts->verified = chain.verdict == 0 && chain.has_name;
-	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL :
-	    "no name is known to check the certificate against";
+	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL : no_name;
 }

@@ -8,7 +8,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TLS_LEVELS(X) X(NONE, "none") X(MAY, "may") X(ENCRYPT, "encrypt") X(VERIFY, "verify")
+/* From TLS_ENCRYPT on there is no going on in plain. */
+#define TLS_LEVELS(X)                                                                                                  \
+	X(NONE, "none") X(MAY, "may") X(OFFERED, "verify-if-offered") X(ENCRYPT, "encrypt") X(VERIFY, "verify")
+#define TLS_LEVEL_WORDS "none, may, verify-if-offered, encrypt or verify"
 
 enum tls_level {
 #define X(level, name) TLS_##level,
@@ -23,6 +26,9 @@ const char *tls_level_name(enum tls_level level);
 /* false: no such level. */
 bool tls_level_parse(const char *name, enum tls_level *level);
 
+/* Whether a handshake at this level fails for a certificate that is no good. */
+bool tls_level_verifies(enum tls_level level);
+
 /* Read the certificates in a PEM file as trust anchors, in place of those that were there. Returns 0, or -1 with *why a
  * static string and the old ones kept. */
 int tls_load_anchors(const char *path, const char **why);
@@ -30,7 +36,7 @@ int tls_load_anchors(const char *path, const char **why);
 bool tls_has_anchors(void);
 
 /* Begin a handshake at this level (not TLS_NONE). name: for SNI and to check the certificate against; NULL: none is
- * known, then nothing counts as verified. Returns NULL with *why set if it cannot begin. */
+ * known, then nothing counts as verified, and what must be cannot begin. Returns NULL with *why set if it cannot. */
 struct tls *tls_start(enum tls_level level, const char *name, const char **why);
 
 /* Begin to serve a client's handshake with the keys of keys.h, which must be there: TLS 1.2 (RFC 8996), ECDHE, the order of

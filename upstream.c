@@ -401,10 +401,11 @@ static void redial_plain(struct session *s)
 	}
 }
 
-/* A password must not cross the network in the clear, whatever --tls is. */
+/* A password must not cross the network in the clear, whatever --tls is. verify-if-offered does not take back what it has begun:
+ * whoever can spoil a handshake would have the mail in plain. */
 static bool needs_tls(const struct session *s)
 {
-	return s->route.tls >= TLS_ENCRYPT || login_is_due(s);
+	return s->route.tls >= TLS_ENCRYPT || (s->route.tls == TLS_OFFERED && s->greet == GREET_STARTTLS) || login_is_due(s);
 }
 
 void upstream_tls_failed(struct session *s, const char *reason)

@@ -623,6 +623,7 @@ def test_options_that_do_not_go_together(certs):
             (["--key", key], "there is no --cert"), (["--client-tls", "require"], "needs --cert"),
             (["--client-tls", "passthrough", *LATE], "--connect-on recipient"),
             (["--client-tls", "passthrough", "--routes", "/dev/null"], "--connect-on recipient"),
+            (["--client-tls", "passthrough", "--tls", "verify-if-offered", "--tls-name", "x"], "--tls demands"),
             (["--client-tls", "passthrough", "--tls", "encrypt"], "--tls demands")]:
         result = check(*arguments)
         assert result.returncode == 78 and reason in result.stderr

@@ -96,7 +96,9 @@ def test_every_option_is_a_variable():
         result = run(*["--check"] * (name != "check"), **{variable: value})
         assert result.returncode in (64, 78), variable
         assert f"{variable}={value}:" in result.stderr or f"--{name} {value}:" in result.stderr
-    assert run("--check", SMTPWARP_TLS="verify").returncode == 78
+    for level in "verify", "verify-if-offered":
+        result = run("--check", SMTPWARP_TLS=level)
+        assert result.returncode == 78 and f"--tls {level} needs a name" in result.stderr
     assert run("--check", SMTPWARP_TLS="verify", SMTPWARP_TLS_NAME="mx.example").returncode == 0
 
 

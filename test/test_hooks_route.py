@@ -83,7 +83,7 @@ def test_route_of_the_sample_line(database, host):
     database.rows({"mail.example": ("mx.mail.example:2525", "true")})
     line = (hooks.SAMPLES / "rcpt.json").read_bytes()
     done = hooks.by_hand("route-mysql", line, env={"DSN": database.dsn})
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"upstream mx.mail.example:2525\ntls verify\n", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"upstream mx.mail.example:2525\ntls verify-if-offered\n", b"")
 
 
 @pytest.mark.parametrize("address, parameters", [
@@ -101,9 +101,10 @@ def test_route_dsn_wins_over_the_dsn_of_other_hooks(database, host):
 
 
 @pytest.mark.parametrize("row, lines", [
-    (("h", "true"), ["tls verify"]), (("h", "TRUE"), ["tls verify"]), (("h", "1"), ["tls verify"]),
-    (("h", "false"), ["tls may"]), (("h", "0"), ["tls may"]), (("h", None), []), (("h", "none"), ["tls none"]),
-    (("h", "encrypt"), ["tls encrypt"]), (("h", "verify mx.example"), ["tls verify mx.example"])])
+    *((("h", word), ["tls verify-if-offered"]) for word in ("true", "TRUE", "1", "t", "verify-if-offered")),
+    *((("h", word), ["tls may"]) for word in ("false", "False", "0", "F")), (("h", None), []), (("h", "none"), ["tls none"]),
+    (("h", "encrypt"), ["tls encrypt"]), (("h", "Verify mx.example"), ["tls verify mx.example"]),
+    (("h", "true mx.example"), ["tls verify-if-offered mx.example"])])
 def test_tls_verify(database, host, row, lines):
     database.rows({"b.example": row})
     assert verdict(database, "a@b.example") == ["upstream h", *lines]
@@ -112,7 +113,7 @@ def test_tls_verify(database, host, row, lines):
 def test_result_without_tls_verify_means_true(database, host):
     query = "SELECT 1 AS one, pattern AS Server FROM mx_external_servers WHERE pattern = ?"
     database.rows({"b.example": "h"})
-    assert verdict(database, "a@b.example", ROUTE_QUERY=query) == ["upstream b.example", "tls verify"]
+    assert verdict(database, "a@b.example", ROUTE_QUERY=query) == ["upstream b.example", "tls verify-if-offered"]
 
 
 ORDER = ["bob+news@a.b.example", "bob@a.b.example", "a.b.example", ".b.example", ".example", "*"]

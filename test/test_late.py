@@ -346,14 +346,14 @@ def test_25_ehlo_within_the_session(late, mail_server):
     assert "EHLO another.example" in server.commands and len(server.messages) == 1
 
 
-@pytest.mark.parametrize("level", ["encrypt", "verify mail.example", "none", "may"])
+@pytest.mark.parametrize("level", ["encrypt", "verify mail.example", "none", "may", "verify-if-offered"])
 def test_tls_verdict(late, mail_server, hooks, certs, level):
     """For one recipient's server; the policy failing is a 451 for that recipient."""
     server = mail_server(tls=None)
     hooks.script("rcpt", f"echo tls {level}")
     proxy = late(*hooks.options, upstream=server)
     client = proxy.greeted()
-    good = level in ("none", "may")
+    good = level in ("none", "may", "verify-if-offered")
     assert transaction(client, "a@b") == ([250, 250] if good else [451, 554])
     client.ask("NOOP", "250")
 
@@ -384,7 +384,8 @@ def test_80_source_by_recipient(late, hooks, host):
         server.close()
 
 
-@pytest.mark.parametrize("level, verified", [("encrypt", False), ("verify mail.example", True), ("may", False)])
+@pytest.mark.parametrize("level, verified", [("encrypt", False), ("verify mail.example", True), ("may", False),
+                                             ("verify-if-offered mail.example", True)])
 def test_tls_verdict_is_kept(late, mail_server, hooks, certs, level, verified):
     """A server with TLS, and a name to look for in its certificate."""
     server = mail_server("PIPELINING", tls=certs.context("good"))
@@ -396,6 +397,18 @@ def test_tls_verdict_is_kept(late, mail_server, hooks, certs, level, verified):
     record = proxy.wait_for("message")
     assert record["server"]["tls"]["verified"] == verified
     assert proxy.records("tls")[0]["level"] == level.split()[0]
+
+
+@pytest.mark.parametrize("level", ["verify", "verify-if-offered", "verify mail2.example"])
+def test_60_tls_verdict_without_the_right_name(late, mail_server, hooks, certs, level):
+    """A certificate that some CA has signed is not enough where it is known for no name, or another; nothing goes in plain."""
+    server = mail_server("PIPELINING", tls=certs.context("good"))
+    hooks.script("rcpt", f"echo tls {level}")
+    proxy = late("--tls-ca", certs.ca, *hooks.options, upstream=server)
+    assert transaction(proxy.greeted(), "a@b") == [451, 554]
+    assert not server.messages and len(server.peers) == 1
+    reason = proxy.records("tls")[0]["reason"]
+    assert ("no name is known" in reason) == (" " not in level)
 
 
 def test_tls_that_fails_falls_back_on_a_fresh_connection(late, mail_server, hooks, certs):

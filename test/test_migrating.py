@@ -39,6 +39,12 @@ WARP_TABLES = """
 WARP_COLUMNS = {"connections": ["id", "mail_from", "mail_to", "occurred_at", "elapse"],
                 "communications": ["id", "connection_id", "direction", "data", "occurred_at"]}
 
+# What the example of its configuration has.
+WILLI_EXAMPLE = """pattern;server;tls_verify
+foo@bar.com;{one};true
+baz.org;{two};false
+"""
+
 WILLI_FILE = """pattern;server;tls_verify
 # foo goes elsewhere
 
@@ -237,6 +243,22 @@ def test_file_of_willi(warp, mail_server, place):
     assert one.commands[0] == two.commands[0] == "EHLO client.example"
 
 
+@pytest.mark.parametrize("text", [
+    WILLI_EXAMPLE, WILLI_EXAMPLE.replace("true", "1").replace("false", "f"), WILLI_EXAMPLE.replace(";true", ""),
+    WILLI_EXAMPLE.replace("pattern;server;tls_verify", "Empf\u00e4nger;Ziel;TLS?"), WILLI_EXAMPLE.replace("\n", "\r\n"),
+    "\ufeff" + WILLI_EXAMPLE, WILLI_EXAMPLE.replace("\n", ";a note\n"), WILLI_EXAMPLE.replace(";", " ; ")])
+@pytest.mark.parametrize("tls", [False, True])
+def test_example_of_willi(warp, mail_server, place, certs, text, tls):
+    """Its own lines, and other forms that it takes. To servers with TLS and without."""
+    one, two = (mail_server(tls=certs.context(kind) if tls else None) for kind in ("localhost", "self-signed"))
+    text = text.format(one=f"localhost:{one.port}", two=two.name_port)
+    (place / "routes").write_text(text, encoding="utf-8", newline="")
+    client = warp("--transparent", "--routes", place / "routes", "--tls", "verify-if-offered", "--tls-ca", certs.ca).greeted()
+    assert transaction(client, "foo@bar.com") == [250, 250] == transaction(client, "x@baz.org")
+    assert transaction(client, "x@bar.com") == [550]
+    assert [message["tls"] for message in one.messages + two.messages] == [tls, tls]
+
+
 def test_xclient_of_willi(warp, mail_server, place):
     """Where it is offered; the name has not been looked up."""
     server = mail_server("XCLIENT NAME ADDR HELO", replies={"XCLIENT": "220 server.example ESMTP"})
@@ -249,10 +271,11 @@ def test_xclient_of_willi(warp, mail_server, place):
 
 @pytest.mark.parametrize("recipient, code", [("foo@bar.example", 250), ("x@strict.example", 451), ("x@usual.example", 451)])
 def test_tls_verify_of_willi(warp, mail_server, certs, place, recipient, code):
-    """Towards a certificate that nobody signed: without a value it is true, with --tls verify."""
+    """Towards a certificate that nobody signed: without a value it is true, with --tls verify-if-offered."""
     server = mail_server(tls=certs.context("self-signed"))
     (place / "routes").write_text(WILLI_FILE.format(one=server.name_port, two="localhost"), encoding="utf-8")
-    client = warp("--transparent", "--routes", place / "routes", "--tls", "verify", "--tls-ca", certs.ca).greeted()
+    client = warp("--transparent", "--routes", place / "routes", "--tls", "verify-if-offered", "--tls-ca",
+                  certs.ca).greeted()
     assert transaction(client, recipient)[-1] == code
     assert [message["tls"] for message in server.messages] == [True] * (code == 250)
 
@@ -265,8 +288,8 @@ def test_static_mapping_of_willi(warp, mail_server, place):
     assert transaction(client, "who@ever.example") == [250, 250]
 
 
-@pytest.mark.parametrize("text", ["pattern;server;tls_verify\na.example;b.example;1\n",
-                                  "where;to;how\na.example;b.example;true\n"])
+@pytest.mark.parametrize("text", ["pattern (a@b);server;tls_verify\na.example;b.example;1\n",
+                                  "key;host;port\na.example;b.example;25\n"])
 def test_what_of_willi_is_not_here_is_complained_of(place, text):
     (place / "routes").write_text(text, encoding="utf-8")
     assert run("--check", "--routes", str(place / "routes")).returncode == 78

@@ -204,11 +204,14 @@ def test_servers_of_a_list_that_are_all_down(warp, table):
 # TLS
 
 @pytest.mark.parametrize("level, name, verified", [
-    ("true", "localhost", True), ("TRUE", "localhost", True), ("verify", "localhost", True),
+    *((word, "localhost", True) for word in ("true", "TRUE", "True", "1", "t", "T", "verify-if-offered", "verify")),
+    *((word, "127.0.0.1", False) for word in ("false", "FALSE", "False", "0", "f", "F")),
+    ("1 localhost", "127.0.0.1", True),
     ("verify localhost", "127.0.0.1", True), ("encrypt", "localhost", True), ("false", "localhost", True),
     ("may", "127.0.0.1", False), ("none", "localhost", None), ("", "localhost", None)])
 def test_level_of_a_line(warp, mail_server, table, certs, level, name, verified):
-    """The name of the certificate is the server's, or the one behind the level. Empty: as --tls says, here none."""
+    """The name of the certificate is the server's, or the one behind the level. Empty: as --tls says, here none. Booleans: those
+    of Go, as Willi has them."""
     server = mail_server("PIPELINING", tls=certs.context("localhost"))
     table.write(f"*;{name}:{server.port};{level}")
     proxy = warp(*table.options, "--tls", "none", "--tls-ca", certs.ca)
@@ -218,7 +221,8 @@ def test_level_of_a_line(warp, mail_server, table, certs, level, name, verified)
     assert server.messages[0]["tls"] is (verified is not None)
 
 
-@pytest.mark.parametrize("level, codes", [("true", [451]), ("false", [250, 250]), ("encrypt", [250, 250]), ("", [451])])
+@pytest.mark.parametrize("level, codes", [("true", [451]), ("verify", [451]), ("false", [250, 250]), ("encrypt", [250, 250]),
+                                          ("", [451])])
 def test_certificate_of_another(warp, mail_server, table, certs, level, codes):
     """false is no word about TLS itself, but about its certificate. Empty: as --tls says, here verify."""
     server = mail_server("PIPELINING", tls=certs.context("good"))
@@ -228,6 +232,78 @@ def test_certificate_of_another(warp, mail_server, table, certs, level, codes):
     assert transaction(client, "a@b") == codes
     client.ask("NOOP", "250")
     assert [message["tls"] for message in server.messages] == [True] * (len(codes) - 1)
+
+
+@pytest.mark.parametrize("level, plain, refused", [
+    ("true", [250, 250], [451]), ("false", [250, 250], [250, 250]), ("verify", [451], [451]), ("encrypt", [451], [451]),
+    ("verify-if-offered", [250, 250], [451])])
+def test_server_without_tls(warp, mail_server, table, level, plain, refused):
+    """As Willi does with true: in plain where STARTTLS is not offered, not at all where it is and does not come off. verify
+    is strict."""
+    without, failing = mail_server(), mail_server("STARTTLS", replies={"STARTTLS": "454 4.7.0 not now"})
+    table.write(f"plain.example;{without.name_port};{level} mx.example", f"*;{failing.name_port};{level} mx.example")
+    proxy = warp(*table.options)
+    client = proxy.greeted()
+    assert (transaction(client, "a@plain.example"), transaction(client, "a@b")) == (plain, refused)
+    assert (len(without.messages), len(failing.messages)) == (len(plain) - 1, len(refused) - 1)
+    results = [(record["level"], record["result"]) for record in proxy.records("tls")]
+    assert (level, "failed") in [*results, ("true", "failed"), ("false", "failed")]
+
+
+def test_true_for_an_address(warp, mail_server, table, certs):
+    """A line as Willi takes it: such a server has no name to verify, which matters only if it offers TLS."""
+    without, tls = mail_server(), mail_server(tls=certs.context("good"))
+    table.write(f"plain.example;{without.name_port};true", f"*;{tls.name_port};true")
+    proxy = warp(*table.options, "--tls-ca", certs.ca)
+    client = proxy.greeted()
+    assert (transaction(client, "a@plain.example"), transaction(client, "a@b")) == ([250, 250], [451])
+    assert not tls.messages and len(tls.peers) == 1
+    record = proxy.wait_for("tls")
+    assert (record["level"], record["result"]) == ("verify-if-offered", "failed") and "no name is known" in record["reason"]
+
+
+@pytest.mark.parametrize("level", ["true", "verify"])
+def test_certificate_failure_is_not_for_ever(warp, mail_server, table, certs, level):
+    """Willi answers 450 "Internal server error". Here client and log hear the server's name and the reason, nothing goes in plain,
+    the server is not bothered again for the same transaction, and the next finds a certificate that was put right."""
+    server = mail_server("PIPELINING", tls=certs.context("expired"))
+    table.write(f"*;{server.name_port};{level} mail.example")
+    proxy = warp(*table.options, "--tls-ca", certs.ca)
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b>", "250")
+    first = client.ask("RCPT TO:<c@d>", "451 4.7.5 127.0.0.1: ")
+    assert client.ask("RCPT TO:<e@f>", "451 4.7.5") == first and len(server.peers) == 1
+    record = proxy.wait_for("tls")
+    assert record["result"] == "failed" and "expired" in record["reason"] and first.endswith(record["reason"])
+    client.ask("RSET", "250")
+    server.tls = certs.context("good")
+    assert transaction(client, "c@d") == [250, 250]
+    assert [message["tls"] for message in server.messages] == [True]
+
+
+@pytest.mark.parametrize("first", ["where;to;how", "KEY;Host", "Domain or user;Server (host:port);Verify?", "recipient;",
+                                   '"Pattern";"Upstream, with port";"TLS, verified?"', "\ufeffpattern;server;tls_verify",
+                                   "a;b;c;d;e", "to;http://x"])
+@pytest.mark.parametrize("before", [[], ["# for Willi", ""]])
+def test_header_of_other_names(warp, mail_server, table, first, before):
+    """Willi passes the first line over, whatever it says."""
+    server = mail_server()
+    table.write(*before, first, f"mail.example;{server.name_port};true;and more;that Willi does not read")
+    assert transaction(warp(*table.options).greeted(), "a@mail.example") == [250, 250]
+    result = subprocess.run([BINARY, "--check", "--routes", table.path], capture_output=True, text=True)
+    assert result.returncode == 0
+    told = f"line {len(before) + 1}: it is no route, and taken for a header" in result.stdout
+    assert told == (first not in ("KEY;Host", "\ufeffpattern;server;tls_verify"))
+    assert table.compile().returncode == 0
+
+
+@pytest.mark.parametrize("first", ["mail.example;{};true", "\ufeffmail.example;{};1", "*;{}", "a@mail.example;{};f", "mail;{};T"])
+def test_route_in_the_first_line(warp, mail_server, table, first):
+    """It counts, unlike for Willi: no route is passed over."""
+    server = mail_server()
+    table.write(first.format(server.name_port))
+    address = "a@mail" if first.startswith("mail;") else "a@mail.example"
+    assert transaction(warp(*table.options).greeted(), address) == [250, 250]
 
 
 def test_two_levels_for_one_server(warp, mail_server, table, certs):
@@ -292,13 +368,14 @@ def test_rewritten_recipient_goes_where_its_new_address_does(warp, mail_server, 
 
 BAD = {
     "a.example": "line 1: it names no server", "# x\n\na.example;;true": "line 3: it names no server",
-    "a b;c": "line 1: its pattern", "*.example;c": "line 1: its pattern", "a;b;c;d": "line 1: it has more",
-    '"a;b': "line 1: a quotation mark", "a;b c;\na;http://x;": "line 2: its server must be", "a;x:99999;": "line 1: its server",
-    "a;x,y/z;": "line 1: its server", "a;x;perhaps": "line 1: its tls_verify must be", "a;x;verify a b": "line 1: its tls_verify",
-    "a;10.0.0.1;true": "line 1: a certificate cannot be verified", "a;x,10.0.0.1;verify": "line 1: a certificate cannot",
-    "a;" + "x" * 300: "line 1: its server", "a;x " + "y " * 200: "line 1: its list of servers is too long",
-    "a;" + "x," * 3000: "line 1: it is too long", "a;b;verify " + "x" * 300: "line 1: its tls_verify",
-    "a;b;c" + "x" * 300: "line 1: its tls_verify"}
+    "a.b c;d": "line 1: its pattern", "*.example;c": "line 1: its pattern", "a.b;x;y;true": "line 1: its tls",
+    '"a;b': "line 1: a quotation mark", "a;b c;\na;http://x;": "line 2: its server must be", "a.b;x:99999;": "line 1: its server",
+    "a@b;x,y/z;": "line 1: its server", "a.b;x;ture": "line 1: its tls_verify must be", "*;x;verify a b": "line 1: its tls_verify",
+    "a;10.0.0.1;verify": "line 1: a certificate cannot be verified", "a.b;x,10.0.0.1;verify": "line 1: a certificate cannot",
+    "a.b;" + "x" * 300: "line 1: its server", "a.b;x " + "y " * 200: "line 1: its list of servers is too long",
+    "a;" + "x," * 3000: "line 1: it is too long", "a.b;b;verify " + "x" * 300: "line 1: its tls_verify",
+    "a.b;b;c" + "x" * 300: "line 1: its tls_verify", "where;to;how\nfrom;here;whence": "line 2: its tls_verify",
+    "pattern;server\na b;c": "line 2: its pattern", "a;b\nwhere;to;how": "line 2: its tls_verify"}
 
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: text[:20].replace("\n", "/"))
@@ -315,7 +392,7 @@ def test_bad_file_is_named_with_its_line_at_start(table, host, text):
 
 
 def test_good_lines_pass_the_check(table, host):
-    table.write("pattern;server;tls_verify", "a;x", "b;x:25,y [::1]:26;may", "c;10.0.0.1;false", "d;10.0.0.1;true mx.example",
+    table.write("pattern;server;tls_verify", "a;x", "b;x:25,y [::1]:26;may", "c;10.0.0.1;false", "d;10.0.0.1;verify mx.example", "d;10.0.0.1;true",
                 "e;smtps://x;encrypt mx.example", '"f";"x";"false"', "g;[::1]")
     result = subprocess.run([BINARY, "--check", "--routes", table.path], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")

@@ -62,6 +62,7 @@ def refused(client, server=None):
 ODD_KEYS = ["p521", "rsa1024", "rsa8192", "ed25519"]
 BAD = ["expired", "not-yet", "self-signed", "wrong-name"]
 GOOD = ["good", "rsa", "wildcard", "p384"]
+VERIFYING = ["verify", "verify-if-offered"]
 
 
 @pytest.mark.parametrize("kind", GOOD + BAD)
@@ -95,9 +96,10 @@ def test_60_odd_keys(warp, certs, mail_server, kind, level):
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_60_verify_takes_good_certificates(warp, certs, mail_server, kind):
+@pytest.mark.parametrize("level", VERIFYING)
+def test_60_verify_takes_good_certificates(warp, certs, mail_server, kind, level):
     server = mail_server(tls=certs.context(kind))
-    proxy = start(warp, certs, server, "--tls", "verify")
+    proxy = start(warp, certs, server, "--tls", level)
     talk(proxy.connect(), server)
     assert server.messages[0]["tls"]
     assert proxy.wait_for("tls")["verified"] is True
@@ -105,16 +107,32 @@ def test_60_verify_takes_good_certificates(warp, certs, mail_server, kind):
 
 @pytest.mark.parametrize("greeting", ["EHLO client.example", "HELO client.example"])
 @pytest.mark.parametrize("kind", BAD)
-def test_60_verify_refuses_bad_certificates(warp, certs, mail_server, kind, greeting):
+@pytest.mark.parametrize("level", VERIFYING)
+def test_60_verify_refuses_bad_certificates(warp, certs, mail_server, kind, greeting, level):
+    """And the level that does without TLS does not do without it here."""
     server = mail_server(tls=certs.context(kind))
-    proxy = start(warp, certs, server, "--tls", "verify")
+    proxy = start(warp, certs, server, "--tls", level)
     client = proxy.connect()
     client.expect("220")
     client.send(greeting)
     refused(client, server)
     record = proxy.wait_for("tls")
     assert record["result"] == "failed" and record["verified"] is False and record["reason"]
-    assert not any(command.startswith("MAIL") for command in server.commands)
+    assert not any(command.startswith("MAIL") for command in server.commands) and len(server.peers) == 1
+
+
+@pytest.mark.parametrize("greeting", ["EHLO client.example", "HELO client.example"])
+@pytest.mark.parametrize("helo_only", [True, False])
+def test_60_verify_if_offered_without_an_offer(warp, certs, mail_server, greeting, helo_only):
+    server = mail_server(helo_only=helo_only)
+    client = start(warp, certs, server, "--tls", "verify-if-offered").connect()
+    client.expect("220")
+    if helo_only and greeting.startswith("EHLO"):
+        client.send(greeting)
+        client.reply()
+        greeting = "HELO client.example"
+    client.ask(greeting, "250")
+    client.ask("MAIL FROM:<a@b.example>", "250")
 
 
 def test_60_reasons_differ(warp, certs, mail_server):
@@ -186,7 +204,7 @@ def test_64_tls_1_2_is_chosen(warp, certs, mail_server):
 
 # 56: injection
 
-@pytest.mark.parametrize("level", ["may", "encrypt", "verify"])
+@pytest.mark.parametrize("level", ["may", "verify-if-offered", "encrypt", "verify"])
 @pytest.mark.parametrize("injected", [b"250-evil.example\r\n250 AUTH PLAIN\r\n", b"x", b"250 2.1.0 ok\r\n", b"\r\n"])
 def test_56_plaintext_behind_220_ends_the_session(warp, certs, level, injected):
     """An attack is answered neither by going on nor by falling back to plain text."""
@@ -289,7 +307,7 @@ def test_58_starttls_refused_under_may(warp, certs, mail_server, reply):
     assert record["result"] in ("failed", "fallback") and record["reason"]
 
 
-@pytest.mark.parametrize("level", ["encrypt", "verify"])
+@pytest.mark.parametrize("level", ["encrypt", *VERIFYING])
 @pytest.mark.parametrize("reply", ["454 4.7.0 not now", "501 5.5.4 no", "554 5.7.1 no", "250 2.0.0 hm"])
 def test_58_starttls_refused_when_required(warp, certs, mail_server, reply, level):
     server = mail_server(tls=certs.context(), replies={"STARTTLS": reply})
@@ -386,7 +404,7 @@ def test_58_failed_handshake_under_may_falls_back_once(warp, certs, fail):
 
 
 @pytest.mark.parametrize("fail", FAILURES)
-@pytest.mark.parametrize("level", ["encrypt", "verify"])
+@pytest.mark.parametrize("level", ["encrypt", *VERIFYING])
 def test_58_failed_handshake_when_required(warp, certs, fail, level):
     proxy = warp("--tls-timeout", 0.4, "--tls", level, "--tls-ca", certs.ca, "--tls-name", certificates.HOST)
     session = proxy.session()

@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define RESOLV_CONF "/etc/resolv.conf"
 #define EARLY_LOGGED 100 /* octets of what a client said too early */
 
 struct checks_values checks_values;
@@ -269,10 +268,7 @@ static void ask(struct session *s)
 	const struct options *o = s->o;
 	char name[DNS_NAME_MAX + 1];
 
-	if (o->dns.count)
-		c->servers = o->dns;
-	else
-		dns_servers_read(&c->servers, RESOLV_CONF);
+	dns_servers_choose(&c->servers, &o->dns);
 	for (unsigned i = 0; i < o->dnsbls; i++) {
 		unsigned before = 0;
 

@@ -120,7 +120,7 @@ static void take_text(struct dns_answer *answer, const unsigned char *in, size_t
 	while (at < n) {
 		size_t len = in[at++];
 
-		for (size_t i = 0; i < len && at + i < n && answer->text_len < sizeof answer->text; i++) {
+		for (size_t i = 0; i < len && at + i < n && answer->text_len < DNS_TEXT; i++) {
 			unsigned char c = in[at + i];
 
 			answer->text[answer->text_len++] = (char)(c >= ' ' && c < 0x7f ? c : '?');
@@ -129,12 +129,50 @@ static void take_text(struct dns_answer *answer, const unsigned char *in, size_t
 	}
 }
 
-static void take_record(struct dns_answer *answer, unsigned type, const unsigned char *in, size_t n)
+/* Labels as the name of a host, 0 octets if they are none: letters, digits, inner hyphens, and underlines, which hosts have,
+ * too; not all of it digits, as an address is (RFC 1123 2.1). Whoever has an address writes here what he likes. */
+static size_t host_name(const unsigned char *labels, char out[DNS_NAME_MAX + 1])
 {
-	if (type == DNS_A && n == 4 && answer->count < DNS_ADDRESSES)
-		answer->address[answer->count++] = get16(in) << 16 | get16(in + 2);
+	bool numeric = true;
+	size_t n = 0;
+
+	for (; *labels; labels += *labels + 1) {
+		if (n)
+			out[n++] = '.';
+		for (size_t i = 1; i <= *labels; i++) {
+			unsigned char c = lower(labels[i]);
+			bool digit = c >= '0' && c <= '9';
+
+			if (!digit && !(c >= 'a' && c <= 'z') && c != '_' && (c != '-' || i == 1 || i == *labels))
+				return 0;
+			numeric = numeric && digit;
+			out[n++] = (char)labels[i];
+		}
+	}
+	return numeric ? 0 : n;
+}
+
+/* The data of a record, octets at to end of the message. false: it is malformed. */
+static bool take_record(struct dns_answer *answer, unsigned type, const unsigned char *in, size_t at, size_t end)
+{
+	unsigned char name[DNS_NAME_MAX + 2];
+	const unsigned char *data = in + at;
+	size_t after;
+
+	if (type == DNS_A && end - at == 4 && answer->count < DNS_ADDRESSES)
+		answer->address[answer->count++] = get16(data) << 16 | get16(data + 2);
+	if (type == DNS_AAAA && end - at == 16 && answer->count < DNS_ADDRESSES)
+		memcpy(answer->address6[answer->count++], data, 16);
 	if (type == DNS_TXT && !answer->count++)
-		take_text(answer, in, n);
+		take_text(answer, data, end - at);
+	if (type != DNS_PTR)
+		return true;
+	answer->count++;
+	if (!get_name(in, end, at, name, &after))
+		return false;
+	if (!answer->text_len)
+		answer->text_len = host_name(name, answer->text);
+	return true;
 }
 
 /* Records from `at` on, as many as there are said to be. */
@@ -158,8 +196,8 @@ static enum dns_result read_records(const unsigned char *in, size_t n, size_t at
 			owner_len = get_name(in, at, data, owner, &end);
 			if (!owner_len)
 				return DNS_BAD;
-		} else if (ours && type == wanted) {
-			take_record(answer, type, in + data, at - data);
+		} else if (ours && type == wanted && !take_record(answer, type, in, data, at)) {
+			return DNS_BAD;
 		}
 	}
 	return answer->count ? DNS_FOUND : DNS_NOTHING;
@@ -207,13 +245,23 @@ bool dns_reversed(const union net_address *a, const char *zone, char name[DNS_NA
 	return n > 0;
 }
 
+bool dns_has(const struct dns_answer *answer, const union net_address *a)
+{
+	bool six = a->sa.sa_family == AF_INET6;
+
+	for (unsigned i = 0; i < answer->count; i++)
+		if (six ? memcmp(answer->address6[i], &a->v6.sin6_addr, 16) == 0 : answer->address[i] == ntohl(a->v4.sin_addr.s_addr))
+			return true;
+	return false;
+}
+
 /* ---- servers ---- */
 
-void dns_servers_read(struct dns_servers *s, const char *path)
+static void read_servers(struct dns_servers *s)
 {
 	static const char blanks[] = " \t\r", key[] = "nameserver";
 	char text[4096], *rest = NULL;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
 
 	if (fd >= 0)
@@ -231,6 +279,14 @@ void dns_servers_read(struct dns_servers *s, const char *path)
 	}
 	if (!s->count)
 		net_parse("127.0.0.1", 53, &s->server[s->count++]);
+}
+
+void dns_servers_choose(struct dns_servers *s, const struct dns_servers *given)
+{
+	if (given->count)
+		*s = *given;
+	else
+		read_servers(s);
 }
 
 /* ---- asking ---- */

@@ -14,11 +14,11 @@
 #define DNS_NAME_MAX 253   /* octets of a name as text, RFC 1035 2.3.4 */
 #define DNS_MESSAGE 4096   /* octets of an answer; what is longer counts as none */
 #define DNS_QUERY 272	   /* header, question */
-#define DNS_ADDRESSES 16   /* of an answer that are looked at */
+#define DNS_ADDRESSES 64   /* of an answer that are looked at */
 #define DNS_TEXT 200	   /* octets of a TXT record that are kept */
 #define DNS_SERVERS 3	   /* as resolv.conf(5) */
 
-enum dns_type { DNS_A = 1, DNS_TXT = 16 };
+enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_TXT = 16, DNS_AAAA = 28 };
 
 struct dns_servers {
 	unsigned count;
@@ -27,9 +27,14 @@ struct dns_servers {
 
 struct dns_answer {
 	unsigned count;
-	uint32_t address[DNS_ADDRESSES]; /* A: in host order */
-	size_t text_len; /* TXT: of the first record, its strings joined; what is not printable ASCII became '?' */
-	char text[DNS_TEXT];
+	union {
+		uint32_t address[DNS_ADDRESSES]; /* A: in host order */
+		unsigned char address6[DNS_ADDRESSES][16]; /* AAAA */
+	};
+	/* TXT: of the first record, its strings joined; what is not printable ASCII became '?'. PTR: the first of these names that
+	 * can be a host's; 0 octets: none. */
+	size_t text_len;
+	char text[DNS_NAME_MAX + 1];
 };
 
 enum dns_result {
@@ -52,6 +57,9 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 /* The name under which a zone lists this address, RFC 5782 2.1 and 2.4. false: it has no room, or the address is not IP. */
 bool dns_reversed(const union net_address *a, const char *zone, char name[DNS_NAME_MAX + 1]);
 
+/* Whether the address, IPv4 or IPv6, is among those of an answer of its type. */
+bool dns_has(const struct dns_answer *answer, const union net_address *a);
+
 /* ---- asking ---- */
 
 enum dns_state { DNS_IDLE, DNS_RUNNING, DNS_DONE };
@@ -72,8 +80,8 @@ struct dns_query {
 	unsigned char in[2 + DNS_MESSAGE];
 };
 
-/* The name servers of resolv.conf(5) at path; 127.0.0.1 if it names none. */
-void dns_servers_read(struct dns_servers *s, const char *path);
+/* The name servers that are given; else those of resolv.conf(5); 127.0.0.1 if it names none. */
+void dns_servers_choose(struct dns_servers *s, const struct dns_servers *given);
 
 /* Begin to ask. A server that does not answer in a quarter of patience makes room for the next, and so on round and round.
  * servers must stay. State DNS_DONE at once: the name is none. */

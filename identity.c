@@ -117,6 +117,98 @@ const char *identity_accept(struct session *s)
 	return NULL;
 }
 
+/* ---- the client's host name ---- */
+
+/* What its address leads to in the DNS, and whether that leads back: as Postfix has it, a name that does not is nobody's. */
+static struct {
+	bool asking;
+	bool confirmed;
+	bool put_off; /* nobody could tell: it may be known later */
+	int64_t until;
+	size_t len; /* 0: there is none, or not yet */
+	char text[DNS_NAME_MAX + 1];
+	struct dns_servers servers;
+	struct dns_query query;
+} name;
+
+static void ask_for(struct session *s, const char *what, enum dns_type type)
+{
+	int64_t left = name.until - s->now;
+
+	dns_start(&name.query, &name.servers, what, type, s->now, left > 0 ? left : 1);
+}
+
+void identity_ask(struct session *s)
+{
+	const struct options *o = s->o;
+	bool six = s->view.client.sa.sa_family == AF_INET6;
+	char reversed[DNS_NAME_MAX + 1];
+
+	if (o->no_client_names || !(o->xclient || o->xforward || o->received) ||
+	    !dns_reversed(&s->view.client, six ? "ip6.arpa" : "in-addr.arpa", reversed))
+		return;
+	dns_servers_choose(&name.servers, &o->dns);
+	name.asking = true;
+	name.until = s->now + o->dnsbl_timeout;
+	ask_for(s, reversed, DNS_PTR);
+}
+
+/* One of the two answers. */
+static void take_answer(struct session *s)
+{
+	const struct dns_query *q = &name.query;
+	const union net_address *client = &s->view.client;
+	bool found = !q->failure && q->result == DNS_FOUND;
+
+	name.asking = false;
+	name.put_off = q->failure != NULL;
+	if (name.len) {
+		name.confirmed = found && dns_has(&q->answer, client);
+	} else if (found && q->answer.text_len) {
+		name.len = q->answer.text_len;
+		memcpy(name.text, q->answer.text, name.len);
+		name.asking = true;
+		ask_for(s, name.text, client->sa.sa_family == AF_INET6 ? DNS_AAAA : DNS_A);
+	}
+}
+
+static void tell(struct session *s, enum smtp_verb verb);
+static void forward_on(struct session *s);
+
+/* The connection may have gone that something was due on. */
+static void tell_due(struct session *s)
+{
+	s->name_due = false;
+	if (s->ending || s->state != SERVER_OPEN)
+		return;
+	if (s->greet == GREET_XCLIENT)
+		tell(s, SMTP_XCLIENT);
+	else if (s->greet == GREET_NONE && (s->stage == STAGE_FORWARD || s->stage == STAGE_OPEN))
+		forward_on(s);
+}
+
+void identity_turn(struct session *s)
+{
+	while (name.asking) {
+		dns_turn(&name.query, s->now);
+		if (name.query.state == DNS_RUNNING)
+			return;
+		take_answer(s);
+	}
+	if (s->name_due)
+		tell_due(s);
+}
+
+unsigned identity_watch(const struct session *s, struct pollfd *p)
+{
+	return name.asking && !s->ending ? dns_watch(&name.query, p) : 0;
+}
+
+int64_t identity_deadline(void)
+{
+	return name.asking ? dns_deadline(&name.query) : INT64_MAX;
+}
+
 /* ---- a PROXY header to the server ---- */
 
 /* Where the client connected to. */
@@ -147,6 +239,7 @@ void identity_send_proxy(struct session *s)
 	static const char note[] = "a PROXY header was sent";
 	unsigned char *line;
 
+	s->name_due = false; /* of a connection before this one */
 	if (!s->o->send_proxy)
 		return;
 	if (s->view.client_tls)
@@ -253,20 +346,34 @@ static size_t put_value(const struct session *s, enum attribute attribute, char 
 		return (size_t)sprintf(out, "%s", s->view.id);
 	case ATTRIBUTE_SOURCE:
 		return (size_t)sprintf(out, is_here(client) ? "LOCAL" : "REMOTE");
-	case ATTRIBUTE_NAME: /* nobody has looked it up */
+	case ATTRIBUTE_NAME:
+		return name.confirmed ? put_xtext((unsigned char *)name.text, name.len, out) : 0;
 	case ATTRIBUTE_REVERSE_NAME:
+		return put_xtext((unsigned char *)name.text, name.len, out);
 	case ATTRIBUTE_COUNT:
 		break;
 	}
 	return 0;
 }
 
-/* As many of the attributes that are left as a line holds. */
+/* XFORWARD does not know the other word. */
+static const char *no_value(enum smtp_verb verb, enum attribute attribute)
+{
+	bool of_name = attribute == ATTRIBUTE_NAME || attribute == ATTRIBUTE_REVERSE_NAME;
+
+	return verb == SMTP_XCLIENT && of_name && name.put_off ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
+}
+
+/* As many of the attributes that are left as a line holds; once the name is known, if it is among them. */
 static void tell(struct session *s, enum smtp_verb verb)
 {
 	char line[LINE + 1], item[sizeof attribute_name[0] + VALUE + 2];
 	size_t at = (size_t)sprintf(line, "%s", smtp_verb_name(verb));
 
+	if (name.asking && s->untold & (BIT(NAME) | BIT(REVERSE_NAME))) {
+		s->name_due = true;
+		return;
+	}
 	for (unsigned i = 0; i < ATTRIBUTE_COUNT; i++) {
 		size_t n, value;
 
@@ -274,7 +381,7 @@ static void tell(struct session *s, enum smtp_verb verb)
 			continue;
 		n = (size_t)sprintf(item, " %s=", attribute_name[i]);
 		value = put_value(s, (enum attribute)i, item + n);
-		n += value ? value : (size_t)sprintf(item + n, "[UNAVAILABLE]");
+		n += value ? value : (size_t)sprintf(item + n, "%s", no_value(verb, (enum attribute)i));
 		if (n > LINE - at)
 			break;
 		memcpy(line + at, item, n);
@@ -330,13 +437,32 @@ bool identity_more(struct session *s)
 
 bool identity_forward(struct session *s)
 {
+	bool waits = name.asking && s->o->received; /* before the message that the name is to be put on */
+
 	s->untold = s->forward;
-	if (!s->untold)
+	if (!s->untold && !waits)
 		return false;
 	if (s->stage == STAGE_NONE)
 		s->stage = STAGE_FORWARD;
-	tell(s, SMTP_XFORWARD);
+	if (waits)
+		s->name_due = true;
+	else
+		tell(s, SMTP_XFORWARD);
 	return true;
+}
+
+/* What is left to be told, or MAIL. */
+static void forward_on(struct session *s)
+{
+	s->handled++;
+	if (s->untold) {
+		tell(s, SMTP_XFORWARD);
+	} else if (s->stage == STAGE_OPEN) {
+		late_send_mail(s);
+	} else {
+		s->stage = STAGE_NONE;
+		relay_send_held(s);
+	}
 }
 
 /* What is told here is for the server's log: mail does not wait for a server that does not want to hear it. */
@@ -350,22 +476,14 @@ void identity_forwarded(struct session *s, const struct dialogue_reply *r)
 		record_error(&s->view, error);
 		s->forward = s->untold = 0;
 	}
-	s->handled++;
-	if (s->untold) {
-		tell(s, SMTP_XFORWARD);
-	} else if (s->stage == STAGE_OPEN) {
-		late_send_mail(s);
-	} else {
-		s->stage = STAGE_NONE;
-		relay_send_held(s);
-	}
+	forward_on(s);
 }
 
 /* ---- a Received field ---- */
 
 /* The client's word for itself may be anything; what is neither domain nor address literal must not look like more of the
  * field, or end it. */
-static size_t put_name(const struct session *s, char *out)
+static size_t put_helo(const struct session *s, char *out)
 {
 	size_t n = s->view.helo_len, at = 0;
 	bool literal = n > 2 && s->helo[0] == '[' && s->helo[n - 1] == ']';
@@ -405,7 +523,7 @@ static size_t put_date(char *out)
 
 size_t identity_trace(const struct session *s, const char **field)
 {
-	static char trace[2048]; /* a name of SMTP_HOST_MAX, one of 255, and what is constant */
+	static char trace[2048]; /* a name of SMTP_HOST_MAX, two of 255, and what is constant */
 	const union net_address *client = &s->view.client;
 	const struct tls_facts *tls = s->view.client_tls;
 	char text[NET_TEXT];
@@ -414,10 +532,10 @@ size_t identity_trace(const struct session *s, const char **field)
 	if (!s->o->received)
 		return 0;
 	n = (size_t)sprintf(trace, "Received: from ");
-	n += put_name(s, trace + n);
+	n += put_helo(s, trace + n);
 	if (client->sa.sa_family != AF_UNSPEC)
-		n += (size_t)sprintf(trace + n, " ([%s%s])", client->sa.sa_family == AF_INET6 ? "IPv6:" : "",
-		    bare_text(client, text));
+		n += (size_t)sprintf(trace + n, " (%.*s%s[%s%s])", name.confirmed ? (int)name.len : 0, name.text,
+		    name.confirmed ? " " : "", client->sa.sa_family == AF_INET6 ? "IPv6:" : "", bare_text(client, text));
 	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with %s", upstream_own_name(s), protocol(s));
 	if (tls && tls->version)
 		n += (size_t)sprintf(trace + n, " (%.64s%s%.64s)", tls->version, tls->cipher ? " " : "",

@@ -356,6 +356,13 @@ static const char *set_send_proxy(struct options *o, void *field, const char *va
 	return valid ? NULL : "takes v1 or v2";
 }
 
+static const char *set_client_names(struct options *o, void *field, const char *value)
+{
+	(void)o;
+	*(bool *)field = strcmp(value, "none") == 0;
+	return *(bool *)field || strcmp(value, "lookup") == 0 ? NULL : "takes lookup or none";
+}
+
 /* ---- checks ---- */
 
 static const char *add_allow(struct options *o, void *field, const char *value)
@@ -502,6 +509,8 @@ static const struct row rows[] = {
 	{ "xclient", NULL, false, AT(xclient), set_switch, "the same by XCLIENT, where the upstream offers it", NULL },
 	{ "xforward", NULL, false, AT(xforward), set_switch, "the same for its log, by XFORWARD", NULL },
 	{ "received", NULL, false, AT(received), set_switch, "put a Received field on top of each message", NULL },
+	{ "client-names", "HOW", false, AT(no_client_names), set_client_names,
+	    "lookup: these three have the client's host name, from the DNS; none", "lookup" },
 	{ "hooks", "DIR", false, AT(hooks), set_hooks, "directory of hooks, see smtpwarp-hooks(7)", OPTIONS_HOOKS },
 	{ "plugins", "NAMES", false, AT(plugins), set_text, "hooks that ship with smtpwarp to run as well: a,b", NULL },
 	{ "plugins-dir", "DIR", false, AT(plugins_dir), set_text, "where those are", OPTIONS_PLUGINS },
@@ -525,7 +534,7 @@ static const struct row rows[] = {
 	{ "dnsbl", "ZONE", true, 0, add_dnsbl,
 	    "refuse clients that this list of the DNS has: ZONE[=127.0.0.[2;4..11]][*WEIGHT]", NULL },
 	{ "dnsbl-threshold", "N", false, AT(dnsbl_threshold), set_threshold, "sum of weights at which to refuse", "1" },
-	{ "dnsbl-timeout", "S", false, AT(dnsbl_timeout), set_dns_time, "for all lists to answer", "5" },
+	{ "dnsbl-timeout", "S", false, AT(dnsbl_timeout), set_dns_time, "for all lists to answer; for the client's host name", "5" },
 	{ "dns-server", "ADDR[:PORT]", true, 0, add_dns_server,
 	    "name server to ask for these; without: those of /etc/resolv.conf", NULL },
 	{ "valid-recipients", "ERE", false, AT(valid_recipients), set_valid_recipients,

@@ -73,6 +73,7 @@ struct options {
 	unsigned proxies;
 	unsigned send_proxy; /* version of the PROXY header, 0: none */
 	bool xclient, xforward, received;
+	bool no_client_names; /* --client-names none */
 	const struct net_block *allow; /* whose connections are taken; none: everybody's */
 	unsigned allows;
 	int64_t greet_delay, dnsbl_timeout, tarpit; /* the first and last 0: none */

@@ -176,6 +176,7 @@ static struct deadline next_deadline(const struct session *s)
 		sooner(&d, s->terminated_at, t->drain, NOT_OVERDUE, ""); /* see note_termination() */
 	if (leg_pending(&s->client))
 		sooner(&d, s->client_moved_at, t->block, STALLED, "client does not take replies");
+	sooner(&d, 0, identity_deadline(), NOT_OVERDUE, "");
 	if (s->stage == STAGE_HOOKS)
 		sooner(&d, 0, filter_deadline(s), HOOK_OVERDUE, "");
 	else if (s->stage == STAGE_CHECKS)
@@ -322,7 +323,7 @@ static bool has_more(const struct leg *l, const struct pollfd *p)
 
 static void wait_and_read(struct session *s, const struct deadline *d)
 {
-	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED];
+	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1];
 	unsigned polled = 2;
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
@@ -337,6 +338,7 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 	}
 	polled += filter_watch(s, p + polled);
 	polled += checks_watch(s, p + polled);
+	polled += identity_watch(s, p + polled);
 	if (ppoll(p, polled, d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	if (in_message(s) && leg_pending(&s->server))
@@ -433,6 +435,7 @@ static void turn(struct session *s)
 {
 	uint64_t handled, to_server, to_client;
 
+	identity_turn(s);
 	if (s->stage == STAGE_TUNNEL) {
 		tunnel_turn(s);
 		return;
@@ -568,6 +571,7 @@ static void start_session(struct session *s)
 	}
 	if (!upstream_locate(s))
 		return;
+	identity_ask(s);
 	if (s->o->client_tls == CLIENT_TLS_IMPLICIT)
 		secure_begin(s);
 	else

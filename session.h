@@ -140,6 +140,7 @@ struct session {
 	bool authenticated;		 /* by --upstream-auth */
 	unsigned char auth_words;	 /* of user and password, those that LOGIN has still to be told; 0: PLAIN */
 	bool teased;			 /* the client has been told the first line of a greeting */
+	bool name_due;			 /* XCLIENT, or what comes before MAIL, waits for the client's host name */
 
 	/* the message */
 	struct message message; /* kept here for hooks, or until its length is known */
@@ -404,6 +405,15 @@ void keep_send(struct session *s);
  * Waits for it. NULL, or why the session must end without a word (static storage); client.eof: the peer left at once. */
 const char *identity_accept(struct session *s);
 
+/* The client is known: ask for its host name, if anybody is to be told. */
+void identity_ask(struct session *s);
+
+/* Until there is an answer: go on, and with it tell what waits for it; what to poll, at most one descriptor (returns how many);
+ * when there is something to do though nothing comes. */
+void identity_turn(struct session *s);
+unsigned identity_watch(const struct session *s, struct pollfd *p);
+int64_t identity_deadline(void);
+
 /* --send-proxy: the connection to the server is new. */
 void identity_send_proxy(struct session *s);
 
@@ -414,8 +424,8 @@ bool identity_introduce(struct session *s);
 /* More has to be told by XCLIENT, and is on its way. */
 bool identity_more(struct session *s);
 
-/* Tell the server of the client by XFORWARD, before MAIL. false: nothing is to be told. Else STAGE_FORWARD (or still
- * STAGE_OPEN) lasts until identity_forwarded() has got the last reply, when MAIL is sent. */
+/* Tell the server of the client by XFORWARD, before MAIL. false: nothing is to be told, nor waited for. Else STAGE_FORWARD (or
+ * still STAGE_OPEN) lasts until identity_forwarded() has got the last reply, when MAIL is sent. */
 bool identity_forward(struct session *s);
 void identity_forwarded(struct session *s, const struct dialogue_reply *r);
 

@@ -11,6 +11,27 @@
 
 #define CHECK(condition) ((condition) ? (void)0 : abort())
 
+static enum dns_type type_of(uint8_t octet)
+{
+	return octet == DNS_TXT || octet == DNS_PTR || octet == DNS_AAAA ? (enum dns_type)octet : DNS_A;
+}
+
+/* What servers take for a name. */
+static bool is_host(const char *text, size_t n)
+{
+	bool letter = false;
+
+	for (size_t i = 0; i < n; i++) {
+		bool alnum = (text[i] | 32) >= 'a' && (text[i] | 32) <= 'z', digit = text[i] >= '0' && text[i] <= '9';
+		bool edge = i == 0 || i == n - 1 || text[i - 1] == '.' || text[i + 1] == '.';
+
+		if (!alnum && !digit && text[i] != '_' && (edge || (text[i] != '-' && text[i] != '.')))
+			return false;
+		letter = letter || (!digit && text[i] != '.');
+	}
+	return letter && n <= DNS_NAME_MAX;
+}
+
 /* The question as dns_ask() makes one for this name, or 0 if the input has none. */
 static size_t question_of(const uint8_t *data, size_t n, unsigned char question[DNS_QUERY])
 {
@@ -26,8 +47,7 @@ static size_t question_of(const uint8_t *data, size_t n, unsigned char question[
 	if (!len)
 		return 0;
 	name[len - 1] = 0;
-	return dns_ask((uint16_t)(data[0] << 8 | data[1]), name, at + 2 < n && data[at + 2] == DNS_TXT ? DNS_TXT : DNS_A,
-	    question);
+	return dns_ask((uint16_t)(data[0] << 8 | data[1]), name, type_of(at + 2 < n ? data[at + 2] : DNS_A), question);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -46,7 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	memcpy(answer, data + 2 + len, n);
 	r = dns_read(answer, n, question, asked, &a);
 	CHECK(r >= DNS_FOREIGN && r <= DNS_BAD);
-	CHECK(a.count <= DNS_ADDRESSES || (r == DNS_FOUND && question[asked - 3] == DNS_TXT));
+	CHECK(a.count <= DNS_ADDRESSES || question[asked - 3] == DNS_TXT || question[asked - 3] == DNS_PTR);
+	CHECK(question[asked - 3] != DNS_PTR || !a.text_len || is_host(a.text, a.text_len));
 	CHECK((r == DNS_FOUND) <= (a.count > 0) && a.text_len <= sizeof a.text);
 	CHECK(r != DNS_FOREIGN || a.count == 0);
 	for (size_t i = 0; i < a.text_len; i++)

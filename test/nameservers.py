@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-A, CNAME, TXT = 1, 5, 16
+A, CNAME, PTR, TXT, AAAA = 1, 5, 12, 16, 28
 
 
 def reversed_name(address, zone="bl.test"):

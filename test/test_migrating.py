@@ -11,6 +11,7 @@ import pytest
 
 import hosts
 from hooks import ROOT, Hooks, by_hand, shipped
+from nameservers import Nsd
 from test_docs import make_options, run
 from test_routes import transaction
 from warp import MESSAGE
@@ -259,14 +260,16 @@ def test_example_of_willi(warp, mail_server, place, certs, text, tls):
     assert [message["tls"] for message in one.messages + two.messages] == [tls, tls]
 
 
-def test_xclient_of_willi(warp, mail_server, place):
-    """Where it is offered; the name has not been looked up."""
+def test_xclient_of_willi(warp, mail_server, host, place, tmp_path):
+    """Where it is offered, with the host name that the address has in the DNS."""
     server = mail_server("XCLIENT NAME ADDR HELO", replies={"XCLIENT": "220 server.example ESMTP"})
     (place / "routes").write_text(f"*;{server.name_port};false\n", encoding="utf-8")
-    client = warp("--transparent", "--routes", place / "routes", "--xclient").greeted()
-    assert transaction(client, "x@y.example") == [250, 250]
+    zones = {"0.0.127.in-addr.arpa": ["1 PTR mail.client.example."], "client.example": ["mail A 127.0.0.1"]}
+    with Nsd(host, tmp_path / "nsd", zones):
+        client = warp("--transparent", "--routes", place / "routes", "--xclient", "--dns-server", "127.0.0.1").greeted()
+        assert transaction(client, "x@y.example") == [250, 250]
     said = next(line for line in server.commands if line.startswith("XCLIENT"))
-    assert {"NAME=[UNAVAILABLE]", "ADDR=127.0.0.1", "HELO=client.example"} <= set(said.split())
+    assert said.split()[1:] == ["NAME=mail.client.example", "ADDR=127.0.0.1", "HELO=client.example"]
 
 
 @pytest.mark.parametrize("recipient, code", [("foo@bar.example", 250), ("x@strict.example", 451), ("x@usual.example", 451)])

@@ -25,10 +25,13 @@ static const char *describe(const unsigned char *in, size_t n, const unsigned ch
 {
 	struct dns_answer a;
 	enum dns_result r = dns_read(guarded(in, n), n, question, question_len, &a);
+	char text[INET6_ADDRSTRLEN];
 
 	clear(&said);
 	say(&said, "%s", results[r]);
-	for (unsigned i = 0; r == DNS_FOUND && i < a.count && !a.text_len; i++)
+	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_AAAA; i++)
+		say(&said, " %s", inet_ntop(AF_INET6, a.address6[i], text, sizeof text));
+	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_A; i++)
 		say(&said, " %u.%u.%u.%u", a.address[i] >> 24, a.address[i] >> 16 & 255, a.address[i] >> 8 & 255,
 		    a.address[i] & 255);
 	if (r == DNS_FOUND && a.text_len)
@@ -72,6 +75,22 @@ static const struct {
 	    "026e73c0150a686f73746d6173746572c0150000000100000e1000000258000151800000003c", "nothing", 34 },
 	{ "too much for a datagram", "5.0.0.10.bl.test", DNS_A,
 	    "12348700000100000000000001350130013002313002626c04746573740000010001", "cut", 34 },
+	{ "a host's name", "1.2.0.192.in-addr.arpa", DNS_PTR,
+	    "1234850000010001000100010131013201300331393207696e2d61646472046172706100000c0001c00c000c00010000003c0015"
+	    "046d61696c06636c69656e74076578616d706c6500c00e000200010000003c0005026e73c00ec055000100010000003c00047f000001",
+	    "found 'mail.client.example'", 73 },
+	{ "a host's name by an alias", "4.2.0.192.in-addr.arpa", DNS_PTR,
+	    "1234850000010002000100010134013201300331393207696e2d61646472046172706100000c0001c00c000500010000003c000a"
+	    "013405302d313237c00ec034000c00010000003c001605612d2d625f06636c69656e74076578616d706c6500"
+	    "c00e000200010000003c0005026e73c00ec06c000100010000003c00047f000001", "found 'a--b_.client.example'", 96 },
+	{ "a name with a line end", "5.2.0.192.in-addr.arpa", DNS_PTR,
+	    "1234850000010001000100010135013201300331393207696e2d61646472046172706100000c0001c00c000c00010000003c001b"
+	    "0a610d0a78636c69656e7406636c69656e74076578616d706c6500c00e000200010000003c0005026e73c00e"
+	    "c05b000100010000003c00047f000001", "found", 79 },
+	{ "an IPv6 address", "mail.client.example", DNS_AAAA,
+	    "123485000001000100010001046d61696c06636c69656e74076578616d706c6500001c0001c00c001c00010000003c0010"
+	    "20010db8000000000000000000000001c011000200010000003c0005026e73c011c04d000100010000003c00047f000001",
+	    "found 2001:db8::1", 65 },
 	{ "refused", "a.example.test", DNS_A, "1234810500010000000000000161076578616d706c6504746573740000010001", "bad",
 	    32 },
 };
@@ -111,7 +130,7 @@ static void answers_to_something_else(void **state)
 	expect_text("opcode", describe(answer, n, question, asked), "foreign");
 }
 
-#define HEAD "123481000001%s00000000" "0161026262000001" "0001" /* the question "a.bb" */
+#define HEAD "123481000001%s00000000" "01610262620000%02x" "0001" /* the question "a.bb" */
 
 /* Records made by hand behind the question "a.bb", which ends at 22. */
 static void records_of_all_kinds(void **state)
@@ -154,9 +173,109 @@ static void records_of_all_kinds(void **state)
 		char hex[2048];
 		size_t n;
 
-		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, rows[i].records);
+		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, DNS_A, rows[i].records);
 		n = from_hex(hex, answer);
 		expect_text(rows[i].name, describe(answer, n, question, asked), rows[i].want);
+	}
+}
+
+/* Names that an address leads to, behind the same question: whoever has the address has the say. */
+static void names_of_hosts(void **state)
+{
+#define NAMED "c00c000c000100000000"
+	static const struct {
+		const char *name, *count, *records, *want;
+	} rows[] = {
+		{ "plain", "0001", NAMED "0006016102626200", "found 'a.bb'" },
+		{ "compressed", "0001", NAMED "0002c00c", "found 'a.bb'" },
+		{ "compressed in part", "0001", NAMED "00040178c00e", "found 'x.bb'" },
+		{ "of capitals, digits, an underline", "0001", NAMED "0007055a392d5f3000", "found 'Z9-_0'" },
+		{ "of several", "0002", NAMED "0003016100" NAMED "0003016200", "found 'a'" },
+		{ "the first that is good", "0003", NAMED "0003012000" NAMED "000100" NAMED "0003016300", "found 'c'" },
+		{ "the root", "0001", NAMED "000100", "found" },
+		{ "an address", "0001", NAMED "000901310132013301" "3400", "found" },
+		{ "a number", "0001", NAMED "000402393900", "found" },
+		{ "a hyphen first", "0001", NAMED "0004022d6100", "found" },
+		{ "a hyphen last", "0001", NAMED "000402612d00", "found" },
+		{ "a hyphen alone", "0001", NAMED "0003012d00", "found" },
+		{ "a dot in a label", "0001", NAMED "000503612e6200", "found" },
+		{ "a NUL", "0001", NAMED "0004026100" "00", "found" },
+		{ "CR LF", "0001", NAMED "000604610d0a6200", "found" },
+		{ "a blank", "0001", NAMED "000503612062" "00", "found" },
+		{ "xtext", "0001", NAMED "000503612b62" "00", "found" },
+		{ "a bracket", "0001", NAMED "0005035b615d00", "found" },
+		{ "beyond ASCII", "0001", NAMED "000402c3bc00", "found" },
+		{ "a pointer to itself", "0001", NAMED "0002c022", "bad" },
+		{ "a pointer forward", "0001", NAMED "0002c0ff", "bad" },
+		{ "a label and a pointer to it", "0001", NAMED "00040178c022", "bad" },
+		{ "two pointers in a circle", "0002", NAMED "00040178c030" "c00c000c000100000000" "00040179c022", "bad" },
+		{ "no end", "0001", NAMED "00020161", "bad" },
+		{ "nothing", "0001", NAMED "0000", "bad" },
+		{ "a label that leaves its data", "0001", NAMED "0002" "0561616161610000", "bad" },
+		{ "of another name", "0001", "0178c00e000c000100000000" "0002c00c", "nothing" },
+		{ "an address for a name", "0001", "c00c0001000100000000" "00047f000002", "nothing" },
+	};
+	unsigned char question[DNS_QUERY], answer[1024];
+	size_t asked = dns_ask(0x1234, "a.bb", DNS_PTR, question);
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		char hex[2048];
+		size_t n;
+
+		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, DNS_PTR, rows[i].records);
+		n = from_hex(hex, answer);
+		expect_text(rows[i].name, describe(answer, n, question, asked), rows[i].want);
+	}
+}
+
+/* The longest name that there can be, and one more: by pointers, for a message can. */
+static void longest_name(void **state)
+{
+	unsigned char question[DNS_QUERY], answer[1024];
+	size_t asked = dns_ask(0x1234, "a.bb", DNS_PTR, question);
+	static const unsigned char head[] = { 0xc0, 12, 0, 12, 0, 1, 0, 0, 0, 0 };
+	struct dns_answer a;
+
+	(void)state;
+	for (size_t last = 60; last <= 63; last++) {
+		size_t n = asked, len = 3 * 64 + 1 + last + 1;
+
+		memcpy(answer, question, asked);
+		answer[2] = 0x81;
+		answer[7] = 1;
+		memcpy(answer + n, head, sizeof head);
+		n += sizeof head;
+		answer[n++] = 0;
+		answer[n++] = (unsigned char)len;
+		memset(answer + n, 'x', len);
+		answer[n] = answer[n + 64] = answer[n + 128] = 63;
+		answer[n + 192] = (unsigned char)last;
+		answer[n + len - 1] = 0;
+		n += len;
+		assert_int_equal(dns_read(guarded(answer, n), n, question, asked, &a), last <= 61 ? DNS_FOUND : DNS_BAD);
+		assert_int_equal(a.text_len, last <= 61 ? 3 * 64 + last : 0);
+	}
+}
+
+static void addresses_that_lead_back(void **state)
+{
+	static const char *const own[] = { "192.0.2.1", "2001:db8::1" }, *const others[] = { "192.0.2.2", "2001:db8::2" };
+	struct dns_answer a = { .count = 2 };
+	union net_address mine, other;
+
+	(void)state;
+	for (unsigned six = 0; six < 2; six++) {
+		assert_true(net_parse(own[six], 25, &mine) && net_parse(others[six], 0, &other));
+		for (unsigned at = 0; at < 3; at++) {
+			memset(a.address6, 0, sizeof a.address6);
+			if (six)
+				memcpy(a.address6[at], &mine.v6.sin6_addr, 16);
+			else
+				a.address[at] = ntohl(mine.v4.sin_addr.s_addr);
+			assert_int_equal(dns_has(&a, &mine), at < 2);
+			assert_false(dns_has(&a, &other));
+		}
 	}
 }
 
@@ -276,7 +395,8 @@ static void ranges(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(real_answers), cmocka_unit_test(answers_to_something_else),
-		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(what_is_kept), cmocka_unit_test(names),
+		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(longest_name),
+		cmocka_unit_test(addresses_that_lead_back), cmocka_unit_test(what_is_kept), cmocka_unit_test(names),
 		cmocka_unit_test(reversed), cmocka_unit_test(ranges) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,7 +46,8 @@ def transaction(client, data=MESSAGE, recipient="b@server.example"):
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("upstream_tls", [False, True])
 def test_message_over_starttls(proxy, certs, mail_server, secure, late, upstream_tls):
-    """Offered in the list, gone from it inside of TLS, EHLO said again to the upstream; the records know all of it."""
+    """Offered in the list, which smtpproxy never does; gone from it inside of TLS, EHLO said again to the upstream; the records
+    know all of it."""
     server = mail_server("PIPELINING", "8BITMIME", tls=certs.context() if upstream_tls else None)
     made = proxy(*(LATE if late else []), upstream=server)
     client = made.connect()

@@ -95,6 +95,7 @@ def smuggle(session, sequence, whole=True):
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "bytewise"])
 @pytest.mark.parametrize("sequence", SEQUENCES, ids=names(SEQUENCES))
 def test_2_normalize_leaves_one_message_for_every_server(session, sequence, whole):
+    """smtpproxy takes LF . LF for the end."""
     seen = smuggle(session, sequence, whole)
     assert seen.startswith(b"Subject: x\r\n\r\nfirst")
     ends = [match.end() for match in LENIENT_END.finditer(seen)]

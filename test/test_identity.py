@@ -591,7 +591,8 @@ def xserver(mail_server, *extensions, xclient="220 server.example ESMTP", xforwa
 
 @pytest.mark.parametrize("mode", [[], LATE])
 def test_54_xclient(proxied, mail_server, mode):
-    """Only what is listed; EHLO anew, whose list is the one that counts; neither keyword reaches the client."""
+    """Only what is listed; EHLO anew, which Willi leaves out, and whose list is the one that counts; neither keyword reaches the
+    client."""
     lists = iter(["250-server.example\n250-SIZE 1000\n250 " + ALL,
                   "250-server.example\n250-DSN\n250-SIZE 2000\n250 " + ALL])
     server = xserver(mail_server, replies={"EHLO": lambda line: next(lists)})
@@ -635,6 +636,7 @@ def test_54_xclient_is_not_offered(warp, mail_server):
     ("[::1]", "[::1]"), ("a b", "a+20b"), ("a\x01b", "a+01b"), ("x" * 255, "x" * 255), ("x" * 256, "[UNAVAILABLE]"),
     ("=" * 250, "[UNAVAILABLE]")])
 def test_54_xtext(warp, mail_server, name, value):
+    """Willi sends the name as it is."""
     server = xserver(mail_server, "XCLIENT HELO")
     client = warp("--xclient", "--tls", "none", upstream=server).connect()
     client.expect("220")

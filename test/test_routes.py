@@ -1,5 +1,4 @@
-"""--routes: which server a recipient's mail goes to. DESIGN 4; Willi's keys that are looked up case-sensitively (PROTOCOL,
-"Seen to break others"). What a line is and what is looked up in which order is in unit_routes.c."""
+"""--routes: which server a recipient's mail goes to. DESIGN 4; what is seen to break Willi (PROTOCOL). What a line is and what is looked up in which order is in unit_routes.c."""
 import collections
 import os
 import pathlib
@@ -68,7 +67,7 @@ def recipients(server):
 # Where it goes
 
 def test_address_extension_domain_parent_and_rest(warp, mail_server, table):
-    """One session, five servers; Willi's header and comments."""
+    """One session, four servers; Willi's header and comments. Willi looks its keys up as they are written, case and all."""
     address, domain, parent, rest = (mail_server() for _ in range(4))
     table.write("pattern;server;tls_verify", "# a comment", "", f"  bob@mail.example ; {address.name_port} ; false",
                 f"mail.example;{domain.name_port};false", f".example;{parent.name_port};", f"*;{rest.name_port};none")
@@ -199,6 +198,45 @@ def test_servers_of_a_list_that_are_all_down(warp, table):
     proxy = warp(*table.options)
     assert transaction(proxy.greeted(), "a@b") == [451]
     assert ["refused" in record["error"] for record in proxy.records("error")] == [True, True]
+
+
+# What breaks Willi
+
+@pytest.mark.parametrize("leave", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("way", ["DATA", "BDAT"])
+def test_8_client_gone_in_the_middle_of_a_message(warp, mail_server, table, tmp_path, leave, kept, way):
+    """Willi sends the final dot, and half a message is delivered. Kept for hooks or not."""
+    hooks, server = Hooks(tmp_path / "hooks"), mail_server("CHUNKING")
+    if kept:
+        hooks.script("data", "exit 0")
+    table.write(f"mail.example;{server.name_port}")
+    proxy = warp(*table.options, *hooks.options)
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b>", "250")
+    client.ask("RCPT TO:<c@mail.example>", "250")
+    if way == "DATA":
+        client.ask("DATA", "354")
+        client.send_raw(b"Subject: half\r\n\r\nhalf a mess")
+    else:
+        client.send_raw(b"BDAT 100\r\nSubject: half\r\n\r\nhalf a mess")
+    client.drained()
+    getattr(client, leave)()
+    assert proxy.wait_for("message")["result"] == "aborted"
+    proxy.wait_for("close")
+    assert server.messages == [] and "." not in server.commands
+
+
+def test_29_parameters_are_no_part_of_the_address(warp, mail_server, table):
+    """Willi takes what follows the path for more of it, and looks that up. Here it is looked up without, and a parameter that is
+    not offered refused."""
+    server = mail_server()
+    table.write(f"user@mail.example;{server.name_port}")
+    client = warp(*table.options).greeted()
+    client.ask("MAIL FROM:<a@b> SIZE=10 BODY=8BITMIME", "250")
+    client.ask("RCPT TO:<user@mail.example> NOTIFY=NEVER", "555 5.5.4")
+    client.ask("RCPT TO:<user@mail.example>", "250")
+    assert [line for line in server.commands if line.startswith("RCPT")] == ["RCPT TO:<user@mail.example>"]
 
 
 # TLS

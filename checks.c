@@ -8,12 +8,14 @@
 #include "session.h"
 
 #include <ctype.h>
-#include <stdatomic.h>
+#include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define EARLY_LOGGED 100 /* octets of what a client said too early */
@@ -143,44 +145,54 @@ static bool is_allowed(const struct options *o, const union net_address *client)
 
 /* ---- the tarpit ---- */
 
-/* Which processes hold a client: a place each, so that a process that dies is not counted for ever. NULL: this process is
- * alone. Pages that sessions write to must not be the listener's own. */
-static struct places {
-	uint32_t count;
-	_Atomic pid_t held[];
-} *places;
+#define PLACES_TRIED 128 /* in a search for a free one: less than 0.1 ms */
 
-bool checks_share(const struct options *o)
+/* A held client has one of --max-tarpits places, which are names of Unix sockets without a file. So sessions are counted together
+ * however they were started, and the kernel frees the place of a process that is gone. -1: it has none. */
+static int place = -1;
+
+static bool bind_place(uint32_t number)
 {
-	size_t n = sizeof *places + o->max_tarpits * sizeof *places->held;
-	void *shared;
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int n = sprintf(name.sun_path + 1, "smtpwarp-tarpit-%u-%u", getuid(), number);
 
-	if (!o->tarpit || !o->max_tarpits)
-		return true;
-	shared = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		return false;
-	places = shared;
-	places->count = o->max_tarpits;
-	return true;
+	return bind(place, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0;
 }
 
-/* The place of process `was` becomes that of `is`; 0 is none. */
-static bool change_place(pid_t was, pid_t is)
+/* Sessions begin their search at different places, so that it is short as long as many are free. */
+static bool take_place(const struct session *s)
 {
-	for (uint32_t i = 0; places && i < places->count; i++) {
-		pid_t expected = was;
+	uint32_t places = s->o->max_tarpits;
 
-		if (atomic_compare_exchange_strong(&places->held[i], &expected, is))
+	if (!places)
+		return false;
+	place = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	for (uint32_t i = 0; i < places && i < PLACES_TRIED; i++) {
+		if (bind_place(((uint32_t)s->now + i) % places))
 			return true;
+		if (errno == EADDRINUSE)
+			continue;
+		record_error(&s->view, "no Unix socket to count held clients by");
+		break;
 	}
+	checks_release();
 	return false;
 }
 
-void checks_forget(pid_t pid)
+bool checks_hold(struct session *s, enum session_stage stage, int64_t time)
 {
-	if (places)
-		change_place(pid, 0);
+	if (!time || !take_place(s))
+		return false;
+	s->stage = stage;
+	s->tarpit_until = s->now + time;
+	return true;
+}
+
+void checks_release(void)
+{
+	if (place >= 0)
+		close(place);
+	place = -1;
 }
 
 /* ---- refusals ---- */
@@ -238,17 +250,12 @@ static void refuse(struct session *s, const char *reason)
 {
 	end_asking();
 	checks.reason = reason;
-	if (!s->o->tarpit || (places ? !change_place(0, getpid()) : !s->o->max_tarpits)) {
+	if (!checks_hold(s, STAGE_REFUSE, s->o->tarpit))
 		give_reply(s);
-		return;
-	}
-	s->stage = STAGE_REFUSE;
-	s->tarpit_until = s->now + s->o->tarpit;
 }
 
 void checks_tarpit_over(struct session *s)
 {
-	checks_forget(getpid());
 	give_reply(s);
 }
 

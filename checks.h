@@ -8,8 +8,6 @@
 #include "dns.h"
 #include "ere.h"
 
-#include <sys/types.h>
-
 #define CHECKS_DNSBL_MAX 16
 #define CHECKS_ALLOW_MAX 64
 #define CHECKS_ZONE_MAX (DNS_NAME_MAX - 64) /* a reversed IPv6 address stands before it */
@@ -37,11 +35,5 @@ const char *checks_dnsbl_parse(struct dnsbl *d, const char *value);
 /* Why clients of this local address could relay anywhere that --upstream or --routes lead, though nothing says who may: NULL if they
  * cannot. Static storage. */
 const char *checks_open_relay(const struct options *o, const struct hook_list *hooks, const union net_address *local);
-
-/* The listener: memory that its sessions share to count who is held by --tarpit. false: there is none; errno. */
-bool checks_share(const struct options *o);
-
-/* The listener: this session's process is gone, and holds nobody any more. */
-void checks_forget(pid_t pid);
 
 #endif

@@ -59,14 +59,12 @@ void filter_out_of_order(struct filter_outcome *o)
 static void finish(struct session *s)
 {
 	struct filter *f = &filter;
+	int64_t tarpit = f->tarpit * INT64_C(1000000);
 
 	s->stage = STAGE_NONE;
-	if (f->tarpit) {
-		s->stage = STAGE_TARPIT;
-		s->tarpit_until = s->now + f->tarpit * INT64_C(1000000);
-		f->tarpit = 0;
+	f->tarpit = 0;
+	if (checks_hold(s, STAGE_TARPIT, tarpit))
 		return;
-	}
 	s->active_at = s->now;
 	s->handled++;
 	relay_filtered(s, f->event, &f->outcome);

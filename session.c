@@ -209,6 +209,7 @@ static void overdue(struct session *s, const struct deadline *d)
 		filter_overdue(s);
 		return;
 	case TARPIT_OVER:
+		checks_release();
 		if (s->stage == STAGE_REFUSE)
 			checks_tarpit_over(s);
 		else
@@ -600,6 +601,7 @@ void session_run(int fd, const struct options *o, const struct hook_list *hooks,
 	if (s->stage == STAGE_SHAKE)
 		secure_failed(s, s->totals.reason);
 	filter_abort(s);
+	checks_release();
 	relay_end_transaction(s, relay_outcome_due(s) ? "unknown" : NULL);
 	upstream_leave(s);
 	leave_client(s);

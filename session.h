@@ -32,8 +32,8 @@ enum session_stage {
 	STAGE_NONE,
 	STAGE_CHECKS, /* at connect: lists are asked, the greeting is delayed */
 	STAGE_REFUSE, /* a refusal of the checks is held back until tarpit_until */
+	STAGE_TARPIT, /* the answer that hooks have decided on is */
 	STAGE_HOOKS,  /* hooks decide */
-	STAGE_TARPIT, /* the answer is held back until tarpit_until */
 	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL */
 	STAGE_FORWARD, /* XFORWARD was sent ahead of the held MAIL */
 	STAGE_ASK,    /* DATA was sent for a message that was kept: its 354 is awaited */
@@ -222,6 +222,13 @@ bool checks_too_early(struct session *s);
 /* Whether this RCPT is for one of --valid-recipients. If not: refuse it, once it is held, perhaps in a while. */
 bool checks_recipient(const struct session *s, const struct smtp_command *cmd);
 void checks_refuse_recipient(struct session *s);
+
+/* Hold the client back in this stage, STAGE_REFUSE or STAGE_TARPIT, for a time. false: it is not to be held, as 0 says, or because
+ * --max-tarpits are. */
+bool checks_hold(struct session *s, enum session_stage stage, int64_t time);
+
+/* It is held no more. */
+void checks_release(void);
 
 /* STAGE_REFUSE is over. */
 void checks_tarpit_over(struct session *s);

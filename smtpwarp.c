@@ -403,7 +403,6 @@ static void child_ended(pid_t pid, int how)
 {
 	char text[80];
 
-	checks_forget(pid);
 	for (uint32_t i = 0; i < tally->sessions; i++)
 		if (tally->child[i].pid == pid) {
 			tally->child[i] = tally->child[--tally->sessions];
@@ -604,8 +603,6 @@ static _Noreturn void listen_loop(void)
 	if (tally == MAP_FAILED || madvise(tally, size, MADV_DONTFORK) < 0)
 		die_errno(EX_OSERR, "--max-sessions");
 	listener.pid = getpid();
-	if (!checks_share(&options))
-		die_errno(EX_OSERR, "--max-tarpits");
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE && !tls_has_anchors())
 		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; what lacks shows in their records */

@@ -2,8 +2,8 @@
 --override-recipient, --tarpit. DESIGN 8; PROTOCOL 39, 79, and what is seen to break smtpproxy.
 
 Name servers are a real NSD, and a scripted one that plays the rude. Clients are scripted, but for swaks and Postfix."""
+import contextlib
 import os
-import re
 import signal
 import socket
 import struct
@@ -21,6 +21,7 @@ from nameservers import Nsd, Rude, A, CNAME, TXT, listed, record, reply, reverse
 from warp import BINARY, MESSAGE, Warp, environment
 
 OUTSIDE4, OUTSIDE6 = "192.0.2.9", "2001:db8::9"     # clients of these addresses are not on this host
+STRANGERS = ["--allow-clients", "127.0.0.0/8"]      # refuses them
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
 EARLY = "554 5.5.1 Protocol error: you spoke too early"
 
@@ -794,7 +795,7 @@ def test_addresses_that_are_none(host, value):
 # --tarpit
 
 def test_tarpit_before_each_refusal(net, warp, mail_server):
-    proxy = warp("--tarpit", 0.3, "--valid-recipients", "^b@", "--allow-clients", "127.0.0.0/8", upstream=mail_server())
+    proxy = warp("--tarpit", 0.3, "--max-tarpits", 1, "--valid-recipients", "^b@", *STRANGERS, upstream=mail_server())
     start = time.monotonic()
     client = outside(proxy)
     client.silent(0.1)
@@ -828,59 +829,141 @@ def test_tarpit_of_listed_and_early_clients(nsd, warp):
     assert client.line() == EARLY and elapsed(start) >= 0.3
 
 
-def test_tarpit_is_bounded_in_number(net, warp):
+def started(proxy, how):
+    return proxy.listen() if how == "listener" else proxy
+
+
+def only_process(proxy):
+    """The one session's."""
+    return proxy.children()[0] if proxy.listener else proxy.processes[0].pid
+
+
+@pytest.mark.parametrize("how", ["listener", "inetd"])
+def test_tarpit_is_bounded_in_number(net, warp, how):
     """smtpproxy's are not, and it runs out of descriptors. Further clients are refused at once; all get their reply."""
-    proxy = warp("--tarpit", 1, "--max-tarpits", 5, "--allow-clients", "127.0.0.0/8").listen()
+    proxy = started(warp("--tarpit", 3, "--max-tarpits", 5, *STRANGERS), how)
     start = time.monotonic()
     clients = [outside(proxy) for _ in range(25)]
-    while elapsed(start) < 0.8:
+    while sum(bool(client.got) for client in clients) < 20 and elapsed(start) < 2.9:
         proxy.group.turn(0.01)
-    assert sum(bool(client.got) for client in clients) == 20
+    assert elapsed(start) < 2.9
+    held = [client for client in clients if not client.got]
+    assert len(held) == 5
     for client in clients:
         client.expect("554 5.7.1")
-    assert 1 <= elapsed(start) < 3
+    assert elapsed(start) >= 3
     start = time.monotonic()
     outside(proxy).expect("554 5.7.1")          # there is room again
-    assert elapsed(start) >= 1
+    assert elapsed(start) >= 3
 
 
-def test_tarpit_place_of_a_session_that_was_killed(net, warp):
-    proxy = warp("--tarpit", 30, "--max-tarpits", 1, "--allow-clients", "127.0.0.0/8").listen()
-    proxy.complete = False
+def test_tarpits_are_counted_together_however_sessions_start(net, warp):
+    """A listener's, and inetd's of two services."""
+    proxies = [warp("--tarpit", 30, "--max-tarpits", 2, *STRANGERS) for _ in range(3)]
+    proxies[0].listen()
+    held = [outside(proxy) for proxy in proxies[:2]]
+    for client in held:
+        client.silent(0.3)
+    for proxy in proxies:
+        outside(proxy).expect("554")
+    for client in held:
+        client.silent(0)
+        client.close()
+
+
+@pytest.mark.parametrize("first", ["check", "hook at connect", "hook at ehlo"])
+def test_tarpits_of_hooks_and_checks_are_counted_together(net, warp, mail_server, hooks, first):
+    for event in "connect", "ehlo":
+        hooks.script(event, f"! grep -q '127.0.0.{3 if event == 'connect' else 4}' || echo tarpit 30")
+    proxy = warp("--tarpit", 30, "--max-tarpits", 1, *STRANGERS, *hooks.options, upstream=mail_server()).listen()
+
+    def come(who):
+        if who == "check":
+            return outside(proxy)
+        client = proxy.connect(source=(f"127.0.0.{3 if 'connect' in who else 4}", 0))
+        if "ehlo" in who:
+            client.expect("220")
+            client.send("EHLO x")
+        return client
+    held = come(first)
+    held.silent(0.5)
+    come("check").expect("554")
+    come("hook at connect").expect("220")
+    come("hook at ehlo").expect("250")
+    held.silent(0)
+    held.close()
+
+
+@pytest.mark.parametrize("how", ["listener", "inetd"])
+def test_tarpit_place_of_a_session_that_was_killed(net, warp, how):
+    proxy = started(warp("--tarpit", 30, "--max-tarpits", 1, *STRANGERS), how)
+    proxy.complete, proxy.exit_codes = False, (0, -signal.SIGKILL)
     held = outside(proxy)
-    held.silent(0.2)
+    held.silent(0.3)
+    pid = only_process(proxy)
     outside(proxy).expect("554")
-    os.kill(proxy.children()[0], signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     held.expect_end()
     deadline = time.monotonic() + 3
-    while proxy.children() and time.monotonic() < deadline:
+    while pid in proxy.children() if proxy.listener else proxy.processes[0].poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     again = outside(proxy)
-    again.silent(0.3)
+    again.silent(0.5)
     again.close()
 
 
 @pytest.mark.parametrize("max_tarpits", [0, 1])
-def test_tarpit_of_a_single_session(net, warp, max_tarpits):
+@pytest.mark.parametrize("hooked", [False, True])
+def test_tarpit_of_a_single_session(net, warp, mail_server, hooks, max_tarpits, hooked):
+    hooks.script("connect", "echo tarpit 1")
     start = time.monotonic()
-    client = outside(warp("--tarpit", 0.3, "--max-tarpits", max_tarpits, "--allow-clients", "127.0.0.0/8"))
-    client.expect("554")
-    assert (elapsed(start) >= 0.3) == bool(max_tarpits)
+    proxy = warp("--tarpit", 1, "--max-tarpits", max_tarpits, *(hooks.options if hooked else STRANGERS),
+                 upstream=mail_server())
+    outside(proxy).expect("220" if hooked else "554")
+    assert (elapsed(start) >= 1) == bool(max_tarpits)
 
 
-def test_tarpit_costs_little(net, warp):
+def test_tarpit_places_that_others_have(net, warp):
+    """Names without a file are for every user. Who takes them all lets refusals be heard at once, and no more than that."""
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            place = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            place.bind(f"\0smtpwarp-tarpit-{os.getuid()}-{number}")
+        proxy = warp("--tarpit", 30, *STRANGERS)
+        outside(proxy).expect("554")
+        place.close()
+        outside(proxy).silent(0.3)              # the last one is found
+        assert not proxy.records("error")
+
+
+@pytest.mark.parametrize("call", ["socket", "bind"])
+def test_tarpit_without_unix_sockets(net, warp, tmp_path, call):
+    """As where RestrictAddressFamilies= lacks AF_UNIX: refused at once, and the log says why."""
+    proxy = warp("--tarpit", 30, *STRANGERS)
+    proxy.wrapper = ["strace", "-f", "-o", str(tmp_path / "trace"), "-e", f"inject={call}:error=EACCES"]
+    proxy.env = {"ASAN_OPTIONS": "detect_leaks=0"}
+    outside(proxy).expect("554")
+    assert "no Unix socket" in proxy.wait_for("error")["error"]
+
+
+@pytest.mark.parametrize("said", [b"", b"x" * (1 << 20)], ids=["nothing", "much"])
+def test_tarpit_costs_little(net, warp, said):
     """What is said meanwhile stays in the socket; the process sleeps."""
-    proxy = warp("--tarpit", 0.6, "--allow-clients", "127.0.0.0/8")
+    proxy = warp("--tarpit", 1, *STRANGERS)
     client = outside(proxy)
-    client.send_what_fits(b"x" * (1 << 20), 1 << 20)
+    client.send_what_fits(said, len(said))
     pid = proxy.processes[0].pid
-    time.sleep(0.2)
-    before = open(f"/proc/{pid}/stat").read().split()[13:15]
-    memory = int(re.search(r"RssAnon:\s+(\d+)", open(f"/proc/{pid}/status").read())[1])
-    time.sleep(0.3)
-    assert open(f"/proc/{pid}/stat").read().split()[13:15] == before
+    time.sleep(0.4)
+
+    def status():
+        with open(f"/proc/{pid}/status") as file:
+            return dict(line.split(":\t") for line in file)
+    before = status()
+    time.sleep(0.4)
+    assert status()["voluntary_ctxt_switches"] == before["voluntary_ctxt_switches"]     # it has not woken up
     if "asan" not in BINARY:
-        assert memory < 200
+        assert int(before["RssAnon"].split()[0]) < 200
     client.expect("554 5.7.1")
 
 

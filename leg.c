@@ -80,6 +80,11 @@ static void fail(struct leg *l, int error, bool reading)
 	clear(&l->out);
 }
 
+void leg_break(struct leg *l)
+{
+	fail(l, ECONNRESET, true);
+}
+
 /* Octets the socket took. */
 static size_t send_bytes(struct leg *l, const unsigned char *bytes, size_t n)
 {

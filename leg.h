@@ -62,6 +62,9 @@ bool leg_has_more(const struct leg *l);
 /* Read what there is, once. bulk: much may come. Sets eof, or broken and why. */
 void leg_read(struct leg *l, bool bulk);
 
+/* The peer is gone, though it may have left something to read: poll(2) says so by POLLHUP or POLLERR. */
+void leg_break(struct leg *l);
+
 /* Send n octets, or keep them until leg_flush(); n must not be more than leg_write_room(). */
 void leg_write(struct leg *l, const void *bytes, size_t n);
 

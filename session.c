@@ -251,13 +251,17 @@ static bool in_bulk(const struct session *s)
 	return in_message(s) || s->stage == STAGE_TUNNEL;
 }
 
+/* The client waits for an answer that is there. */
+static bool is_held(const struct session *s)
+{
+	return s->stage == STAGE_REFUSE || s->stage == STAGE_TARPIT;
+}
+
 /* They wait in its socket while the server's has no room, and all but a little while it is held up for what it did: it is
  * not to fill our memory. */
 static bool reads_client(const struct session *s)
 {
-	bool held_up = s->stage == STAGE_CHECKS || s->stage == STAGE_REFUSE || s->stage == STAGE_TARPIT;
-
-	if (held_up && leg_count(&s->client) >= LEG_SMALL / 2)
+	if ((s->stage == STAGE_CHECKS || is_held(s)) && leg_count(&s->client) >= LEG_SMALL / 2)
 		return false;
 	return leg_read_room(&s->client) && !(in_bulk(s) && leg_pending(&s->server));
 }
@@ -270,6 +274,8 @@ static short client_events(const struct session *s)
 		events |= POLLIN;
 	if (leg_pending(&s->client))
 		events |= POLLOUT;
+	if (is_held(s))
+		events |= POLLRDHUP;
 	return events;
 }
 
@@ -316,6 +322,18 @@ static void flush_leg(struct leg *l, uint64_t before, int64_t now, int64_t *move
 		*moved_at = now;
 }
 
+/* A held client that closes its side is held no longer: it may still read its answer, or be gone (one cannot tell), and then is not
+ * worth a process. It is seen even behind octets that are not read yet. */
+static void note_hangup(struct session *s, short revents)
+{
+	if (!is_held(s))
+		return;
+	if (revents & (POLLERR | POLLHUP))
+		leg_break(&s->client);
+	else if (revents & POLLRDHUP)
+		s->tarpit_until = s->now;
+}
+
 /* Inside TLS there is something that poll(2) does not know of. */
 static bool has_more(const struct leg *l, const struct pollfd *p)
 {
@@ -345,6 +363,7 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 	if (in_message(s) && leg_pending(&s->server))
 		s->content_at += clock_us() - s->now; /* waiting for the server is not the client's fault */
 	s->now = clock_us();
+	note_hangup(s, p[0].revents);
 	read_leg(&s->client, &p[0], in_bulk(s), s->now, &s->client_read_at);
 	if (s->state == SERVER_CONNECTING && p[1].revents)
 		upstream_connected(s);
@@ -370,8 +389,8 @@ static bool client_left(const struct session *s)
 {
 	if (relay_outcome_due(s) || !(s->client.eof || s->client.broken))
 		return false;
-	if (s->client.broken)
-		return true;
+	if (s->client.broken || is_held(s))
+		return s->client.broken;
 	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING)
 		return leg_count(&s->client) == 0;
 	return s->client_starved && (in_message(s) || s->dialogue.queued == 0);

@@ -223,8 +223,8 @@ bool checks_too_early(struct session *s);
 bool checks_recipient(const struct session *s, const struct smtp_command *cmd);
 void checks_refuse_recipient(struct session *s);
 
-/* Hold the client back in this stage, STAGE_REFUSE or STAGE_TARPIT, for a time. false: it is not to be held, as 0 says, or because
- * --max-tarpits are. */
+/* Hold the client back in this stage, STAGE_REFUSE or STAGE_TARPIT, for a time, or until it closes its side. false: it is not to be
+ * held, as 0 says, or because --max-tarpits are. */
 bool checks_hold(struct session *s, enum session_stage stage, int64_t time);
 
 /* It is held no more. */

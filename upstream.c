@@ -230,6 +230,8 @@ const char *upstream_own_name(const struct session *s)
 
 void upstream_start(struct session *s)
 {
+	if (s->client.eof && !leg_count(&s->client)) /* nobody waits for a greeting: the session ends */
+		return;
 	if (!s->late) {
 		connect_to_any(s);
 		return;

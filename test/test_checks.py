@@ -892,6 +892,8 @@ def test_tarpits_of_hooks_and_checks_are_counted_together(net, warp, mail_server
     come("hook at ehlo").expect("250")
     held.silent(0)
     held.close()
+    proxy.wait_for("close")
+    come("hook at ehlo").silent(0.3)            # its place is free
 
 
 @pytest.mark.parametrize("how", ["listener", "inetd"])
@@ -965,6 +967,101 @@ def test_tarpit_costs_little(net, warp, said):
     if "asan" not in BINARY:
         assert int(before["RssAnon"].split()[0]) < 200
     client.expect("554 5.7.1")
+
+
+# why a client is held: what it has said, and the answer that it waits for
+HELD = {
+    "client": ([], "554 5.7.1"),
+    "recipient": (["EHLO c.example", "MAIL FROM:<a@b.example>", "RCPT TO:<nobody@x.example>"], "550 5.1.1"),
+    "hook at connect": ([], "220 server.example"),
+    "hook that refuses": ([], "554 5.7.1"),
+    "hook at ehlo": (["EHLO c.example"], "250 "),
+}
+MUCH = b"NOOP\r\n" * 1000      # more than is read while it is held
+LEAVING = pytest.mark.parametrize("said", [b"", b"NOOP\r\n", MUCH], ids=["nothing", "little", "much"])
+
+
+@pytest.fixture
+def held(net, warp, mail_server, hooks):
+    """held(why): the proxy, its upstream, and a client that is held for long."""
+    def make(why):
+        options = {"client": STRANGERS, "recipient": ["--valid-recipients", "^b@"]}.get(why, hooks.options)
+        if "hook" in why:
+            hooks.script("ehlo" if "ehlo" in why else "connect", "echo tarpit 60" + "; echo reject" * ("refuses" in why))
+        server = mail_server("PIPELINING")
+        proxy = warp("--tarpit", 60, "--max-tarpits", 1, *options, upstream=server)
+        client = outside(proxy)
+        for line in HELD[why][0]:
+            client.expect("2")
+            client.send(line)
+        client.silent(0.3)
+        return proxy, server, client
+    return make
+
+
+@pytest.mark.parametrize("why", HELD)
+@LEAVING
+def test_70_tarpit_of_a_client_that_closes_its_side(held, why, said):
+    """By shutdown(2) or close(2): one cannot tell. It gets its answer, now, and what it said before is answered too."""
+    proxy, server, client = held(why)
+    client.send_raw(said)
+    client.silent(0.1)
+    client.half_close()
+    ends = why in ("client", "hook that refuses")
+    if why == "hook at connect" and not said:
+        assert not proxy.wait_exit(timeout=5) and not server.peers  # it can never say anything
+    else:
+        client.expect(HELD[why][1], timeout=5)
+    assert client.rest(timeout=5).count(b"250 ") == (0 if ends else said.count(b"NOOP"))
+    proxy.wait_exit(timeout=5)
+    close = proxy.wait_for("close")
+    reasons = {"client": "client is not allowed", "hook that refuses": "a hook closed it"}
+    assert (close["by"], close["reason"]) == ("smtpwarp" if ends else "client", reasons.get(why, "connection closed"))
+
+
+@pytest.mark.parametrize("why", HELD)
+@LEAVING
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_tarpit_of_a_client_that_is_gone(held, why, said, how):
+    """Its process ends, and its place is free."""
+    proxy, _, client = held(why)
+    client.send_raw(said)
+    client.silent(0.1)
+    getattr(client, how)()
+    proxy.wait_exit(timeout=5)
+    close = proxy.wait_for("close")
+    if how == "reset":
+        assert (close["by"], close["reason"]) == ("client", "connection reset")
+    if not HELD[why][0]:
+        outside(proxy).silent(0.3)
+
+
+def test_70_tarpit_within_pipelined_commands(held):
+    """The client has said all and closes its side: each command is answered, and the good recipient gets the message."""
+    proxy, _, client = held("recipient")
+    client.send("RCPT TO:<b@x.example>", "RCPT TO:<nobody@y.example>", f"RCPT TO:<{'n' * 300}@z.example>", "DATA")
+    client.silent(0.3)
+    client.half_close()
+    assert [client.reply(timeout=5).code for _ in range(5)] == [550, 250, 550, 550, 354]
+    proxy.wait_exit(timeout=5)
+    message = proxy.wait_for("message")
+    assert message["result"] == "aborted" and [one["code"] for one in message["rcpt_to"]] == [550, 250, 550, 550]
+
+
+@pytest.mark.parametrize("end", ["half_close", "close", "reset"])
+def test_greet_delay_of_a_client_that_closes(net, warp, mail_server, end):
+    """Early talk is refused, to whoever can hear it; the tarpit does not outlast the client."""
+    proxy = warp("--greet-delay", 60, "--tarpit", 60, upstream=mail_server())
+    client = proxy.connect()
+    client.line()
+    client.send("EHLO x")
+    client.silent(0.2)
+    getattr(client, end)()
+    if end == "half_close":
+        assert client.line() == EARLY
+        client.expect_end()
+    proxy.wait_exit(timeout=5)
+    assert proxy.wait_for("close")["reason"] == ("connection reset" if end == "reset" else "spoke too early")
 
 
 def test_tarpit_and_sigterm(net, warp):

@@ -857,6 +857,50 @@ def test_tarpit_is_bounded_in_number(net, warp, how):
     assert elapsed(start) >= 3
 
 
+@pytest.mark.parametrize("stay", [False, True])
+def test_tarpits_leave_room_for_good_clients(net, warp, mail_server, stay):
+    """PROTOCOL, seen to break smtpproxy: "unlimited tarpits exhaust descriptors and the process exits". 200 bad clients in a flood,
+    and good ones among them; also when the bad stay though they have been refused, which is for a moment."""
+    server = mail_server()
+    proxy = warp("--max-sessions", 50, "--max-tarpits", 10, "--tarpit", 60, *STRANGERS, upstream=server)
+    proxy.wrapper = ["prlimit", "--nofile=32"]
+    proxy.listen()
+    descriptors = os.listdir(f"/proc/{proxy.listener.pid}/fd")
+    bad, served = [], 0
+
+    def deliver_one():
+        client = proxy.connect()
+        good = client.reply().code == 220       # or 421, for a moment
+        if good:
+            deliver(client)
+        client.close()
+        return good
+
+    def unanswered():
+        proxy.group.turn(0.01)
+        for client in bad:
+            if client.got and not client.closed and not stay:
+                client.expect("554 5.7.1")
+                client.close()
+        return [client for client in bad if not client.got]
+    for number in range(200):
+        bad.append(outside(proxy))
+        if not stay:
+            unanswered()
+            if number % 20 == 19:
+                assert deliver_one()
+                served += 1
+    start = time.monotonic()
+    while not deliver_one() or len(unanswered()) > 10:
+        assert elapsed(start) < 10
+    assert len(held := unanswered()) == 10
+    assert len(server.messages) >= served + 1 and proxy.listener.poll() is None
+    assert os.listdir(f"/proc/{proxy.listener.pid}/fd") == descriptors
+    for client in held:
+        client.half_close()
+        client.expect("554 5.7.1")
+
+
 def test_tarpits_are_counted_together_however_sessions_start(net, warp):
     """A listener's, and inetd's of two services."""
     proxies = [warp("--tarpit", 30, "--max-tarpits", 2, *STRANGERS) for _ in range(3)]

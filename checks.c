@@ -159,10 +159,12 @@ static bool bind_place(uint32_t number)
 	return bind(place, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0;
 }
 
-/* Sessions begin their search at different places, so that it is short as long as many are free. */
+/* Sessions begin their search at different places, so that it is short as long as many are free. Half of --max-sessions are left to
+ * others. */
 static bool take_place(const struct session *s)
 {
-	uint32_t places = s->o->max_tarpits;
+	const struct options *o = s->o;
+	uint32_t places = o->max_tarpits < o->max_sessions / 2 ? o->max_tarpits : o->max_sessions / 2;
 
 	if (!places)
 		return false;

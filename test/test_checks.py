@@ -901,6 +901,22 @@ def test_tarpits_leave_room_for_good_clients(net, warp, mail_server, stay):
         client.expect("554 5.7.1")
 
 
+def test_tarpits_leave_half_of_the_sessions(net, warp, mail_server):
+    """As --max-tarpits is by default, and that would take all."""
+    proxy = warp("--max-sessions", 6, "--tarpit", 60, *STRANGERS, upstream=mail_server()).listen()
+    held = []
+    for _ in range(3):
+        held.append(outside(proxy))
+        held[-1].silent(0.2)
+    outside(proxy).expect("554 5.7.1")
+    client = proxy.connect()
+    client.expect("220")
+    deliver(client)
+    for client in held:
+        client.silent(0)
+        client.close()
+
+
 def test_tarpits_are_counted_together_however_sessions_start(net, warp):
     """A listener's, and inetd's of two services."""
     proxies = [warp("--tarpit", 30, "--max-tarpits", 2, *STRANGERS) for _ in range(3)]

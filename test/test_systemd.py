@@ -69,6 +69,20 @@ def test_message(net, kind):
         assert len(services) == (1 if kind == "smtpwarp-listener" else 2)
 
 
+@KINDS
+def test_tarpits_are_counted_together(net, kind):
+    """In the sandbox, by services of their own too."""
+    settings = "SMTPWARP_TARPIT=60\nSMTPWARP_MAX_TARPITS=1\nSMTPWARP_ALLOW_CLIENTS=192.0.2.1"
+    with booted(net, kind, settings) as machine:
+        held = hosts.connect(net.host.ns, net.mail.ip4)
+        held.silent(1.5)
+        hosts.connect(net.host.ns, net.mail.ip4).expect("554 5.7.1")
+        held.silent(0)
+        held.half_close()
+        held.expect("554 5.7.1")
+        assert not records(machine, "error")
+
+
 @pytest.mark.parametrize("sink, transport", [("journal", "journal"), ("syslog", "syslog")])
 def test_log_sinks(net, sink, transport):
     with booted(net, "smtpwarp-listener", f"SMTPWARP_LOG={sink}\nSMTPWARP_VERBOSE=1") as machine:

@@ -859,8 +859,8 @@ def test_tarpit_is_bounded_in_number(net, warp, how):
 
 @pytest.mark.parametrize("stay", [False, True])
 def test_tarpits_leave_room_for_good_clients(net, warp, mail_server, stay):
-    """PROTOCOL, seen to break smtpproxy: "unlimited tarpits exhaust descriptors and the process exits". 200 bad clients in a flood,
-    and good ones among them; also when the bad stay though they have been refused, which is for a moment."""
+    """PROTOCOL, seen to break smtpproxy: "unlimited tarpits exhaust descriptors and the process exits". 200 bad clients in a
+    flood, and good ones among them; also when the bad stay though they have been refused, which is for a moment."""
     server = mail_server()
     proxy = warp("--max-sessions", 50, "--max-tarpits", 10, "--tarpit", 60, *STRANGERS, upstream=server)
     proxy.wrapper = ["prlimit", "--nofile=32"]

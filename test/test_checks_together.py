@@ -1,5 +1,8 @@
-"""Checks of clients and recipients together with TLS, PROXY headers, hooks, routes and extensions. What each does by itself is in
-test_checks.py. PROTOCOL 39, 44, 48, 55, 65, 79."""
+"""Checks of clients and recipients together with TLS, PROXY headers, hooks, routes and extensions. What each does by itself
+is in test_checks.py. PROTOCOL 39, 44, 48, 55, 65, 79."""
+import contextlib
+import socket
+import ssl
 import time
 
 import pytest
@@ -57,6 +60,29 @@ def test_39_early_talker_inside_of_tls(implicit, certs, mail_server, late, tarpi
     verdict = proxy.wait_for("verdict")
     assert verdict["on"] == "greeting" and verdict["data"] == "EHLO client.example\r\n" and verdict["client"]["tls"]
     assert not server.peers
+
+
+@pytest.mark.parametrize("said", [b"", b"x" * 5000], ids=["nothing", "much"])
+@pytest.mark.parametrize("end", ["half_close", "close_notify", "reset"])
+def test_70_tarpit_inside_of_tls(implicit, certs, said, end):
+    """A client that closes its side hears its answer if it can; after close_notify it does not want to, RFC 5246 7.2.1."""
+    proxy, client = implicit("--tarpit", 60, "--allow-clients", "192.0.2.1")
+    client.begin_tls(certs.trusting(), certificates.HOST)
+    client.send_raw(said)
+    client.silent(0.3)
+    if end == "reset":
+        client.reset()
+    elif end == "half_close":
+        socket.socket.shutdown(client.sock, socket.SHUT_WR)
+        client.expect("554 5.7.1", timeout=5)
+    else:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.sock.unwrap()        # it stands behind what was said, and is not read perhaps
+        client.close()
+    proxy.wait_exit(timeout=5)
+    reasons = {"half_close": {"client is not allowed"}, "reset": {"connection reset"},
+               "close_notify": {"client is not allowed", "connection reset"}}      # who is gone resets what comes still
+    assert proxy.wait_for("close")["reason"] in reasons[end]
 
 
 def test_39_plaintext_instead_of_a_handshake(implicit):
@@ -168,6 +194,24 @@ def test_tarpit_when_connecting_late(warp, mail_server, held):
     client.expect("250")
     assert server.messages[0]["to"] == ["<b@server.example>"]
     assert [one["code"] for one in proxy.wait_for("message")["rcpt_to"]] == [550, 250]
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "421"])
+def test_tarpit_of_a_hook_and_an_upstream_that_leaves(warp, hooks, end):
+    """The client hears of it at once."""
+    hooks.script("ehlo", "echo tarpit 60")
+    proxy = warp(*hooks.options)
+    session = proxy.session()
+    session.banner()
+    session.client.send("EHLO client.example")
+    session.client.silent(0.3)
+    if end == "421":
+        session.server.send("421 4.4.2 waited too long")
+    else:
+        getattr(session.server, end)()
+    session.client.expect("421 4.", timeout=5)
+    session.client.expect_end()
+    assert proxy.wait_for("close")["by"] == "upstream"
 
 
 VALID = '^(info|"quoted local"|"a@b"|[^a-z]+)@(server[.]example|bücher[.]example)$'

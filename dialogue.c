@@ -195,7 +195,7 @@ static const char *check_mail(const struct dialogue *d, const struct smtp_comman
 {
 	uint64_t limit = smtp_lower_size(d->limits.message_size, d->limits.late ? 0 : d->ehlo.size);
 
-	if (d->limits.late && cmd->unusual)
+	if (d->limits.late && (cmd->unusual || (cmd->auth && !d->offer.auth)))
 		return not_offered;
 	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* after DATA was refused the server knows best */
 		return "503 5.5.1 A message is open already";
@@ -258,10 +258,11 @@ static const char *check_starttls(const struct dialogue *d)
 static const char *check_auth(const struct dialogue *d)
 {
 	const char *refusal = check_identity(d);
+	bool offered = d->limits.late ? d->offer.auth || d->auth_later : (d->ehlo.extensions & SMTP_EXT_AUTH) != 0;
 
 	if (refusal)
 		return refusal;
-	if (d->limits.late || !(d->ehlo.extensions & SMTP_EXT_AUTH))
+	if (!offered)
 		return "502 5.5.1 AUTH is not offered";
 	return d->offer.auth ? NULL : "538 5.7.11 AUTH needs encryption";
 }

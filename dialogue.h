@@ -88,6 +88,7 @@ struct dialogue {
 	bool skipped_bdat;  /* which began with BDAT */
 	bool authenticated; /* RFC 4954 4: once */
 	bool encrypted;	    /* the client speaks TLS to us */
+	bool auth_later;    /* late: AUTH would be offered inside of TLS */
 	struct smtp_offer offer;
 	int reply_code; /* of the reply whose lines are coming in, else 0 */
 	uint64_t chunk; /* octets of BDAT still to come */

@@ -414,7 +414,7 @@ static unsigned listed(const struct session *s, enum smtp_extension extension)
 bool identity_introduce(struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
-	bool authenticated = d->authenticated && !s->late;
+	bool authenticated = d->authenticated && (!s->late || s->auth_said); /* here, and not with another server */
 
 	s->forward = s->o->xforward ? listed(s, SMTP_EXT_XFORWARD) & OF_XFORWARD : 0;
 	if (!s->o->xclient || s->greet == GREET_INTRODUCED)
@@ -422,7 +422,7 @@ bool identity_introduce(struct session *s)
 	s->untold = listed(s, SMTP_EXT_XCLIENT) & OF_XCLIENT;
 	if (authenticated && !(d->user_len && s->untold & BIT(LOGIN)))
 		return false;
-	if (!d->authenticated)
+	if (!authenticated)
 		s->untold &= ~BIT(LOGIN);
 	return identity_more(s);
 }

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- routes ---- */
 
@@ -16,10 +17,22 @@ static bool same_source(const union net_address *a, const union net_address *b)
 
 static bool same_route(const struct route *a, const struct route *b)
 {
-	return strcmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
+	return strcasecmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
 	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
 	    strcmp(a->tls_name, b->tls_name) == 0 && strcmp(a->others, b->others) == 0 &&
 	    same_source(&a->source4, &b->source4) && same_source(&a->source6, &b->source6);
+}
+
+/* Whether this route is that of the connection which the client's AUTH was said on, of whichever --upstream it is. */
+static bool is_home(const struct session *s, const struct route *r)
+{
+	const struct route *home = &s->text->home;
+	struct route first = *r;
+
+	if (!r->upstream.host[0])
+		first.upstream = home->upstream;
+	first.others[0] = 0;
+	return s->dialogue.authenticated && same_route(&first, home);
 }
 
 /* ---- lines of --routes ---- */
@@ -142,6 +155,19 @@ static bool find_route(struct session *s)
 
 /* ---- a recipient ---- */
 
+/* What a server must know to be told this parameter of MAIL; 0: it is not to be. AUTH= is a word on the client that only the
+ * server which it has authenticated with can judge, RFC 4954 5. */
+static unsigned extension_of(const struct session *s, const struct smtp_param *p)
+{
+	if (smtp_is(p->keyword, p->keyword_len, "SIZE"))
+		return SMTP_EXT_SIZE;
+	if (smtp_is(p->keyword, p->keyword_len, "BODY"))
+		return SMTP_EXT_8BITMIME;
+	if (smtp_is(p->keyword, p->keyword_len, "AUTH"))
+		return s->auth_said ? SMTP_EXT_AUTH : 0;
+	return SMTP_EXT_SMTPUTF8;
+}
+
 /* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
 void late_send_mail(struct session *s)
 {
@@ -156,9 +182,7 @@ void late_send_mail(struct session *s)
 	n += tx->sender.address_len;
 	line[n++] = '>';
 	while (smtp_param_next(params, tx->sender.params_len, &at, &p)) {
-		bool size = smtp_is(p.keyword, p.keyword_len, "SIZE"), body = smtp_is(p.keyword, p.keyword_len, "BODY");
-
-		if (!(extensions & (size ? SMTP_EXT_SIZE : body ? SMTP_EXT_8BITMIME : SMTP_EXT_SMTPUTF8)))
+		if (!(extensions & extension_of(s, &p)))
 			continue;
 		line[n++] = ' ';
 		memcpy(line + n, p.keyword, (size_t)(params + at - p.keyword));
@@ -215,30 +239,45 @@ void late_mail_answered(struct session *s, const struct dialogue_reply *r)
 	dialogue_refused(&s->dialogue, &s->held->cmd, r->line.code, r->line.text, r->line.text_len);
 }
 
+void late_end(struct session *s, const char *by, const char *reply)
+{
+	if (s->asking)
+		session_reply(s, reply);
+	else
+		relay_refuse_held(s, reply);
+	session_end(s, by, "the connection that was authenticated is closed");
+	s->linger = true;
+}
+
+/* The connection that carried AUTH is for its own server only, and no other one to that server is as good. */
 static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 {
 	const struct route *wanted = &s->text->wanted;
-	bool here;
+	bool home, here;
 
 	relay_hold(s, cmd);
 	if (!find_route(s))
 		return;
-	here = s->state == SERVER_OPEN && same_route(wanted, &s->route);
+	home = is_home(s, wanted);
+	here = s->state == SERVER_OPEN && (home ? s->auth_said : same_route(wanted, &s->route));
 	if (s->bound && here) {
 		relay_send_held(s);
 	} else if (s->bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered)) {
 		relay_refuse_held(s, "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	} else if (home && !here) {
+		late_end(s, "smtpwarp", "421 4.7.0 The connection that was authenticated is closed: come again");
 	} else if (s->text->unreachable_why[0] && same_route(wanted, &s->text->unreachable)) {
 		relay_refuse_held(s, s->text->unreachable_why);
 	} else {
 		s->stage = STAGE_OPEN;
 		s->bound = false;
-		s->route = *wanted;
 		s->reused = here;
-		if (here)
+		if (here) {
 			late_server_ready(s);
-		else
-			upstream_open(s);
+			return;
+		}
+		s->route = *wanted;
+		upstream_open(s);
 	}
 }
 
@@ -260,6 +299,11 @@ bool late_command(struct session *s, const struct smtp_command *cmd)
 	case SMTP_RCPT:
 		route_rcpt(s, cmd);
 		return true;
+	case SMTP_AUTH: /* see `for_auth` */
+		s->auth_said = true;
+		s->text->home = s->route;
+		s->text->home.upstream = *s->upstream;
+		return false;
 	case SMTP_RSET:
 		late_reset_server(s);
 		relay_end_transaction(s, NULL);

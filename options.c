@@ -484,6 +484,7 @@ static const struct row rows[] = {
 	    "only write FILE.index, for a large file of --routes", NULL },
 	{ "connect-on", "WHEN", false, AT(limits.late), set_connect_on,
 	    "connect: at once; recipient: when sender and recipient are known", "connect" },
+	{ "auth", NULL, false, AT(auth), set_switch, "with that, pass AUTH on to --upstream, connected to at EHLO", NULL },
 	{ "hostname", "NAME", false, AT(hostname), set_hostname,
 	    "what smtpwarp calls itself where it greets a client; without: the host's name", NULL },
 	{ "outbound-ip", "ADDR", true, 0, add_source, "source address, one per family; client: the client's own", NULL },
@@ -796,6 +797,10 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 	if (tls_level_verifies(o->tls) && nameless) {
 		snprintf(why, why_cap, "--tls %s needs a name to look for in certificates: give --tls-name NAME or "
 		    "--upstream with a host name", tls_level_name(o->tls));
+		return EX_CONFIG;
+	}
+	if (o->auth && !o->upstreams) {
+		snprintf(why, why_cap, "--auth needs --upstream, the server that names and passwords go to");
 		return EX_CONFIG;
 	}
 	named = strcmp(o->tls_ca, OPTIONS_CA_FILE) != 0;

@@ -58,7 +58,7 @@ struct options {
 	bool verbose;
 	struct dialogue_limits limits;
 	uint32_t max_errors;
-	bool plain_auth;
+	bool plain_auth, auth;
 	uint32_t min_rate; /* octets a second */
 	struct timeouts timeouts;
 	const char *hooks; /* directory */

@@ -107,7 +107,7 @@ void relay_server_lost(struct session *s, const char *reason)
 		upstream_failed(s, "4.4.1", reason);
 		return;
 	}
-	if (s->late && !s->bound) { /* nobody waits for it */
+	if (s->late && !s->bound && !s->auth_said) { /* nobody waits for it */
 		upstream_close(s);
 		dialogue_forget_server(&s->dialogue);
 		return;
@@ -397,7 +397,7 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
 	bool greeting = cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO;
 	bool local = greeting || keep_wants(s, cmd) || secure_is_ours(s, cmd->verb) ||
-	    (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT);
+	    (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT && cmd->verb != SMTP_AUTH);
 
 	log_command(s, cmd, local ? ">|" : "->");
 	if (cmd->tolerated)
@@ -474,6 +474,11 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 	if (refusal) {
 		log_command(s, cmd, ">|");
 		refuse(s, cmd, refusal);
+		return;
+	}
+	if (cmd->verb == SMTP_AUTH && s->late && !s->for_auth) { /* a password is for no other server than was asked */
+		log_command(s, cmd, ">|");
+		answer_alone(s, cmd);
 		return;
 	}
 	if (cmd->verb == SMTP_RCPT && !checks_recipient(s, cmd)) {
@@ -820,7 +825,7 @@ static void log_reply(struct session *s, const struct dialogue_reply *r, const c
 static void handle_reply(struct session *s, const struct dialogue_reply *r)
 {
 	bool ours = r->hidden || s->greet != GREET_NONE;
-	bool idle = s->late && !s->bound, unneeded = idle && s->stage != STAGE_OPEN;
+	bool idle = s->late && !s->bound && !s->auth_said, unneeded = idle && s->stage != STAGE_OPEN;
 
 	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* it has waited long enough */
 		if (r->line.last)

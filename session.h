@@ -34,7 +34,7 @@ enum session_stage {
 	STAGE_REFUSE, /* a refusal of the checks is held back until tarpit_until */
 	STAGE_TARPIT, /* the answer that hooks have decided on is */
 	STAGE_HOOKS,  /* hooks decide */
-	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL */
+	STAGE_OPEN,   /* late: a server for the held RCPT, up to its reply to MAIL; or for EHLO, see `asking` */
 	STAGE_FORWARD, /* XFORWARD was sent ahead of the held MAIL */
 	STAGE_ASK,    /* DATA was sent for a message that was kept: its 354 is awaited */
 	STAGE_SEND,   /* that message is being sent */
@@ -89,6 +89,7 @@ struct filter_outcome {
 /* Texts that few sessions need, apart from what all of them use. */
 struct session_texts {
 	struct route of_session, of_mail, wanted; /* late: for this sender, and for this recipient */
+	struct route home;	      /* late: of the connection that AUTH was said on */
 	struct route unreachable;     /* where this transaction could not be brought, and why */
 	char unreachable_why[320];    /* "": no such place yet */
 	struct upstream other; /* the one of route.others that is tried */
@@ -120,6 +121,9 @@ struct session {
 	bool late;  /* connected when sender and recipient are known */
 	bool bound; /* late: the server has accepted this transaction's MAIL */
 	bool reused; /* late: the held RCPT goes over a connection that was there already */
+	bool asking; /* late: the client's EHLO waits for the server's list, --auth */
+	bool for_auth;	 /* late: this connection's server is the one that AUTH goes to, and no other */
+	bool auth_said;	 /* late: it has: without this connection there is no session */
 	enum session_greet greet;
 	enum smtp_verb greet_verb; /* what the client said, EHLO or HELO */
 	enum net_origin origin;
@@ -381,6 +385,10 @@ void late_server_ready(struct session *s);
 void late_send_mail(struct session *s);
 void late_mail_answered(struct session *s, const struct dialogue_reply *r);
 void late_unreachable(struct session *s, int code, const char *text);
+
+/* Late: the connection that AUTH was said on is no more; what the client has said is refused with this 421. by: see
+ * session_end(). */
+void late_end(struct session *s, const char *by, const char *reply);
 
 /* Late or not: take the message back from the server, if it has heard of one. RSET, RFC 5321 4.1.1.5. */
 void late_reset_server(struct session *s);

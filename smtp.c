@@ -190,7 +190,10 @@ static const char *take_param(struct smtp_command *cmd, const struct smtp_param 
 		cmd->smtputf8 = true;
 		return NULL;
 	}
-	cmd->unusual = true;
+	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "AUTH"))
+		cmd->auth = true;
+	else
+		cmd->unusual = true;
 	if (cmd->verb == SMTP_MAIL && smtp_is(p->keyword, p->keyword_len, "REQUIRETLS"))
 		cmd->requiretls = true;
 	if (smtp_is(p->keyword, p->keyword_len, "ENVID") || smtp_is(p->keyword, p->keyword_len, "AUTH"))

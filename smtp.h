@@ -72,7 +72,8 @@ struct smtp_command {
 	bool eightbit;	     /* MAIL: BODY=8BITMIME, RFC 6152 */
 	bool smtputf8;	     /* MAIL: SMTPUTF8, RFC 6531 */
 	bool requiretls;     /* MAIL: REQUIRETLS, RFC 8689 */
-	bool unusual;	     /* MAIL, RCPT: a parameter beyond SIZE, BODY=7BIT or 8BITMIME, and SMTPUTF8 */
+	bool auth;	     /* MAIL: AUTH=, RFC 4954 5 */
+	bool unusual;	     /* MAIL, RCPT: a parameter beyond SIZE, BODY=7BIT or 8BITMIME, SMTPUTF8 and that */
 	bool tolerated;	     /* not as RFC 5321 has it, but what was meant is plain */
 	bool fatal;	     /* what follows cannot be read as SMTP: end the session after the refusal */
 	const char *refusal; /* reply to give when the line is no good (static storage, no CRLF), else NULL */

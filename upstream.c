@@ -143,7 +143,7 @@ static bool more_candidates(const struct session *s)
 /* There is no way to a server. */
 static void refuse_client(struct session *s, const char *enhanced_and_reason)
 {
-	if (s->late) {
+	if (s->late && !s->asking) {
 		late_unreachable(s, 451, enhanced_and_reason);
 		return;
 	}
@@ -311,6 +311,8 @@ static void drop_server(struct session *s)
 	if (s->claim >= 0)
 		close(s->claim);
 	s->claim = -1;
+	s->for_auth = s->auth_said = false;
+	snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 }
 
 void upstream_close(struct session *s)
@@ -318,15 +320,23 @@ void upstream_close(struct session *s)
 	drop_server(s);
 	s->state = s->late ? SERVER_NONE : SERVER_GONE;
 	s->bound = s->refused = false;
-	snprintf(s->text->gone, sizeof s->text->gone, "421 4.4.2 %s: connection is closed", s->host);
 }
 
 void upstream_failed(struct session *s, const char *enhanced, const char *reason)
 {
+	bool said = s->auth_said;
+	char reply[300];
+
 	tell_failure(s, enhanced, reason);
 	record_error(&s->view, s->text->failure);
 	drop_server(s);
 	dialogue_forget_server(&s->dialogue);
+	if (said) { /* no other would know the client */
+		snprintf(reply, sizeof reply, "421 %s", s->text->failure);
+		s->state = SERVER_NONE;
+		late_end(s, "upstream", reply);
+		return;
+	}
 	if (s->reused) { /* it may have had enough of this connection only */
 		s->reused = false;
 		s->state = SERVER_NONE;
@@ -437,7 +447,7 @@ void upstream_unusable(struct session *s, const char *enhanced, const char *reas
 	dialogue_forget_server(&s->dialogue);
 	s->greet = GREET_NONE;
 	if (s->late) {
-		late_unreachable(s, 451, s->text->failure);
+		refuse_client(s, s->text->failure);
 		return;
 	}
 	session_replyf(s, "451 %s %s: %s", enhanced, s->host, reason);
@@ -573,49 +583,103 @@ static bool may_authenticate(const struct session *s)
 	    (s->o->plain_auth || s->view.client.sa.sa_family == AF_UNSPEC || net_is_local(&s->view.client));
 }
 
-/* The list of d->ehlo to the client; late, the server's is for us alone. */
-static void answer_with_list(struct session *s)
+/* A list to the client. */
+static void send_list(struct session *s, const struct smtp_ehlo *e)
 {
 	struct dialogue *d = &s->dialogue;
-	size_t n = smtp_ehlo_bound(&d->ehlo);
+	size_t n = smtp_ehlo_bound(e);
 	unsigned char *list;
-
-	if (s->stage == STAGE_OPEN) {
-		s->greet = GREET_NONE;
-		late_server_ready(s);
-		return;
-	}
 
 	d->offer.size_limit = s->o->limits.message_size;
 	d->offer.requiretls = s->facts.verified && s->server.tls;
-	if (s->authenticated) /* once, RFC 4954 4 */
-		d->ehlo.extensions &= ~(unsigned)SMTP_EXT_AUTH;
-	d->offer.auth = (d->ehlo.extensions & SMTP_EXT_AUTH) && may_authenticate(s);
+	d->offer.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s);
+	d->auth_later = s->o->auth && !may_authenticate(s);
 	d->offer.starttls = secure_offers(s);
 	list = leg_room(&s->client, n);
-	n = smtp_ehlo_write(&d->ehlo, &d->offer, list, n);
+	n = smtp_ehlo_write(e, &d->offer, list, n);
 	session_comm(s, "<|", list, n - 2);
 	leg_wrote(&s->client, n);
 	greeted(s);
 }
 
-/* Late: with the extensions that do not depend on a server. A session that begins anew leaves the one it had. */
-static void greet_in_own_name(struct session *s)
+/* Late: the extensions that do not depend on a server. */
+static void list_own(const struct session *s, struct smtp_ehlo *e)
 {
 	static const char *const lines[] = { "ENHANCEDSTATUSCODES", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING" };
-	struct smtp_ehlo *e = &s->dialogue.ehlo;
 	const char *name = upstream_own_name(s);
 
-	upstream_leave(s);
 	smtp_ehlo_line(e, true, (const unsigned char *)name, strlen(name));
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
 		smtp_ehlo_line(e, false, (const unsigned char *)lines[i], strlen(lines[i]));
-	if (s->greet_verb == SMTP_EHLO) {
-		answer_with_list(s);
+}
+
+/* Late: and AUTH as the server has it. Its own list stays in the dialogue, for what it is sent. */
+static void answer_with_auth(struct session *s)
+{
+	static struct smtp_ehlo list; /* no page for what hardly any session needs */
+	char line[300];
+	size_t n = 0;
+	const unsigned char *mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
+
+	list_own(s, &list);
+	if (mechanisms) {
+		n = (size_t)snprintf(line, sizeof line, "AUTH %.*s", (int)n, (const char *)mechanisms);
+		smtp_ehlo_line(&list, false, (const unsigned char *)line, n);
+	}
+	s->asking = false;
+	s->stage = STAGE_NONE;
+	send_list(s, &list);
+	s->for_auth = true;
+}
+
+/* The server's list is that of d->ehlo; late, it is for us alone. */
+static void answer_with_list(struct session *s)
+{
+	if (s->authenticated) /* once, RFC 4954 4 */
+		s->dialogue.ehlo.extensions &= ~(unsigned)SMTP_EXT_AUTH;
+	if (s->asking) {
+		answer_with_auth(s);
+	} else if (s->stage == STAGE_OPEN) {
+		s->greet = GREET_NONE;
+		late_server_ready(s);
+	} else {
+		send_list(s, &s->dialogue.ehlo);
+	}
+}
+
+/* Late, --auth: which mechanisms there are, only a server knows. */
+static void ask_for_auth(struct session *s)
+{
+	s->asking = true;
+	s->stage = STAGE_OPEN;
+	s->bound = false;
+	s->reused = s->state == SERVER_OPEN;
+	if (s->reused) {
+		begin_greeting(s);
 		return;
 	}
-	session_replyf(s, "250 %s", name);
-	greeted(s);
+	s->route = s->text->of_session;
+	upstream_open(s);
+}
+
+/* Late. A session that begins anew leaves the server it had, unless that is the one for AUTH: it may know the client. */
+static void greet_in_own_name(struct session *s)
+{
+	bool asks = s->greet_verb == SMTP_EHLO && s->o->auth && may_authenticate(s);
+
+	if (!(asks ? s->for_auth : s->auth_said))
+		upstream_leave(s);
+	if (asks) {
+		ask_for_auth(s);
+	} else if (s->greet_verb == SMTP_EHLO) {
+		list_own(s, &s->dialogue.ehlo);
+		send_list(s, &s->dialogue.ehlo);
+	} else {
+		late_reset_server(s);
+		s->dialogue.offer.auth = s->dialogue.auth_later = false;
+		session_replyf(s, "250 %s", upstream_own_name(s));
+		greeted(s);
+	}
 }
 
 /* The greeting ends with the server's own reply. */

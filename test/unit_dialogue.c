@@ -1221,8 +1221,10 @@ static void test_what_is_answered_late(void **state)
 	begin(&usual, RICH);
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		model.d.limits.late = false;
+		model.d.offer.auth = true;
 		expect_text(rows[i].line, check(rows[i].line), rows[i].want);
 		model.d.limits.late = true;
+		model.d.offer.auth = false;
 		expect_text(rows[i].line, check(rows[i].line), rows[i].want_late);
 	}
 	model.d.limits.message_size = 0; /* a server's SIZE is not known yet, whatever an earlier one said */
@@ -1232,6 +1234,27 @@ static void test_what_is_answered_late(void **state)
 	model.d.greeted = false;
 	model.d.limits.late = true;
 	assert_string_equal(check("HELP\r\n"), "503 5.5.1 EHLO or HELO first");
+}
+
+/* What the list of the server that is connected has is not what the client was shown. */
+static void test_49_auth_late(void **state)
+{
+	(void)state;
+	for (int rich = 0; rich < 2; rich++) {
+		begin(&usual, rich ? RICH : POOR);
+		model.d.limits.late = true;
+		assert_string_equal(check("AUTH PLAIN\r\n"), "");
+		assert_string_equal(check("MAIL FROM:<a@b> AUTH=<> SIZE=1\r\n"), "");
+		assert_string_equal(check("MAIL FROM:<a@b> AUTH=<> RET=HDRS\r\n"), "555 5.5.4 A parameter is not offered here");
+		model.d.offer.auth = false;
+		assert_string_equal(check("AUTH PLAIN\r\n"), "502 5.5.1 AUTH is not offered");
+		assert_string_equal(check("MAIL FROM:<a@b> AUTH=<>\r\n"), "555 5.5.4 A parameter is not offered here");
+		model.d.auth_later = true;
+		assert_string_equal(check("AUTH PLAIN\r\n"), "538 5.7.11 AUTH needs encryption");
+		model.d.offer.auth = true;
+		model.d.authenticated = true;
+		assert_string_equal(check("AUTH PLAIN\r\n"), "503 5.5.1 Already authenticated");
+	}
 }
 
 /* BDAT is ours to offer: whether the server knows it does not count. */
@@ -1314,6 +1337,7 @@ int main(void)
 		cmocka_unit_test(test_45_kept_chunk_of_nothing),
 		cmocka_unit_test(test_57_59_starttls),
 		cmocka_unit_test(test_what_is_answered_late),
+		cmocka_unit_test(test_49_auth_late),
 		cmocka_unit_test(test_45_chunks_late),
 		cmocka_unit_test(test_34_commands_that_go_alone),
 	};

@@ -25,7 +25,7 @@ static void say_command(struct text *t, const struct smtp_command *c)
 	}
 	if (c->octets)
 		say(t, " %llu", (unsigned long long)c->octets);
-	say(t, "%s%s%s%s", c->last ? " last" : "", c->binarymime ? " binarymime" : "",
+	say(t, "%s%s%s%s%s", c->last ? " last" : "", c->binarymime ? " binarymime" : "", c->auth ? " auth" : "",
 	    c->requiretls ? " requiretls" : "", c->tolerated ? " tolerated" : "");
 }
 
@@ -272,9 +272,10 @@ static void test_29_30_42_48_50_parameters(void **state)
 		{ "ORCPT not xtext", IN("RCPT TO:<a@b> ORCPT=rfc822;a=b@c\r\n"), "RCPT !501 5.5.4", NULL },
 		{ "ORCPT in UTF-8, RFC 6533 3", IN("RCPT TO:<a@b> ORCPT=utf-8;j\xc3\xb6@b\r\n"),
 		    "RCPT <a@b> [a@b] {ORCPT=utf-8;j\xc3\xb6@b}", NULL },
-		{ "AUTH=", IN("MAIL FROM:<a@b> AUTH=<>\r\n"), "MAIL <a@b> [a@b] {AUTH=<>}", NULL },
+		{ "AUTH=", IN("MAIL FROM:<a@b> AUTH=<>\r\n"), "MAIL <a@b> [a@b] {AUTH=<>} auth", NULL },
+		{ "AUTH= of a recipient", IN("RCPT TO:<a@b> AUTH=<>\r\n"), "RCPT <a@b> [a@b] {AUTH=<>}", NULL },
 		{ "AUTH= with xtext", IN("MAIL FROM:<a@b> AUTH=e+3Dmc2@example\r\n"),
-		    "MAIL <a@b> [a@b] {AUTH=e+3Dmc2@example}", NULL },
+		    "MAIL <a@b> [a@b] {AUTH=e+3Dmc2@example} auth", NULL },
 		{ "AUTH= not xtext", IN("MAIL FROM:<a@b> AUTH=e=mc2@example\r\n"), "MAIL !501 5.5.4", NULL },
 	};
 

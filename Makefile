@@ -113,14 +113,15 @@ UNIT_proxyproto = proxyproto.c
 UNIT_ere = ere.c
 UNIT_dns = dns.c net.c
 UNIT_keys = keys.c base64.c
+UNIT_auth = auth.c
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
 FUZZ_dns = $(UNIT_dns)
-CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c keys.c proxyproto.c $(UNIT_ere) $(UNIT_dns) dialogue.h smtp.h \
-	base64.h verdict.h message.h routes.h keys.h proxyproto.h ere.h dns.h net.h test/unit.h test/model.h test/replay.h
+CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c keys.c auth.c proxyproto.c $(UNIT_ere) $(UNIT_dns) dialogue.h smtp.h \
+	base64.h verdict.h message.h routes.h keys.h auth.h proxyproto.h ere.h dns.h net.h test/unit.h test/model.h test/replay.h
 
 $(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)

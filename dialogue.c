@@ -21,6 +21,7 @@ static void push(struct dialogue *d, enum smtp_verb verb, bool hidden, bool last
 	p->verb = (unsigned char)verb;
 	p->hidden = hidden;
 	p->last = last;
+	p->replies = (uint16_t)(last && d->lmtp && d->tx.accepted ? d->tx.accepted : 1);
 	p->local = local;
 	d->queued++;
 }
@@ -92,7 +93,10 @@ static bool is_bdat(const unsigned char *in, size_t n)
 
 static bool stands_alone(const struct dialogue *d, enum smtp_verb verb)
 {
-	return smtp_verb_group(verb) == SMTP_ALONE || (d->limits.alone & 1u << verb);
+	/* How many recipients there are decides what may come, and how many replies. */
+	bool counts = d->lmtp && (verb == SMTP_BDAT || (verb == SMTP_RCPT && !d->lmtp_client));
+
+	return counts || smtp_verb_group(verb) == SMTP_ALONE || (d->limits.alone & 1u << verb);
 }
 
 static enum dialogue_status next_line(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
@@ -209,6 +213,7 @@ static const char *check_mail(const struct dialogue *d, const struct smtp_comman
 static const char *check_rcpt(const struct dialogue *d, const struct smtp_command *cmd)
 {
 	const struct dialogue_transaction *tx = &d->tx;
+	uint32_t taken = tx->accepted + tx->unanswered;
 
 	if (d->limits.late && cmd->unusual)
 		return not_offered;
@@ -216,7 +221,9 @@ static const char *check_rcpt(const struct dialogue *d, const struct smtp_comman
 		return need_mail;
 	if (tx->chunks)
 		return "503 5.5.1 The message has begun";
-	if (tx->rcpts >= d->limits.recipients ||
+	if (d->lmtp && !d->lmtp_client && taken)
+		return "452 4.5.3 One recipient at a time: send this one in a transaction of its own";
+	if (tx->rcpts >= d->limits.recipients || (d->lmtp_client && taken >= DIALOGUE_LMTP_MAX) ||
 	    DIALOGUE_TEXT_MAX - tx->text_len < cmd->address_len + cmd->params_len)
 		return "452 4.5.3 Too many recipients";
 	return NULL;
@@ -229,7 +236,9 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 	if (tx->mail != DIALOGUE_MAIL_SENT && tx->mail != DIALOGUE_MAIL_OPEN)
 		return need_mail;
 	if (!tx->accepted && !tx->unanswered)
-		return tx->rcpts ? "554 5.5.1 No valid recipients" : "503 5.5.1 RCPT first";
+		return tx->rcpts && !d->lmtp_client ? "554 5.5.1 No valid recipients" : "503 5.5.1 RCPT first";
+	if (d->lmtp && tx->chunks && tx->decision.code)
+		return "503 5.5.1 A chunk was refused";
 	if (cmd->verb == SMTP_DATA)
 		return tx->chunks ? "503 5.5.1 BDAT has begun" :
 		    tx->binarymime ? "503 5.5.1 BODY=BINARYMIME takes BDAT" : NULL;
@@ -270,7 +279,7 @@ static const char *check_auth(const struct dialogue *d)
 const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd)
 {
 	const uint32_t before_tls = 1u << SMTP_EHLO | 1u << SMTP_HELO | 1u << SMTP_NOOP | 1u << SMTP_QUIT |
-	    1u << SMTP_STARTTLS;
+	    1u << SMTP_STARTTLS | 1u << SMTP_LHLO;
 
 	if (cmd->refusal)
 		return cmd->refusal;
@@ -281,6 +290,8 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 	case SMTP_HELO:
 	case SMTP_QUIT:
 		return NULL;
+	case SMTP_LHLO:
+		return d->lmtp || d->limits.late ? NULL : "500 5.5.1 Command not recognized";
 	case SMTP_STARTTLS:
 		return check_starttls(d);
 	case SMTP_XCLIENT:
@@ -340,7 +351,7 @@ static void clear_transaction(struct dialogue_transaction *tx)
 	tx->mail = DIALOGUE_NO_MAIL;
 	tx->chunks = tx->binarymime = tx->eightbit = tx->smtputf8 = tx->complete = false;
 	tx->octets = 0;
-	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = 0;
+	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = tx->settled = 0;
 	tx->decision.code = 0;
 	tx->header.state = SMTP_HD_NAME;
 	tx->header.matched = tx->header.id_len = 0;
@@ -414,15 +425,17 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 	}
 }
 
-static void answered_rcpt(struct dialogue_transaction *tx, const struct smtp_line *line)
+static void note_reply(struct dialogue_mailbox *rcpt, const struct smtp_line *line)
 {
-	struct dialogue_mailbox *rcpt;
-
-	if (!tx->unanswered)
-		return;
-	rcpt = &tx->rcpt[tx->rcpts - tx->unanswered--];
 	rcpt->code = (uint16_t)line->code;
 	smtp_enhanced(line->text, line->text_len, rcpt->enhanced);
+}
+
+static void answered_rcpt(struct dialogue_transaction *tx, const struct smtp_line *line)
+{
+	if (!tx->unanswered)
+		return;
+	note_reply(&tx->rcpt[tx->rcpts - tx->unanswered--], line);
 	if (line->code / 100 == 2)
 		tx->accepted++;
 }
@@ -552,6 +565,42 @@ static void answered_auth(struct dialogue *d, int code)
 		d->user_len = 0;
 }
 
+static bool is_accepted(const struct dialogue_mailbox *rcpt)
+{
+	return rcpt->code / 100 == 2;
+}
+
+uint32_t dialogue_replies_due(const struct dialogue *d)
+{
+	uint32_t due = 0;
+
+	for (uint32_t i = d->tx.settled; d->lmtp_client && i < d->tx.rcpts; i++)
+		due += is_accepted(&d->tx.rcpt[i]);
+	return due ? due : 1;
+}
+
+/* LMTP: the message's reply for the next of those recipients that were accepted, RFC 2033 4.2. */
+static void settle(struct dialogue_transaction *tx, const struct smtp_line *line)
+{
+	while (tx->settled < tx->rcpts && !is_accepted(&tx->rcpt[tx->settled]))
+		tx->settled++;
+	if (tx->settled == tx->rcpts)
+		return;
+	note_reply(&tx->rcpt[tx->settled++], line);
+	tx->accepted -= line->code >= 400;
+}
+
+/* Of several replies the best one decides: who has a copy has it. */
+static void answered_content(struct dialogue *d, const struct smtp_line *line)
+{
+	bool better = !d->tx.settled || line->code / 100 < d->tx.decision.code / 100;
+
+	if (d->lmtp)
+		settle(&d->tx, line);
+	if (better)
+		dialogue_decide(d, line->code, line->text, line->text_len);
+}
+
 static void answered(struct dialogue *d, const struct dialogue_pending *p, const struct smtp_line *line)
 {
 	bool positive = line->code < 400;
@@ -572,12 +621,14 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 			dialogue_decide(d, line->code, line->text, line->text_len);
 		break;
 	case SMTP_BDAT:
-		if (!positive || p->last)
+		if (p->last)
+			answered_content(d, line);
+		else if (!positive)
 			dialogue_decide(d, line->code, line->text, line->text_len);
 		break;
 	case SMTP_CONTENT:
 		if (!p->hidden)
-			dialogue_decide(d, line->code, line->text, line->text_len);
+			answered_content(d, line);
 		break;
 	case SMTP_AUTH:
 	case SMTP_AUTH_RESPONSE:
@@ -591,11 +642,14 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 
 static const char *violation(const struct dialogue *d, const struct dialogue_reply *r)
 {
+	/* LMTP: for no recipient there is to be no message, and to one that came all the same there might be no reply. */
+	bool lone = d->lmtp && r->verb == SMTP_DATA && !d->tx.accepted;
+
 	if (!r->first && r->line.code != d->reply_code)
 		return "lines of one reply have different codes";
 	if (r->verb == SMTP_NOTHING && r->line.code != 421)
 		return "a reply that nothing was asked for";
-	if (r->first && !fits(r->verb, r->line.code))
+	if (r->first && (!fits(r->verb, r->line.code) || (lone && r->line.code == 354)))
 		return "a reply that does not fit the command";
 	return NULL;
 }
@@ -623,11 +677,14 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 		r->violation = violation(d, r);
 	if (r->violation)
 		return true;
-	if (p.verb == SMTP_EHLO && r->line.code == 250)
+	r->list = (p.verb == SMTP_EHLO || p.verb == SMTP_LHLO) && r->line.code == 250;
+	if (r->list)
 		smtp_ehlo_line(&d->ehlo, r->first, r->line.text, r->line.text_len);
 	d->reply_code = r->line.last ? 0 : r->line.code;
 	if (r->line.last && p.verb != SMTP_NOTHING) {
-		pop(d);
+		r->more = --d->queue[d->head].replies > 0;
+		if (!r->more)
+			pop(d);
 		answered(d, &p, &r->line);
 	}
 	return true;

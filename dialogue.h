@@ -4,6 +4,8 @@
  *   client -> server   enum dialogue_client says how the client's next byte is to be read
  *   server -> client   each reply belongs to the oldest entry of the queue (RFC 2920 3.2)
  *   queue              commands sent that await their reply, and replies of ours waiting for their turn
+ *   LMTP               the end of a message awaits a reply for each recipient that was accepted (RFC 2033 4.2), of which a
+ *                      client that speaks SMTP can be given one: each of its messages has one recipient
  *
  * Invariants: head of the queue is the oldest; queued <= DIALOGUE_QUEUE_MAX; a message is read (DATA) only while the
  * queue is empty; tx.rcpts - tx.unanswered is the recipient that the next RCPT reply is for.
@@ -15,6 +17,7 @@
 
 #define DIALOGUE_QUEUE_MAX 72	     /* --max-pipeline is less than this */
 #define DIALOGUE_RCPT_MAX 10000	     /* --max-recipients is at most this */
+#define DIALOGUE_LMTP_MAX 100	     /* replies to a message that a client which speaks LMTP is given */
 #define DIALOGUE_TEXT_MAX (1u << 20) /* octets of addresses and parameters of one transaction */
 
 struct dialogue_limits {
@@ -41,6 +44,7 @@ struct dialogue_pending {
 	unsigned char verb; /* enum smtp_verb */
 	bool hidden;	   /* ours: its reply is not for the client */
 	bool last;	   /* BDAT LAST */
+	uint16_t replies;  /* that the server owes: more than 1 for a message by LMTP */
 	const char *local; /* our own reply, waiting for its turn; NULL: the server owes one */
 };
 
@@ -48,7 +52,7 @@ struct dialogue_pending {
 struct dialogue_mailbox {
 	uint32_t address, params, original;
 	uint16_t address_len, params_len, original_len; /* original: before it was rewritten; 0 octets: it was not */
-	uint16_t code; /* of the reply; 0: not answered */
+	uint16_t code; /* of the reply, by LMTP of that to the message; 0: not answered */
 	uint16_t enhanced[3];
 };
 
@@ -72,6 +76,7 @@ struct dialogue_transaction {
 	bool complete;	 /* all of it went, with the dot or LAST */
 	uint64_t octets; /* of content so far, without stuffing */
 	uint32_t rcpts, accepted, unanswered, text_len;
+	uint32_t settled; /* LMTP: recipients before this one need no further reply */
 	struct dialogue_mailbox sender;
 	struct dialogue_mailbox rcpt[DIALOGUE_RCPT_MAX];
 	unsigned char text[DIALOGUE_TEXT_MAX];
@@ -89,6 +94,7 @@ struct dialogue {
 	bool authenticated; /* RFC 4954 4: once */
 	bool encrypted;	    /* the client speaks TLS to us */
 	bool auth_later;    /* late: AUTH would be offered inside of TLS */
+	bool lmtp, lmtp_client; /* the server, the client speaks LMTP */
 	struct smtp_offer offer;
 	int reply_code; /* of the reply whose lines are coming in, else 0 */
 	uint64_t chunk; /* octets of BDAT still to come */
@@ -119,6 +125,8 @@ struct dialogue_reply {
 	bool hidden;
 	bool first;
 	bool content_end;      /* it answers the end of a message: the final dot or BDAT LAST */
+	bool more;	       /* which has further replies to come */
+	bool list;	       /* a line of the list of extensions */
 	const char *violation; /* why this is no reply that belongs here: the server is of no further use */
 };
 
@@ -136,6 +144,10 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 
 /* The command was sent on. After BDAT the octets follow as pieces. */
 void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd);
+
+/* Replies that the client is owed at the end of the message, or of what is left of it: 1, or by LMTP one for each recipient
+ * that was accepted and has none. */
+uint32_t dialogue_replies_due(const struct dialogue *d);
 
 /* Something of ours was sent, or (SMTP_GREETING, SMTP_CONTENT) its reply is awaited without a command line. */
 void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden);

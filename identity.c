@@ -337,7 +337,7 @@ static size_t put_value(const struct session *s, enum attribute attribute, char 
 	case ATTRIBUTE_DESTPORT:
 		return put_port(reached(s), out);
 	case ATTRIBUTE_PROTO:
-		return (size_t)sprintf(out, s->greet_verb == SMTP_EHLO ? "ESMTP" : "SMTP");
+		return (size_t)sprintf(out, s->greet_verb == SMTP_HELO ? "SMTP" : s->greet_verb == SMTP_LHLO ? "LMTP" : "ESMTP");
 	case ATTRIBUTE_HELO:
 		return put_xtext(s->helo, s->view.helo_len, out);
 	case ATTRIBUTE_LOGIN:
@@ -498,14 +498,14 @@ static size_t put_helo(const struct session *s, char *out)
 }
 
 /* RFC 3848, RFC 6531 4.3. */
-static const char *protocol(const struct session *s)
+static size_t put_protocol(const struct session *s, char *out)
 {
-	static const char *const names[] = { "ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA", "UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS",
-		"UTF8SMTPSA" };
+	bool utf8 = s->dialogue.tx.smtputf8, lmtp = s->greet_verb == SMTP_LHLO;
 
 	if (s->greet_verb == SMTP_HELO)
-		return "SMTP";
-	return names[4 * s->dialogue.tx.smtputf8 + 2 * !!s->view.client_tls + s->dialogue.authenticated];
+		return (size_t)sprintf(out, "SMTP");
+	return (size_t)sprintf(out, "%s%s%s%s", utf8 ? "UTF8" : "", lmtp ? "LMTP" : utf8 ? "SMTP" : "ESMTP",
+	    s->view.client_tls ? "S" : "", s->dialogue.authenticated ? "A" : "");
 }
 
 /* RFC 5322 3.3. strftime(3) would bring locales along. */
@@ -536,7 +536,8 @@ size_t identity_trace(const struct session *s, const char **field)
 	if (client->sa.sa_family != AF_UNSPEC)
 		n += (size_t)sprintf(trace + n, " (%.*s%s[%s%s])", name.confirmed ? (int)name.len : 0, name.text,
 		    name.confirmed ? " " : "", client->sa.sa_family == AF_INET6 ? "IPv6:" : "", bare_text(client, text));
-	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with %s", upstream_own_name(s), protocol(s));
+	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with ", upstream_own_name(s));
+	n += put_protocol(s, trace + n);
 	if (tls && tls->version)
 		n += (size_t)sprintf(trace + n, " (%.64s%s%.64s)", tls->version, tls->cipher ? " " : "",
 		    tls->cipher ? tls->cipher : "");

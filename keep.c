@@ -56,6 +56,7 @@ static void refuse_kept(struct session *s, const char *reply)
 	session_reply(s, reply);
 	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
 		dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
+	relay_repeat(s, reply);
 	keep_end(s, NULL);
 }
 
@@ -116,6 +117,7 @@ void keep_data_answered(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	relay_pass(s, r);
+	relay_repeat(s, NULL);
 	keep_end(s, NULL);
 	s->handled++;
 }

@@ -18,7 +18,7 @@ static bool same_source(const union net_address *a, const union net_address *b)
 static bool same_route(const struct route *a, const struct route *b)
 {
 	return strcasecmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
-	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->tls == b->tls &&
+	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->upstream.lmtp == b->upstream.lmtp && a->tls == b->tls &&
 	    strcmp(a->tls_name, b->tls_name) == 0 && strcmp(a->others, b->others) == 0 &&
 	    same_source(&a->source4, &b->source4) && same_source(&a->source6, &b->source6);
 }
@@ -56,7 +56,7 @@ static const char *set_servers(struct route *r, const char *servers)
 			if (!server->host[0])
 				break;
 		}
-	return "its server must be HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
+	return "its server must be " OPTIONS_SERVER;
 }
 
 /* Booleans as Willi has them, which are Go's. Its true wants a good certificate where TLS is offered, its false looks at none;

@@ -229,10 +229,11 @@ const char *options_upstream(struct upstream *u, const char *value)
 	if (n && copy[n - 1] == '/')
 		copy[n - 1] = 0;
 	u->implicit_tls = strncmp(copy, "smtps://", 8) == 0;
-	value = u->implicit_tls ? copy + 8 : strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
+	u->lmtp = strncmp(copy, "lmtp://", 7) == 0;
+	value = u->implicit_tls ? copy + 8 : u->lmtp || strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
 	if (strchr(value, '/') || strchr(value, '*') ||
-	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : 25, &u->port))
-		return "takes HOST, HOST:PORT, [IPv6]:PORT, smtp://HOST[:PORT] or smtps://HOST[:PORT]";
+	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : u->lmtp ? 24 : 25, &u->port))
+		return "takes " OPTIONS_SERVER;
 	return NULL;
 }
 
@@ -475,7 +476,7 @@ static const struct row rows[] = {
 	{ "drain-timeout", "S", false, AT(timeouts.drain), set_seconds, "after SIGTERM sessions may go on so long", "60" },
 	{ "idle-exit", "S", false, AT(timeouts.idle_exit), set_seconds, "inetd wait: exit when idle so long", "30" },
 	{ "upstream", "HOST[:PORT]", true, 0, add_upstream,
-	    "connect here instead of to the original destination; several: in order", NULL },
+	    "connect here instead of to the original destination; several: in order; lmtp://HOST: by LMTP", NULL },
 	{ "routes", "FILE", false, AT(routes), set_text,
 	    "where each recipient's mail goes: lines of pattern;server;tls_verify", NULL },
 	{ "recipient-delimiter", "CHARS", false, AT(recipient_delimiter), set_delimiter,

@@ -22,6 +22,7 @@ struct upstream {
 	char host[256];
 	uint16_t port;
 	bool implicit_tls; /* smtps:// */
+	bool lmtp;	   /* lmtp:// */
 };
 
 #define CLIENT_TLS(X)                                                                                                  \
@@ -91,7 +92,10 @@ struct options {
 const char *options_client_tls(enum client_tls how);
 
 
-/* Read HOST[:PORT], smtp://HOST[:PORT] or smtps://HOST[:PORT]. NULL, or what it should have been. */
+/* What names a server. */
+#define OPTIONS_SERVER "HOST, HOST:PORT, [IPv6]:PORT, or one of them behind smtp://, smtps:// or lmtp://"
+
+/* Read one. NULL, or what it should have been. */
 const char *options_upstream(struct upstream *u, const char *value);
 
 /* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE or

@@ -11,7 +11,10 @@
 #include <string.h>
 
 /* Room that must be there before a reply or command is handled, so that nothing is ever cut. */
-#define REPLY_ROOM (HELD_MAX + SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX + DIALOGUE_QUEUE_MAX * LOCAL_REPLY_MAX + 1024)
+#define REPLY_ROOM                                                                                                     \
+	(HELD_MAX + SMTP_EHLO_WRITTEN + SMTP_REPLY_MAX + DIALOGUE_QUEUE_MAX * LOCAL_REPLY_MAX +                          \
+	    DIALOGUE_LMTP_MAX * REPEATED_MAX + 1024)
+#define REPEATED_MAX 560 /* of relay_repeat() */
 #define LOCAL_REPLY_MAX 128 /* longer than any of ours of static storage */
 #define HELD_MAX (32 << 10)
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
@@ -81,6 +84,8 @@ static void end_drain(struct session *s)
 	session_reply(s, s->text->drained);
 	smtp_parse_reply((const unsigned char *)s->text->drained, strlen(s->text->drained), &line);
 	dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
+	if (!s->dialogue.tx.chunks || s->dialogue.chunk_last)
+		relay_repeat(s, NULL);
 	relay_end_transaction(s, NULL);
 	if (line.code == 421) {
 		session_end(s, "upstream", "reply 421");
@@ -198,6 +203,16 @@ static void local_replies(struct session *s)
 		session_reply(s, reply);
 }
 
+void relay_repeat(struct session *s, const char *reply)
+{
+	const struct dialogue_decision *decision = &s->dialogue.tx.decision;
+	char line[sizeof decision->text + 8];
+
+	snprintf(line, sizeof line, "%d %.*s", decision->code, (int)decision->text_len, (const char *)decision->text);
+	for (uint32_t due = dialogue_replies_due(&s->dialogue); due > 1; due--)
+		session_reply(s, reply ? reply : line);
+}
+
 /* AUTH is logged by its mechanism alone. */
 static void log_command(struct session *s, const struct smtp_command *cmd, const char *direction)
 {
@@ -234,6 +249,10 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
 
 	dialogue_refuse(&s->dialogue, cmd, reply);
+	if (cmd->verb == SMTP_BDAT && cmd->last && s->dialogue.lmtp_client) {
+		local_replies(s);
+		relay_repeat(s, reply);
+	}
 	if (s->dialogue.client == DIALOGUE_SWALLOW)
 		relay_begin_octets(s);
 	count_refusal(s, reply, cmd->fatal);
@@ -381,6 +400,7 @@ static enum hook_event event_of(enum smtp_verb verb)
 	switch (verb) {
 	case SMTP_EHLO:
 	case SMTP_HELO:
+	case SMTP_LHLO:
 		return HOOK_EHLO;
 	case SMTP_MAIL:
 		return HOOK_MAIL;
@@ -395,7 +415,7 @@ static enum hook_event event_of(enum smtp_verb verb)
 static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
-	bool greeting = cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO;
+	bool greeting = event_of(cmd->verb) == HOOK_EHLO;
 	bool local = greeting || keep_wants(s, cmd) || secure_is_ours(s, cmd->verb) ||
 	    (s->late && cmd->verb != SMTP_DATA && cmd->verb != SMTP_BDAT && cmd->verb != SMTP_AUTH);
 
@@ -549,10 +569,13 @@ static void filtered_message(struct session *s, const struct filter_outcome *o)
 	case FILTER_DISCARD:
 		session_reply(s, "250 2.0.0 Ok");
 		dialogue_decide(&s->dialogue, 250, (const unsigned char *)"2.0.0 Ok", 8);
+		relay_repeat(s, NULL);
 		keep_end(s, "discarded");
 		return;
 	case FILTER_REFUSE:
 	case FILTER_CLOSE:
+		for (uint32_t due = dialogue_replies_due(&s->dialogue); due > 1; due--) /* a line each */
+			reply_wrapped(s, o->code, o->enhanced, o->text, o->text_len < 480 ? o->text_len : 480);
 		reply_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
 		dialogue_decide(&s->dialogue, o->code, o->text, o->text_len);
 		memcpy(s->dialogue.tx.decision.enhanced, o->enhanced, sizeof o->enhanced);
@@ -712,7 +735,7 @@ static void hold_line(struct session *s, const struct dialogue_reply *r, bool fo
 
 	if (r->first)
 		s->held_reply = 0;
-	if (r->line.last || (r->verb == SMTP_EHLO && r->line.code == 250)) /* the latter becomes a list of ours */
+	if (r->line.last || r->list) /* the latter becomes one of ours */
 		return;
 	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held_reply,
 	    sizeof held - s->held_reply);
@@ -727,7 +750,7 @@ static void hold_line(struct session *s, const struct dialogue_reply *r, bool fo
 
 static void end_by_server(struct session *s)
 {
-	relay_end_transaction(s, NULL);
+	relay_end_transaction(s, relay_outcome_due(s) ? "unknown" : NULL); /* of other recipients */
 	session_end(s, "upstream", "reply 421");
 	s->linger = true;
 }
@@ -767,10 +790,12 @@ static void after_reply(struct session *s, const struct dialogue_reply *r)
 		s->times.rcpt = s->now - s->rcpt_at;
 	if (r->verb == SMTP_DATA && positive)
 		begin_content(s);
-	if (r->content_end) {
+	if (r->content_end && !r->more) {
 		s->times.accept = s->now - s->sent_at;
 		relay_end_transaction(s, NULL);
 	}
+	if (r->verb == SMTP_BDAT && !r->content_end && !positive && s->dialogue.lmtp)
+		late_reset_server(s); /* how many replies a next chunk would have is not known */
 	if (r->verb == SMTP_RSET && positive)
 		relay_end_transaction(s, NULL);
 	if (r->verb == SMTP_QUIT && positive)
@@ -889,6 +914,8 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 	}
 	if (r->line.last && (r->verb != SMTP_STARTTLS || secure_answered(s, r->line.code))) {
 		relay_pass(s, r);
+		if (r->content_end && !s->dialogue.lmtp)
+			relay_repeat(s, NULL);
 		after_reply(s, r);
 	}
 }

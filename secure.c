@@ -29,7 +29,8 @@ bool secure_is_ours(const struct session *s, enum smtp_verb verb)
 bool secure_offers(const struct session *s)
 {
 	if (passes_through(s))
-		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.tls;
+		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.tls &&
+		    s->dialogue.lmtp == (s->greet_verb == SMTP_LHLO); /* inside they must speak the same */
 	return s->o->client_tls != CLIENT_TLS_NONE && s->o->client_tls != CLIENT_TLS_IMPLICIT && !s->dialogue.encrypted;
 }
 

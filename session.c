@@ -17,7 +17,7 @@
 
 /* What can be on its way at once. Only pages that were used take memory. */
 #define CLIENT_IN (256 << 10)  /* a read of message bytes; an AUTH line fits */
-#define CLIENT_OUT (128 << 10) /* see REPLY_ROOM in relay.c */
+#define CLIENT_OUT (192 << 10) /* see REPLY_ROOM in relay.c */
 #define SERVER_IN (20 << 10)   /* a reply line; a whole TLS record */
 #define SERVER_OUT (576 << 10) /* CLIENT_IN with every octet doubled, and commands */
 

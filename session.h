@@ -46,7 +46,7 @@ enum session_stage {
 /* Where the client's EHLO or HELO stands: smtpwarp says it again to the server, perhaps twice. */
 enum session_greet {
 	GREET_NONE,
-	GREET_PLAIN,	/* EHLO sent, STARTTLS may follow */
+	GREET_PLAIN,	/* EHLO sent (or LHLO, here and below), STARTTLS may follow */
 	GREET_STARTTLS, /* STARTTLS sent, or handshake under way */
 	GREET_AGAIN,	/* EHLO sent inside TLS */
 	GREET_XCLIENT,	/* XCLIENT sent */
@@ -125,7 +125,7 @@ struct session {
 	bool for_auth;	 /* late: this connection's server is the one that AUTH goes to, and no other */
 	bool auth_said;	 /* late: it has: without this connection there is no session */
 	enum session_greet greet;
-	enum smtp_verb greet_verb; /* what the client said, EHLO or HELO */
+	enum smtp_verb greet_verb; /* what the client said: EHLO, HELO or LHLO */
 	enum net_origin origin;
 	struct route route;
 	struct net_outbound outbound;
@@ -359,6 +359,10 @@ void relay_own_command(struct session *s, enum smtp_verb verb, const char *line,
 
 /* End the transaction, if there is one, and write its record. result NULL: as the replies have it. */
 void relay_end_transaction(struct session *s, const char *result);
+
+/* A client that speaks LMTP has been given one reply to its message: give it those to its other recipients as well. reply: a
+ * line without CRLF; NULL: what has decided the transaction. */
+void relay_repeat(struct session *s, const char *reply);
 
 /* Octets of a message come next from the client. */
 void relay_begin_octets(struct session *s);

@@ -324,6 +324,7 @@ static const char *parse_arguments(struct smtp_command *cmd)
 	switch (cmd->verb) {
 	case SMTP_EHLO:
 	case SMTP_HELO:
+	case SMTP_LHLO:
 		return cmd->arg_len && cmd->arg_len <= SMTP_HOST_MAX ? NULL :
 		    "501 5.5.4 A host name is missing or too long";
 	case SMTP_MAIL:

@@ -38,7 +38,8 @@
 	X(AUTH, HOLD)                                                                                                  \
 	X(STARTTLS, ALONE)                                                                                             \
 	X(XCLIENT, HOLD)                                                                                               \
-	X(XFORWARD, HOLD)
+	X(XFORWARD, HOLD)                                                                                              \
+	X(LHLO, ALONE)
 
 enum smtp_verb {
 #define X(verb, group) SMTP_##verb,

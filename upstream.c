@@ -53,6 +53,7 @@ static bool dial(struct session *s, const union net_address *dest)
 	memset(&s->facts, 0, sizeof s->facts);
 	s->times.tls = -1;
 	s->authenticated = false;
+	s->dialogue.lmtp = s->upstream && s->upstream->lmtp;
 	s->handshake_at = 0;
 	s->server.eof = false;
 	if (net_same(dest, &s->local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
@@ -502,21 +503,30 @@ static bool wants_tls(const struct session *s)
 	return s->route.tls != TLS_NONE && !s->no_tls && !s->server.tls;
 }
 
-/* Say the client's name to the server. */
+/* Say the client's name to the server. By LMTP there is but one way, RFC 2033 4.1. */
 static void say_greeting(struct session *s, enum smtp_verb verb, enum session_greet step)
 {
 	unsigned char line[sizeof s->helo + 8];
-	size_t n = (size_t)snprintf((char *)line, 6, "%s ", smtp_verb_name(verb));
+	size_t n;
 
+	if (s->dialogue.lmtp)
+		verb = SMTP_LHLO;
+	n = (size_t)snprintf((char *)line, 6, "%s ", smtp_verb_name(verb));
 	memcpy(line + n, s->helo, s->view.helo_len);
 	s->greet = step;
 	relay_own_command(s, verb, (const char *)line, n + s->view.helo_len);
 }
 
+/* The last word of a greeting is EHLO, or LHLO. */
+static bool ends_with_list(const struct session *s)
+{
+	return s->greet_verb != SMTP_HELO || s->late || s->dialogue.lmtp;
+}
+
 /* For the client, or because it has what we want to know. */
 static bool wants_list(const struct session *s)
 {
-	return s->greet_verb == SMTP_EHLO || s->late || s->o->xclient || s->o->xforward || login_is_due(s);
+	return ends_with_list(s) || s->o->xclient || s->o->xforward || login_is_due(s);
 }
 
 static void begin_greeting(struct session *s)
@@ -570,6 +580,7 @@ static void greeted(struct session *s)
 
 	s->greet = GREET_NONE;
 	d->greeted = true;
+	d->lmtp_client = s->greet_verb == SMTP_LHLO;
 	relay_end_transaction(s, NULL);
 	s->active_at = s->now;
 }
@@ -599,6 +610,17 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	n = smtp_ehlo_write(e, &d->offer, list, n);
 	session_comm(s, "<|", list, n - 2);
 	leg_wrote(&s->client, n);
+	greeted(s);
+}
+
+/* A client that says HELO to a server of LMTP hears of no extensions, and uses none. */
+static void answer_helo(struct session *s)
+{
+	struct smtp_ehlo *e = &s->dialogue.ehlo;
+
+	session_replyf(s, "250 %.*s", (int)e->domain_len, (const char *)e->domain);
+	e->extensions = 0;
+	e->size = 0;
 	greeted(s);
 }
 
@@ -665,13 +687,13 @@ static void ask_for_auth(struct session *s)
 /* Late. A session that begins anew leaves the server it had, unless that is the one for AUTH: it may know the client. */
 static void greet_in_own_name(struct session *s)
 {
-	bool asks = s->greet_verb == SMTP_EHLO && s->o->auth && may_authenticate(s);
+	bool asks = s->greet_verb != SMTP_HELO && s->o->auth && may_authenticate(s);
 
 	if (!(asks ? s->for_auth : s->auth_said))
 		upstream_leave(s);
 	if (asks) {
 		ask_for_auth(s);
-	} else if (s->greet_verb == SMTP_EHLO) {
+	} else if (s->greet_verb != SMTP_HELO) {
 		list_own(s, &s->dialogue.ehlo);
 		send_list(s, &s->dialogue.ehlo);
 	} else {
@@ -703,7 +725,7 @@ static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 /* The client's own word once more. A refusal of EHLO from before is none of this one. */
 static void say_again(struct session *s, enum session_greet step)
 {
-	bool list = s->greet_verb == SMTP_EHLO || s->late;
+	bool list = ends_with_list(s);
 
 	s->text->ehlo_refusal[0] = 0;
 	say_greeting(s, list ? SMTP_EHLO : SMTP_HELO, list ? step : GREET_HELO);
@@ -712,7 +734,9 @@ static void say_again(struct session *s, enum session_greet step)
 /* The server knows whom it has to do with. */
 static void answer_greeting(struct session *s)
 {
-	if (s->greet_verb == SMTP_EHLO || s->late)
+	if (s->dialogue.lmtp && s->greet_verb == SMTP_HELO && !s->late)
+		answer_helo(s);
+	else if (ends_with_list(s))
 		answer_with_list(s);
 	else
 		say_again(s, GREET_HELO);
@@ -757,7 +781,7 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 		upstream_tls_failed(s, "STARTTLS is not offered");
 	} else if (r->line.code == 250) {
 		settle(s);
-	} else if (refused) { /* a server that knows only HELO, perhaps */
+	} else if (refused && !s->dialogue.lmtp) { /* a server that knows only HELO, perhaps */
 		s->dialogue.ehlo.extensions = 0;
 		if (login_begin(s))
 			return;

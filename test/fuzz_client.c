@@ -1,7 +1,7 @@
 /* Fuzz target: whatever a client says, to a server that answers properly.
  *
  * Octet 0: bits 0-1 --bare-newline, 2 no PIPELINING, 3 no CHUNKING, 4 no AUTH, 5 tight limits, 6 the server answers
- * only when the client waits. Octet 1: how many octets come at a time, 0 all. Octet 2: seed of the server's replies.
+ * only when the client waits, 7 the server speaks LMTP. Octet 1: how many octets come at a time, 0 all. Octet 2: seed of the server's replies.
  * The rest is what the client says. model.h checks what must hold. */
 #include <stdlib.h>
 
@@ -40,7 +40,7 @@ static const char *reply(enum smtp_verb verb, uint8_t options)
 	case SMTP_EHLO:
 		return ehlo_reply(options);
 	case SMTP_DATA:
-		return any(4) ? "354 go\r\n" : "554 5.5.1 no\r\n";
+		return any(4) && !(model.d.lmtp && !model.d.tx.accepted) ? "354 go\r\n" : "554 5.5.1 no\r\n";
 	case SMTP_AUTH:
 	case SMTP_AUTH_RESPONSE:
 		return auth[any(4)];
@@ -103,6 +103,7 @@ static void begin(uint8_t options)
 	};
 
 	model_init(&model, &limits, NULL);
+	model.d.lmtp = options & 0x80;
 	model.d.offer.auth = !(options & 0x10);
 	model.d.offer.starttls = (options & 0x50) == 0x50;
 }

@@ -1,6 +1,6 @@
 /* Fuzz target: whatever a server says to a client that speaks properly.
  *
- * Octet 0: which client; octet 1: how many octets come at a time, 0 all. The rest is what the server says. model.h
+ * Octet 0: which client, bit 7 to a server that speaks LMTP; octet 1: how many octets come at a time, 0 all. The rest is what the server says. model.h
  * checks what must hold; here: every recipient's code was in a reply, and what a client is shown of an EHLO list is a
  * proper reply. */
 #include <stdlib.h>
@@ -14,6 +14,7 @@ static const char *const clients[] = {
 	"EHLO c\r\n" MESSAGE "DATA\r\nMessage-ID: <i@j>\r\n\r\n..\r\n.\r\n" MESSAGE "DATA\r\n.\r\nQUIT\r\n",
 	"EHLO c\r\n" MESSAGE "BDAT 5\r\nhelloBDAT 5 LAST\r\nhello" MESSAGE "BDAT 0 LAST\r\nRSET\r\nQUIT\r\n",
 	"EHLO c\r\nAUTH LOGIN\r\nam9l\r\nc2VjcmV0\r\n" MESSAGE "RSET\r\n" MESSAGE "RSET\r\nVRFY x\r\nEHLO c\r\nQUIT\r\n",
+	"LHLO c\r\n" MESSAGE "DATA\r\n..\r\n.\r\n" MESSAGE "BDAT 2\r\nhiBDAT 0 LAST\r\n" MESSAGE "RSET\r\nQUIT\r\n",
 	"HELO c\r\nSTARTTLS\r\nNOOP\r\nFROB\r\n" MESSAGE "DATA\r\nx\n.\r\n.\r\nHELP\r\nQUIT\r\n",
 };
 
@@ -81,6 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	client = clients[data[0] % (sizeof clients / sizeof *clients)];
 	step = data[1] ? data[1] : n;
 	model_init(&model, &limits, NULL);
+	model.d.lmtp = data[0] & 0x80;
 	model.d.offer.auth = true;
 	for (size_t end = at; end < n && !model.over;) {
 		end = n - end > step ? end + step : n;

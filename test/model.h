@@ -57,11 +57,15 @@ static inline void model_invariants(const struct model *m)
 	CHECK(m->d.queued <= (m->d.limits.pipeline ? m->d.limits.pipeline : 1));
 	CHECK(tx->text_len <= DIALOGUE_TEXT_MAX);
 	CHECK(tx->rcpts <= m->d.limits.recipients && tx->rcpts <= DIALOGUE_RCPT_MAX);
-	CHECK(tx->accepted + tx->unanswered <= tx->rcpts);
+	CHECK(tx->accepted + tx->unanswered <= tx->rcpts && tx->settled <= tx->rcpts);
+	if (m->d.lmtp && !m->d.lmtp_client) /* whose one reply is for one recipient */
+		CHECK(tx->accepted + tx->unanswered <= 1);
 	CHECK(m->d.ehlo.text_len <= sizeof m->d.ehlo.text && m->d.ehlo.domain_len <= sizeof m->d.ehlo.domain);
 	CHECK(m->d.user_len <= sizeof m->d.user && m->d.mech_len <= sizeof m->d.mech);
 	if (m->d.client == DIALOGUE_DATA)
 		CHECK(!m->d.queued);
+	for (unsigned i = 0; i < m->d.queued; i++)
+		CHECK(m->d.queue[(m->d.head + i) % DIALOGUE_QUEUE_MAX].replies > 0);
 }
 
 static inline bool model_within(const unsigned char *part, size_t len, const unsigned char *in, size_t n)
@@ -124,6 +128,11 @@ static inline void model_written(const struct smtp_command *cmd)
 	CHECK(smtp_command_write(&c, again, sizeof again) == n && memcmp(again, out, n) == 0);
 }
 
+static inline bool model_is_greeting(enum smtp_verb verb)
+{
+	return verb == SMTP_EHLO || verb == SMTP_HELO || verb == SMTP_LHLO;
+}
+
 static inline void model_command(struct model *m, const struct smtp_command *cmd)
 {
 	const char *refusal = dialogue_check(&m->d, cmd);
@@ -137,7 +146,7 @@ static inline void model_command(struct model *m, const struct smtp_command *cmd
 	}
 	model_written(cmd);
 	model_note(m, "send", (const unsigned char *)smtp_verb_name(cmd->verb), strlen(smtp_verb_name(cmd->verb)));
-	if (cmd->verb == SMTP_EHLO || cmd->verb == SMTP_HELO) /* the session greets in its own way */
+	if (model_is_greeting(cmd->verb)) /* the session greets in its own way */
 		dialogue_expect(&m->d, cmd->verb, true);
 	else
 		dialogue_sent(&m->d, cmd);
@@ -208,8 +217,8 @@ static inline size_t model_client(struct model *m, const unsigned char *in, size
 
 static inline bool model_ends_transaction(const struct dialogue_reply *r)
 {
-	return r->content_end || ((r->verb == SMTP_RSET || r->verb == SMTP_EHLO || r->verb == SMTP_HELO) &&
-				     r->line.code < 400);
+	return (r->content_end && !r->more) ||
+	    ((r->verb == SMTP_RSET || model_is_greeting(r->verb)) && r->line.code < 400);
 }
 
 static inline void model_data_answered(struct model *m)
@@ -243,8 +252,10 @@ static inline void model_reply(struct model *m, const struct dialogue_reply *r)
 	model_note_code(m, "reply", r->line.code);
 	if (r->verb == SMTP_DATA && r->line.code == 354)
 		model_data_answered(m);
-	if ((r->verb == SMTP_EHLO || r->verb == SMTP_HELO) && r->line.code == 250)
+	if (model_is_greeting(r->verb) && r->line.code == 250) {
 		m->d.greeted = true;
+		m->d.lmtp_client = r->verb == SMTP_LHLO;
+	}
 	if (!model_ends_transaction(r))
 		return;
 	for (uint32_t i = 0; i < m->d.tx.rcpts; i++)

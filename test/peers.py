@@ -352,18 +352,21 @@ class MailServer:
     replies     verb -> reply text for commands it shall answer differently ("." is the end of data); a callable gets
                 the command line; None as reply means no answer at all
     helo_only   EHLO is unknown
+    lmtp        it speaks LMTP: "." gives the reply for one recipient, a callable gets that one
     banner      text of its greeting
 
     messages holds a dict of each message taken (from, to, data, tls), peers every connection, commands every command.
     """
 
     def __init__(self, *extensions, address="127.0.0.1", port=0, tls=None, implicit=False, replies=None,
-                 helo_only=False, banner="220 server.example ESMTP ready"):
-        self.extensions, self.tls, self.implicit, self.banner = extensions, tls, implicit, banner
-        self.replies = {"EHLO": "500 5.5.1 what?"} if helo_only else {}
+                 helo_only=False, lmtp=False, banner="220 server.example ESMTP ready"):
+        self.extensions, self.tls, self.implicit, self.banner, self.lmtp = extensions, tls, implicit, banner, lmtp
+        unknown = ["EHLO", "HELO"] if lmtp else ["EHLO", "LHLO"] if helo_only else ["LHLO"]
+        self.replies = {verb: "500 5.5.1 what?" for verb in unknown}
         self.replies.update(replies or {})
         self.listener = Listener(address, port)
         self.port, self.name_port = self.listener.port, self.listener.name_port
+        self.url = ("lmtp://" if lmtp else "") + self.name_port
         self.messages, self.peers, self.commands, self.errors = [], [], [], []
         self.threads = [threading.Thread(target=self._accept, daemon=True)]
         self.threads[0].start()
@@ -444,6 +447,8 @@ class Conversation:
         lines = ["server.example", *offers]
         self.peer.send(*[f"250-{line}" for line in lines[:-1]], f"250 {lines[-1]}")
 
+    do_lhlo = do_ehlo
+
     def do_helo(self, _):
         self.reset()
         self.peer.send("250 server.example")
@@ -469,7 +474,8 @@ class Conversation:
 
     def do_data(self, _):
         if not self.recipients:
-            self.peer.send("554 5.5.1 no valid recipients" if self.sender else "503 5.5.1 MAIL first")
+            self.peer.send("554 5.5.1 no valid recipients" if self.sender and not self.server.lmtp else
+                           "503 5.5.1 MAIL first")
             return
         self.peer.send("354 go on")
         lines = [self.peer.until(b"\r\n", timeout=60)]
@@ -489,13 +495,17 @@ class Conversation:
             self.peer.send("250 2.0.0 chunk taken")
 
     def finish(self, data):
-        reply = self.server.replies.get(".", "250 2.0.0 taken")
-        if reply and reply[0] == "2":
-            self.server.messages.append({"from": self.sender, "to": self.recipients, "data": data,
-                                         "tls": self._encrypted()})
+        own = self.server.replies.get(".", "250 2.0.0 taken")
+        message = {"from": self.sender, "data": data, "tls": self._encrypted()}
+        replies = []
+        for recipients in [[one] for one in self.recipients] if self.server.lmtp else [self.recipients]:
+            replies.append(own(recipients[0]) if callable(own) else own)
+            if (replies[-1] or "").startswith("2"):
+                self.server.messages.append({**message, "to": recipients})
         self.reset()
-        if reply:
-            self.peer.send(*reply.split("\n"))
+        lines = [line for reply in replies if reply for line in reply.split("\n")]
+        if lines:
+            self.peer.send(*lines)
 
     def do_auth(self, _):
         self.peer.send("235 2.7.0 welcome")

@@ -126,19 +126,23 @@ static void play_step(const struct step *step, size_t way)
 #define OPEN "MAIL FROM:<a@b>\r\n"
 #define RCPT "RCPT TO:<c@d>\r\n"
 
+/* Who speaks LMTP. */
+static bool server_lmtp, client_lmtp;
+
 static void begin(const struct dialogue_limits *limits, const char *ehlo)
 {
-	static const struct step hello[] = { S("220 mx\r\n"), C("EHLO c\r\n") };
+	static const struct step greeting = S("220 mx\r\n"), hello[] = { C("EHLO c\r\n"), C("LHLO c\r\n") };
 
 	from_client.len = from_server.len = 0;
 	clear(&got);
 	in_message = false;
 	model_init(&model, limits, note);
 	model.d.offer.auth = true;
+	model.d.lmtp = server_lmtp;
 	if (!ehlo)
 		return;
-	play_step(&hello[0], 0);
-	play_step(&hello[1], 0);
+	play_step(&greeting, 0);
+	play_step(&hello[client_lmtp], 0);
 	arrive(SERVER, ehlo, strlen(ehlo));
 	assert_true(model.d.greeted && !model.over);
 	clear(&got);
@@ -1300,6 +1304,142 @@ static void test_34_commands_that_go_alone(void **state)
 		}
 }
 
+static void play_lmtp(bool client, const struct script *scripts, size_t n)
+{
+	server_lmtp = true;
+	client_lmtp = client;
+	play_all(scripts, n);
+	server_lmtp = client_lmtp = false;
+}
+
+/* A client that speaks SMTP has one reply to a message, so each message has one recipient. */
+static void test_53_smtp_to_lmtp(void **state)
+{
+	static const struct script scripts[] = {
+		{ "one recipient", RICH,
+		    { C(OPEN RCPT "DATA\r\n"), S("250 a\r\n"), S("250 b\r\n354 c\r\n"), C("x\r\n.\r\n"), S("250 d\r\n") },
+		    " >MAIL <250 >RCPT >DATA <250 <354 \"x\\r\\n.\\r\\n\". <250 r250" },
+		{ "a second one has to wait", RICH,
+		    { C(OPEN RCPT RCPT RCPT "DATA\r\n"), S("250 a\r\n"), S("250 b\r\n"), S("354 c\r\n"), C(".\r\n"),
+			S("452 d\r\n") },
+		    " >MAIL <250 >RCPT <250 !452 =452 !452 =452 >DATA <354 \".\\r\\n\". <452 r452" },
+		{ "not behind one that was refused", RICH,
+		    { C(OPEN RCPT RCPT "DATA\r\n"), S("250 a\r\n"), S("550 b\r\n"), S("250 c\r\n354 d\r\n"), C(".\r\n"),
+			S("250-e\r\n250 f\r\n") },
+		    " >MAIL <250 >RCPT <550 >RCPT >DATA <250 <354 \".\\r\\n\". <250 r550 r250" },
+		{ "DATA for nobody", RICH, { C(OPEN RCPT "DATA\r\n"), S("250 a\r\n"), S("550 b\r\n503 c\r\n") },
+		    " >MAIL <250 >RCPT >DATA <550 <503" },
+		{ "and a server that takes it", RICH, { C(OPEN RCPT "DATA\r\n"), S("250 a\r\n"), S("550 b\r\n354 c\r\n") },
+		    " >MAIL <250 >RCPT >DATA <550 #a reply that does not fit the command" },
+		{ "DATA for nobody, known here", RICH, { C(OPEN RCPT), S("250 a\r\n"), S("550 b\r\n"), C("DATA\r\n") },
+		    " >MAIL <250 >RCPT <550 !554 =554" },
+		{ "a reply too many, 16", RICH,
+		    { C(OPEN RCPT "DATA\r\n"), S("250 a\r\n"), S("250 b\r\n354 c\r\n"), C(".\r\n"), S("250 d\r\n250 e\r\n") },
+		    " >MAIL <250 >RCPT >DATA <250 <354 \".\\r\\n\". <250 r250 #a reply that nothing was asked for" },
+		{ "BDAT", RICH,
+		    { C(OPEN RCPT RCPT "BDAT 2\r\nhiBDAT 0 LAST\r\n"), S("250 a\r\n"), S("250 b\r\n"), S("250 c\r\n"),
+			S("550 d\r\n") },
+		    " >MAIL <250 >RCPT <250 !452 =452 >BDAT \"hi\" <250 >BDAT \"\" <550 r550" },
+		{ "BDAT for nobody", RICH, { C(OPEN RCPT "BDAT 2 LAST\r\nhi"), S("250 a\r\n"), S("550 b\r\n") },
+		    " >MAIL <250 >RCPT <550 !554 =554" },
+		{ "BDAT behind one that was refused", RICH,
+		    { C(OPEN RCPT "BDAT 2\r\nhiBDAT 2 LAST\r\nho"), S("250 a\r\n"), S("250 b\r\n"), S("452 c\r\n") },
+		    " >MAIL <250 >RCPT <250 >BDAT \"hi\" <452 !503 =503" },
+		{ "RSET", RICH, { C(OPEN RCPT "RSET\r\n" OPEN RCPT), S("250 a\r\n"), S("250 b\r\n250 c\r\n"), S("250 d\r\n") },
+		    " >MAIL <250 >RCPT >RSET <250 <250 r250 >MAIL <250 >RCPT" },
+		{ "HELO", RICH, { C("HELO c\r\n"), S("250 a\r\n"), C("LHLO c\r\n"), S("250 b\r\n") }, " >HELO <250 >LHLO <250" },
+	};
+
+	(void)state;
+	play_lmtp(false, scripts, COUNT(scripts));
+}
+
+static void test_53_lmtp_to_lmtp(void **state)
+{
+	static const struct script scripts[] = {
+		{ "a reply for each that was accepted, in order", RICH,
+		    { C(OPEN RCPT RCPT RCPT "DATA\r\n"), S("250 a\r\n250 b\r\n550 c\r\n250 d\r\n354 e\r\n"), C("x\r\n.\r\n"),
+			S("452 f\r\n250-g\r\n250 h\r\n") },
+		    " >MAIL >RCPT >RCPT >RCPT >DATA <250 <250 <550 <250 <354 \"x\\r\\n.\\r\\n\". <452 <250 r452 r550 r250" },
+		{ "nothing goes before the last of them", RICH,
+		    { C(OPEN RCPT RCPT "DATA\r\n"), S("250 a\r\n250 b\r\n250 c\r\n354 d\r\n"), C(".\r\nRSET\r\n"),
+			S("250 e\r\n"), S("550 f\r\n") },
+		    " >MAIL >RCPT >RCPT >DATA <250 <250 <250 <354 \".\\r\\n\". <250 <550 r250 r550 >RSET" },
+		{ "one too many, 16", RICH,
+		    { C(OPEN RCPT RCPT "DATA\r\n"), S("250 a\r\n250 b\r\n250 c\r\n354 d\r\n"), C(".\r\n"),
+			S("250 e\r\n250 f\r\n250 g\r\n") },
+		    " >MAIL >RCPT >RCPT >DATA <250 <250 <250 <354 \".\\r\\n\". <250 <250 r250 r250"
+		    " #a reply that nothing was asked for" },
+		{ "BDAT: to all but the last chunk there is one", RICH,
+		    { C(OPEN RCPT RCPT "BDAT 2\r\nhiBDAT 2 LAST\r\nho"), S("250 a\r\n250 b\r\n250 c\r\n"), S("250 d\r\n"),
+			S("250 e\r\n"), S("452 f\r\n") },
+		    " >MAIL >RCPT >RCPT <250 <250 <250 >BDAT \"hi\" <250 >BDAT \"ho\" <250 <452 r250 r452" },
+		{ "DATA for nobody", RICH, { C(OPEN RCPT), S("250 a\r\n550 b\r\n"), C("DATA\r\n") },
+		    " >MAIL >RCPT <250 <550 !503 =503" },
+		{ "DATA that is refused has one reply", RICH,
+		    { C(OPEN RCPT RCPT "DATA\r\n"), S("250 a\r\n250 b\r\n250 c\r\n451 d\r\n"), C("RSET\r\n"), S("250 e\r\n") },
+		    " >MAIL >RCPT >RCPT >DATA <250 <250 <250 <451 >RSET <250 r250 r250" },
+		{ "EHLO ends it", RICH, { C("EHLO c\r\n"), S("250-a\r\n250 PIPELINING\r\n"), C(OPEN RCPT RCPT), S("250 b\r\n"), S("250 c\r\n") },
+		    " >EHLO <250 >MAIL <250 >RCPT <250 !452 =452" },
+	};
+
+	(void)state;
+	play_lmtp(true, scripts, COUNT(scripts));
+	begin(&usual, RICH);
+	arrive(CLIENT, "LHLO c\r\n", 8);
+	expect_text("LHLO on the way to a server of SMTP", got.bytes, " !500 =500");
+}
+
+/* What is left to be answered, and which reply decides: the best. */
+static void test_53_replies_due(void **state)
+{
+	static const char replies[] = "550 5.1.1 a\r\n", *const more[] = { "250 2.0.0 b\r\n", "452 4.2.2 c\r\n" };
+	static const char first[] = "250 2.1.0 a\r\n250 2.1.5 b\r\n250 2.1.5 c\r\n250 2.1.5 d\r\n354 e\r\n";
+
+	(void)state;
+	server_lmtp = client_lmtp = true;
+	begin(&usual, RICH);
+	server_lmtp = client_lmtp = false;
+	assert_int_equal(dialogue_replies_due(&model.d), 1);
+	arrive(CLIENT, OPEN RCPT RCPT RCPT "DATA\r\n", sizeof OPEN RCPT RCPT RCPT "DATA\r\n" - 1);
+	arrive(SERVER, first, sizeof first - 1);
+	assert_int_equal(dialogue_replies_due(&model.d), 3);
+	arrive(CLIENT, ".\r\n", 3);
+	arrive(SERVER, replies, sizeof replies - 1);
+	assert_int_equal(dialogue_replies_due(&model.d), 2);
+	assert_int_equal(model.d.tx.accepted, 2);
+	assert_int_equal(model.d.tx.decision.code, 550);
+	expect_mailbox(&model.d.tx.rcpt[0], "c@d {} 550 5.1.1");
+	expect_mailbox(&model.d.tx.rcpt[1], "c@d {} 250 2.1.5");
+	arrive(SERVER, more[0], strlen(more[0]));
+	assert_int_equal(dialogue_replies_due(&model.d), 1);
+	assert_int_equal(model.d.tx.decision.code, 250);
+	assert_int_equal(dialogue_awaited(&model.d), SMTP_CONTENT);
+	arrive(SERVER, more[1], strlen(more[1]));
+	assert_int_equal(dialogue_awaited(&model.d), SMTP_NOTHING);
+}
+
+static void test_31_53_most_recipients(void **state)
+{
+	struct dialogue_limits limits = usual;
+
+	(void)state;
+	limits.recipients = 1000;
+	server_lmtp = client_lmtp = true;
+	begin(&limits, RICH);
+	server_lmtp = client_lmtp = false;
+	arrive(CLIENT, OPEN, sizeof OPEN - 1);
+	arrive(SERVER, "250 a\r\n", 7);
+	for (unsigned i = 0; i < DIALOGUE_LMTP_MAX; i++) {
+		arrive(CLIENT, RCPT, sizeof RCPT - 1);
+		arrive(SERVER, "250 b\r\n", 7);
+	}
+	clear(&got);
+	arrive(CLIENT, RCPT, sizeof RCPT - 1);
+	expect_text("one more", got.bytes, " !452 =452");
+	assert_int_equal(model.d.tx.accepted, DIALOGUE_LMTP_MAX);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -1340,6 +1480,10 @@ int main(void)
 		cmocka_unit_test(test_49_auth_late),
 		cmocka_unit_test(test_45_chunks_late),
 		cmocka_unit_test(test_34_commands_that_go_alone),
+		cmocka_unit_test(test_53_smtp_to_lmtp),
+		cmocka_unit_test(test_53_lmtp_to_lmtp),
+		cmocka_unit_test(test_53_replies_due),
+		cmocka_unit_test(test_31_53_most_recipients),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,7 +49,7 @@ class Warp:
         self.error_path = self.directory / "stderr"
         self.options, self.env = [str(option) for option in options], env
         if upstream:                # a peers.MailServer; otherwise the test itself plays self.upstream
-            self.options += ["--upstream", upstream.name_port]
+            self.options += ["--upstream", upstream.url]
         self.processes, self.listener, self.listen_port = [], None, None
         self.wrapper = []           # a command that runs smtpwarp, as strace does
         self.complete = True        # every session is expected to end with its `close` record

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "hooks.h"
 #include "log.h"
+#include "net.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,8 +13,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -255,37 +254,11 @@ static void start_program(struct hook_run *r)
 	}
 }
 
-/* With a full backlog a non-blocking connect(2) only says EAGAIN, with nothing to poll for: then it is waited for here. */
-static bool connect_patiently(struct hook_run *r, const struct sockaddr_un *name)
-{
-	struct timeval patience = { r->input.patience / 1000000, r->input.patience % 1000000 };
-	int rc = connect(r->in, (const struct sockaddr *)name, sizeof *name);
-
-	if (rc == 0 || errno != EAGAIN)
-		return rc == 0;
-	setsockopt(r->in, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-	fcntl(r->in, F_SETFL, 0);
-	rc = connect(r->in, (const struct sockaddr *)name, sizeof *name);
-	fcntl(r->in, F_SETFL, O_NONBLOCK);
-	return rc == 0;
-}
-
 static void start_socket(struct hook_run *r)
 {
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	size_t n = strlen(r->hook->path);
-
-	if (n >= sizeof name.sun_path) {
-		fail(r, "its path is too long for a socket");
-		return;
-	}
-	memcpy(name.sun_path, r->hook->path, n + 1);
-	r->in = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (r->in < 0 || !connect_patiently(r, &name)) {
+	r->in = r->out = net_connect_unix(r->hook->path, r->input.patience);
+	if (r->in < 0)
 		fail_errno(r, "it cannot be connected to");
-		return;
-	}
-	r->out = r->in;
 }
 
 /* ---- running ---- */

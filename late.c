@@ -15,9 +15,15 @@ static bool same_source(const union net_address *a, const union net_address *b)
 	return a->sa.sa_family == b->sa.sa_family && (a->sa.sa_family == AF_UNSPEC || net_same_host(a, b));
 }
 
+/* A name, or the path of a Unix socket. */
+static bool same_server(const char *a, const char *b)
+{
+	return (*a == '/' ? strcmp(a, b) : strcasecmp(a, b)) == 0;
+}
+
 static bool same_route(const struct route *a, const struct route *b)
 {
-	return strcasecmp(a->upstream.host, b->upstream.host) == 0 && a->upstream.port == b->upstream.port &&
+	return same_server(a->upstream.host, b->upstream.host) && a->upstream.port == b->upstream.port &&
 	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->upstream.lmtp == b->upstream.lmtp && a->tls == b->tls &&
 	    strcmp(a->tls_name, b->tls_name) == 0 && strcmp(a->others, b->others) == 0 &&
 	    same_source(&a->source4, &b->source4) && same_source(&a->source6, &b->source6);
@@ -94,12 +100,11 @@ static bool lacks_name(const struct route *r)
 {
 	const struct upstream *server;
 	struct upstream other;
-	union net_address literal;
 
 	if (r->tls != TLS_VERIFY || r->tls_name[0])
 		return false;
 	for (unsigned n = 0; (server = route_server(r, n, &other)); n++)
-		if (net_parse(server->host, 0, &literal))
+		if (!net_is_name(server->host))
 			return true;
 	return false;
 }

@@ -4,12 +4,14 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -250,6 +252,13 @@ enum net_origin net_original(int fd, const union net_address *local, const union
 	return NET_DIRECT;
 }
 
+bool net_is_name(const char *host)
+{
+	union net_address literal;
+
+	return *host != '/' && !net_parse(host, 0, &literal);
+}
+
 size_t net_resolve(const char *host, uint16_t port, union net_address *list, size_t max, const char **why)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *found, *i;
@@ -259,6 +268,10 @@ size_t net_resolve(const char *host, uint16_t port, union net_address *list, siz
 
 	if (net_parse(host, port, list))
 		return 1;
+	if (*host == '/') {
+		list->sa.sa_family = AF_UNIX;
+		return 1;
+	}
 	snprintf(service, sizeof service, "%u", port);
 	rc = getaddrinfo(host, service, &hints, &found);
 	if (rc) {
@@ -312,6 +325,41 @@ int net_connect(const union net_address *dest, const struct net_outbound *out, c
 		if (connect(fd, &dest->sa, size_of(dest)) == 0 || errno == EINPROGRESS)
 			return fd;
 	}
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+/* With a full backlog a non-blocking connect(2) only says EAGAIN, with nothing to poll for: then it is waited for here. */
+static int connect_patiently(int fd, const struct sockaddr_un *name, int64_t us)
+{
+	struct timeval patience = { us / 1000000, us % 1000000 };
+	int rc = connect(fd, (const struct sockaddr *)name, sizeof *name);
+
+	if (rc == 0 || errno != EAGAIN)
+		return rc;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	fcntl(fd, F_SETFL, 0);
+	rc = connect(fd, (const struct sockaddr *)name, sizeof *name);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return rc;
+}
+
+int net_connect_unix(const char *path, int64_t patience)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	size_t n = strlen(path);
+	int fd, saved;
+
+	if (n >= sizeof name.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(name.sun_path, path, n + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect_patiently(fd, &name, patience) == 0)
+		return fd;
 	saved = errno;
 	close(fd);
 	errno = saved;

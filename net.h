@@ -13,7 +13,7 @@
 #define NET_TEXT (INET6_ADDRSTRLEN + NET_ZONE_MAX)
 #define NET_ZONE_MAX 17 /* "%eth0" of a link-local address */
 
-/* family AF_UNSPEC: no IP address (e.g. a Unix socket). */
+/* family AF_UNSPEC: no IP address (e.g. a client's Unix socket); AF_UNIX: a server's, whose path stands elsewhere. */
 union net_address {
 	struct sockaddr sa;
 	struct sockaddr_in v4;
@@ -37,7 +37,7 @@ struct net_outbound {
 /* An IPv4 or IPv6 address without port, "10.0.0.1", "::1", "fe80::1%eth0". false: it is none. */
 bool net_parse(const char *text, uint16_t port, union net_address *a);
 
-/* Address without its port as text; "" for AF_UNSPEC. Returns text. */
+/* Address without its port as text; "" if it is none of IP. Returns text. */
 const char *net_text(const union net_address *a, char text[NET_TEXT]);
 
 uint16_t net_port(const union net_address *a);
@@ -76,13 +76,22 @@ void net_local(int fd, union net_address *local);
 enum net_origin net_original(int fd, const union net_address *local, const union net_address *peer,
     union net_address *dest);
 
-/* Addresses of a host name or literal in the resolver's order. Blocks as long as the resolver does. Returns how many
- * (at most max), or 0 with *why set to a static string. */
+#define NET_PATH_MAX 108 /* octets of a Unix socket's path, with its NUL */
+
+/* Whether it is a name, and neither an address nor a path. */
+bool net_is_name(const char *host);
+
+/* Addresses of a host name or literal in the resolver's order; of a path AF_UNIX. Blocks as long as the resolver does.
+ * Returns how many (at most max), or 0 with *why set to a static string. */
 size_t net_resolve(const char *host, uint16_t port, union net_address *list, size_t max, const char **why);
 
 /* Begin a non-blocking connection. Returns the socket, whose connect may still be under way (poll for POLLOUT, then
  * net_connected()), or -1; then *what says which step failed (static storage). */
 int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what);
+
+/* Connect a non-blocking Unix socket to a path. One whose backlog is full is waited for so long, in microseconds; 0: as long
+ * as it takes. */
+int net_connect_unix(const char *path, int64_t patience);
 
 /* 0: connected; else the errno of the attempt. */
 int net_connected(int fd);

@@ -225,6 +225,11 @@ const char *options_upstream(struct upstream *u, const char *value)
 
 	if (n >= sizeof copy)
 		return "names a host that is too long";
+	if (strncmp(value, "lmtp:unix:/", 11) == 0 && n < 10 + NET_PATH_MAX) {
+		*u = (struct upstream){ .lmtp = true };
+		strcpy(u->host, value + 10);
+		return NULL;
+	}
 	memcpy(copy, value, n + 1);
 	if (n && copy[n - 1] == '/')
 		copy[n - 1] = 0;
@@ -476,7 +481,8 @@ static const struct row rows[] = {
 	{ "drain-timeout", "S", false, AT(timeouts.drain), set_seconds, "after SIGTERM sessions may go on so long", "60" },
 	{ "idle-exit", "S", false, AT(timeouts.idle_exit), set_seconds, "inetd wait: exit when idle so long", "30" },
 	{ "upstream", "HOST[:PORT]", true, 0, add_upstream,
-	    "connect here instead of to the original destination; several: in order; lmtp://HOST: by LMTP", NULL },
+	    "connect here instead of to the original destination; several: in order; by LMTP: lmtp://HOST, lmtp:unix:/PATH",
+	    NULL },
 	{ "routes", "FILE", false, AT(routes), set_text,
 	    "where each recipient's mail goes: lines of pattern;server;tls_verify", NULL },
 	{ "recipient-delimiter", "CHARS", false, AT(recipient_delimiter), set_delimiter,
@@ -753,13 +759,6 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 	return code ? code : add_warp_listen(o, why, why_cap);
 }
 
-static bool is_literal(const char *host)
-{
-	union net_address a;
-
-	return net_parse(host, 0, &a);
-}
-
 static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
 {
 	const char *how = options_client_tls(o->client_tls);
@@ -794,7 +793,7 @@ int options_check(const struct options *o, char *why, size_t why_cap)
 	const char *reason;
 
 	for (unsigned i = 0; i < o->upstreams; i++)
-		nameless = nameless || (!o->tls_name && is_literal(o->upstream[i].host));
+		nameless = nameless || (!o->tls_name && !net_is_name(o->upstream[i].host));
 	if (tls_level_verifies(o->tls) && nameless) {
 		snprintf(why, why_cap, "--tls %s needs a name to look for in certificates: give --tls-name NAME or "
 		    "--upstream with a host name", tls_level_name(o->tls));

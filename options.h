@@ -19,10 +19,10 @@
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
 struct upstream {
-	char host[256];
+	char host[256]; /* or the path of a Unix socket */
 	uint16_t port;
 	bool implicit_tls; /* smtps:// */
-	bool lmtp;	   /* lmtp:// */
+	bool lmtp;	   /* lmtp://, lmtp:unix: */
 };
 
 #define CLIENT_TLS(X)                                                                                                  \
@@ -93,7 +93,7 @@ const char *options_client_tls(enum client_tls how);
 
 
 /* What names a server. */
-#define OPTIONS_SERVER "HOST, HOST:PORT, [IPv6]:PORT, or one of them behind smtp://, smtps:// or lmtp://"
+#define OPTIONS_SERVER "HOST, HOST:PORT, [IPv6]:PORT, or one of them behind smtp://, smtps:// or lmtp://; or lmtp:unix:/PATH"
 
 /* Read one. NULL, or what it should have been. */
 const char *options_upstream(struct upstream *u, const char *value);

@@ -75,7 +75,7 @@ static void address_members(struct json *j, const union net_address *a)
 {
 	char text[NET_TEXT];
 
-	json_string(j, "ip", a->sa.sa_family == AF_UNSPEC ? NULL : net_text(a, text));
+	json_string(j, "ip", *net_text(a, text) ? text : NULL);
 	json_number(j, "port", net_port(a));
 }
 
@@ -123,6 +123,8 @@ static void ends(struct json *j, const struct record_view *v)
 	} else {
 		json_open(j, "server", '{');
 		address_members(j, &v->server);
+		if (v->server.sa.sa_family == AF_UNIX)
+			json_string(j, "path", v->server_path);
 		tls_member(j, v->server_tls);
 		json_close(j, '}');
 	}

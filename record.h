@@ -26,7 +26,8 @@ bool record_note(struct record_notes *notes, uint32_t transaction, const struct 
 /* What records of one session have in common. Pointers may be NULL where there is nothing to say. */
 struct record_view {
 	char id[RECORD_ID];
-	union net_address client, server; /* server AF_UNSPEC: none */
+	union net_address client, server; /* server AF_UNSPEC: none; AF_UNIX: server_path */
+	const char *server_path;
 	union net_address proxy; /* who told us of the client by a PROXY header; AF_UNSPEC: nobody */
 	const struct tls_facts *client_tls, *server_tls;
 	const unsigned char *helo;

@@ -522,6 +522,7 @@ static void begin(struct session *s, int fd, const struct options *o, const stru
 	s->view.dialogue = &s->dialogue;
 	s->view.notes = &texts.notes;
 	s->view.helo = s->helo;
+	s->view.server_path = s->host;
 	record_id(s->view.id);
 	net_ends(fd, &s->local, &s->peer);
 	s->view.client = s->peer;

@@ -28,7 +28,7 @@ static bool choose_source(const struct session *s, const union net_address *dest
 	bool any = s->route.source4.sa.sa_family != AF_UNSPEC || s->route.source6.sa.sa_family != AF_UNSPEC;
 
 	*out = s->outbound;
-	if (!any)
+	if (!any || dest->sa.sa_family == AF_UNIX) /* which has none */
 		return true;
 	out->transparent = false;
 	if (wanted->sa.sa_family == AF_UNSPEC)
@@ -64,14 +64,16 @@ static bool dial(struct session *s, const union net_address *dest)
 		tell_failure(s, "4.3.5", "the source address is of the other family of addresses");
 		return false;
 	}
-	fd = net_connect(dest, &out, &what);
+	what = "connect";
+	fd = dest->sa.sa_family == AF_UNIX ? net_connect_unix(s->host, s->o->timeouts.connect) : net_connect(dest, &out, &what);
 	if (fd >= 0) {
 		s->totals.server_in += s->server.received;
 		s->totals.server_out += s->server.sent;
 		s->server.received = s->server.sent = 0;
 		leg_open(&s->server, fd);
 		net_local(fd, &s->source);
-		s->claim = net_claim(&s->source);
+		if (dest->sa.sa_family != AF_UNIX)
+			s->claim = net_claim(&s->source);
 		s->state = SERVER_CONNECTING;
 		s->dialed_at = s->now;
 		return true;
@@ -361,11 +363,9 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 
 static const char *tls_name(const struct session *s)
 {
-	union net_address literal;
-
 	if (s->route.tls_name[0])
 		return s->route.tls_name;
-	return s->upstream && !net_parse(s->upstream->host, 0, &literal) ? s->upstream->host : NULL;
+	return s->upstream && net_is_name(s->upstream->host) ? s->upstream->host : NULL;
 }
 
 static bool implicit_tls(const struct session *s)

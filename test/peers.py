@@ -317,15 +317,23 @@ class Peer:
 
 
 class Listener:
-    """A listening socket in the namespace of the calling thread; accept() gives a Peer."""
+    """A listening socket in the namespace of the calling thread, or at a path; accept() gives a Peer."""
 
-    def __init__(self, address="127.0.0.1", port=0, group=None, name="server"):
+    def __init__(self, address="127.0.0.1", port=0, group=None, name="server", backlog=512):
+        self.group, self.name, self.address, self.port = group, name, str(address), port
+        if self.address[0] == "/":
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.bind(self.address)
+            self.sock.listen(backlog)
+            return
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.sock = socket.create_server((address, port), family=family, backlog=512)
-        self.group, self.name, self.address, self.port = group, name, address, self.sock.getsockname()[1]
+        self.sock = socket.create_server((address, port), family=family, backlog=backlog)
+        self.port = self.sock.getsockname()[1]
 
     @property
     def name_port(self):
+        if self.address[0] == "/":
+            return self.address
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     def accept(self, timeout=TIMEOUT):
@@ -352,6 +360,7 @@ class MailServer:
     replies     verb -> reply text for commands it shall answer differently ("." is the end of data); a callable gets
                 the command line; None as reply means no answer at all
     helo_only   EHLO is unknown
+    address     may be the path of a Unix socket, for LMTP
     lmtp        it speaks LMTP: "." gives the reply for one recipient, a callable gets that one
     banner      text of its greeting
 
@@ -366,7 +375,9 @@ class MailServer:
         self.replies.update(replies or {})
         self.listener = Listener(address, port)
         self.port, self.name_port = self.listener.port, self.listener.name_port
-        self.url = ("lmtp://" if lmtp else "") + self.name_port
+        self.url = self.name_port
+        if lmtp:
+            self.url = ("lmtp:unix:" if self.url[0] == "/" else "lmtp://") + self.url
         self.messages, self.peers, self.commands, self.errors = [], [], [], []
         self.threads = [threading.Thread(target=self._accept, daemon=True)]
         self.threads[0].start()

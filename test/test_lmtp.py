@@ -2,10 +2,12 @@
 SMTP sends each recipient by itself, and one that speaks LMTP gets all replies."""
 import collections
 import re
+import socket
 
 import pytest
 
 from hooks import Hooks
+from peers import Listener
 from warp import MESSAGE
 
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
@@ -652,9 +654,10 @@ def test_53_routes_to_both(warp, mail_server, tmp_path):
     client.expect("452 4.3.1 later")
 
 
-def test_53_verdict(warp, mail_server, hooks):
-    server = mail_server("PIPELINING", lmtp=True)
-    hooks.script("rcpt", f"cat >/dev/null\necho upstream {server.url}")
+@pytest.mark.parametrize("unix", [False, True])
+def test_53_verdict(warp, mail_server, hooks, tmp_path, unix):
+    server = mail_server("PIPELINING", lmtp=True, **({"address": tmp_path / "lmtp"} if unix else {}))
+    hooks.script("rcpt", f"cat >/dev/null\necho upstream {server.url}\necho source {'::1' if unix else '127.0.0.3'}")
     client = greeted(warp(*LATE, *hooks.options, "--transparent"))
     assert set(send_to_all(client, LOTS[:3], "EHLO").values()) == {250}
     assert len(server.messages) == 3 and len(server.peers) == 1
@@ -718,7 +721,84 @@ def test_53_passthrough(lmtp, mail_server, certs, verb):
     client.ask("STARTTLS", "220" if verb == "LHLO" else "502")
 
 
-@pytest.mark.parametrize("bad", ["lmtp://", "lmtp:host", "lmtp://host:0", "lmtp:///x", "lmtps://host"])
+# A Unix socket
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "lmtp"
+
+
+@pytest.mark.parametrize("verb", ["HELO", "EHLO", "LHLO"])
+@pytest.mark.parametrize("options", [[], LATE, ["--outbound-ip", "127.0.0.5", "--xclient", "--send-proxy", "v1"]])
+def test_53_unix_socket(warp, mail_server, path, verb, options):
+    """Records have its path. Source addresses and marks are nothing to it."""
+    offers = ["PIPELINING", "XCLIENT ADDR PORT"]
+    server = mail_server(*offers, address=path, lmtp=True, replies={"XCLIENT": "220 again", "PROXY": None})
+    proxy = warp(*options, upstream=server).listen()
+    clients = [greeted(proxy, verb) for _ in range(3)]      # at the same time
+    for client in clients:
+        assert send_to_all(client, LOTS[:2], verb) == dict.fromkeys(LOTS[:2], 250)
+        client.ask("QUIT", "221")
+    assert len(server.messages) == 6
+    wanted = {"ip": None, "port": 0, "path": str(path), "tls": None}
+    assert proxy.wait_for("close", count=3)["server"] == wanted
+    assert {(record["server"]["path"], record["source"]) for record in proxy.records("connect")} == {(str(path), None)}
+
+
+def test_53_unix_socket_with_tls(warp, mail_server, certs, path):
+    """A path is no name: none is asked for, or looked for."""
+    server = mail_server(address=path, lmtp=True, tls=certs.context("good"))
+    proxy = warp(upstream=server)
+    send_to_all(greeted(proxy), LOTS[:1], "EHLO")
+    assert server.messages[0]["tls"] and proxy.wait_for("tls")["name"] is None
+    nameless = warp("--check", "--tls", "verify", upstream=server)
+    nameless.exit_codes = (78,)
+    nameless.wait_exit(nameless.spawn())
+    assert "needs a name" in nameless.error_path.read_text()
+
+
+def test_53_unix_sockets_of_other_case(warp, mail_server, path):
+    """Names of hosts may differ in that, paths not."""
+    servers = [mail_server(address=path.with_name(name), lmtp=True) for name in ("lmtp", "LMTP")]
+    routes = path.with_name("routes")
+    routes.write_text("".join(f"{n}.example;{server.url}\n" for n, server in enumerate(servers)))
+    got = send_to_all(greeted(warp(*LATE, "--routes", routes, "--transparent"), "LHLO"), ["a@0.example", "b@1.example"], "LHLO")
+    assert set(got.values()) == {250}
+    assert [[message["to"] for message in server.messages] for server in servers] == [[["<a@0.example>"]], [["<b@1.example>"]]]
+
+
+def test_53_no_unix_socket_there(warp, mail_server, path):
+    options = "--upstream", f"lmtp:unix:{path}"
+    client = warp(*options).connect()
+    client.expect(f"421 4.4.1 {path}: connect: No such file or directory")
+    client.expect_end()
+    server = mail_server()
+    assert send_to_all(greeted(warp(*options, upstream=server), "HELO"), LOTS[:1], "HELO") == {LOTS[0]: 250}
+    (path.parent / "routes").write_text(f"server.example;lmtp:unix:{path} {server.url};verify\n")
+    proxy = warp("--check", "--routes", path.parent / "routes", "--transparent")
+    proxy.exit_codes = (78,)
+    proxy.wait_exit(proxy.spawn())
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_53_unix_socket_that_is_busy(warp, path, patient):
+    """With a full backlog: it is waited for."""
+    proxy = warp("--upstream", f"lmtp:unix:{path}", "--connect-timeout", "20" if patient else "0.3")
+    proxy.doors.append(door := Listener(path, group=proxy.group, backlog=0))
+    before = socket.socket(socket.AF_UNIX)
+    before.connect(str(path))
+    client = proxy.connect()
+    client.silent()
+    if not patient:
+        client.expect(f"421 4.4.1 {path}: connect: ")
+        return
+    door.accept()
+    door.accept().send("220 server.example")
+    client.expect("220 server.example")
+
+
+@pytest.mark.parametrize("bad", ["lmtp:unix:", "lmtp:unix:x", "lmtp:unix:/" + "x" * 107, "smtp:unix:/x", "unix:/x", "/x", "lmtp:/x",
+                                 "lmtp://", "lmtp:host", "lmtp://host:0", "lmtp:///x", "lmtps://host"])
 def test_53_no_such_upstream(warp, bad):
     made = warp("--check", "--upstream", bad)
     made.exit_codes = (64,)

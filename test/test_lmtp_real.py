@@ -162,6 +162,19 @@ def test_53_one_copy_each(host, warp, dovecot, sender_class, options):
                for record in records) == (9 if "Lmtp" in sender_class.__name__ else 1)
 
 
+@pytest.mark.parametrize("sender_class", [SinglePostfix, LmtpPostfix])
+def test_53_dovecot_at_its_socket(host, warp, dovecot, sender_class):
+    server = dovecot()
+    proxy = warp("--upstream", f"lmtp:unix:{server.directory}/socket").listen(f"{DOOR}:25")
+    sent = mails(3)
+    with sender_class(host, relay=DOOR) as sender:
+        sender.submit(sent)
+        sender.release()
+        end(sender)
+    assert server.copies() == copies_of(sent)
+    assert {record["server"]["path"] for record in proxy.records("message")} == {f"{server.directory}/socket"}
+
+
 def test_53_45_exim_sends_bdat(host, warp, dovecot):
     server = dovecot()
     proxy = warp("--upstream", "lmtp://127.0.0.1", "--verbose").listen(f"{DOOR}:25")

@@ -337,7 +337,8 @@ static size_t put_value(const struct session *s, enum attribute attribute, char 
 	case ATTRIBUTE_DESTPORT:
 		return put_port(reached(s), out);
 	case ATTRIBUTE_PROTO:
-		return (size_t)sprintf(out, s->greet_verb == SMTP_HELO ? "SMTP" : s->greet_verb == SMTP_LHLO ? "LMTP" : "ESMTP");
+		return (size_t)sprintf(out, s->greet_verb == SMTP_HELO ? "SMTP" :
+		    s->greet_verb == SMTP_LHLO && s->dialogue.lmtp ? "LMTP" : "ESMTP"); /* Postfix knows no other */
 	case ATTRIBUTE_HELO:
 		return put_xtext(s->helo, s->view.helo_len, out);
 	case ATTRIBUTE_LOGIN:

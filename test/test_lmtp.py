@@ -702,6 +702,14 @@ def test_53_54_xclient_xforward_received(lmtp, mail_server, verb, protocol):
                     + protocol.encode() + rb"\r\n", server.messages[0]["data"])
 
 
+def test_53_54_xclient_to_a_server_of_smtp(warp, mail_server):
+    """Postfix takes SMTP and ESMTP alone."""
+    server = mail_server("PIPELINING", "XCLIENT PROTO", replies={"XCLIENT": "220 again"})
+    proxy = warp(*LATE, "--xclient", upstream=server)
+    assert set(send_to_all(greeted(proxy, "LHLO"), LOTS[:2], "LHLO").values()) == {250}
+    assert "XCLIENT PROTO=ESMTP" in server.commands
+
+
 def test_53_upstream_auth(lmtp, mail_server, certs, tmp_path):
     (tmp_path / "auth").write_text("* user:secret\n")
     server = mail_server("PIPELINING", "AUTH PLAIN", lmtp=True, tls=certs.context("rsa"))

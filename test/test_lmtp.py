@@ -426,6 +426,7 @@ def test_31_53_most_recipients(lmtp):
     session.data()
     session.client.send_raw(b"Subject: x")
     session.server.send("550 5.6.0 " + "y" * 500)
+    session.server.rest()
     session.client.send_raw(b"\r\n.\r\n")
     codes = [session.client.reply() for _ in range(100)]
     assert {code.code for code in codes} == {550} and len(codes[50]) > 450

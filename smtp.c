@@ -527,7 +527,8 @@ enum ehlo_rule {
 	WITH_LIMIT,  /* SIZE, lowered to our limit */
 	ONCE,	     /* PIPELINING: always there, once */
 	IF_AUTH,     /* see struct smtp_offer */
-	IF_VERIFIED
+	IF_VERIFIED,
+	IF_MANY	     /* LIMITS, unless ours stand in its place */
 };
 
 /* Keywords that smtpwarp can carry; any other is removed, for it could change the framing. */
@@ -553,7 +554,7 @@ static const struct {
 	{ "DELIVERBY", 0, KEEP },
 	{ "FUTURERELEASE", 0, KEEP },
 	{ "MT-PRIORITY", 0, KEEP },
-	{ "LIMITS", 0, KEEP },
+	{ "LIMITS", 0, IF_MANY },
 	{ "HELP", 0, KEEP },
 	{ "VRFY", 0, KEEP },
 	{ "EXPN", 0, KEEP },
@@ -644,21 +645,24 @@ static bool shows(enum ehlo_rule rule, const struct smtp_offer *offer)
 		return offer->auth;
 	case IF_VERIFIED:
 		return offer->requiretls;
+	case IF_MANY:
+		return !offer->single;
 	}
 	return false;
 }
 
 /* A stored line has two octets beside its text, a written one six; a line is four octets at least. The rest is for the
- * first and last line, and a number behind SIZE. */
+ * first line and the last ones, and a number behind SIZE. */
 size_t smtp_ehlo_bound(const struct smtp_ehlo *e)
 {
-	return e->domain_len + 2 * e->text_len + 64;
+	return e->domain_len + 2 * e->text_len + 96;
 }
 
-/* Last stands what does not go by the upstream's list: STARTTLS, and PIPELINING, which our queue gives to every client. */
+/* Last stands what does not go by the upstream's list: LIMITS and STARTTLS of ours, and PIPELINING, which our queue gives to
+ * every client. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
 {
-	static const unsigned char starttls[] = "STARTTLS", pipelining[] = "PIPELINING";
+	static const unsigned char starttls[] = "STARTTLS", pipelining[] = "PIPELINING", single[] = "LIMITS RCPTMAX=1";
 	unsigned char *at = out, *end = out + cap, size[32];
 	size_t len, text_len;
 
@@ -679,6 +683,8 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 		}
 		at += smtp_reply_write(250, false, text, text_len, at, (size_t)(end - at));
 	}
+	if (offer->single)
+		at += smtp_reply_write(250, false, single, sizeof single - 1, at, (size_t)(end - at));
 	if (offer->starttls)
 		at += smtp_reply_write(250, false, starttls, sizeof starttls - 1, at, (size_t)(end - at));
 	at += smtp_reply_write(250, true, pipelining, sizeof pipelining - 1, at, (size_t)(end - at));

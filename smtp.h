@@ -156,6 +156,7 @@ struct smtp_offer {
 	bool auth;	     /* the client may see AUTH */
 	bool requiretls;     /* the upstream's TLS was verified */
 	bool starttls;	     /* the client may ask for TLS */
+	bool single;	     /* a message has one recipient, RFC 9422 3.2 */
 };
 
 /* "MAIL"; pseudo verbs have names in lower case. Static storage. */

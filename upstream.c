@@ -606,6 +606,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	d->offer.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s);
 	d->auth_later = s->o->auth && !may_authenticate(s);
 	d->offer.starttls = secure_offers(s);
+	d->offer.single = d->lmtp && s->greet_verb == SMTP_EHLO && !s->late;
 	list = leg_room(&s->client, n);
 	n = smtp_ehlo_write(e, &d->offer, list, n);
 	session_comm(s, "<|", list, n - 2);

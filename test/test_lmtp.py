@@ -97,15 +97,18 @@ def send_to_all(client, recipients, verb, data=MESSAGE):
 
 @pytest.mark.parametrize("verb", ["EHLO", "LHLO"])
 def test_53_lhlo(lmtp, verb):
-    """RFC 2033 4.1: LHLO upstream, whatever the client says; the list is the client's."""
+    """RFC 2033 4.1: LHLO upstream, whatever the client says; the list is the client's, but for a limit (PROTOCOL 51)."""
     proxy = lmtp()
     session = proxy.session()
     session.banner()
     session.client.send(f"{verb} client.example")
     session.server.expect_line("LHLO client.example")
     session.server.send("250-server.example hi", "250-PIPELINING", "250-ENHANCEDSTATUSCODES", "250-SIZE 999",
-                        "250-XCLIENT ADDR", "250 8BITMIME")
-    assert session.client.reply().texts == ["server.example hi", "ENHANCEDSTATUSCODES", "SIZE 999", "8BITMIME", "PIPELINING"]
+                        "250-XCLIENT ADDR", "250-LIMITS RCPTMAX=50", "250 8BITMIME")
+    limits = ["LIMITS RCPTMAX=1"] if verb == "EHLO" else ["LIMITS RCPTMAX=50"]
+    texts = session.client.reply().texts
+    assert sorted(texts[1:]) == sorted(["ENHANCEDSTATUSCODES", "SIZE 999", "8BITMIME", "PIPELINING", *limits])
+    assert texts[0] == "server.example hi"
     session.quit()
     assert proxy.wait_for("close")["helo"] == "client.example"
 

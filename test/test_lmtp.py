@@ -722,6 +722,18 @@ def test_53_upstream_auth(lmtp, mail_server, certs, tmp_path):
     assert "AUTH PLAIN AHVzZXIAc2VjcmV0" in server.commands
 
 
+@pytest.mark.parametrize("verb", ["HELO", "EHLO", "LHLO"])
+def test_49_53_auth_late(lmtp, mail_server, verb):
+    """--auth: the upstream is asked when the client says EHLO, or LHLO."""
+    server = mail_server("PIPELINING", "AUTH PLAIN", lmtp=True)
+    client = greeted(lmtp(*LATE, "--auth", upstream=server), verb)
+    assert server.commands == ([] if verb == "HELO" else ["LHLO client.example"])
+    if verb != "HELO":
+        client.ask("AUTH PLAIN AHVzZXIAc2VjcmV0", "235")
+    assert set(send_to_all(client, LOTS[:2], verb).values()) == {250}
+    assert len(server.messages) == 2 and len(server.peers) == 1
+
+
 @pytest.mark.parametrize("verb", ["EHLO", "LHLO"])
 def test_53_passthrough(lmtp, mail_server, certs, verb):
     """Inside of TLS nobody would translate."""

@@ -26,7 +26,7 @@
 typedef const char *set_fn(struct options *o, void *field, const char *value);
 
 struct row {
-	const char *name;
+	char name[24]; /* no pointer: each costs a relocation as well, 32 octets together */
 	const char *value; /* NULL: a switch */
 	bool repeats;
 	size_t offset;

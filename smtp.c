@@ -8,8 +8,8 @@
 #endif
 
 static const struct {
-	const char *name;
-	enum smtp_group group;
+	char name[9]; /* no pointers to relocate */
+	unsigned char group; /* enum smtp_group */
 } verbs[] = {
 #define X(verb, group) { #verb, SMTP_##group },
 	SMTP_VERBS(X)
@@ -27,7 +27,7 @@ const char *smtp_verb_name(enum smtp_verb verb)
 
 enum smtp_group smtp_verb_group(enum smtp_verb verb)
 {
-	return (size_t)verb < N_VERBS ? verbs[verb].group : SMTP_HOLD;
+	return (size_t)verb < N_VERBS ? (enum smtp_group)verbs[verb].group : SMTP_HOLD;
 }
 
 unsigned char smtp_lower(unsigned char c)
@@ -533,9 +533,9 @@ enum ehlo_rule {
 
 /* Keywords that smtpwarp can carry; any other is removed, for it could change the framing. */
 static const struct {
-	const char *name;
-	unsigned extension;
-	enum ehlo_rule rule;
+	char name[20];
+	unsigned short extension;
+	unsigned char rule; /* enum ehlo_rule */
 } keywords[] = {
 	{ "PIPELINING", SMTP_EXT_PIPELINING, ONCE },
 	{ "SIZE", SMTP_EXT_SIZE, WITH_LIMIT },
@@ -671,7 +671,7 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 	at += smtp_reply_write(250, false, e->domain, e->domain_len, at, cap);
 	for (size_t i = 0; i < e->text_len; i += 2 + len) {
 		const unsigned char *text = e->text + i + 2;
-		enum ehlo_rule rule = keywords[e->text[i]].rule;
+		enum ehlo_rule rule = (enum ehlo_rule)keywords[e->text[i]].rule;
 
 		text_len = len = e->text[i + 1];
 		if (!shows(rule, offer))

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@
 #define ATTEMPTS 4
 #define CLASS_IN 1
 #define TYPE_CNAME 5
+#define FILE_MAX (16u << 20)
 #define DATAGRAMS 8 /* looked at in one turn: a flood must not keep the session from its clock */
 
 /* ---- messages ---- */
@@ -129,8 +131,7 @@ static void take_text(struct dns_answer *answer, const unsigned char *in, size_t
 	}
 }
 
-/* Labels as the name of a host, 0 octets if they are none: letters, digits, inner hyphens, and underlines, which hosts have,
- * too; not all of it digits, as an address is (RFC 1123 2.1). Whoever has an address writes here what he likes. */
+/* Labels as the name of a host, 0 octets if they are none. Whoever has an address writes here what he likes. */
 static size_t host_name(const unsigned char *labels, char out[DNS_NAME_MAX + 1])
 {
 	bool numeric = true;
@@ -217,6 +218,7 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 	    memcmp(in + HEADER + name_len, question + HEADER + name_len, 4) != 0)
 		return DNS_FOREIGN;
 	rcode = in[3] & 0xf;
+	answer->named = !rcode;
 	if (rcode == 3) /* NXDOMAIN */
 		return DNS_NOTHING;
 	if (rcode)
@@ -225,6 +227,14 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 		return DNS_CUT;
 	memcpy(owner, question + HEADER, name_len);
 	return read_records(in, n, question_len, get16(in + 6), get16(question + question_len - 4), owner, name_len, answer);
+}
+
+bool dns_is_host(const char *name)
+{
+	unsigned char labels[DNS_NAME_MAX + 2];
+	char text[DNS_NAME_MAX + 1];
+
+	return put_name(name, labels) && host_name(labels, text);
 }
 
 bool dns_reversed(const union net_address *a, const char *zone, char name[DNS_NAME_MAX + 1])
@@ -257,36 +267,98 @@ bool dns_has(const struct dns_answer *answer, const union net_address *a)
 
 /* ---- servers ---- */
 
-static void read_servers(struct dns_servers *s)
+static void add_suffix(struct dns_settings *s, char *suffix)
 {
-	static const char blanks[] = " \t\r", key[] = "nameserver";
-	char text[4096], *rest = NULL;
-	int fd = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+	size_t n = strlen(suffix), at = strlen(s->search);
 
+	if (n && suffix[n - 1] == '.')
+		suffix[--n] = 0;
+	if (dns_is_host(suffix) && at + 1 + n < sizeof s->search)
+		sprintf(s->search + at, "%s%s", at ? " " : "", suffix);
+}
+
+void dns_settings_line(struct dns_settings *s, char *line)
+{
+	static const char blanks[] = " \t\r";
+	char *rest, *key = strtok_r(line, blanks, &rest), *word;
+	bool suffixes, server;
+
+	if (!key || key != line)
+		return;
+	suffixes = strcmp(key, "search") == 0 || strcmp(key, "domain") == 0;
+	server = strcmp(key, "nameserver") == 0 && s->servers.count < DNS_SERVERS;
+	if (suffixes) /* the last such line counts */
+		s->search[0] = 0;
+	while ((word = strtok_r(NULL, blanks, &rest))) {
+		if (suffixes)
+			add_suffix(s, word);
+		else if (strcmp(key, "options") == 0 && strncmp(word, "ndots:", 6) == 0)
+			s->ndots = (unsigned)strtoul(word + 6, NULL, 10);
+		else if (server)
+			s->servers.count += net_parse(word, 53, &s->servers.server[s->servers.count]);
+		server = false;
+	}
+}
+
+void dns_lines(const char *path, void (*take)(void *arg, char *line), void *arg)
+{
+	char text[4096];
+	size_t have = 0, all = 0;
+	bool skipping = false; /* in a line that was too long */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ssize_t n = fd < 0 ? 0 : 1;
+
+	while (n > 0 && all < FILE_MAX) {
+		char *line = text, *end;
+
+		n = read(fd, text + have, sizeof text - 1 - have);
+		have += n > 0 ? (size_t)n : 0;
+		all += n > 0 ? (size_t)n : 0;
+		if (n <= 0 && have) /* the last line needs no LF */
+			text[have++] = '\n';
+		while ((end = memchr(line, '\n', have))) {
+			*end = 0;
+			if (!skipping)
+				take(arg, line);
+			skipping = false;
+			have -= (size_t)(end + 1 - line);
+			line = end + 1;
+		}
+		memmove(text, line, have);
+		skipping = skipping || have == sizeof text - 1;
+		have = skipping ? 0 : have;
+	}
 	if (fd >= 0)
 		close(fd);
-	text[n > 0 ? n : 0] = 0;
-	s->count = 0;
-	for (char *line = strtok_r(text, "\n", &rest); line && s->count < DNS_SERVERS; line = strtok_r(NULL, "\n", &rest)) {
-		char *address = line + sizeof key - 1;
+}
 
-		if (strncmp(line, key, sizeof key - 1) != 0 || !strspn(address, blanks))
-			continue;
-		address += strspn(address, blanks);
-		address[strcspn(address, blanks)] = 0;
-		s->count += net_parse(address, 53, &s->server[s->count]);
-	}
-	if (!s->count)
-		net_parse("127.0.0.1", 53, &s->server[s->count++]);
+static void take_settings(void *arg, char *line)
+{
+	dns_settings_line(arg, line);
+}
+
+void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given)
+{
+	s->servers.count = 0;
+	s->ndots = 1;
+	s->search[0] = 0;
+	dns_lines("/etc/resolv.conf", take_settings, s);
+	if (given->count)
+		s->servers = *given;
+	else if (!s->servers.count)
+		net_parse("127.0.0.1", 53, &s->servers.server[s->servers.count++]);
 }
 
 void dns_servers_choose(struct dns_servers *s, const struct dns_servers *given)
 {
-	if (given->count)
+	struct dns_settings settings;
+
+	if (given->count) {
 		*s = *given;
-	else
-		read_servers(s);
+		return;
+	}
+	dns_settings_choose(&settings, given);
+	*s = settings.servers;
 }
 
 /* ---- asking ---- */

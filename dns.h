@@ -25,7 +25,15 @@ struct dns_servers {
 	union net_address server[DNS_SERVERS];
 };
 
+/* What resolv.conf(5) says. */
+struct dns_settings {
+	struct dns_servers servers;
+	unsigned ndots;
+	char search[256]; /* suffixes with a blank between them; "": none */
+};
+
 struct dns_answer {
+	bool named; /* there is such a name, though perhaps nothing of this type */
 	unsigned count;
 	union {
 		uint32_t address[DNS_ADDRESSES]; /* A: in host order */
@@ -54,6 +62,10 @@ size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char 
 enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char *question, size_t question_len,
     struct dns_answer *answer);
 
+/* Whether "mail.example.org" can be the name of a host: letters, digits, inner hyphens, and underlines, which hosts have, too;
+ * not all of it digits, as an address is (RFC 1123 2.1). */
+bool dns_is_host(const char *name);
+
 /* The name under which a zone lists this address, RFC 5782 2.1 and 2.4. false: it has no room, or the address is not IP. */
 bool dns_reversed(const union net_address *a, const char *zone, char name[DNS_NAME_MAX + 1]);
 
@@ -80,8 +92,18 @@ struct dns_query {
 	unsigned char in[2 + DNS_MESSAGE];
 };
 
-/* The name servers that are given; else those of resolv.conf(5); 127.0.0.1 if it names none. */
+/* Take a line of resolv.conf(5) into account, or pass it over. It is written to. */
+void dns_settings_line(struct dns_settings *s, char *line);
+
+/* What resolv.conf(5) says, but for the name servers if some are given; 127.0.0.1 if there are none. */
+void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given);
+
+/* The name servers of that alone. */
 void dns_servers_choose(struct dns_servers *s, const struct dns_servers *given);
+
+/* Each line of a file of settings, without its LF; none if it cannot be read. Lines of 4 KB and more are passed over, and what
+ * comes behind 16 MB. */
+void dns_lines(const char *path, void (*take)(void *arg, char *line), void *arg);
 
 /* Begin to ask. A server that does not answer in a quarter of patience makes room for the next, and so on round and round.
  * servers must stay. State DNS_DONE at once: the name is none. */

@@ -579,13 +579,11 @@ def test_79_no_server_at_all(net, warp, mail_server):
     assert proxy.wait_for("verdict")["lists"][0]["failure"] == "no server answers"
 
 
-def test_79_system_settings(nsd, warp, tmp_path):
+def test_79_system_settings(nsd, warp):
     """resolv.conf(5), the first three servers."""
-    conf = tmp_path / "resolv.conf"
-    conf.write_text("# no\nsearch x.test\n nameserver 127.0.0.9\nnameserver\t127.0.0.5 # down\nnameserver 127.0.0.1\n"
-                    "nameserver nonsense\noptions ndots:3\n")
     proxy = warp("--dnsbl", "bl.test", "--dnsbl-timeout", 2)
-    proxy.wrapper = ["unshare", "--mount", "sh", "-c", f'mount --bind {conf} /etc/resolv.conf && exec "$@"', "sh"]
+    proxy.etc(resolv_conf="# no\nsearch x.test\n nameserver 127.0.0.9\nnameserver\t127.0.0.5 # down\nnameserver 127.0.0.1\n"
+                          "nameserver nonsense\noptions ndots:3\n")
     outside(proxy).expect("554 5.7.1 Client 192.0.2.9 is listed by bl.test: open")
 
 

@@ -1,10 +1,12 @@
-/* What is made of a name server's answers: real ones of NSD, whole and cut at every octet, and what no server should say.
- * Each ends at a page that nobody may read. */
+/* What is made of a name server's answers: real ones of NSD, whole and cut at every octet, and what no server should say; and
+ * of resolv.conf(5). Each ends at a page that nobody may read. */
 #include "unit.h"
 
 #include "../dns.h"
 
 #include <arpa/inet.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static struct text said;
 
@@ -29,6 +31,7 @@ static const char *describe(const unsigned char *in, size_t n, const unsigned ch
 
 	clear(&said);
 	say(&said, "%s", results[r]);
+	assert_true(a.named || (r != DNS_FOUND && r != DNS_CUT));
 	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_AAAA; i++)
 		say(&said, " %s", inet_ntop(AF_INET6, a.address6[i], text, sizeof text));
 	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_A; i++)
@@ -392,12 +395,139 @@ static void ranges(void **state)
 			fail_msg("'%s' was taken", bad[i]);
 }
 
+/* What lines of resolv.conf(5) come to, each with its last octet at the page's end. */
+static const char *settings_of(const char *text)
+{
+	struct dns_settings s = { .ndots = 1 };
+	char server[NET_TEXT];
+
+	for (const char *line = text; line; line = strchr(line, '\n'), line += !!line) {
+		size_t n = strcspn(line, "\n");
+		char *copy = (char *)guarded(line, n + 1);
+
+		copy[n] = 0;
+		dns_settings_line(&s, copy);
+	}
+	clear(&said);
+	say(&said, "%u", s.ndots);
+	for (unsigned i = 0; i < s.servers.count; i++)
+		say(&said, " %s", net_text(&s.servers.server[i], server));
+	say(&said, " '%s'", s.search);
+	return said.bytes;
+}
+
+static void settings(void **state)
+{
+	static const struct {
+		const char *text, *want;
+	} rows[] = {
+		{ "", "1 ''" }, { "nameserver 10.0.0.1\nnameserver\t2001:db8::1 # x", "1 10.0.0.1 2001:db8::1 ''" },
+		{ "nameserver 1.1.1.1\nnameserver x\nnameserver\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4",
+		    "1 1.1.1.1 1.1.1.2 1.1.1.3 ''" },
+		{ "nameserver 10.0.0.1 10.0.0.2", "1 10.0.0.1 ''" }, { " nameserver 10.0.0.1", "1 ''" },
+		{ "#nameserver 10.0.0.1\n;nameserver 10.0.0.1\nnameservers 10.0.0.1\nNAMESERVER 10.0.0.1", "1 ''" },
+		{ "nameserver 10.0.0.1\r", "1 10.0.0.1 ''" },
+		{ "search a.test  b.test.\tc", "1 'a.test b.test c'" }, { "search a\ndomain b\n", "1 'b'" },
+		{ "search a\nsearch", "1 ''" }, { "search . .. a..b -x x- a/b a\x01 \xc3\xbc.test # 12 ok", "1 'ok'" },
+		{ "options ndots:5", "5 ''" }, { "options rotate ndots:0 timeout:1", "0 ''" }, { "options ndots:", "0 ''" },
+		{ "options\noptions ndots\nndots:4", "1 ''" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		expect_text(rows[i].text, settings_of(rows[i].text), rows[i].want);
+}
+
+/* As many suffixes as there is room for, and only whole ones. */
+static void many_suffixes(void **state)
+{
+	char line[2000] = "search", want[300] = "1 '", suffix[64];
+
+	(void)state;
+	for (unsigned i = 10; i < 90; i++) {
+		snprintf(suffix, sizeof suffix, " a%u.test", i);
+		strcat(line, suffix);
+		if (i < 10 + 28) /* of nine octets with a blank each */
+			strcat(want, suffix + (i == 10));
+	}
+	strcat(want, "'");
+	expect_text("many", settings_of(line), want);
+	memset(line + 7, 'x', 1500);
+	line[1507] = 0;
+	expect_text("one", settings_of(line), "1 ''");
+}
+
+static void note_line(void *arg, char *line)
+{
+	(void)arg;
+	say(&said, "%.20s|", line);
+}
+
+static const char *lines_of(const void *bytes, size_t n, size_t times)
+{
+	static char path[] = "/tmp/unit_dns_XXXXXX";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	for (size_t i = 0; i < times; i++)
+		assert_int_equal(write(fd, bytes, n), (ssize_t)n);
+	clear(&said);
+	say(&said, "|");
+	dns_lines(path, note_line, NULL);
+	unlink(path);
+	close(fd);
+	strcpy(path + sizeof path - 7, "XXXXXX");
+	return said.bytes;
+}
+
+/* Of files: whole lines only, whatever their length. */
+static void lines(void **state)
+{
+	static char text[20000];
+
+	(void)state;
+	clear(&said);
+	dns_lines("/nonexistent", note_line, NULL);
+	dns_lines("/", note_line, NULL);
+	assert_int_equal(said.len, 0);
+	expect_text("empty", lines_of("", 0, 1), "|");
+	expect_text("two", lines_of("a\nb\n", 4, 1), "|a|b|");
+	expect_text("no end", lines_of("a\n\nb", 4, 1), "|a||b|");
+	expect_text("NUL", lines_of("a\0b\nc", 5, 1), "|a|c|");
+	for (size_t n = 4080; n < 4110; n++) { /* 4094 octets and a line end is the longest that is taken */
+		memset(text, 'x', n);
+		memcpy(text + n, "\nlast", 5);
+		expect_text("long", lines_of(text, n + 5, 1), n <= 4094 ? "|xxxxxxxxxxxxxxxxxxxx|last|" : "|last|");
+		expect_text("long, last", lines_of(text, n, 1), n <= 4094 ? "|xxxxxxxxxxxxxxxxxxxx|" : "|");
+	}
+	memset(text, 'x', sizeof text);
+	memcpy(text + 15000, "\nnext\n", 6);
+	expect_text("very long", lines_of(text, 15006, 1), "|next|");
+	expect_text("without end", lines_of(text, 15000, 2000), "|");
+}
+
+static void hosts(void **state)
+{
+	static const char *const good[] = { "a", "a.b", "9a.test", "a-b", "_x._y.test", "xn--bcher-kva.test", "1.2.3.x" },
+				 *const bad[] = { "", ".", "a.", ".a", "a..b", "1", "1.2.3.4", "-a", "a-", "a.-b", "a b", "a/b", "a%b",
+					 "\xc3\xbc.test", "[a]", "a\n" };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(good); i++)
+		if (!dns_is_host(good[i]))
+			fail_msg("'%s' was refused", good[i]);
+	for (size_t i = 0; i < COUNT(bad); i++)
+		if (dns_is_host(bad[i]))
+			fail_msg("'%s' was taken", bad[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(real_answers), cmocka_unit_test(answers_to_something_else),
 		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(longest_name),
 		cmocka_unit_test(addresses_that_lead_back), cmocka_unit_test(what_is_kept), cmocka_unit_test(names),
-		cmocka_unit_test(reversed), cmocka_unit_test(ranges) };
+		cmocka_unit_test(reversed), cmocka_unit_test(ranges),
+		cmocka_unit_test(settings), cmocka_unit_test(many_suffixes), cmocka_unit_test(lines), cmocka_unit_test(hosts) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

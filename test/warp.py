@@ -55,6 +55,15 @@ class Warp:
         self.complete = True        # every session is expected to end with its `close` record
         self.exit_codes = (0,)
 
+    def etc(self, **texts):
+        """Files of /etc that only this smtpwarp sees: hosts="...", resolv_conf="..."."""
+        script = ""
+        for name, text in texts.items():
+            path = self.directory / name
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+            script += f"mount --bind {path} /etc/{name.replace('_', '.')} && "
+        self.wrapper = ["unshare", "--mount", "sh", "-c", script + 'exec "$@"', "sh"]
+
     # Starting
 
     def command(self):

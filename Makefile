@@ -14,10 +14,10 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session.c smtpwarp.c options.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
-	tls.c secure.c keys.c filter.c keep.c late.c login.c auth.c routes.c checks.c identity.c proxyproto.c dns.c ere.c hooks.c verdict.c \
+	tls.c secure.c keys.c filter.c keep.c late.c login.c auth.c routes.c checks.c identity.c proxyproto.c dns.c lookup.c ere.c hooks.c verdict.c \
 	message.c record.c
 HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h keys.h auth.h trust.h base64.h net.h record.h json.h log.h hooks.h \
-	verdict.h message.h routes.h proxyproto.h checks.h dns.h ere.h
+	verdict.h message.h routes.h proxyproto.h checks.h dns.h lookup.h ere.h
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
@@ -112,6 +112,7 @@ UNIT_routes = routes.c $(UNIT_smtp)
 UNIT_proxyproto = proxyproto.c
 UNIT_ere = ere.c
 UNIT_dns = dns.c net.c
+UNIT_lookup = lookup.c $(UNIT_dns)
 UNIT_keys = keys.c base64.c
 UNIT_auth = auth.c
 FUZZ_client = $(UNIT_dialogue)
@@ -120,8 +121,9 @@ FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
 FUZZ_dns = $(UNIT_dns)
-CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c keys.c auth.c proxyproto.c $(UNIT_ere) $(UNIT_dns) dialogue.h smtp.h \
-	base64.h verdict.h message.h routes.h keys.h auth.h proxyproto.h ere.h dns.h net.h test/unit.h test/model.h test/replay.h
+CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c keys.c auth.c proxyproto.c $(UNIT_ere) $(UNIT_lookup) dialogue.h smtp.h \
+	base64.h verdict.h message.h routes.h keys.h auth.h proxyproto.h ere.h dns.h lookup.h net.h test/unit.h test/model.h \
+	test/replay.h
 
 $(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
 	@mkdir -p $(T)

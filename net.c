@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,33 +256,6 @@ bool net_is_name(const char *host)
 	union net_address literal;
 
 	return *host != '/' && !net_parse(host, 0, &literal);
-}
-
-size_t net_resolve(const char *host, uint16_t port, union net_address *list, size_t max, const char **why)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *found, *i;
-	char service[8];
-	size_t n = 0;
-	int rc;
-
-	if (net_parse(host, port, list))
-		return 1;
-	if (*host == '/') {
-		list->sa.sa_family = AF_UNIX;
-		return 1;
-	}
-	snprintf(service, sizeof service, "%u", port);
-	rc = getaddrinfo(host, service, &hints, &found);
-	if (rc) {
-		*why = gai_strerror(rc);
-		return 0;
-	}
-	for (i = found; i && n < max; i = i->ai_next)
-		if (i->ai_family == AF_INET || i->ai_family == AF_INET6)
-			memcpy(&list[n++], i->ai_addr, i->ai_addrlen);
-	freeaddrinfo(found);
-	*why = "no address";
-	return n;
 }
 
 static int set(int fd, int level, int option, int value)

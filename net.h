@@ -81,10 +81,6 @@ enum net_origin net_original(int fd, const union net_address *local, const union
 /* Whether it is a name, and neither an address nor a path. */
 bool net_is_name(const char *host);
 
-/* Addresses of a host name or literal in the resolver's order; of a path AF_UNIX. Blocks as long as the resolver does.
- * Returns how many (at most max), or 0 with *why set to a static string. */
-size_t net_resolve(const char *host, uint16_t port, union net_address *list, size_t max, const char **why);
-
 /* Begin a non-blocking connection. Returns the socket, whose connect may still be under way (poll for POLLOUT, then
  * net_connected()), or -1; then *what says which step failed (static storage). */
 int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what);

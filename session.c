@@ -187,6 +187,8 @@ static struct deadline next_deadline(const struct session *s)
 		tunnel_deadline(s, &d);
 	else if (s->stage == STAGE_TARPIT || s->stage == STAGE_REFUSE)
 		sooner(&d, 0, s->tarpit_until, TARPIT_OVER, "");
+	else if (s->state == SERVER_RESOLVING)
+		sooner(&d, 0, upstream_deadline(s), NOT_OVERDUE, "");
 	else if (s->state == SERVER_CONNECTING)
 		sooner(&d, s->dialed_at, t->connect, CONNECT_OVERDUE, "connection timed out");
 	else if (s->state == SERVER_HANDSHAKE)
@@ -342,7 +344,7 @@ static bool has_more(const struct leg *l, const struct pollfd *p)
 
 static void wait_and_read(struct session *s, const struct deadline *d)
 {
-	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1];
+	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED];
 	unsigned polled = 2;
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
@@ -358,6 +360,7 @@ static void wait_and_read(struct session *s, const struct deadline *d)
 	polled += filter_watch(s, p + polled);
 	polled += checks_watch(s, p + polled);
 	polled += identity_watch(s, p + polled);
+	polled += upstream_watch(s, p + polled);
 	if (ppoll(p, polled, d->at == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	if (in_message(s) && leg_pending(&s->server))
@@ -462,6 +465,7 @@ static void turn(struct session *s)
 	}
 	if (s->state == SERVER_HANDSHAKE)
 		upstream_handshake(s);
+	upstream_look(s);
 	checks_turn(s);
 	filter_turn(s);
 	do {

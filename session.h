@@ -12,6 +12,7 @@
 #include "hooks.h"
 #include "leg.h"
 #include "log.h"
+#include "lookup.h"
 #include "net.h"
 #include "options.h"
 #include "record.h"
@@ -21,6 +22,7 @@
 
 enum session_server {
 	SERVER_NONE, /* not yet, or no more but there may be another */
+	SERVER_RESOLVING, /* its name is looked up */
 	SERVER_CONNECTING,
 	SERVER_HANDSHAKE, /* of TLS */
 	SERVER_OPEN,
@@ -55,7 +57,7 @@ enum session_greet {
 	GREET_HELO	/* HELO sent */
 };
 
-#define SESSION_CANDIDATES 8
+#define SESSION_CANDIDATES LOOKUP_MAX
 
 /* Where to, from where, and how: options, as verdicts changed them. */
 struct route {
@@ -284,6 +286,12 @@ bool route_upstream(struct route *r, const char *text);
 
 /* The nth server of a route, from 0 on. NULL: there is none; *u is where it may be put. host "": it cannot be read. */
 const struct upstream *route_server(const struct route *r, unsigned n, struct upstream *u);
+
+/* In SERVER_RESOLVING: go on; what to poll, at most LOOKUP_POLLED descriptors (returns how many); when there is something to do
+ * though nothing comes. */
+void upstream_look(struct session *s);
+unsigned upstream_watch(const struct session *s, struct pollfd *p);
+int64_t upstream_deadline(const struct session *s);
 
 /* The connection attempt has an outcome (poll says so). */
 void upstream_connected(struct session *s);

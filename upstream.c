@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define LOOKUP_TIME INT64_C(10000000) /* or --connect-timeout, if that is less */
+
 /* ---- where to ---- */
 
 static void tell_failure(struct session *s, const char *enhanced, const char *reason)
@@ -104,28 +106,46 @@ static bool more_upstreams(const struct session *s)
 	return upstream_to_try(s, &unused) != NULL;
 }
 
-/* The addresses of the next upstream into the list of candidates. */
+/* The name was looked up: what came of it, into the list of candidates. */
+static void take_addresses(struct session *s)
+{
+	char reason[80] = "name lookup: ";
+	const size_t n = strlen(reason);
+
+	s->state = SERVER_NONE;
+	s->candidates = lookup_end(s->candidate, reason + n, sizeof reason - n);
+	if (s->candidates)
+		return;
+	tell_failure(s, "4.4.3", reason);
+	record_error(&s->view, s->text->failure);
+}
+
+/* The addresses of the next upstream into the list of candidates; a name may take until SERVER_RESOLVING is over. */
 static bool next_upstream(struct session *s)
 {
-	const char *why;
-	char reason[80];
+	const struct upstream *u;
+	int64_t patience = s->o->timeouts.connect;
 
 	if (!more_upstreams(s))
 		return false;
-	s->upstream = upstream_to_try(s, &s->text->other);
+	u = s->upstream = upstream_to_try(s, &s->text->other);
 	s->next_upstream++;
-	snprintf(s->host, sizeof s->host, "%s", s->upstream->host);
-	s->candidates = net_resolve(s->host, s->upstream->port, s->candidate, SESSION_CANDIDATES, &why);
-	session_tick(s);
+	snprintf(s->host, sizeof s->host, "%s", u->host);
 	s->next_candidate = 0;
-	if (!s->candidates) {
-		snprintf(reason, sizeof reason, "name lookup: %s", why);
-		tell_failure(s, "4.4.3", reason);
-		record_error(&s->view, s->text->failure);
+	s->candidates = !net_is_name(u->host);
+	if (s->candidates) {
+		if (!net_parse(u->host, u->port, s->candidate))
+			s->candidate[0].sa.sa_family = AF_UNIX; /* a path */
+		return true;
 	}
+	s->state = SERVER_RESOLVING;
+	lookup_start(u->host, u->port, &s->o->dns, s->now, patience && patience < LOOKUP_TIME ? patience : LOOKUP_TIME);
+	if (lookup_turn(s->now))
+		take_addresses(s);
 	return true;
 }
 
+/* true: an attempt is under way. */
 static bool dial_next(struct session *s)
 {
 	do {
@@ -134,8 +154,8 @@ static bool dial_next(struct session *s)
 				return true;
 			record_error(&s->view, s->text->failure);
 		}
-	} while (next_upstream(s));
-	return false;
+	} while (next_upstream(s) && s->state != SERVER_RESOLVING);
+	return s->state == SERVER_RESOLVING;
 }
 
 static bool more_candidates(const struct session *s)
@@ -153,6 +173,38 @@ static void refuse_client(struct session *s, const char *enhanced_and_reason)
 	session_replyf(s, "421 %s", enhanced_and_reason);
 	session_end(s, "smtpwarp", enhanced_and_reason);
 	s->linger = true;
+}
+
+static void give_up(struct session *s)
+{
+	dialogue_forget_server(&s->dialogue);
+	s->redialing = false;
+	s->state = s->late ? SERVER_NONE : SERVER_GONE;
+	refuse_client(s, s->text->failure);
+}
+
+static void try_next(struct session *s)
+{
+	if (!dial_next(s))
+		give_up(s);
+}
+
+void upstream_look(struct session *s)
+{
+	if (s->state != SERVER_RESOLVING || !lookup_turn(s->now))
+		return;
+	take_addresses(s);
+	try_next(s);
+}
+
+int64_t upstream_deadline(const struct session *s)
+{
+	return s->state == SERVER_RESOLVING ? lookup_deadline() : INT64_MAX;
+}
+
+unsigned upstream_watch(const struct session *s, struct pollfd *p)
+{
+	return s->state == SERVER_RESOLVING ? lookup_watch(p) : 0;
 }
 
 /* smtpwarp's own connections must be exempt from the redirect. When they are not, the client of this session is
@@ -218,7 +270,9 @@ bool upstream_locate(struct session *s)
 
 static void connect_to_any(struct session *s)
 {
-	if (!find_destination(s) || !dial_next(s))
+	if (find_destination(s))
+		try_next(s);
+	else
 		refuse_client(s, s->text->failure);
 }
 
@@ -320,6 +374,8 @@ static void drop_server(struct session *s)
 
 void upstream_close(struct session *s)
 {
+	if (s->state == SERVER_RESOLVING)
+		lookup_stop();
 	drop_server(s);
 	s->state = s->late ? SERVER_NONE : SERVER_GONE;
 	s->bound = s->refused = false;
@@ -346,17 +402,14 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 		upstream_open(s);
 		return;
 	}
-	if (!s->redialing) { /* the next one may know what this one did not */
-		s->no_tls = false;
-		s->greet = GREET_NONE;
-		dialogue_expect(&s->dialogue, SMTP_GREETING, false);
-		if (dial_next(s))
-			return;
-		dialogue_forget_server(&s->dialogue);
+	if (s->redialing) {
+		give_up(s);
+		return;
 	}
-	s->redialing = false;
-	s->state = s->late ? SERVER_NONE : SERVER_GONE;
-	refuse_client(s, s->text->failure);
+	s->no_tls = false; /* the next one may know what this one did not */
+	s->greet = GREET_NONE;
+	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+	try_next(s);
 }
 
 /* ---- TLS ---- */
@@ -407,10 +460,7 @@ static void redial_plain(struct session *s)
 	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
 	if (!dial(s, &same)) {
 		record_error(&s->view, s->text->failure);
-		s->redialing = false;
-		s->state = s->late ? SERVER_NONE : SERVER_GONE;
-		dialogue_forget_server(&s->dialogue);
-		refuse_client(s, s->text->failure);
+		give_up(s);
 	}
 }
 

@@ -12,7 +12,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 # Hostile input is where a sanitizer earns its keep; what else the others test does not depend on the build.
 SANITIZED = ["framing", "replies", "commands", "pipelining", "extensions", "upstream_tls", "destination",
-             "identity", "checks", "late_auth"]
+             "identity", "checks", "late_auth", "lookup"]
 RETRIED_MAX = 5
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\w+\.py::.+?)(?: - .*)?$")
 COUNTS = re.compile(r"(\d+) (passed|failed|errors?|skipped)")

@@ -547,6 +547,10 @@ static bool fits(enum smtp_verb verb, int code)
 	switch (verb) {
 	case SMTP_GREETING:
 		return code == 220;
+	case SMTP_EHLO:
+	case SMTP_LHLO:
+	case SMTP_HELO: /* with 251 a list would be passed over, and STARTTLS in it */
+		return code == 250;
 	case SMTP_DATA:
 		return code == 354;
 	case SMTP_AUTH:

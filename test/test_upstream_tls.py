@@ -328,6 +328,24 @@ def test_58_starttls_not_offered_when_required(warp, certs, mail_server, level, 
     refused(client, server)
 
 
+@pytest.mark.parametrize("level", ["encrypt", *VERIFYING])
+@pytest.mark.parametrize("verb", ["EHLO", "HELO", "LHLO"])
+@pytest.mark.parametrize("reply", [["251 hi"], ["220 server.example"], ["251-server.example", "251 STARTTLS"]])
+def test_58_list_under_another_code_when_required(warp, certs, level, verb, reply):
+    """RFC 5321 4.3.2: success is 250 alone. Who could change that in passing would have the mail in plain."""
+    proxy = warp("--tls", level, "--tls-ca", certs.ca, "--tls-name", certificates.HOST)
+    if verb == "LHLO":
+        proxy.options += ["--upstream", f"lmtp://{proxy.upstream.name_port}"]
+    session = proxy.session()
+    session.banner()
+    session.client.send(f"{verb} client.example")
+    session.server.expect_line("EHLO client.example" if verb != "LHLO" else "LHLO client.example")
+    session.server.send(*reply)
+    session.client.expect("421 4.5.0")
+    session.client.expect_end()
+    assert session.server.farewell() == b""
+
+
 def test_58_421_to_starttls(warp):
     session = warp().session()
     asked_for_tls(session)

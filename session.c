@@ -197,7 +197,7 @@ static struct deadline next_deadline(const struct session *s)
 		sooner(&d, s->server_moved_at, t->block, SERVER_OVERDUE, "upstream does not take what is sent");
 	else if (s->state == SERVER_OPEN && awaited != SMTP_NOTHING && !in_message(s))
 		sooner(&d, s->awaiting_since, reply_time(t, awaited), SERVER_OVERDUE, "upstream did not reply in time");
-	else
+	else if (!s->name_due) /* else the client waits for us */
 		client_deadline(s, &d);
 	return d;
 }

@@ -194,6 +194,24 @@ def test_54_only_mail_waits(gate, proxied, mail_server, mode, option):
     assert (NAME.encode() in server.messages[0]["data"]) == (option == "--received")
 
 
+@pytest.mark.parametrize("mode", [[], LATE])
+@pytest.mark.parametrize("option", ["--xclient", "--received"])
+@pytest.mark.parametrize("limit", ["--idle-timeout", "--command-timeout"])
+def test_67_waiting_client_is_not_idle(gate, proxied, mail_server, mode, option, limit):
+    """Nor slow to finish what it has pipelined: it is us who do not go on."""
+    server = xserver(mail_server, "XCLIENT NAME")
+    client = begin(proxied(*asking(gate.server, timeout=10), *mode, option, limit, 0.3, upstream=server), V1)
+    client.expect("220")
+    client.send("EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<c@d>")
+    if mode or option == "--received":
+        client.expect("250")
+    if mode:
+        client.expect("250")
+    client.silent(0.6)
+    gate.opened.set()
+    client.expect("250")
+
+
 @pytest.mark.parametrize("option, mode", [("--xclient", []), ("--xforward", []), ("--xclient", LATE), ("--xforward", LATE)])
 @pytest.mark.parametrize("how", ["close", "421 4.3.2 bye", "250 2.0.0 what?"])
 def test_54_server_lost_while_it_waits(gate, proxied, option, mode, how):

@@ -409,7 +409,8 @@ void filter_begin(struct session *s)
 			    (const unsigned char *)streams[i].why, strlen(streams[i].why), NULL, 0, 0);
 }
 
-/* Until `done` says so or a deadline, counted from `start`. The client is gone: nobody waits for this but who wants the service to stop. */
+/* Until `done` says so or a deadline, counted from `start`. The client is gone: nobody waits for this but who wants the service
+ * to stop. */
 static void wait_for(struct session *s, bool (*done)(void), int64_t start)
 {
 	int64_t limit = s->o->timeouts.hook ? s->o->timeouts.hook : CHAIN_MAX;

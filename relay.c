@@ -106,6 +106,7 @@ static void give_up_message(struct session *s, const char *reply)
 void relay_server_lost(struct session *s, const char *reason)
 {
 	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
+	bool unsent = s->dialogue.tx.complete && s->server.lost && s->dialogue.queued == 1; /* it cannot have all of a message */
 	char reply[400];
 
 	if (awaited == SMTP_GREETING || s->stage == STAGE_OPEN) {
@@ -118,13 +119,7 @@ void relay_server_lost(struct session *s, const char *reason)
 		return;
 	}
 	snprintf(reply, sizeof reply, "%s: %s", s->host, reason);
-	if (s->dialogue.tx.complete && s->server.lost && s->dialogue.queued == 1) { /* it cannot have all of it */
-		record_error(&s->view, reply);
-		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
-		give_up_message(s, reply);
-		return;
-	}
-	if (keep_is_whole(s) || (dialogue_in_content(&s->dialogue) && s->dialogue.queued <= 1)) {
+	if (unsent || keep_is_whole(s) || (dialogue_in_content(&s->dialogue) && s->dialogue.queued <= 1)) {
 		record_error(&s->view, reply);
 		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->host, reason);
 		give_up_message(s, reply);
@@ -847,76 +842,91 @@ static void log_reply(struct session *s, const struct dialogue_reply *r, const c
 	session_comm(s, direction, r->line.raw, secret && r->line.code == 334 ? 3 : r->line.raw_len);
 }
 
-static void handle_reply(struct session *s, const struct dialogue_reply *r)
+/* A reply that nobody needs, or that must not come now. true: it is dealt with. */
+static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r)
 {
-	bool ours = r->hidden || s->greet != GREET_NONE;
 	bool idle = s->late && !s->bound && !s->auth_said, unneeded = idle && s->stage != STAGE_OPEN;
 
 	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* it has waited long enough */
 		if (r->line.last)
 			relay_server_lost(s, "reply 421");
-		return;
-	}
-	if (r->violation && unneeded) {
+	} else if (r->violation && unneeded) {
 		record_error(&s->view, r->violation);
 		relay_server_lost(s, r->violation);
-		return;
-	}
-	if (((s->dialogue.client == DIALOGUE_DATA || keep_is_whole(s)) && r->verb == SMTP_NOTHING) ||
+	} else if (((s->dialogue.client == DIALOGUE_DATA || keep_is_whole(s)) && r->verb == SMTP_NOTHING) ||
 	    (s->dialogue.client == DIALOGUE_CHUNK && r->verb == SMTP_BDAT && s->dialogue.queued == 0) ||
 	    (s->stage == STAGE_SEND && r->verb == SMTP_BDAT)) {
 		handle_early_reply(s, r);
-		return;
-	}
-	if (r->violation) {
+	} else if (r->violation) {
 		handle_violation(s, r->violation);
-		return;
+	} else {
+		return false;
 	}
+	return true;
+}
+
+static void handle_early_acceptance(struct session *s)
+{
+	dialogue_decide(&s->dialogue, 0, NULL, 0);
+	s->silent = !s->server.lost; /* else it may have all of it after all, and have taken it */
+	relay_end_transaction(s, s->server.lost ? "aborted" : "unknown");
+	handle_violation(s, "a message was accepted before all of it was sent");
+}
+
+/* What is said next is not what it answers. Behind STARTTLS it is worse, see after_starttls(). */
+static bool is_followed(const struct session *s, const struct dialogue_reply *r)
+{
+	return (s->stage == STAGE_OPEN || r->verb == SMTP_XCLIENT || r->verb == SMTP_XFORWARD) && r->line.last &&
+	    s->dialogue.queued == 0 && leg_count(&s->server) && r->verb != SMTP_STARTTLS;
+}
+
+static void pass_reply(struct session *s, const struct dialogue_reply *r)
+{
+	relay_pass(s, r);
+	if (r->content_end && !s->dialogue.lmtp)
+		relay_repeat(s, NULL);
+	after_reply(s, r);
+}
+
+/* The last line of a reply to a command of ours, after the greeting. */
+static void handle_own(struct session *s, const struct dialogue_reply *r)
+{
+	bool goes_on = r->line.code != 421;
+
+	if (r->verb == SMTP_XFORWARD && goes_on)
+		identity_forwarded(s, r);
+	else if (s->stage == STAGE_OPEN && (r->verb == SMTP_MAIL || r->verb == SMTP_XFORWARD))
+		late_mail_answered(s, r);
+	else if (!goes_on)
+		pass_reply(s, r);
+	else if (s->stage == STAGE_ASK && r->verb == SMTP_DATA)
+		keep_data_answered(s, r);
+}
+
+static void handle_reply(struct session *s, const struct dialogue_reply *r)
+{
+	bool ours = r->hidden || s->greet != GREET_NONE, last = r->line.last;
+
+	if (handle_out_of_turn(s, r))
+		return;
 	hold_line(s, r, !ours || s->stage == STAGE_ASK);
 	if (r->content_end && r->line.code < 400 && (leg_pending(&s->server) || s->server.lost || s->early)) {
-		dialogue_decide(&s->dialogue, 0, NULL, 0);
-		s->silent = !s->server.lost; /* else it may have all of it after all, and have taken it */
-		relay_end_transaction(s, s->server.lost ? "aborted" : "unknown");
-		handle_violation(s, "a message was accepted before all of it was sent");
+		handle_early_acceptance(s);
 		return;
 	}
 	log_reply(s, r, ours ? "|<" : "<-");
-	/* What is said next is not what it answers. Behind STARTTLS it is worse, see after_starttls(). */
-	if ((s->stage == STAGE_OPEN || r->verb == SMTP_XCLIENT || r->verb == SMTP_XFORWARD) && r->line.last &&
-	    s->dialogue.queued == 0 && leg_count(&s->server) && r->verb != SMTP_STARTTLS) {
+	if (is_followed(s, r)) {
 		handle_violation(s, "a reply that nothing was asked for");
-		return;
-	}
-	if (r->verb == SMTP_GREETING || s->greet != GREET_NONE) {
+	} else if (r->verb == SMTP_GREETING || s->greet != GREET_NONE) {
 		upstream_reply(s, r);
-		if (r->line.last && r->line.code == 421 && s->state == SERVER_OPEN)
+		if (last && r->line.code == 421 && s->state == SERVER_OPEN)
 			end_by_server(s);
-		return;
-	}
-	if (r->hidden && r->verb == SMTP_XFORWARD && r->line.code != 421) {
-		if (r->line.last)
-			identity_forwarded(s, r);
-		return;
-	}
-	if (r->hidden && r->line.last && s->stage == STAGE_OPEN && (r->verb == SMTP_MAIL || r->verb == SMTP_XFORWARD)) {
-		late_mail_answered(s, r);
-		return;
-	}
-	if (r->hidden && r->line.code != 421) {
-		if (r->line.last && s->stage == STAGE_ASK && r->verb == SMTP_DATA)
-			keep_data_answered(s, r);
-		return;
-	}
-	if (r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {
-		if (r->line.last)
-			refuse_without_recipients(s);
-		return;
-	}
-	if (r->line.last && (r->verb != SMTP_STARTTLS || secure_answered(s, r->line.code))) {
-		relay_pass(s, r);
-		if (r->content_end && !s->dialogue.lmtp)
-			relay_repeat(s, NULL);
-		after_reply(s, r);
+	} else if (last && r->hidden) {
+		handle_own(s, r);
+	} else if (last && r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {
+		refuse_without_recipients(s);
+	} else if (last && (r->verb != SMTP_STARTTLS || secure_answered(s, r->line.code))) {
+		pass_reply(s, r);
 	}
 }
 

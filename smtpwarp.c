@@ -681,6 +681,27 @@ static void take_passed(unsigned n)
 	}
 }
 
+/* All that is listened on: what we were given, and --listen. */
+static void gather_sockets(unsigned passed, enum net_kind given)
+{
+	take_passed(passed);
+	if (!passed && given == NET_LISTENING) {
+		listener.socket[listener.sockets++] = STDIN_FILENO;
+		listener.inetd_wait = !options.listens;
+	}
+	for (unsigned i = 0; i < listener.sockets; i++) {
+		union net_address local;
+
+		net_local(listener.socket[i], &local);
+		refuse_open_relay(&local);
+	}
+	if (options.listens + listener.sockets > SOCKETS_MAX)
+		die(EX_USAGE, "more than 8 sockets to listen on");
+	bind_sockets();
+	if (!listener.sockets)
+		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
+}
+
 int main(int argc, char **argv)
 {
 	char why[512];
@@ -725,22 +746,7 @@ int main(int argc, char **argv)
 		auth_wipe();
 		return EX_OK;
 	}
-	take_passed(passed);
-	if (!passed && given == NET_LISTENING) {
-		listener.socket[listener.sockets++] = STDIN_FILENO;
-		listener.inetd_wait = !options.listens;
-	}
-	for (unsigned i = 0; i < listener.sockets; i++) {
-		union net_address local;
-
-		net_local(listener.socket[i], &local);
-		refuse_open_relay(&local);
-	}
-	if (options.listens + listener.sockets > SOCKETS_MAX)
-		die(EX_USAGE, "more than 8 sockets to listen on");
-	bind_sockets();
-	if (!listener.sockets)
-		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
+	gather_sockets(passed, given);
 	become_user();
 	check_routes();
 	listen_loop();

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import random
+import select
 import signal
 import socket
 import threading
@@ -76,7 +77,8 @@ def test_9_reply_and_end_in_the_middle_of_a_chunk_of_ours(warp, hooks, mode, rep
         client, server = session.client, session.server
     server.paused = True
     client.send_raw(b"BDAT %d LAST\r\n" % len(BIG) + BIG, timeout=30)
-    time.sleep(0.5)
+    assert select.select([server.sock], [], [], peers.TIMEOUT)[0]     # it has begun to come
+    time.sleep(0.1)
     server.send(reply)
     getattr(server, end)()
     if end == "half_close":

@@ -18,7 +18,7 @@ def readelf(*options):
 def test_size():
     """The goal was 240 KB, which it had before there were hooks; it must not grow without a reason. TLS towards clients
     took 25 KB, 20 of them BearSSL's: half of it the server's side of a handshake."""
-    assert BINARY.stat().st_size <= 350_000
+    assert BINARY.stat().st_size <= 340_000
 
 
 def test_static_pie():

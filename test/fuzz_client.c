@@ -38,7 +38,10 @@ static const char *reply(enum smtp_verb verb, uint8_t options)
 	case SMTP_GREETING:
 		return "220-mx\r\n220 mx\r\n";
 	case SMTP_EHLO:
+	case SMTP_LHLO:
 		return ehlo_reply(options);
+	case SMTP_HELO:
+		return any(8) ? "250-mx\r\n250 mx\r\n" : "502 no\r\n";
 	case SMTP_DATA:
 		return any(4) && !(model.d.lmtp && !model.d.tx.accepted) ? "354 go\r\n" : "554 5.5.1 no\r\n";
 	case SMTP_AUTH:

@@ -189,6 +189,19 @@ static void try_next(struct session *s)
 		give_up(s);
 }
 
+/* The next one may know TLS, which this one did not. A client that has seen this one's greeting is not for another. */
+static void try_other(struct session *s)
+{
+	if (s->redialing && !s->late) {
+		give_up(s);
+		return;
+	}
+	s->no_tls = s->redialing = false;
+	s->greet = GREET_NONE;
+	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+	try_next(s);
+}
+
 void upstream_look(struct session *s)
 {
 	if (s->state != SERVER_RESOLVING || !lookup_turn(s->now))
@@ -402,14 +415,7 @@ void upstream_failed(struct session *s, const char *enhanced, const char *reason
 		upstream_open(s);
 		return;
 	}
-	if (s->redialing) {
-		give_up(s);
-		return;
-	}
-	s->no_tls = false; /* the next one may know what this one did not */
-	s->greet = GREET_NONE;
-	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
-	try_next(s);
+	try_other(s);
 }
 
 /* ---- TLS ---- */
@@ -460,7 +466,8 @@ static void redial_plain(struct session *s)
 	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
 	if (!dial(s, &same)) {
 		record_error(&s->view, s->text->failure);
-		give_up(s);
+		dialogue_forget_server(&s->dialogue);
+		try_other(s);
 	}
 }
 

@@ -216,6 +216,34 @@ def test_58_tls_that_failed_with_one_server_is_tried_with_the_next(warp, mail_se
     assert "STARTTLS" in second.commands
 
 
+@pytest.mark.parametrize("again", ["closed", "421 4.7.0 too many connections"])
+def test_58_server_that_cannot_be_had_in_plain_is_not_the_last(warp, mail_server, again):
+    """Late: TLS fails, and so does the connection without it."""
+    first, second = peers.Listener(), mail_server()
+    client = warp(*LATE, "--upstream", first.name_port, "--upstream", second.name_port).greeted()
+    client.ask("MAIL FROM:<a@b>", "250")
+    client.send("RCPT TO:<b@c>")
+    server = first.accept()
+    server.send("220 first.example")
+    server.expect_line("EHLO client.example")
+    server.send("250-first.example", "250 STARTTLS")
+    server.expect_line("STARTTLS")
+    if again == "closed":
+        first.close()
+    server.send("220 go")
+    server.take(5)
+    server.send("no TLS at all")
+    server.close()
+    if again != "closed":
+        first.accept().send(again)
+        first.close()
+    client.expect("250 2.1.5")
+    client.ask("DATA", "354")
+    client.send_raw(MESSAGE)
+    client.expect("250")
+    assert len(second.messages) == 1
+
+
 # Time
 
 def test_upstream_has_its_time_to_take_a_message(warp, hooks):

@@ -132,6 +132,7 @@ static bool next_upstream(struct session *s)
 	s->next_upstream++;
 	snprintf(s->host, sizeof s->host, "%s", u->host);
 	s->next_candidate = 0;
+	s->view.server.sa.sa_family = AF_UNSPEC; /* none of it yet */
 	s->candidates = !net_is_name(u->host);
 	if (s->candidates) {
 		if (!net_parse(u->host, u->port, s->candidate))

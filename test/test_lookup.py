@@ -131,6 +131,13 @@ def test_74_next_upstream(nsd, looking, server, first, mode):
     assert [item["error"][:5] for item in proxy.records("error")] == ["4.4.3", "4.4.1"]
 
 
+def test_74_name_that_there_is_not_is_no_server(nsd, looking):
+    """Its record does not have the one before."""
+    proxy = looking("--upstream", "127.0.0.1:9", "--upstream", "none.a.test")
+    proxy.connect().expect("421 4.4.3 none.a.test")
+    assert [(item["server"] or {}).get("ip") for item in (proxy.wait_for("error"), proxy.wait_for("error", 2))] == ["127.0.0.1", None]
+
+
 # Servers that fail
 
 @pytest.mark.parametrize("bad, want", [(A, "::1"), (AAAA, "127.0.0.1")])

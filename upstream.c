@@ -319,6 +319,7 @@ void upstream_open(struct session *s)
 	if (s->state != SERVER_NONE)
 		upstream_leave(s);
 	s->no_tls = s->redialing = false;
+	s->greet = GREET_NONE;
 	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
 	connect_to_any(s);
 }

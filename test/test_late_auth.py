@@ -421,6 +421,25 @@ def test_lost_before_auth_at_the_next_ehlo(late, leave):
     server.expect_line("AUTH LOGIN")
 
 
+def test_lost_at_starttls_of_the_next_ehlo(late, mail_server, certs):
+    """The server that is there instead, and speaks TLS from the first octet, greets first."""
+    first = peers.Listener()
+    first.close()
+    proxy = late("--upstream", f"smtps://{first.name_port}")
+    proxy.options += ["--upstream", proxy.upstream.name_port]
+    client, server = opened(proxy, "AUTH PLAIN")
+    other = mail_server("AUTH LOGIN", port=first.port, tls=certs.context(), implicit=True)
+    client.send("EHLO again.example")
+    server.expect_line("EHLO again.example")
+    server.send("250-server.example", "250 STARTTLS")
+    server.expect_line("STARTTLS")
+    server.close()
+    assert "AUTH LOGIN" in client.expect("250").texts
+    client.ask("MAIL FROM:<a@b>", "250")
+    client.ask("RCPT TO:<b@c>", "250")
+    assert verbs(other) == ["EHLO", "MAIL", "RCPT"]
+
+
 @pytest.mark.parametrize("leave", ["close", "421"])
 @pytest.mark.parametrize("phase", ["AUTH", "334", "535", "235", "MAIL", "EHLO", "RCPT", "after"])
 def test_lost_after_auth(late, leave, phase):

@@ -474,8 +474,10 @@ class WildServer:
             time.sleep(0.05)
         return int(reply[:3]) if reply[:3].isdigit() else 0
 
-    def content(self, line, rcpts, read):
-        early = line.rng.random() < 0.06
+    @staticmethod
+    def hear(line, rcpts, read, early=0.06):
+        """The message, None if nobody is to have it, and whether the server has spoken before its end."""
+        early = line.rng.random() < early
         if early:
             words = line.rng.choice([b"552 5.3.4 early\r\n", b"421 4.3.2 early\r\n", b"250 2.0.0 early\r\n"])
             line.write(words)
@@ -488,6 +490,12 @@ class WildServer:
         if not rcpts:
             assert data == b"", data
             line.write(b"554 5.5.1 nobody\r\n")
+            return None, early
+        return data, early
+
+    def content(self, line, rcpts, read):
+        data, early = self.hear(line, rcpts, read)
+        if data is None:
             return
         entry = [data, None, early]
         self.taken.append(entry)

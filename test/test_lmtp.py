@@ -54,6 +54,16 @@ def to_two(session, *codes):
         session.client.expect(code)
 
 
+def to_all(session, verb):
+    """As many recipients as this client may have in a message."""
+    if verb == "LHLO":
+        to_two(session)
+    else:
+        session.mail()
+        session.rcpt()
+        session.data()
+
+
 def sent(session, data=MESSAGE):
     """The message has reached the upstream, which has not answered."""
     session.client.send_raw(data)
@@ -337,12 +347,7 @@ def test_53_66_lost_before_the_last_reply(lmtp, verb, replies, whole):
     """What became of the rest is not known: the client is dropped without a word."""
     proxy = lmtp("--tls", "none")
     session = opened(proxy, verb)
-    if verb == "LHLO":
-        to_two(session)
-    else:
-        session.mail()
-        session.rcpt()
-        session.data()
+    to_all(session, verb)
     sent(session)
     for _ in range(replies):
         session.server.send("250 2.0.0 taken")
@@ -512,12 +517,7 @@ def test_8_9_53_messages_that_cannot_go_on(lmtp, verb, replies, fault):
     """The upstream never sees a final dot; a reply for each recipient tells the client."""
     proxy = lmtp("--tls", "none", "--message-size-limit", "1000", "--bare-newline", "reject")
     session = opened(proxy, verb)
-    if verb == "LHLO":
-        to_two(session)
-    else:
-        session.mail()
-        session.rcpt()
-        session.data()
+    to_all(session, verb)
     session.client.send_raw(b"Subject: x\r\n\r\n" + {"large": b"y" * 2000, "newline": b"a\nb"}.get(fault, b"z"))
     if fault == "lost":
         session.server.close()

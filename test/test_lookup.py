@@ -209,18 +209,24 @@ def test_74_silent_name_server(host, looking):
 
 # Meanwhile
 
+def waiting(proxy, mode, names):
+    """A client for whom a name is being looked up."""
+    client = proxy.connect()
+    if mode:
+        client.expect("220")
+        client.ask("EHLO c", "250")
+        client.ask("MAIL FROM:<a@b>", "250")
+        client.send("RCPT TO:<c@d>")
+    wait_until(lambda: names.queries)
+    return client
+
+
 @pytest.mark.parametrize("mode", [[], LATE])
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
 def test_74_client_leaves_meanwhile(host, looking, mode, how):
     with silent_names() as names:
         proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *mode)
-        client = proxy.connect()
-        if mode:
-            client.expect("220")
-            client.ask("EHLO c", "250")
-            client.ask("MAIL FROM:<a@b>", "250")
-            client.send("RCPT TO:<c@d>")
-        wait_until(lambda: names.queries)
+        client = waiting(proxy, mode, names)
         getattr(client, how)()
         start = time.monotonic()
         assert proxy.wait_for("close")["by"] == "client"
@@ -233,13 +239,7 @@ def test_74_sigterm_meanwhile(host, looking, mode, signals):
     """Late, with a transaction open, a second one or --drain-timeout ends it."""
     with silent_names() as names:
         proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *mode)
-        client = proxy.connect()
-        if mode:
-            client.expect("220")
-            client.ask("EHLO c", "250")
-            client.ask("MAIL FROM:<a@b>", "250")
-            client.send("RCPT TO:<c@d>")
-        wait_until(lambda: names.queries)
+        client = waiting(proxy, mode, names)
         for _ in range(signals):
             proxy.processes[-1].send_signal(signal.SIGTERM)
             time.sleep(0.1)

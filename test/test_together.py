@@ -76,19 +76,8 @@ class Server(WildServer):
         return domain in OF_SERVER.get(self.letter, "h")
 
     def finish(self, line, rcpts, read):
-        early = line.rng.random() < 0.03
-        if early:
-            words = line.rng.choice([b"552 5.3.4 early\r\n", b"421 4.3.2 early\r\n", b"250 2.0.0 early\r\n"])
-            line.write(words)
-            if line.rng.random() < 0.5 and words[:1] != b"2":
-                line.leave()
-        elif line.rng.random() < 0.04:
-            line.read()
-            line.leave()
-        data = read()
-        if not rcpts:
-            assert data == b"", data
-            line.write(b"554 5.5.1 nobody\r\n")
+        data, early = self.hear(line, rcpts, read, 0.03)
+        if data is None:
             return
         token = data.partition(b"Message-ID: <")[2].partition(b">")[0].decode()
         entries = [[token, rcpt, data, None, early] for rcpt in rcpts]

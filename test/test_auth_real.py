@@ -8,7 +8,7 @@ import pytest
 
 import mta
 import peers
-from warp import MESSAGE
+from warp import MESSAGE, send_message
 
 USER, PASSWORD = "tim@mail.test", "open: sesame 4711"
 LATE = ["--connect-on", "recipient", "--auth"]
@@ -150,11 +150,7 @@ def test_upstream_auth(warp, server, options, tmp_path):
     client.expect("220")
     assert "AUTH" not in client.ask("EHLO client.example", "250")
     for _ in range(2):
-        client.ask("MAIL FROM:<a@client.example>", "250")
-        client.ask("RCPT TO:<b@mail.test>", "250")
-        client.ask("DATA", "354")
-        client.send_raw(MESSAGE)
-        client.expect("250")
+        send_message(client)
     client.close()
     server.wait_stored(2)
     assert set(server.users()) == {USER}

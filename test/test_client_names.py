@@ -11,7 +11,7 @@ import nameservers
 import peers
 from nameservers import A, AAAA, PTR, Nsd, Rude, record, reply
 from test_identity import ALL, FORWARD, LATE, V1, V1_SIX, begin, proxied, transaction, xserver      # noqa: F401
-from test_identity_real import CLIENT, Postfix, deliver
+from test_identity_real import CLIENT, Postfix, deliver, refused
 from warp import BINARY
 
 NAME = "mail.client.example"
@@ -354,10 +354,5 @@ def test_54_postfix_hears_the_name(host, tmp_path, warp, options, broken):
         shown = "unknown" if broken else NAME
         assert f"{shown}[{CLIENT}]" in server.clients()[0]
         if xclient:
-            client = peers.connect("127.0.0.1", 2525, source=("127.0.0.8", 0))
-            client.expect("220")
-            client.ask("EHLO client.example", "250")
-            client.ask("MAIL FROM:<a@client.example>", "250")
-            client.ask("RCPT TO:<b@mail.test>", "554 5.7.1")
-            client.close()
+            refused("127.0.0.8")
         assert not proxy.records("error")

@@ -12,7 +12,7 @@ import pytest
 import certificates
 import mta
 import peers
-from warp import MESSAGE
+from warp import send_message
 
 CLIENT = "127.0.0.9"    # an address that none of the programs in between has
 DOOR = 10125            # where the program before smtpwarp listens
@@ -135,12 +135,18 @@ def deliver(port=DOOR, source=CLIENT, messages=1, tls=None, starttls=None):
         client.begin_tls(starttls, certificates.HOST)
         client.ask("EHLO inside.example", "250")
     for _ in range(messages):
-        client.ask("MAIL FROM:<a@client.example>", "250")
-        client.ask("RCPT TO:<b@mail.test>", "250")
-        client.ask("DATA", "354")
-        client.send_raw(MESSAGE)
-        client.expect("250")
+        send_message(client)
     client.ask("QUIT", "221")
+    client.close()
+
+
+def refused(source):
+    """A client from there is for the access rules of the server behind."""
+    client = peers.connect("127.0.0.1", 2525, source=(source, 0))
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    client.ask("MAIL FROM:<a@client.example>", "250")
+    client.ask("RCPT TO:<b@mail.test>", "554 5.7.1")
     client.close()
 
 
@@ -286,11 +292,7 @@ def test_55_dovecot_reads_of_tls(warp, certs, haproxy, dovecot, tmp_path, versio
     assert ("AUTH PLAIN" in client.ask("EHLO client.example", "250").texts) == shown
     if shown:
         client.ask("AUTH PLAIN AHVzZXIAc2VjcmV0", "235")
-        client.ask("MAIL FROM:<a@client.example>", "250")
-        client.ask("RCPT TO:<b@mail.test>", "250")
-        client.ask("DATA", "354")
-        client.send_raw(MESSAGE)
-        client.expect("250")
+        send_message(client)
         assert len(server.messages) == 1
     client.close()
 
@@ -305,12 +307,7 @@ def test_54_postfix_and_xclient(warp, postfix, options):
     deliver(2525, messages=2)
     server.wait_stored(2)
     assert server.clients() == [f"unknown[{CLIENT}]"] * 2
-    client = peers.connect("127.0.0.1", 2525, source=("127.0.0.8", 0))
-    client.expect("220")
-    client.ask("EHLO client.example", "250")
-    client.ask("MAIL FROM:<a@client.example>", "250")
-    client.ask("RCPT TO:<b@mail.test>", "554 5.7.1")
-    client.close()
+    refused("127.0.0.8")
     assert not proxy.records("error")
 
 
@@ -353,11 +350,7 @@ def test_54_postfix_and_xforward(warp, postfix, options, verb):
     client.expect("220")
     client.ask(f"{verb} client.example", "250")
     for _ in range(2):
-        client.ask("MAIL FROM:<a@client.example>", "250")
-        client.ask("RCPT TO:<b@mail.test>", "250")
-        client.ask("DATA", "354")
-        client.send_raw(MESSAGE)
-        client.expect("250")
+        send_message(client)
     client.close()
     server.wait_stored(2)
     session = proxy.wait_for("message")["session"]

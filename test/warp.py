@@ -39,6 +39,15 @@ def sanitizer_reports(directory):
     return [path.read_text() for path in pathlib.Path(directory).glob("sanitizer*")]
 
 
+def send_message(client):
+    """As a client that has been greeted."""
+    client.ask("MAIL FROM:<a@client.example>", "250")
+    client.ask("RCPT TO:<b@mail.test>", "250")
+    client.ask("DATA", "354")
+    client.send_raw(MESSAGE)
+    client.expect("250")
+
+
 class Warp:
     def __init__(self, namespace, directory, *options, upstream=None, env=None):
         self.namespace, self.directory = namespace, pathlib.Path(directory)

@@ -13,8 +13,8 @@ PYTHON = /usr/bin/python3
 PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
-SOURCES = session.c smtpwarp.c options.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
-	tls.c secure.c keys.c filter.c keep.c late.c login.c auth.c routes.c checks.c identity.c proxyproto.c dns.c lookup.c \
+SOURCES = session.c talk.c held.c smtpwarp.c options.c endpoint.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
+	tls.c secure.c keys.c filter.c keep.c late.c route.c login.c auth.c routes.c checks.c tarpit.c dnsbl.c identity.c proxyproto.c dns.c lookup.c \
 	ere.c hooks.c verdict.c message.c record.c
 HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h keys.h auth.h trust.h base64.h net.h record.h json.h log.h hooks.h \
 	verdict.h message.h routes.h proxyproto.h checks.h dns.h lookup.h ere.h

@@ -26,6 +26,8 @@ extern struct checks_values {
 	struct ere valid_recipients;
 } checks_values;
 
+bool matches(const struct dnsbl *d, uint32_t address);
+
 struct options;
 struct hook_list;
 

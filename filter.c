@@ -31,11 +31,6 @@ static struct filter {
 static struct hook_run streams[LOG_STREAMS_MAX];
 static unsigned stream_count;
 
-bool filter_wants(const struct session *s, enum hook_event event)
-{
-	return s->hooks->events & 1u << event;
-}
-
 /* ---- outcomes ---- */
 
 static void set_outcome(struct filter_outcome *o, enum filter_word word, int code, const uint16_t enhanced[3],

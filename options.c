@@ -37,20 +37,6 @@ struct row {
 
 /* ---- kinds of values ---- */
 
-static const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n)
-{
-	static char want[80];
-	char *end;
-
-	errno = 0;
-	*n = strtoull(value, &end, 10);
-	if (*value >= '0' && *value <= '9' && !*end && !errno && *n >= least && *n <= most)
-		return NULL;
-	snprintf(want, sizeof want, "takes a number from %llu to %llu", (unsigned long long)least,
-	    (unsigned long long)most);
-	return want;
-}
-
 static const char *set_u32(void *field, const char *value, uint32_t least, uint32_t most)
 {
 	uint64_t n = 0;
@@ -144,42 +130,6 @@ static const char *set_switch(struct options *o, void *field, const char *value)
 	return NULL;
 }
 
-/* A literal, or what can be a name in the DNS. */
-static bool is_host(const char *host)
-{
-	union net_address a;
-
-	return net_parse(host, 0, &a) || strcmp(host, "*") == 0 ||
-	    !host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")];
-}
-
-/* "HOST:PORT", "[v6]:PORT", or, with a standard port, "HOST". */
-static bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port)
-{
-	const char *colon = strrchr(value, ':'), *end;
-	uint64_t number = standard;
-
-	if (colon && *value != '[' && strchr(value, ':') != colon)
-		colon = NULL; /* a bare IPv6 address */
-	if (colon && strchr(colon, ']'))
-		colon = NULL;
-	end = colon ? colon : value + strlen(value);
-	if (colon ? parse_number(colon + 1, 1, 65535, &number) != NULL : standard == 0)
-		return false;
-	if (*value == '[') {
-		if (end == value || end[-1] != ']')
-			return false;
-		value++;
-		end--;
-	}
-	if (end == value || (size_t)(end - value) >= cap)
-		return false;
-	memcpy(host, value, (size_t)(end - value));
-	host[end - value] = 0;
-	*port = (uint16_t)number;
-	return is_host(host);
-}
-
 static const char *add_listen(struct options *o, void *field, const char *value)
 {
 	char host[256];
@@ -218,30 +168,6 @@ static const char *set_warp_port(struct options *o, void *field, const char *val
 	return set_u32(&warp.port, value, 1, 65535);
 }
 
-const char *options_upstream(struct upstream *u, const char *value)
-{
-	size_t n = strlen(value);
-	char copy[sizeof u->host + 16];
-
-	if (n >= sizeof copy)
-		return "names a host that is too long";
-	if (strncmp(value, "lmtp:unix:/", 11) == 0 && n < 10 + NET_PATH_MAX) {
-		*u = (struct upstream){ .lmtp = true };
-		strcpy(u->host, value + 10);
-		return NULL;
-	}
-	memcpy(copy, value, n + 1);
-	if (n && copy[n - 1] == '/')
-		copy[n - 1] = 0;
-	u->implicit_tls = strncmp(copy, "smtps://", 8) == 0;
-	u->lmtp = strncmp(copy, "lmtp://", 7) == 0;
-	value = u->implicit_tls ? copy + 8 : u->lmtp || strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
-	if (strchr(value, '/') || strchr(value, '*') ||
-	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : u->lmtp ? 24 : 25, &u->port))
-		return "takes " OPTIONS_SERVER;
-	return NULL;
-}
-
 static const char *add_upstream(struct options *o, void *field, const char *value)
 {
 	const char *want;
@@ -278,22 +204,12 @@ static const char *set_tls(struct options *o, void *field, const char *value)
 	return tls_level_parse(value, field) ? NULL : "takes " TLS_LEVEL_WORDS;
 }
 
-static const char *const client_tls_names[] = {
-#define X(how, name) name,
-	CLIENT_TLS(X)
-#undef X
-};
-
-const char *options_client_tls(enum client_tls how)
-{
-	return client_tls_names[how];
-}
 
 static const char *set_client_tls(struct options *o, void *field, const char *value)
 {
 	(void)o;
-	for (size_t i = CLIENT_TLS_MAY; i < sizeof client_tls_names / sizeof *client_tls_names; i++)
-		if (strcmp(value, client_tls_names[i]) == 0) {
+	for (size_t i = CLIENT_TLS_MAY; i < 5; i++)
+		if (strcmp(value, options_client_tls((enum client_tls)i)) == 0) {
 			*(enum client_tls *)field = (enum client_tls)i;
 			return NULL;
 		}

@@ -25,14 +25,6 @@ struct upstream {
 	bool lmtp;	   /* lmtp://, lmtp:unix: */
 };
 
-#define CLIENT_TLS(X)                                                                                                  \
-	X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
-
-enum client_tls {
-#define X(how, name) CLIENT_TLS_##how,
-	CLIENT_TLS(X)
-#undef X
-};
 
 /* Times are in microseconds. */
 struct timeouts {
@@ -88,12 +80,14 @@ struct options {
 	bool check;
 };
 
-/* "may" and so on. Static storage. */
-const char *options_client_tls(enum client_tls how);
 
 
 /* What names a server. */
 #define OPTIONS_SERVER "HOST, HOST:PORT, [IPv6]:PORT, or one of them behind smtp://, smtps:// or lmtp://; or lmtp:unix:/PATH"
+
+const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n);
+bool is_host(const char *host);
+bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port);
 
 /* Read one. NULL, or what it should have been. */
 const char *options_upstream(struct upstream *u, const char *value);

@@ -16,51 +16,9 @@
 	    DIALOGUE_LMTP_MAX * REPEATED_MAX + 1024)
 #define REPEATED_MAX 560 /* of relay_repeat() */
 #define LOCAL_REPLY_MAX 128 /* longer than any of ours of static storage */
-#define HELD_MAX (32 << 10)
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64)
 
 /* ---- transactions ---- */
-
-bool relay_outcome_due(const struct session *s)
-{
-	const struct dialogue *d = &s->dialogue;
-
-	return s->state == SERVER_OPEN && d->tx.complete && !s->server.lost && dialogue_awaited(d) != SMTP_NOTHING;
-}
-
-static const char *result_of(const struct dialogue_transaction *tx)
-{
-	int code = tx->decision.code;
-
-	if (code)
-		return code >= 500 ? "rejected" : code >= 400 ? "deferred" : "accepted";
-	if (!tx->rcpts || tx->accepted || tx->unanswered)
-		return "aborted";
-	for (uint32_t i = 0; i < tx->rcpts; i++)
-		if (tx->rcpt[i].code < 500)
-			return "deferred";
-	return "rejected";
-}
-
-void relay_end_transaction(struct session *s, const char *result)
-{
-	struct dialogue_transaction *tx = &s->dialogue.tx;
-
-	if (tx->mail == DIALOGUE_NO_MAIL)
-		return;
-	result = result ? result : result_of(tx);
-	if (strcmp(result, "accepted") == 0) {
-		s->totals.messages++;
-		s->totals.recipients += tx->accepted;
-	}
-	record_message(&s->view, result, &s->times);
-	dialogue_end_transaction(&s->dialogue);
-	message_drop(&s->message);
-	s->keeping = s->bound = false;
-	s->spoiled = NULL;
-	s->text->unreachable_why[0] = 0;
-	s->times.mail = s->times.rcpt = s->times.data = s->times.accept = -1;
-}
 
 /* ---- the server is gone ---- */
 
@@ -153,92 +111,6 @@ void relay_server_lost(struct session *s, const char *reason)
 
 /* ---- from the client ---- */
 
-/* The first chunk with --received: its count is more by what stands in front. false: it goes as it is; one with a count that
- * nobody can mean, too. */
-static bool send_traced_chunk(struct session *s, const struct smtp_command *cmd)
-{
-	const char *trace;
-	char line[48];
-	size_t n, len;
-
-	if (cmd->verb != SMTP_BDAT || s->dialogue.tx.chunks || cmd->octets > INT64_MAX)
-		return false;
-	n = identity_trace(s, &trace);
-	if (!n)
-		return false;
-	len = (size_t)sprintf(line, "BDAT %llu%s\r\n", (unsigned long long)cmd->octets + n, cmd->last ? " LAST" : "");
-	leg_write(&s->server, line, len);
-	leg_write(&s->server, trace, n);
-	return true;
-}
-
-static void send_command(struct session *s, const struct smtp_command *cmd)
-{
-	size_t room = cmd->line_len + 16;
-
-	if (!send_traced_chunk(s, cmd) && !s->server.broken)
-		leg_wrote(&s->server, smtp_command_write(cmd, leg_room(&s->server, room), room));
-	dialogue_sent(&s->dialogue, cmd);
-	s->server.secret = s->server.secret || cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE;
-}
-
-void relay_own_command(struct session *s, enum smtp_verb verb, const char *line, size_t n)
-{
-	session_comm(s, "|>", line, n);
-	leg_write(&s->server, line, n);
-	leg_write(&s->server, "\r\n", 2);
-	dialogue_expect(&s->dialogue, verb, true);
-}
-
-static void local_replies(struct session *s)
-{
-	const char *reply;
-
-	while ((reply = dialogue_local_reply(&s->dialogue)))
-		session_reply(s, reply);
-}
-
-void relay_repeat(struct session *s, const char *reply)
-{
-	const struct dialogue_decision *decision = &s->dialogue.tx.decision;
-	char line[sizeof decision->text + 8];
-
-	snprintf(line, sizeof line, "%d %.*s", decision->code, (int)decision->text_len, (const char *)decision->text);
-	for (uint32_t due = dialogue_replies_due(&s->dialogue); due > 1; due--)
-		session_reply(s, reply ? reply : line);
-}
-
-/* AUTH is logged by its mechanism alone. */
-static void log_command(struct session *s, const struct smtp_command *cmd, const char *direction)
-{
-	size_t n = cmd->line_len;
-
-	if (cmd->verb == SMTP_AUTH)
-		n = (size_t)(cmd->arg - cmd->line) + smtp_auth_mechanism(cmd->arg, cmd->arg_len);
-	if (cmd->verb == SMTP_UNKNOWN && s->auth_seen)
-		n = 0;
-	session_comm(s, direction, cmd->line, n);
-}
-
-/* Octets of a message come next from the client. */
-void relay_begin_octets(struct session *s)
-{
-	s->content_at = s->client_read_at = s->now;
-	s->content_from = s->client.received;
-	s->early = false;
-}
-
-/* A bad command was refused with this reply: perhaps one too many. */
-static void count_refusal(struct session *s, const char *reply, bool fatal)
-{
-	s->totals.errors += *reply == '5';
-	if (!fatal && (!s->o->max_errors || s->totals.errors < s->o->max_errors))
-		return;
-	s->closing = true;
-	dialogue_refuse(&s->dialogue, &(struct smtp_command){ .verb = SMTP_UNKNOWN },
-	    "421 4.7.0 Too many bad commands, or one too bad");
-}
-
 static void refuse(struct session *s, const struct smtp_command *cmd, const char *reply)
 {
 	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
@@ -259,21 +131,6 @@ static void refuse(struct session *s, const struct smtp_command *cmd, const char
 	local_replies(s);
 }
 
-static void note_sent(struct session *s, enum smtp_verb verb)
-{
-	if (verb == SMTP_QUIT)
-		s->quit = true;
-	if (verb == SMTP_MAIL)
-		s->mail_at = s->now;
-	if (verb == SMTP_RCPT && s->dialogue.tx.rcpts == 1)
-		s->rcpt_at = s->now;
-	if (verb == SMTP_BDAT) {
-		if (s->times.data < 0)
-			s->times.data = s->now - s->connected_at;
-		relay_begin_octets(s);
-	}
-}
-
 /* There is no server any more. */
 static void answer_alone(struct session *s, const struct smtp_command *cmd)
 {
@@ -286,107 +143,6 @@ static void answer_alone(struct session *s, const struct smtp_command *cmd)
 }
 
 /* ---- commands that wait ---- */
-
-/* Parse n octets of a line of our own, kept in held->line. */
-static void parse_held(struct session *s, size_t n)
-{
-	smtp_parse(s->held->line, n, &s->held->cmd);
-}
-
-void relay_hold(struct session *s, const struct smtp_command *cmd)
-{
-	if (cmd == &s->held->cmd)
-		return;
-	memcpy(s->held->line, cmd->line, cmd->line_len);
-	s->held->original_len = 0;
-	parse_held(s, cmd->line_len);
-}
-
-static size_t write_rcpt(const struct smtp_command *from, const unsigned char *address, size_t n, unsigned char *out)
-{
-	size_t at = (size_t)sprintf((char *)out, "RCPT TO:<");
-
-	memcpy(out + at, address, n);
-	at += n;
-	at += (size_t)sprintf((char *)out + at, "> ");
-	memcpy(out + at, from->params, from->params_len);
-	return at + from->params_len;
-}
-
-bool relay_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd)
-{
-	static unsigned char line[sizeof s->held->line];
-
-	if (n + s->held->cmd.params_len + 16 > sizeof line ||
-	    n + s->held->cmd.params_len > DIALOGUE_TEXT_MAX - s->dialogue.tx.text_len)
-		return false;
-	smtp_parse(line, write_rcpt(&s->held->cmd, address, n, line), cmd);
-	return !cmd->refusal && cmd->address_len == n;
-}
-
-bool relay_rewrite(struct session *s, const unsigned char *address, size_t n)
-{
-	struct smtp_command cmd;
-
-	if (!relay_rewritten(s, address, n, &cmd))
-		return false;
-	if (!s->held->original_len) {
-		s->held->original_len = s->held->cmd.address_len;
-		memcpy(s->held->original, s->held->cmd.address, s->held->original_len);
-	}
-	memcpy(s->held->line, cmd.line, cmd.line_len);
-	parse_held(s, cmd.line_len);
-	return true;
-}
-
-/* A reply of ours to the held command, nothing being owed before it. */
-static void reply_wrapped(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
-{
-	unsigned char *out;
-	size_t len;
-
-	if (s->client.broken)
-		return;
-	out = leg_room(&s->client, SMTP_WRAP_MAX);
-	len = smtp_reply_wrap(code, enhanced, text, n, out, SMTP_WRAP_MAX);
-	session_comm(s, "<|", out, len - 2);
-	leg_wrote(&s->client, len);
-	s->active_at = s->now;
-}
-
-/* The held MAIL or RCPT, and whom the client meant if hooks have rewritten it, become part of the record. */
-static void note_refusal(struct session *s, int code, const unsigned char *text, size_t n)
-{
-	dialogue_refused(&s->dialogue, &s->held->cmd, code, text, n);
-	if (s->held->cmd.verb == SMTP_RCPT && s->held->original_len)
-		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
-}
-
-static void note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
-{
-	char whole[512];
-	int len = snprintf(whole, sizeof whole, "%u.%u.%u %.*s", enhanced[0], enhanced[1], enhanced[2],
-	    (int)(n < 400 ? n : 400), (const char *)text);
-
-	note_refusal(s, code, (const unsigned char *)whole, (size_t)len);
-}
-
-/* The same with a line of ours, "451 4.3.5 text", for the held RCPT. */
-void relay_refuse_held(struct session *s, const char *reply)
-{
-	struct smtp_line line;
-
-	session_reply(s, reply);
-	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
-		note_refusal(s, line.code, line.text, line.text_len);
-}
-
-void relay_refuse_recipient(struct session *s, const char *reply)
-{
-	relay_refuse_held(s, reply);
-	count_refusal(s, reply, false);
-	local_replies(s);
-}
 
 /* ---- from the client ---- */
 
@@ -435,18 +191,6 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 	}
 	send_command(s, cmd);
 	note_sent(s, cmd->verb);
-}
-
-void relay_send_held(struct session *s)
-{
-	const struct smtp_command *cmd = &s->held->cmd;
-
-	if (s->late)
-		session_comm(s, "|>", cmd->line, cmd->line_len);
-	send_command(s, cmd);
-	note_sent(s, cmd->verb);
-	if (s->held->original_len)
-		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
 }
 
 /* The held command, which nothing here refuses, goes on: RCPT perhaps with another address. */
@@ -614,21 +358,6 @@ static void end_content(struct session *s)
 	s->sent_at = s->now;
 }
 
-/* Why a message in DATA cannot go on, as far as it is known; NULL: it can. */
-const char *relay_fault(const struct session *s)
-{
-	const struct dialogue *d = &s->dialogue;
-	uint64_t limit = s->o->limits.message_size;
-
-	if (d->client != DIALOGUE_DATA)
-		return NULL;
-	if (limit && d->tx.octets > limit)
-		return "552 5.3.4 Message is larger than this server takes";
-	if (d->scanner.broken && s->o->limits.newline == SMTP_NL_REJECT)
-		return "554 5.6.0 A bare carriage return or line feed is not allowed in a message";
-	return NULL;
-}
-
 static void pass_piece(struct session *s, const struct smtp_piece *piece)
 {
 	struct dialogue_transaction *tx = &s->dialogue.tx;
@@ -704,44 +433,6 @@ void relay_client(struct session *s)
 
 /* ---- from the server ---- */
 
-static unsigned char held[HELD_MAX];
-
-static void pass_line(struct session *s, const struct smtp_line *line)
-{
-	size_t n = line->text_len + 6;
-
-	if (!s->client.broken)
-		leg_wrote(&s->client,
-		    smtp_reply_write(line->code, line->last, line->text, line->text_len, leg_room(&s->client, n), n));
-}
-
-void relay_pass(struct session *s, const struct dialogue_reply *r)
-{
-	leg_write(&s->client, held, s->held_reply);
-	s->held_reply = 0;
-	pass_line(s, &r->line);
-}
-
-/* Lines of a reply are kept until the last one is in: a reply that breaks off, or turns out to be none, must not have
- * begun to look like a success. One of enormous length goes on in parts. */
-static void hold_line(struct session *s, const struct dialogue_reply *r, bool for_client)
-{
-	size_t n;
-
-	if (r->first)
-		s->held_reply = 0;
-	if (r->line.last || r->list) /* the latter becomes one of ours */
-		return;
-	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, held + s->held_reply,
-	    sizeof held - s->held_reply);
-	if (n) {
-		s->held_reply += n;
-		return;
-	}
-	if (for_client)
-		relay_pass(s, r);
-	s->held_reply = 0;
-}
 
 static void end_by_server(struct session *s)
 {

@@ -27,62 +27,7 @@ static struct session_texts texts;
 static struct session_held held;
 static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT];
 
-static int64_t clock_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * SECOND + t.tv_nsec / 1000;
-}
-
-void session_tick(struct session *s)
-{
-	s->now = clock_us();
-}
-
 /* ---- replies of ours ---- */
-
-void session_comm(struct session *s, const char *direction, const void *bytes, size_t n)
-{
-	if (log_detailed())
-		record_comm(&s->view, direction, bytes, n);
-}
-
-void session_reply(struct session *s, const char *reply)
-{
-	struct smtp_line parsed;
-	size_t n = strlen(reply) + 6;
-	unsigned char *line;
-
-	if (s->client.broken || s->silent || !smtp_parse_reply((const unsigned char *)reply, strlen(reply), &parsed))
-		return;
-	line = leg_room(&s->client, n);
-	n = smtp_reply_write(parsed.code, parsed.last, parsed.text, parsed.text_len, line, n);
-	session_comm(s, "<|", line, n - 2);
-	leg_wrote(&s->client, n);
-	s->active_at = s->now;
-}
-
-void session_replyf(struct session *s, const char *format, ...)
-{
-	char reply[500];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(reply, sizeof reply, format, args);
-	va_end(args);
-	session_reply(s, reply);
-}
-
-void session_end(struct session *s, const char *by, const char *reason)
-{
-	if (s->ending)
-		return;
-	s->ending = true;
-	s->end_at = s->now;
-	s->totals.by = by;
-	s->totals.reason = reason;
-}
 
 /* ---- deadlines ---- */
 

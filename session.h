@@ -58,6 +58,7 @@ enum session_greet {
 };
 
 #define SESSION_CANDIDATES LOOKUP_MAX
+#define HELD_MAX (32 << 10)
 
 /* Where to, from where, and how: options, as verdicts changed them. */
 struct route {
@@ -208,6 +209,18 @@ void session_comm(struct session *s, const char *direction, const void *bytes, s
 
 /* The checks at connect have let the client in: hooks are next, then the server. */
 void session_checked(struct session *s);
+
+int64_t clock_us(void);
+void local_replies(struct session *s);
+void hold_line(struct session *s, const struct dialogue_reply *r, bool for_client);
+void reply_wrapped(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
+void log_command(struct session *s, const struct smtp_command *cmd, const char *direction);
+void note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
+void count_refusal(struct session *s, const char *reply, bool fatal);
+void send_command(struct session *s, const struct smtp_command *cmd);
+void note_sent(struct session *s, enum smtp_verb verb);
+bool same_route(const struct route *a, const struct route *b);
+const char *take_line(const struct routes_line *line, void *route);
 
 /* ---- checks.c ---- */
 

@@ -579,3 +579,14 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	facts->verified = chain.verdict == 0 && chain.has_name;
 	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL : no_name;
 }
+
+static const char *const client_tls_names[] = {
+#define X(how, name) name,
+	CLIENT_TLS(X)
+#undef X
+};
+
+const char *options_client_tls(enum client_tls how)
+{
+	return client_tls_names[how];
+}

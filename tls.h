@@ -89,4 +89,15 @@ struct tls_facts {
 };
 void tls_facts(const struct tls *t, struct tls_facts *facts);
 
+#define CLIENT_TLS(X)                                                                                                  \
+	X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
+
+enum client_tls {
+#define X(how, name) CLIENT_TLS_##how,
+	CLIENT_TLS(X)
+#undef X
+};
+
+const char *options_client_tls(enum client_tls how);
+
 #endif

@@ -290,15 +290,6 @@ static void connect_to_any(struct session *s)
 		refuse_client(s, s->text->failure);
 }
 
-const char *upstream_own_name(const struct session *s)
-{
-	static char name[256];
-
-	if (!name[0] && gethostname(name, sizeof name - 1) < 0)
-		strcpy(name, "localhost");
-	return s->o->hostname ? s->o->hostname : name;
-}
-
 void upstream_start(struct session *s)
 {
 	if (s->client.eof && !leg_count(&s->client)) /* nobody waits for a greeting: the session ends */
@@ -338,42 +329,6 @@ void upstream_leave(struct session *s)
 		dialogue_forget_server(&s->dialogue);
 	}
 	upstream_close(s);
-}
-
-bool route_source(struct route *r, const char *text)
-{
-	union net_address a;
-
-	if (!net_parse(text, 0, &a))
-		return false;
-	if (a.sa.sa_family == AF_INET6)
-		r->source6 = a;
-	else
-		r->source4 = a;
-	return true;
-}
-
-bool route_upstream(struct route *r, const char *text)
-{
-	return options_upstream(&r->upstream, text) == NULL;
-}
-
-const struct upstream *route_server(const struct route *r, unsigned n, struct upstream *u)
-{
-	static const char between[] = " \t,";
-	const char *at = r->others + strspn(r->others, between);
-	char item[sizeof r->others];
-
-	if (!n)
-		return &r->upstream;
-	while (--n) {
-		at += strcspn(at, between);
-		at += strspn(at, between);
-	}
-	snprintf(item, sizeof item, "%.*s", (int)strcspn(at, between), at);
-	if (options_upstream(u, item))
-		u->host[0] = 0;
-	return *item ? u : NULL;
 }
 
 /* This connection ends; another may be tried. */

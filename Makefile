@@ -13,11 +13,11 @@ PYTHON = /usr/bin/python3
 PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
-SOURCES = session.c talk.c held.c smtpwarp.c options.c endpoint.c upstream.c relay.c dialogue.c smtp.c leg.c trust.c base64.c net.c json.c log.c \
-	tls.c secure.c keys.c filter.c keep.c late.c route.c login.c auth.c routes.c checks.c tarpit.c dnsbl.c identity.c proxyproto.c dns.c lookup.c \
-	ere.c hooks.c verdict.c message.c record.c
-HEADERS = options.h session.h dialogue.h smtp.h leg.h tls.h keys.h auth.h trust.h base64.h net.h record.h json.h log.h hooks.h \
-	verdict.h message.h routes.h proxyproto.h checks.h dns.h lookup.h ere.h
+SOURCES = session/session.c session/talk.c session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/upstream.c \
+	session/commands.c pure/dialogue.c smtp.c session/leg.c io/trust.c pure/base64.c io/net.c pure/json.c io/log.c tls.c \
+	session/clienttls.c io/keys.c session/filter.c session/keep.c session/recipient.c session/route.c session/login.c \
+	io/passwords.c io/routes.c session/checks.c session/tarpit.c pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c \
+	io/lookup.c pure/ere.c hooks.c pure/verdict.c io/message.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
@@ -64,12 +64,13 @@ $(O)/plugins: FORCE
 	@mkdir -p $(O)
 	@echo $(PLUGINS) | cmp -s - $@ || echo $(PLUGINS) >$@
 FORCE:
-$(O)/options.o: $(O)/plugins
+$(O)/pure/options.o: $(O)/plugins
 
-$(O)/%.o: %.c $(HEADERS) VERSION Makefile
-	@mkdir -p $(O)
-	$(CC) -std=c11 $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
+$(O)/%.o: %.c VERSION Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -I. -MMD -MP $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
 		-DSMTPWARP_VERSION='"$(VERSION)"' -DOPTIONS_PLUGINS='"$(PLUGINS)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
+-include $(OBJECTS:.o=.d)
 
 # ---- hooks ----
 
@@ -98,44 +99,44 @@ asan:
 # ---- tests ----
 
 packages:
-	@test/install-packages test/packages-demo test/packages
-	@test/fetch-packages
+	@test/packages/install test/packages/demo test/packages/test
+	@test/packages/fetch
 
 T = build/test
-TEST_FLAGS = -std=c11 $(WARNINGS) -Werror -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+TEST_FLAGS = -std=c11 -I. -MMD -MP $(WARNINGS) -Werror -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 # What each of them is built with, and no more: so it shows what is pure.
-UNIT_smtp = smtp.c base64.c
-UNIT_dialogue = dialogue.c $(UNIT_smtp)
-UNIT_verdict = verdict.c $(UNIT_smtp)
-UNIT_message = message.c $(UNIT_verdict)
-UNIT_routes = routes.c $(UNIT_smtp)
-UNIT_proxyproto = proxyproto.c
-UNIT_ere = ere.c
-UNIT_dns = dns.c net.c
-UNIT_lookup = lookup.c $(UNIT_dns)
-UNIT_keys = keys.c base64.c
-UNIT_auth = auth.c
+UNIT_smtp = smtp.c pure/base64.c
+UNIT_dialogue = pure/dialogue.c $(UNIT_smtp)
+UNIT_verdict = pure/verdict.c $(UNIT_smtp)
+UNIT_message = io/message.c $(UNIT_verdict)
+UNIT_routes = io/routes.c $(UNIT_smtp)
+UNIT_proxyproto = pure/proxyproto.c
+UNIT_ere = pure/ere.c
+UNIT_dns = io/dns.c io/net.c
+UNIT_lookup = io/lookup.c $(UNIT_dns)
+UNIT_keys = io/keys.c pure/base64.c
+UNIT_passwords = io/passwords.c
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
 FUZZ_dns = $(UNIT_dns)
-CORE_DEPENDS = $(UNIT_dialogue) $(UNIT_message) routes.c keys.c auth.c proxyproto.c $(UNIT_ere) $(UNIT_lookup) dialogue.h smtp.h \
-	base64.h verdict.h message.h routes.h keys.h auth.h proxyproto.h ere.h dns.h lookup.h net.h test/unit.h test/model.h \
-	test/replay.h
+FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 
-$(T)/unit_%: test/unit_%.c $(CORE_DEPENDS)
+.SECONDEXPANSION:
+$(T)/unit_%: test/unit/%.c $$(UNIT_$$*) Makefile
 	@mkdir -p $(T)
 	gcc $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) -lcmocka $(if $(filter keys,$*),$(BEARSSL_LIB))
 
-$(T)/replay_%: test/fuzz_%.c $(CORE_DEPENDS)
+$(T)/replay_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
 	@mkdir -p $(T)
 	clang $(TEST_FLAGS) -DREPLAY -o $@ $< $(FUZZ_$*)
 
-$(T)/fuzz_%: test/fuzz_%.c $(CORE_DEPENDS)
+$(T)/fuzz_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
 	@mkdir -p $(T)
 	clang $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZ_$*)
+-include $(wildcard $(T)/*.d)
 
 # Ends with one line for all of it: N passed, N failed, N skipped.
 test: packages
@@ -143,22 +144,22 @@ test: packages
 	@$(PYTHON) -B test/run.py
 
 demo:
-	@test/install-packages test/packages-demo
+	@test/packages/install test/packages/demo
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) -B test/demo.py
 
 bench:
-	@test/install-packages test/packages-bench test/packages-demo
+	@test/packages/install test/packages/bench test/packages/demo
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) -B test/bench.py
 
 # New inputs are kept when they reach something new; FUZZ_SECONDS for each target.
 FUZZ_SECONDS = 300
-fuzz: $(T)/fuzz_client $(T)/fuzz_server $(T)/fuzz_verdict $(T)/fuzz_routes $(T)/fuzz_proxyproto $(T)/fuzz_dns
-	for side in client server verdict routes proxyproto dns; do \
-		mkdir -p $(T)/work_$$side && \
-		$(T)/fuzz_$$side -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$side test/corpus/$$side && \
-		$(T)/fuzz_$$side -merge=1 -use_counters=0 -max_len=1200 test/corpus/$$side $(T)/work_$$side || exit 1; \
+fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%)
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(T)/work_$$target && \
+		$(T)/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$target test/fuzz/corpus/$$target && \
+		$(T)/fuzz_$$target -merge=1 -use_counters=0 -max_len=1200 test/fuzz/corpus/$$target $(T)/work_$$target || exit 1; \
 	done
 
 # ---- installation ----
@@ -171,8 +172,8 @@ HOOK_DIR = $(DESTDIR)$(PREFIX)/lib/smtpwarp/hooks
 
 install: all hooks
 	install -D -m 755 $(OUT) $(DESTDIR)$(PREFIX)/sbin/smtpwarp
-	install -D -m 644 smtpwarp.8 $(DESTDIR)$(PREFIX)/share/man/man8/smtpwarp.8
-	install -D -m 644 smtpwarp-hooks.7 $(DESTDIR)$(PREFIX)/share/man/man7/smtpwarp-hooks.7
+	for page in man/*.[578]; do \
+		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	install -m 755 $(HOOKS_SH:%=hooks/%) $(HOOKS_BUILT:%=build/hooks/%) $(HOOK_DIR)
 	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample

@@ -1,8 +1,8 @@
 /* Hooks: finding and running them. See hooks.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "hooks.h"
-#include "log.h"
-#include "net.h"
+#include "io/log.h"
+#include "io/net.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -4,7 +4,7 @@
 #ifndef HOOKS_H
 #define HOOKS_H
 
-#include "message.h"
+#include "io/message.h"
 #include "smtp.h"
 
 #include <poll.h>

@@ -1,6 +1,6 @@
 /* SMTP as bytes. See smtp.h for the contract; the comments here say why. */
 #include "smtp.h"
-#include "base64.h"
+#include "pure/base64.h"
 
 #include <string.h>
 #ifdef __SSE2__

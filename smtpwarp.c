@@ -4,13 +4,13 @@
  * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
  */
 #define _GNU_SOURCE
-#include "auth.h"
-#include "checks.h"
+#include "io/passwords.h"
+#include "session/checks.h"
 #include "hooks.h"
-#include "keys.h"
-#include "log.h"
-#include "options.h"
-#include "session.h"
+#include "io/keys.h"
+#include "io/log.h"
+#include "pure/options.h"
+#include "session/session.h"
 
 #include <errno.h>
 #include <fcntl.h>

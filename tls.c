@@ -1,8 +1,8 @@
 /* TLS on either side. See tls.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "tls.h"
-#include "keys.h"
-#include "trust.h"
+#include "io/keys.h"
+#include "io/trust.h"
 
 #include <bearssl.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 
     bench.py [--quick] [--rounds N] [--sessions N]      # $SMTPWARP: the binary, default ./smtpwarp
 
-Prints Markdown. Takes root and the packages of test/packages-bench; all traffic stays on the loopback of a network
+Prints Markdown. Takes root and the packages of test/packages/bench; all traffic stays on the loopback of a network
 namespace of its own. Contestants take turns within each round, figures are medians over the rounds, and ratios are
 formed within a round, so that what else the machine does weighs on all of them alike. CPU is that of a contestant's
 whole cgroup: user and system, the listener and every child, dead or alive. HAProxy's cost falls with the number of
@@ -26,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 
 import certificates
 import netns
@@ -237,7 +239,7 @@ class Bench:
     def hook_program(self):
         program = self.directory / "bench_hook"
         if not program.exists():
-            source = pathlib.Path(__file__).parent / "bench_hook.c"
+            source = pathlib.Path(__file__).parent / "lib/bench_hook.c"
             subprocess.run(["cc", "-O2", "-o", program, source], check=True)
         return program
 

@@ -83,9 +83,8 @@ def reproducible(tally):
 
 
 def parts(kind):
-    """The names of test/KIND_NAME.c."""
-    return sorted(re.fullmatch(rf"{kind}_(\w+)\.c", name)[1] for name in os.listdir(HERE)
-                  if name.startswith(f"{kind}_") and name.endswith(".c"))
+    """The names of test/KIND/NAME.c."""
+    return sorted(name[:-2] for name in os.listdir(os.path.join(HERE, kind)) if name.endswith(".c"))
 
 
 def main():
@@ -99,7 +98,7 @@ def main():
     for target in parts("fuzz"):
         program = f"build/test/replay_{target}"
         tally.whole(f"fuzzing corpus, {target}", "sh", "-c",
-                    f"make -s {program} && {program} test/corpus/{target}")
+                    f"make -s {program} && {program} test/fuzz/corpus/{target}")
     for compiler in "gcc", "clang", "musl-gcc":
         tally.whole(f"{compiler} without a warning", "make", "-s", f"CC={compiler}", f"O=build/strict-{compiler}",
                     "WERROR=-Werror", f"OUT=build/strict-{compiler}/smtpwarp-stripped")

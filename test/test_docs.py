@@ -10,9 +10,10 @@ import pytest
 
 TOP = pathlib.Path(__file__).parent.parent
 BINARY = os.path.abspath(os.environ.get("SMTPWARP", TOP / "smtpwarp"))
-MANUAL = (TOP / "smtpwarp.8").read_text()
+MANUAL = (TOP / "man/smtpwarp.8").read_text()
 README = (TOP / "README.md").read_text()
-SOURCES = "\n".join(path.read_text() for path in sorted(TOP.glob("*.c")))
+C_FILES = sorted([*TOP.glob("*.c"), *TOP.glob("session/*.c"), *TOP.glob("io/*.c"), *TOP.glob("pure/*.c")])
+SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
 OTHER_PROGRAMS = {"now", "system", "uid-owner", "dport", "to-ports"}    # --now is systemctl's, and so on
 
@@ -44,7 +45,7 @@ def section(name):
 
 
 def rendered():
-    text = subprocess.run(["mandoc", "-Tascii", "-O", "width=1000", TOP / "smtpwarp.8"], capture_output=True, text=True,
+    text = subprocess.run(["mandoc", "-Tascii", "-O", "width=1000", TOP / "man/smtpwarp.8"], capture_output=True, text=True,
                           check=True).stdout
     return re.sub(".\b", "", text)
 
@@ -63,7 +64,7 @@ def test_manual_has_the_values_and_defaults_of_options():
     assert manual_options() == make_options()
 
 
-@pytest.mark.parametrize("name", ["README.md", "smtpwarp.8"])
+@pytest.mark.parametrize("name", ["README.md", "man/smtpwarp.8"])
 def test_every_option_that_is_named_exists(name):
     text = (TOP / name).read_text()
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)) | set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", text))
@@ -125,7 +126,7 @@ def test_exit_codes_are_in_the_manual():
 
 def written_fields():
     """Names that record.c gives to members: the string right behind the JSON object's name."""
-    return set(re.findall(r'\b(?!begin\b)\w+\(&?j, "([a-z_]+)"', (TOP / "record.c").read_text()))
+    return set(re.findall(r'\b(?!begin\b)\w+\(&?j, "([a-z_]+)"', (TOP / "session/record.c").read_text()))
 
 
 def named_fields():
@@ -144,7 +145,7 @@ def test_manual_names_no_other_fields():
 
 
 def test_every_event_is_in_the_manual():
-    events = set(re.findall(r'\b(?:common|begin)\(&j, (?:v, )?"([a-z]+)"', (TOP / "record.c").read_text()))
+    events = set(re.findall(r'\b(?:common|begin)\(&j, (?:v, )?"([a-z]+)"', (TOP / "session/record.c").read_text()))
     assert events == set(re.findall(r"^\.Ss ([a-z]+)$", section("LOG"), re.M))
 
 
@@ -178,7 +179,7 @@ def test_every_keyword_of_ehlo_is_in_the_manual():
 
 @NEEDS_MANDOC
 def test_manual_is_clean_mdoc():
-    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "smtpwarp.8"], capture_output=True, text=True)
+    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "man/smtpwarp.8"], capture_output=True, text=True)
     assert (lint.stdout, lint.stderr, lint.returncode) == ("", "", 0)
 
 
@@ -205,7 +206,7 @@ def test_commands_of_readme_are_make_targets():
         assert re.search(pattern, makefile, re.M), f"make {word}"
 
 
-@pytest.mark.parametrize("text", [README, MANUAL], ids=["README.md", "smtpwarp.8"])
+@pytest.mark.parametrize("text", [README, MANUAL], ids=["README.md", "man/smtpwarp.8"])
 def test_files_that_are_named_exist(text):
     named = set(re.findall(r"\bunits/([\w@.-]+\w)", text)) | set(re.findall(r"`((?:nftables|iptables)-[\w.-]+)`", text))
     assert named and [name for name in named if not (TOP / "units" / name).exists()] == []
@@ -213,7 +214,7 @@ def test_files_that_are_named_exist(text):
 
 def test_readme_has_every_source_file():
     listed = set(re.findall(r"`(\w+\.c)`", README.partition("## The source")[2]))
-    assert listed == {path.name for path in TOP.glob("*.c")}
+    assert listed == {path.name for path in C_FILES}
 
 
 def test_examples_of_smtpwarp_pass_its_check():

@@ -15,11 +15,11 @@ import pytest
 import hooks
 
 TOP = hooks.ROOT
-PAGE = (TOP / "smtpwarp-hooks.7").read_text()
+PAGE = (TOP / "man/smtpwarp-hooks.7").read_text()
 EXAMPLES = [text.replace("\\e", "\\").replace("\\&", "")
             for text in re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", PAGE, re.M | re.S)]
 SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, FOLDERS, SAMPLES = EXAMPLES
-HEADER = (TOP / "verdict.h").read_text()
+HEADER = (TOP / "pure/verdict.h").read_text()
 WORDS = dict(re.findall(r'X\(([A-Z_]+), "([a-z-]+)"\)', HEADER.partition("#define VERDICT_WORDS")[2]))
 
 
@@ -210,7 +210,7 @@ def test_every_verdict_word_is_in_the_page():
 
 
 def test_words_of_events_are_those_of_the_program():
-    source = (TOP / "verdict.c").read_text()
+    source = (TOP / "pure/verdict.c").read_text()
     sets = {name: set(re.findall(r"BIT\((\w+)\)", text))
             for name, text in re.findall(r"(always|route) = ([^;]*);", source)}
     for event, text in re.findall(r"case HOOK_(\w+):\s+return (always[^;]*);", source):
@@ -287,7 +287,7 @@ def test_page_names_no_other_hooks():
 # The page itself
 
 def test_page_is_clean_mdoc():
-    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "smtpwarp-hooks.7"], capture_output=True,
+    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "man/smtpwarp-hooks.7"], capture_output=True,
                           text=True, check=False)
     assert (lint.stdout, lint.stderr, lint.returncode) == ("", "", 0)
 

@@ -142,7 +142,7 @@ def test_every_variable_of_a_hook_is_in_its_head():
 
 def test_every_reply_is_in_the_manual():
     """But for what the reader's own hooks say."""
-    manual = (ROOT / "smtpwarp.8").read_text(encoding="utf-8")
+    manual = (ROOT / "man/smtpwarp.8").read_text(encoding="utf-8")
     replies = set(re.findall(r"`(\d{3} \d\.\d\.\d)`", PAGE))
     assert len(replies) >= 8 and [reply for reply in replies if reply not in manual] == []
 

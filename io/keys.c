@@ -1,0 +1,280 @@
+/* Certificate and key. See keys.h. */
+#define _GNU_SOURCE
+#include "io/keys.h"
+#include "pure/base64.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FILE_MAX (1 << 20) /* octets */
+
+/* ---- PEM ---- */
+
+static const char *take_chain(struct keys *k, unsigned char *text, size_t n)
+{
+	const unsigned char *at = text;
+	unsigned char *out = text; /* DER is shorter than its text, and stays behind what is read */
+	struct pem p;
+	size_t len;
+
+	while (pem_next(&at, text + n, &p)) {
+		if (!pem_is(&p, "CERTIFICATE"))
+			continue;
+		if (k->certificates == KEYS_CHAIN_MAX)
+			return "more than 10 certificates";
+		len = base64_decode(p.body, p.body_len, out, p.body_len);
+		k->chain[k->certificates++] = (br_x509_certificate){ out, len };
+		out += len;
+	}
+	return k->certificates ? NULL : "no certificate in it";
+}
+
+static const char *decode_key(struct keys *k, const unsigned char *der, size_t n)
+{
+	static const char other[] = "a kind of key that is not supported: it must be RSA of 2048 to 4096 bits, P-256 or P-384";
+
+	br_skey_decoder_init(&k->decoder);
+	br_skey_decoder_push(&k->decoder, der, n);
+	k->rsa = br_skey_decoder_get_rsa(&k->decoder);
+	k->ec = br_skey_decoder_get_ec(&k->decoder);
+	if (k->rsa)
+		return k->rsa->n_bitlen < 2048 || k->rsa->n_bitlen > 4096 ? other : NULL;
+	if (k->ec)
+		return k->ec->curve != BR_EC_secp256r1 && k->ec->curve != BR_EC_secp384r1 ? other : NULL;
+	return br_skey_decoder_last_error(&k->decoder) == BR_ERR_X509_UNSUPPORTED ? other : "the key in it is malformed, "
+	    "or of a kind that is not supported";
+}
+
+static const char *take_key(struct keys *k, unsigned char *text, size_t n)
+{
+	static const char encrypted[] = "the key is encrypted, and nobody is there to be asked for its password";
+	const unsigned char *at = text;
+	struct pem p;
+
+	while (pem_next(&at, text + n, &p)) {
+		if (pem_is(&p, "ENCRYPTED PRIVATE KEY"))
+			return encrypted;
+		if (!pem_is(&p, "PRIVATE KEY") && !pem_is(&p, "RSA PRIVATE KEY") && !pem_is(&p, "EC PRIVATE KEY"))
+			continue;
+		if (memmem(p.body, p.body_len, "ENCRYPTED", 9)) /* Proc-Type: 4,ENCRYPTED, RFC 1421 4.6.1.1 */
+			return encrypted;
+		return decode_key(k, text, base64_decode(p.body, p.body_len, text, p.body_len));
+	}
+	return "no private key in it";
+}
+
+/* ---- whether both belong together ---- */
+
+/* The modulus is p times q. BearSSL 0.6 has a function for that, which fails with 4096 bits. */
+static bool is_rsa_of(const br_rsa_private_key *private, const br_rsa_public_key *public)
+{
+	unsigned char n[BR_X509_BUFSIZE_KEY] = { 0 };
+	size_t len = private->plen + private->qlen, zeros = 0;
+
+	if (len > sizeof n)
+		return false;
+	for (size_t i = private->plen; i-- > 0;) {
+		unsigned carry = 0;
+
+		for (size_t k = private->qlen; k-- > 0; carry >>= 8) {
+			carry += n[i + k + 1] + (unsigned)private->p[i] * private->q[k];
+			n[i + k + 1] = (unsigned char)carry;
+		}
+		n[i] = (unsigned char)carry;
+	}
+	while (zeros < len && !n[zeros])
+		zeros++;
+	return len - zeros == public->nlen && memcmp(n + zeros, public->n, public->nlen) == 0;
+}
+
+static bool is_ec_of(const br_ec_private_key *private, const br_ec_public_key *public)
+{
+	unsigned char q[BR_EC_KBUF_PUB_MAX_SIZE];
+
+	return private->curve == public->curve && br_ec_compute_pub(br_ec_get_default(), NULL, q, private) == public->qlen &&
+	    memcmp(q, public->q, public->qlen) == 0;
+}
+
+static bool match(const struct keys *k)
+{
+	br_x509_decoder_context leaf;
+	const br_x509_pkey *public;
+
+	br_x509_decoder_init(&leaf, NULL, NULL);
+	br_x509_decoder_push(&leaf, k->chain[0].data, k->chain[0].data_len);
+	public = br_x509_decoder_get_pkey(&leaf);
+	if (!public || (public->key_type == BR_KEYTYPE_RSA) != (k->rsa != NULL))
+		return false;
+	return k->rsa ? is_rsa_of(k->rsa, &public->key.rsa) : is_ec_of(k->ec, &public->key.ec);
+}
+
+static const char mismatch[] = "the key is not that of the first certificate";
+
+const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, unsigned char *key, size_t key_len,
+    bool *about_key)
+{
+	const char *why = take_chain(k, cert, cert_len);
+
+	*about_key = !why;
+	if (why)
+		return why;
+	why = take_key(k, key, key_len);
+	explicit_bzero(key, key_len);
+	return why ? why : match(k) ? NULL : mismatch;
+}
+
+/* ---- the files ---- */
+
+/* What tells one state of a file from another. */
+struct stamp {
+	int error;
+	dev_t device;
+	ino_t inode;
+	off_t size;
+	struct timespec changed;
+};
+
+static struct store {
+	const char *cert, *key; /* names */
+	struct stamp stamp[2];
+	bool exposed;
+	struct keys *keys; /* followed by the texts */
+	size_t size;
+} stores[KEYS_SIDES];
+
+const char *keys_option(enum keys_side side, bool key)
+{
+	static const char names[] = "tls-cert\0tls-key";
+
+	return names + (key ? 9 : 0) + (side == KEYS_CLIENTS ? 4 : 0);
+}
+
+static void look(const char *path, struct stamp *s, mode_t *mode)
+{
+	struct stat st;
+
+	memset(s, 0, sizeof *s);
+	if (stat(path, &st) < 0) {
+		s->error = errno;
+		return;
+	}
+	*mode = st.st_mode;
+	s->device = st.st_dev;
+	s->inode = st.st_ino;
+	s->size = st.st_size;
+	s->changed = st.st_ctim; /* which chown(1) changes too */
+}
+
+/* Octets read, at most cap; -1 with errno. */
+static ssize_t read_file(const char *path, unsigned char *into, size_t cap)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	size_t n = 0;
+	ssize_t got = 1;
+
+	if (fd < 0)
+		return -1;
+	while (got > 0 && n < cap) {
+		got = read(fd, into + n, cap - n);
+		n += got > 0 ? (size_t)got : 0;
+	}
+	close(fd);
+	return got < 0 ? -1 : (ssize_t)n;
+}
+
+/* Both files into the memory behind k. NULL, or what is wrong with which of the two. */
+static const char *read_both(struct keys *k, const char *cert, const char *key, bool *about_key)
+{
+	unsigned char *text = (unsigned char *)(k + 1);
+	ssize_t cert_len = read_file(cert, text, FILE_MAX), key_len;
+
+	*about_key = false;
+	if (cert_len < 0)
+		return strerror(errno);
+	*about_key = true;
+	key_len = read_file(key, text + cert_len, FILE_MAX);
+	if (key_len < 0)
+		return strerror(errno);
+	return keys_parse(k, text, (size_t)cert_len, text + cert_len, (size_t)key_len, about_key);
+}
+
+/* As they are now. Two that do not match may be on the way to a new pair, one after the other: who has no old pair waits a
+ * moment for the second. */
+static const char *read_pair(struct store *store, struct keys *k, bool *about_key, mode_t *mode)
+{
+	for (unsigned tries = 0;; tries++) {
+		const char *why;
+
+		look(store->cert, &store->stamp[0], mode);
+		look(store->key, &store->stamp[1], mode);
+		why = read_both(k, store->cert, store->key, about_key);
+		if (why != mismatch || store->keys || tries == 20)
+			return why;
+		nanosleep(&(struct timespec){ 0, 25000000 }, NULL);
+		memset(k, 0, sizeof *k);
+	}
+}
+
+bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
+{
+	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* of which pages that are not used cost nothing */
+	struct keys *k = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct store *store = &stores[side];
+	const char *reason;
+	bool about_key = false;
+	mode_t mode = 0;
+
+	store->cert = cert;
+	store->key = key;
+	reason = k == MAP_FAILED ? strerror(errno) : read_pair(store, k, &about_key, &mode);
+	if (reason) {
+		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
+		if (k != MAP_FAILED)
+			munmap(k, size);
+		return false;
+	}
+	madvise(k, size, MADV_DONTDUMP);
+	mprotect(k, size, PROT_READ);
+	if (store->keys)
+		munmap(store->keys, store->size); /* not overwritten: sessions may still use it */
+	store->keys = k;
+	store->size = size;
+	store->exposed = mode & (S_IROTH | S_IWOTH);
+	return true;
+}
+
+bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap)
+{
+	struct store *store = &stores[side];
+	struct stamp now[2];
+	mode_t mode;
+
+	look(store->cert, &now[0], &mode);
+	look(store->key, &now[1], &mode);
+	return (!force && memcmp(now, store->stamp, sizeof now) == 0) || keys_load(side, store->cert, store->key, why, why_cap);
+}
+
+const struct keys *keys_current(enum keys_side side)
+{
+	return stores[side].keys;
+}
+
+const char *keys_exposed(enum keys_side side)
+{
+	return stores[side].keys && stores[side].exposed ? stores[side].key : NULL;
+}
+
+void keys_wipe(void)
+{
+	for (struct store *store = stores; store < stores + KEYS_SIDES; store++) {
+		if (store->keys && mprotect(store->keys, store->size, PROT_READ | PROT_WRITE) == 0)
+			explicit_bzero(store->keys, sizeof *store->keys);
+		store->keys = NULL;
+	}
+}

@@ -1,0 +1,339 @@
+/* Sinks of records. See log.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "io/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define SYSLOG_MAX 8000	      /* what syslog daemons take of one datagram (rsyslog's default is 8 KiB) */
+#define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
+#define RECORD_MAX (1 << 22)
+#define STREAM_RECORD_MAX (256 << 10)
+
+enum kind { SINK_NONE, SINK_STDERR, SINK_FILE, SINK_UNIX, SINK_SYSLOG, SINK_JOURNAL };
+
+static struct {
+	enum kind kind;
+	int fd; /* of a socket: -1 until the first record, and after its daemon went away */
+	int flags; /* of sends: no more waiting once it was in vain */
+	bool detail; /* LOG_PRIORITY_DEBUG, too */
+	struct sockaddr_un address;
+} sink = { SINK_STDERR, STDERR_FILENO, 0, false, { 0, "" } };
+
+static struct stream {
+	int fd; /* -1: its reader is gone */
+	size_t start, end;
+	char rest[STREAM_RECORD_MAX]; /* of a record that was taken in part */
+} stream[LOG_STREAMS_MAX];
+static unsigned streams;
+static uint64_t dropped;
+
+static enum kind kind_of(const char *name)
+{
+	static const char *const words[] = { "none", "stderr", "file:", "unix:", "syslog", "journal" };
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		size_t n = strlen(words[i]);
+		bool path = words[i][n - 1] == ':';
+
+		if (path ? strncmp(name, words[i], n) == 0 && name[n] : strcmp(name, words[i]) == 0)
+			return (enum kind)i;
+	}
+	return (enum kind)-1;
+}
+
+bool log_sink_known(const char *name)
+{
+	return kind_of(name) != (enum kind)-1;
+}
+
+static int dial(void)
+{
+	static const int types[] = { SOCK_DGRAM, SOCK_STREAM, SOCK_SEQPACKET };
+	struct timeval patience = { .tv_usec = 200000 };
+
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+		int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
+
+		if (fd < 0)
+			return -1;
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+		if (connect(fd, (struct sockaddr *)&sink.address, sizeof sink.address) == 0)
+			return fd;
+		close(fd);
+		if (errno != EPROTOTYPE)
+			return -1;
+	}
+	return -1;
+}
+
+static int open_socket(const char *path, const char **why)
+{
+	*why = "the path is too long for a socket";
+	if (strlen(path) >= sizeof sink.address.sun_path)
+		return -1;
+	memset(&sink.address, 0, sizeof sink.address);
+	sink.address.sun_family = AF_UNIX;
+	strcpy(sink.address.sun_path, path);
+	return 0;
+}
+
+static int open_file(const char *name, const char **why)
+{
+	int fd = open(name + strlen("file:"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+
+	*why = strerror(errno);
+	return fd;
+}
+
+int log_reopen(const char *name, const char **why)
+{
+	int fd;
+
+	if (kind_of(name) != SINK_FILE)
+		return 0;
+	fd = open_file(name, why);
+	if (fd < 0)
+		return -1;
+	if (sink.fd >= 0)
+		close(sink.fd);
+	sink.fd = fd;
+	return 0;
+}
+
+int log_open(const char *name, const char **why)
+{
+	if (sink.kind > SINK_STDERR && sink.fd >= 0)
+		close(sink.fd);
+	sink.kind = kind_of(name);
+	sink.fd = -1;
+	switch (sink.kind) {
+	case SINK_NONE:
+		return 0;
+	case SINK_STDERR:
+		sink.fd = STDERR_FILENO;
+		return 0;
+	case SINK_FILE:
+		sink.fd = open_file(name, why);
+		return sink.fd < 0 ? -1 : 0;
+	case SINK_UNIX:
+		return open_socket(name + strlen("unix:"), why);
+	case SINK_SYSLOG:
+		return open_socket("/dev/log", why);
+	case SINK_JOURNAL:
+		return open_socket("/run/systemd/journal/socket", why);
+	}
+	*why = "unknown kind of log";
+	return -1;
+}
+
+bool log_wanted(void)
+{
+	return sink.kind != SINK_NONE || streams;
+}
+
+/* ---- streams ---- */
+
+void log_detail(bool wanted)
+{
+	sink.detail = wanted;
+}
+
+bool log_detailed(void)
+{
+	return sink.detail || streams;
+}
+
+void log_add_stream(int fd)
+{
+	stream[streams].fd = fd;
+	stream[streams].start = stream[streams].end = 0;
+	streams++;
+}
+
+uint64_t log_dropped(void)
+{
+	return dropped;
+}
+
+static void end_stream(struct stream *s)
+{
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+}
+
+/* Octets taken; the stream ends when its reader is gone. */
+static size_t offer(struct stream *s, const char *bytes, size_t n)
+{
+	ssize_t taken;
+
+	do
+		taken = s->fd < 0 ? -1 : write(s->fd, bytes, n);
+	while (taken < 0 && s->fd >= 0 && errno == EINTR);
+	if (taken < 0 && errno != EAGAIN)
+		end_stream(s);
+	return taken > 0 ? (size_t)taken : 0;
+}
+
+/* What is left of the last record. true: all of it is gone. */
+static bool flush_stream(struct stream *s)
+{
+	while (s->fd >= 0 && s->start < s->end) {
+		size_t taken = offer(s, s->rest + s->start, s->end - s->start);
+
+		if (!taken)
+			return s->fd < 0;
+		s->start += taken;
+	}
+	return true;
+}
+
+static void write_stream(struct stream *s, const char *record, size_t n)
+{
+	size_t taken;
+
+	if (s->fd < 0 || n > sizeof s->rest || !flush_stream(s)) {
+		dropped++;
+		return;
+	}
+	taken = offer(s, record, n);
+	if (!taken) {
+		dropped++;
+		return;
+	}
+	memcpy(s->rest, record + taken, n - taken);
+	s->start = 0;
+	s->end = n - taken;
+}
+
+bool log_flush_streams(void)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < streams; i++)
+		all = flush_stream(&stream[i]) && all;
+	return all;
+}
+
+void log_close_streams(void)
+{
+	for (unsigned i = 0; i < streams; i++)
+		end_stream(&stream[i]);
+	streams = 0;
+}
+
+/* ---- writing ---- */
+
+size_t log_record_max(void)
+{
+	if (sink.kind == SINK_SYSLOG)
+		return SYSLOG_MAX;
+	if (sink.kind == SINK_STDERR && getenv("JOURNAL_STREAM"))
+		return JOURNAL_LINE_MAX;
+	return streams ? STREAM_RECORD_MAX : RECORD_MAX;
+}
+
+/* Larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol has it. */
+static void send_file(const struct iovec parts[2])
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .room = { 0 } };
+	struct msghdr message = { .msg_control = &control, .msg_controllen = sizeof control };
+	int fd = memfd_create("smtpwarp-record", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return;
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_RIGHTS;
+	control.header.cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+	if (writev(fd, parts, 2) > 0 &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+		sendmsg(sink.fd, &message, MSG_NOSIGNAL);
+	close(fd);
+}
+
+static void send_parts(struct iovec parts[2])
+{
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+
+	for (int tries = 0; tries < 2; tries++) {
+		if (sink.fd < 0)
+			sink.fd = dial();
+		if (sink.fd < 0)
+			return;
+		if (sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0)
+			return;
+		if (errno == EAGAIN)
+			sink.flags = MSG_DONTWAIT;
+		if (errno == EMSGSIZE && sink.kind == SINK_JOURNAL) {
+			send_file(parts);
+			return;
+		}
+		if (errno != ECONNREFUSED && errno != ENOTCONN && errno != ECONNRESET && errno != EPIPE)
+			return;
+		close(sink.fd);
+		sink.fd = -1;
+	}
+}
+
+static void send_journal(enum log_priority priority, const char *record, size_t n)
+{
+	char head[96];
+	int len = snprintf(head, sizeof head, "PRIORITY=%d\nSYSLOG_IDENTIFIER=smtpwarp\nSYSLOG_FACILITY=2\nMESSAGE=",
+	    (int)priority);
+	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n } };
+
+	send_parts(parts);
+}
+
+static void send_syslog(enum log_priority priority, const char *record, size_t n)
+{
+	enum { MAIL_FACILITY = 2 << 3 };
+	char head[48];
+	int len = snprintf(head, sizeof head, "<%d>smtpwarp[%ld]: ", MAIL_FACILITY | (int)priority, (long)getpid());
+	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n - 1 } };
+
+	send_parts(parts);
+}
+
+void log_write(enum log_priority priority, const char *record, size_t n)
+{
+	struct iovec whole[2] = { { (char *)(uintptr_t)record, n }, { NULL, 0 } };
+
+	for (unsigned i = 0; i < streams; i++)
+		write_stream(&stream[i], record, n);
+	if (priority == LOG_PRIORITY_DEBUG && !sink.detail)
+		return;
+	switch (sink.kind) {
+	case SINK_NONE:
+		return;
+	case SINK_STDERR:
+	case SINK_FILE:
+		while (write(sink.fd, record, n) < 0 && errno == EINTR)
+			;
+		return;
+	case SINK_UNIX:
+		send_parts(whole);
+		return;
+	case SINK_SYSLOG:
+		send_syslog(priority, record, n);
+		return;
+	case SINK_JOURNAL:
+		send_journal(priority, record, n);
+		return;
+	}
+}

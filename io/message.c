@@ -1,0 +1,249 @@
+/* Messages in memory files. See message.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "io/message.h"
+#include "smtp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define SMALL_MAX (32 << 10)
+
+/* Pieces that wait to be written together; a usual message is one write(2), and read where it stands. One for the message
+ * that is filled, one for the message that it is made of. */
+static unsigned char smalls[2][SMALL_MAX], *small = smalls[0];
+static size_t small_len;
+
+static void write_all(struct message *m, struct iovec *part, int parts)
+{
+	while (parts && !m->failed) {
+		ssize_t n = writev(m->fd, part, parts);
+
+		if (n < 0 && errno != EINTR)
+			m->failed = true;
+		for (; n > 0 && parts; part++, parts--) {
+			if ((size_t)n < part->iov_len) {
+				part->iov_base = (char *)part->iov_base + n;
+				part->iov_len -= (size_t)n;
+				break;
+			}
+			n -= (ssize_t)part->iov_len;
+		}
+		while (parts && !part->iov_len) {
+			part++;
+			parts--;
+		}
+	}
+}
+
+static unsigned char *other(const unsigned char *buffer)
+{
+	return buffer == smalls[0] ? smalls[1] : smalls[0];
+}
+
+void message_begin(struct message *m)
+{
+	m->fd = memfd_create("smtpwarp-message", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	m->size = 0;
+	m->bytes = NULL;
+	m->mapped = false;
+	m->failed = m->fd < 0;
+	m->buffer = small = other(small);
+	small_len = 0;
+}
+
+void message_add(struct message *m, const void *bytes, size_t n)
+{
+	struct iovec parts[] = { { small, small_len }, { (void *)(uintptr_t)bytes, n } };
+
+	m->size += n;
+	if (n <= SMALL_MAX - small_len) {
+		if (n)
+			memcpy(small + small_len, bytes, n);
+		small_len += n;
+		return;
+	}
+	write_all(m, parts, 2);
+	small_len = 0;
+}
+
+bool message_seal(struct message *m)
+{
+	struct iovec rest = { small, small_len };
+	void *map;
+
+	if (small_len)
+		write_all(m, &rest, 1);
+	if (m->failed || fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+		return false;
+	if (m->size == small_len) {
+		m->bytes = small;
+		return true;
+	}
+	map = mmap(NULL, m->size, PROT_READ, MAP_SHARED, m->fd, 0);
+	m->mapped = map != MAP_FAILED;
+	m->bytes = m->mapped ? map : NULL;
+	return m->mapped;
+}
+
+void message_drop(struct message *m)
+{
+	if (m->mapped)
+		munmap((void *)(uintptr_t)m->bytes, m->size);
+	if (m->fd >= 0)
+		close(m->fd);
+	if (m->buffer == small) /* the one begun last leaves its turn to the next: the other may still be read */
+		small = other(small);
+	m->buffer = NULL;
+	m->bytes = NULL;
+	m->mapped = false;
+	m->fd = -1;
+	m->size = 0;
+}
+
+/* ---- headers ---- */
+
+static bool is_blank(unsigned char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+/* Octets of the header field at in (RFC 5322 2.2), folded lines included, and of its name; 0: there is none. Blanks in front
+ * of the colon are obsolete (4.5.8), but who reads the message takes such a line for a field. */
+static size_t field_length(const unsigned char *in, size_t n, size_t *name_len)
+{
+	size_t len = 0, line;
+
+	while (len < n && in[len] > ' ' && in[len] <= '~' && in[len] != ':')
+		len++;
+	*name_len = len;
+	while (len < n && is_blank(in[len]))
+		len++;
+	if (!*name_len || len == n || in[len] != ':')
+		return 0;
+	len = 0;
+	do {
+		line = smtp_find_line(in + len, n - len);
+		len += line ? line : n - len;
+	} while (len < n && is_blank(in[len]));
+	return len;
+}
+
+/* Names that a verdict removes, and behind the last line that says so; in the order of by_name(), each once: who sends the
+ * message and who writes the hook may both have thousands of them. */
+static struct removal {
+	const unsigned char *name;
+	size_t len, at;
+} removals[VERDICT_MAX / sizeof "remove-header a"];
+static size_t removal_count;
+
+static int by_name(const void *left, const void *right)
+{
+	const struct removal *a = left, *b = right;
+	int difference = (a->len > b->len) - (a->len < b->len);
+
+	for (size_t i = 0; i < a->len && !difference; i++)
+		difference = smtp_lower(a->name[i]) - smtp_lower(b->name[i]);
+	return difference;
+}
+
+/* Whether a remove-header behind offset `at` of the verdict has that name. */
+static bool removed(const unsigned char *name, size_t n, size_t at)
+{
+	const struct removal wanted = { name, n, 0 }, *r;
+
+	r = bsearch(&wanted, removals, removal_count, sizeof *removals, by_name);
+	return r && r->at > at;
+}
+
+/* The next line in front of the one that ends the verdict. */
+static bool next_edit(const unsigned char *verdict, size_t n, size_t *at, struct verdict *v)
+{
+	const char *why;
+
+	return verdict_next(HOOK_DATA, verdict, n, at, v, &why) == VERDICT_LINE && !verdict_is_final(v->word);
+}
+
+static void find_removals(const unsigned char *verdict, size_t n)
+{
+	struct verdict v;
+	size_t at = 0, count = 0, last = 0;
+
+	while (next_edit(verdict, n, &at, &v))
+		if (v.word == VERDICT_REMOVE_HEADER)
+			removals[count++] = (struct removal){ v.name, v.name_len, at };
+	qsort(removals, count, sizeof *removals, by_name);
+	for (size_t i = 1; i < count; i++)
+		if (by_name(&removals[i], &removals[last]) != 0)
+			removals[++last] = removals[i];
+		else if (removals[i].at > removals[last].at)
+			removals[last] = removals[i];
+	removal_count = count ? last + 1 : 0;
+}
+
+/* The new fields, the last of a verdict on top: each goes above what is there. They are put together from the end. */
+static void add_fields(struct message *m, const unsigned char *verdict, size_t n)
+{
+	static unsigned char fields[2 * VERDICT_MAX], field[2 * VERDICT_MAX + 8];
+	size_t start = sizeof fields, at = 0, len;
+	struct verdict v;
+
+	while (next_edit(verdict, n, &at, &v)) {
+		if (v.word != VERDICT_ADD_HEADER || removed(v.name, v.name_len, at))
+			continue;
+		len = verdict_header_write(&v, field, sizeof field);
+		start -= len;
+		memcpy(fields + start, field, len);
+	}
+	message_add(m, fields + start, sizeof fields - start);
+}
+
+/* Header fields that stay go together, with the body after them. */
+static void copy_rest(struct message *to, const struct message *from)
+{
+	size_t at = 0, kept = 0, len, name_len;
+
+	while ((len = field_length(from->bytes + at, from->size - at, &name_len))) {
+		if (removed(from->bytes + at, name_len, 0)) {
+			message_add(to, from->bytes + kept, at - kept);
+			kept = at + len;
+		}
+		at += len;
+	}
+	message_add(to, from->bytes + kept, from->size - kept);
+}
+
+/* A message whose first line is neither a field nor the empty line has no header: what is put on top must not run into
+ * it. */
+static bool needs_empty_line(const struct message *m)
+{
+	size_t name_len;
+
+	if (!m->size || field_length(m->bytes, m->size, &name_len))
+		return false;
+	return m->bytes[0] != '\r' || m->size < 2 || m->bytes[1] != '\n';
+}
+
+bool message_edit(struct message *m, const unsigned char *verdict, size_t n)
+{
+	struct message edited;
+
+	message_begin(&edited);
+	find_removals(verdict, n);
+	add_fields(&edited, verdict, n);
+	if (edited.size && needs_empty_line(m))
+		message_add(&edited, "\r\n", 2);
+	if (m->size)
+		copy_rest(&edited, m);
+	if (!message_seal(&edited)) {
+		message_drop(&edited);
+		return false;
+	}
+	message_drop(m);
+	*m = edited;
+	return true;
+}

@@ -1,0 +1,427 @@
+/* Sockets. See net.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "io/net.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef SO_ORIGINAL_DST /* linux/netfilter_ipv4.h and _ipv6.h, which clash with libc's headers */
+#define SO_ORIGINAL_DST 80
+#endif
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+
+static socklen_t size_of(const union net_address *a)
+{
+	return a->sa.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4;
+}
+
+bool net_parse(const char *text, uint16_t port, union net_address *a)
+{
+	char host[NET_TEXT];
+	const char *zone = strchr(text, '%');
+	size_t n = zone ? (size_t)(zone - text) : strlen(text);
+
+	memset(a, 0, sizeof *a);
+	if (n >= sizeof host)
+		return false;
+	memcpy(host, text, n);
+	host[n] = 0;
+	if (!zone && inet_pton(AF_INET, host, &a->v4.sin_addr) == 1) {
+		a->v4.sin_family = AF_INET;
+		a->v4.sin_port = htons(port);
+		return true;
+	}
+	if (inet_pton(AF_INET6, host, &a->v6.sin6_addr) != 1)
+		return false;
+	a->v6.sin6_family = AF_INET6;
+	a->v6.sin6_port = htons(port);
+	if (zone)
+		a->v6.sin6_scope_id = if_nametoindex(zone + 1);
+	return !zone || a->v6.sin6_scope_id;
+}
+
+const char *net_text(const union net_address *a, char text[NET_TEXT])
+{
+	char name[IF_NAMESIZE];
+	size_t n;
+
+	text[0] = 0;
+	if (a->sa.sa_family == AF_INET)
+		inet_ntop(AF_INET, &a->v4.sin_addr, text, NET_TEXT);
+	if (a->sa.sa_family != AF_INET6)
+		return text;
+	inet_ntop(AF_INET6, &a->v6.sin6_addr, text, NET_TEXT);
+	n = strlen(text);
+	if (a->v6.sin6_scope_id && if_indextoname(a->v6.sin6_scope_id, name))
+		snprintf(text + n, NET_TEXT - n, "%%%s", name);
+	return text;
+}
+
+uint16_t net_port(const union net_address *a)
+{
+	if (a->sa.sa_family == AF_INET)
+		return ntohs(a->v4.sin_port);
+	return a->sa.sa_family == AF_INET6 ? ntohs(a->v6.sin6_port) : 0;
+}
+
+bool net_same_host(const union net_address *a, const union net_address *b)
+{
+	if (a->sa.sa_family != b->sa.sa_family)
+		return false;
+	if (a->sa.sa_family == AF_INET)
+		return a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+	return a->sa.sa_family == AF_INET6 && memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 16) == 0 &&
+	    a->v6.sin6_scope_id == b->v6.sin6_scope_id;
+}
+
+bool net_same(const union net_address *a, const union net_address *b)
+{
+	return net_same_host(a, b) && net_port(a) == net_port(b);
+}
+
+bool net_is_loopback(const union net_address *a)
+{
+	if (a->sa.sa_family == AF_INET)
+		return ntohl(a->v4.sin_addr.s_addr) >> 24 == 127;
+	return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+}
+
+void net_unmap(union net_address *a)
+{
+	union net_address v4;
+
+	if (a->sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr))
+		return;
+	memset(&v4, 0, sizeof v4);
+	v4.v4.sin_family = AF_INET;
+	v4.v4.sin_port = a->v6.sin6_port;
+	memcpy(&v4.v4.sin_addr, a->v6.sin6_addr.s6_addr + 12, 4);
+	*a = v4;
+}
+
+/* The octets of an address, and how many. */
+static const unsigned char *octets(const union net_address *a, unsigned *n)
+{
+	*n = a->sa.sa_family == AF_INET6 ? 16 : 4;
+	return a->sa.sa_family == AF_INET6 ? a->v6.sin6_addr.s6_addr : (const unsigned char *)&a->v4.sin_addr;
+}
+
+static unsigned char octet_mask(unsigned bits, unsigned i)
+{
+	if (bits <= 8 * i)
+		return 0;
+	return (unsigned char)(bits >= 8 * i + 8 ? 0xffu : 0xff00u >> (bits - 8 * i));
+}
+
+bool net_block_parse(const char *text, struct net_block *r)
+{
+	const char *slash = strchr(text, '/');
+	char address[NET_TEXT], *end = NULL;
+	size_t len = slash ? (size_t)(slash - text) : strlen(text);
+	const unsigned char *in;
+	unsigned n;
+	unsigned long bits;
+
+	if (len >= sizeof address)
+		return false;
+	memcpy(address, text, len);
+	address[len] = 0;
+	if (!net_parse(address, 0, &r->base))
+		return false;
+	net_unmap(&r->base);
+	in = octets(&r->base, &n);
+	bits = slash && slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &end, 10) : 8 * n;
+	if ((slash && (!end || *end)) || bits > 8 * n)
+		return false;
+	r->bits = (unsigned)bits;
+	for (unsigned i = 0; i < n; i++)
+		if (in[i] & ~octet_mask(r->bits, i))
+			return false;
+	return true;
+}
+
+bool net_in_block(const union net_address *a, const struct net_block *r)
+{
+	unsigned n;
+	const unsigned char *in = octets(a, &n), *base = octets(&r->base, &n);
+
+	if (a->sa.sa_family != r->base.sa.sa_family)
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		if ((in[i] ^ base[i]) & octet_mask(r->bits, i))
+			return false;
+	return true;
+}
+
+bool net_is_local(const union net_address *a)
+{
+	union net_address any_port = *a;
+	int fd;
+	bool local;
+
+	if (a->sa.sa_family == AF_INET && net_is_loopback(a))
+		return true;
+	if (a->sa.sa_family == AF_INET)
+		any_port.v4.sin_port = 0;
+	else
+		any_port.v6.sin6_port = 0;
+	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	local = bind(fd, &any_port.sa, size_of(a)) == 0;
+	close(fd);
+	return local;
+}
+
+static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), union net_address *a)
+{
+	struct sockaddr_storage any;
+	socklen_t len = sizeof any;
+
+	memset(a, 0, sizeof *a);
+	if (name(fd, (struct sockaddr *)&any, &len) < 0 || (any.ss_family != AF_INET && any.ss_family != AF_INET6))
+		return;
+	memcpy(a, &any, sizeof *a);
+	net_unmap(a);
+}
+
+void net_local(int fd, union net_address *local)
+{
+	end_of(fd, getsockname, local);
+}
+
+void net_ends(int fd, union net_address *local, union net_address *peer)
+{
+	net_local(fd, local);
+	end_of(fd, getpeername, peer);
+}
+
+static bool is_transparent(int fd, const union net_address *local)
+{
+	int on = 0;
+	socklen_t len = sizeof on;
+
+	if (getsockopt(fd, SOL_IP, IP_TRANSPARENT, &on, &len) < 0) {
+		len = sizeof on;
+		if (getsockopt(fd, SOL_IPV6, IPV6_TRANSPARENT, &on, &len) < 0)
+			return false;
+	}
+	if (!on)
+		return false;
+	/* A transparent listener takes direct connections too; those have an address of this host. */
+	return !net_is_local(local);
+}
+
+enum net_origin net_original(int fd, const union net_address *local, const union net_address *peer,
+    union net_address *dest)
+{
+	/* The option's level goes by the address, not by the socket: IPv4 over a dual-stack socket is SOL_IP. */
+	int level = peer->sa.sa_family == AF_INET ? SOL_IP : SOL_IPV6;
+	socklen_t len = sizeof *dest;
+
+	memset(dest, 0, sizeof *dest);
+	if (peer->sa.sa_family == AF_UNSPEC)
+		return NET_DIRECT;
+	if (is_transparent(fd, local)) { /* first: SO_ORIGINAL_DST may have something else to say here */
+		*dest = *local;
+		return NET_TPROXY;
+	}
+	if (getsockopt(fd, level, SO_ORIGINAL_DST, dest, &len) < 0)
+		return NET_DIRECT;
+	net_unmap(dest);
+	/* Tracked but not redirected: it says our own address. A destination on our own port and host would come
+	 * straight back as well. */
+	if (!net_same(dest, local) && (net_port(dest) != net_port(local) || !net_is_local(dest)))
+		return NET_REDIRECTED;
+	memset(dest, 0, sizeof *dest);
+	return NET_DIRECT;
+}
+
+bool net_is_name(const char *host)
+{
+	union net_address literal;
+
+	return *host != '/' && !net_parse(host, 0, &literal);
+}
+
+static int set(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof value);
+}
+
+void net_nodelay(int fd)
+{
+	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+static const char *prepare(int fd, const union net_address *dest, const struct net_outbound *out)
+{
+	bool six = dest->sa.sa_family == AF_INET6;
+	const union net_address *source = six ? &out->source6 : &out->source4;
+
+	if (out->mark && setsockopt(fd, SOL_SOCKET, SO_MARK, &out->mark, sizeof out->mark) < 0)
+		return "--mark";
+	if (source->sa.sa_family == AF_UNSPEC)
+		return NULL;
+	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
+		return "IP_TRANSPARENT";
+	set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1); /* else each source port serves one destination only */
+	return bind(fd, &source->sa, size_of(source)) < 0 ? "source address" : NULL;
+}
+
+int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what)
+{
+	int fd = socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), saved;
+
+	*what = "socket";
+	if (fd < 0)
+		return -1;
+	net_nodelay(fd);
+	*what = prepare(fd, dest, out);
+	if (!*what) {
+		*what = "connect";
+		if (connect(fd, &dest->sa, size_of(dest)) == 0 || errno == EINPROGRESS)
+			return fd;
+	}
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+/* With a full backlog a non-blocking connect(2) only says EAGAIN, with nothing to poll for: then it is waited for here. */
+static int connect_patiently(int fd, const struct sockaddr_un *name, int64_t us)
+{
+	struct timeval patience = { us / 1000000, us % 1000000 };
+	int rc = connect(fd, (const struct sockaddr *)name, sizeof *name);
+
+	if (rc == 0 || errno != EAGAIN)
+		return rc;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	fcntl(fd, F_SETFL, 0);
+	rc = connect(fd, (const struct sockaddr *)name, sizeof *name);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return rc;
+}
+
+int net_connect_unix(const char *path, int64_t patience)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	size_t n = strlen(path);
+	int fd, saved;
+
+	if (n >= sizeof name.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(name.sun_path, path, n + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect_patiently(fd, &name, patience) == 0)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+int net_connected(int fd)
+{
+	int error = 0;
+	socklen_t len = sizeof error;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error;
+}
+
+static socklen_t claim_name(const union net_address *a, struct sockaddr_un *name)
+{
+	char text[NET_TEXT];
+	int n;
+
+	memset(name, 0, sizeof *name);
+	name->sun_family = AF_UNIX;
+	n = snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "smtpwarp/%s/%u", net_text(a, text), net_port(a));
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+static int claim_socket(const union net_address *a, int (*use)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un name;
+	socklen_t len = claim_name(a, &name);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0 && use(fd, (struct sockaddr *)&name, len) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+int net_claim(const union net_address *local)
+{
+	return claim_socket(local, bind);
+}
+
+bool net_is_claimed(const union net_address *peer)
+{
+	int fd = claim_socket(peer, connect);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+int net_listen(const union net_address *a, int backlog)
+{
+	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), saved;
+
+	if (fd < 0)
+		return -1;
+	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (a->sa.sa_family == AF_INET6)
+		set(fd, SOL_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr));
+	if (bind(fd, &a->sa, size_of(a)) == 0) {
+		/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. Not before
+		 * bind(2), which would then take any address. */
+		set(fd, SOL_IP, IP_TRANSPARENT, 1);
+		set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+		if (listen(fd, backlog) == 0)
+			return fd;
+	}
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+enum net_kind net_kind(int fd)
+{
+	int type = 0, listening = 0;
+	socklen_t len = sizeof type;
+	struct sockaddr_storage peer;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+		return NET_NO_SOCKET;
+	len = sizeof listening;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening)
+		return NET_LISTENING;
+	len = sizeof peer;
+	/* A peer that is gone already was one: the session notices. */
+	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 || errno == ENOTCONN)
+		return NET_CONNECTED;
+	return NET_NO_SOCKET;
+}

@@ -1,0 +1,237 @@
+/* --upstream-auth. See auth.h. */
+#define _GNU_SOURCE
+#include "io/passwords.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_MAX (64 << 10) /* octets */
+
+/* ---- lines ---- */
+
+struct line {
+	const char *host;
+	size_t host_len;
+	unsigned long port; /* 0: any */
+	struct auth_pair pair;
+};
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r';
+}
+
+/* ":PORT" up to end, or nothing. */
+static bool take_port(const char *at, const char *end, unsigned long *port)
+{
+	*port = 0;
+	if (at == end)
+		return true;
+	if (*at++ != ':' || at == end || end - at > 5)
+		return false;
+	for (; at < end && *at >= '0' && *at <= '9'; at++)
+		*port = *port * 10 + (unsigned long)(*at - '0');
+	return at == end && *port && *port <= UINT16_MAX;
+}
+
+/* HOST, HOST:PORT, [HOST], [HOST]:PORT; an IPv6 address with a port only in brackets. */
+static bool take_host(struct line *l, const char *at, const char *end)
+{
+	const char *close, *colon = memchr(at, ':', (size_t)(end - at));
+
+	if (*at == '[') {
+		close = memchr(at, ']', (size_t)(end - at));
+		l->host = at + 1;
+		l->host_len = close ? (size_t)(close - at) - 1 : 0;
+		return l->host_len && take_port(close + 1, end, &l->port);
+	}
+	if (!colon || memchr(colon + 1, ':', (size_t)(end - colon - 1)))
+		colon = end;
+	l->host = at;
+	l->host_len = (size_t)(colon - at);
+	return l->host_len && take_port(colon, end, &l->port);
+}
+
+/* NUL would end a word early for a server, RFC 4616 2; a line end cannot be here. */
+static bool is_word(const char *word, size_t n)
+{
+	return n && n <= AUTH_WORD_MAX && !memchr(word, 0, n);
+}
+
+static bool parse_line(struct line *l, const char *at, const char *end)
+{
+	const char *host = at, *colon;
+
+	while (at < end && !is_blank(*at))
+		at++;
+	if (!take_host(l, host, at))
+		return false;
+	while (at < end && is_blank(*at))
+		at++;
+	colon = memchr(at, ':', (size_t)(end - at));
+	if (!colon)
+		return false;
+	l->pair = (struct auth_pair){ at, colon + 1, (size_t)(colon - at), (size_t)(end - colon - 1) };
+	return is_word(at, l->pair.user_len) && is_word(colon + 1, l->pair.password_len);
+}
+
+static bool is_for(const struct line *l, const char *host, uint16_t port)
+{
+	return strlen(host) == l->host_len && strncasecmp(host, l->host, l->host_len) == 0 && (!l->port || l->port == port);
+}
+
+unsigned auth_find(const char *text, size_t n, const char *host, uint16_t port, struct auth_pair *p, bool *found)
+{
+	const char *at = text, *stop = text + n, *next, *end;
+	bool others = false;
+	struct line l;
+
+	*found = false;
+	for (unsigned number = 1; at < stop; number++, at = next) {
+		end = memchr(at, '\n', (size_t)(stop - at));
+		next = end ? end + 1 : stop;
+		end = end ? end : stop;
+		while (at < end && is_blank(*at))
+			at++;
+		while (end > at && is_blank(end[-1]))
+			end--;
+		if (at == end || *at == '#')
+			continue;
+		if (!parse_line(&l, at, end))
+			return number;
+		if (host && is_for(&l, host, port)) {
+			*p = l.pair;
+			*found = true;
+			return 0;
+		}
+		if (host && !others && l.host_len == 1 && *l.host == '*' && (!l.port || l.port == port)) {
+			*p = l.pair;
+			*found = others = true;
+		}
+	}
+	return 0;
+}
+
+/* ---- base64, RFC 4648 4 ---- */
+
+static size_t encode(const unsigned char *in, size_t n, char *out)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i += 3) {
+		uint32_t bits = (uint32_t)in[i] << 16 | (i + 1 < n ? (uint32_t)in[i + 1] << 8 : 0) | (i + 2 < n ? in[i + 2] : 0);
+
+		out[len++] = digits[bits >> 18];
+		out[len++] = digits[bits >> 12 & 63];
+		out[len++] = i + 1 < n ? digits[bits >> 6 & 63] : '=';
+		out[len++] = i + 2 < n ? digits[bits & 63] : '=';
+	}
+	return len;
+}
+
+size_t auth_plain(const struct auth_pair *p, char *out)
+{
+	unsigned char text[2 * AUTH_WORD_MAX + 2];
+	size_t n = 0, len;
+
+	text[n++] = 0;
+	memcpy(text + n, p->user, p->user_len);
+	n += p->user_len;
+	text[n++] = 0;
+	memcpy(text + n, p->password, p->password_len);
+	n += p->password_len;
+	len = encode(text, n, out);
+	explicit_bzero(text, sizeof text);
+	return len;
+}
+
+size_t auth_word(const char *word, size_t n, char *out)
+{
+	return encode((const unsigned char *)word, n, out);
+}
+
+/* ---- the file ---- */
+
+static struct {
+	char *text; /* shared, as what keys.c has: a fork copies no page of it */
+	size_t len;
+	bool exposed;
+} store;
+
+/* NULL, or what is wrong. */
+static const char *read_text(const char *file, char *text, size_t *len, bool *exposed)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st = { .st_mode = 0 };
+	ssize_t got = -1;
+
+	*len = 0;
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		while (*len < FILE_MAX && (got = read(fd, text + *len, FILE_MAX - *len)) > 0)
+			*len += (size_t)got;
+	if (fd >= 0)
+		close(fd);
+	*exposed = st.st_mode & (S_IROTH | S_IWOTH);
+	return *len == FILE_MAX ? "it is larger than 64 kB" : got < 0 ? strerror(errno) : NULL;
+}
+
+bool auth_load(const char *file, char *why, size_t why_cap)
+{
+	char *text = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	const char *reason = text == MAP_FAILED ? strerror(errno) : NULL;
+	struct auth_pair unused;
+	unsigned line = 0;
+	bool exposed = false, found;
+	size_t len = 0;
+
+	if (!reason)
+		reason = read_text(file, text, &len, &exposed);
+	if (!reason)
+		line = auth_find(text, len, NULL, 0, &unused, &found);
+	if (reason)
+		snprintf(why, why_cap, "--upstream-auth %s: %s", file, reason);
+	else if (line)
+		snprintf(why, why_cap, "--upstream-auth %s: line %u is not HOST USER:PASSWORD", file, line);
+	if (reason || line) {
+		if (text != MAP_FAILED) {
+			explicit_bzero(text, len);
+			munmap(text, FILE_MAX);
+		}
+		return false;
+	}
+	madvise(text, FILE_MAX, MADV_DONTDUMP);
+	if (store.text)
+		munmap(store.text, FILE_MAX); /* not overwritten: sessions may still use it */
+	store.text = text;
+	store.len = len;
+	store.exposed = exposed;
+	return true;
+}
+
+bool auth_for(const char *host, uint16_t port, struct auth_pair *p)
+{
+	bool found = false;
+
+	if (store.text)
+		auth_find(store.text, store.len, host, port, p, &found);
+	return found;
+}
+
+bool auth_exposed(void)
+{
+	return store.exposed;
+}
+
+void auth_wipe(void)
+{
+	if (store.text)
+		explicit_bzero(store.text, store.len);
+	store.text = NULL;
+}

@@ -1,0 +1,82 @@
+/* HOST:PORT and what names a server. No I/O. */
+#define _GNU_SOURCE
+#include "pure/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n)
+{
+	static char want[80];
+	char *end;
+
+	errno = 0;
+	*n = strtoull(value, &end, 10);
+	if (*value >= '0' && *value <= '9' && !*end && !errno && *n >= least && *n <= most)
+		return NULL;
+	snprintf(want, sizeof want, "takes a number from %llu to %llu", (unsigned long long)least,
+	    (unsigned long long)most);
+	return want;
+}
+
+/* A literal, or what can be a name in the DNS. */
+bool is_host(const char *host)
+{
+	union net_address a;
+
+	return net_parse(host, 0, &a) || strcmp(host, "*") == 0 ||
+	    !host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")];
+}
+
+/* "HOST:PORT", "[v6]:PORT", or, with a standard port, "HOST". */
+bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port)
+{
+	const char *colon = strrchr(value, ':'), *end;
+	uint64_t number = standard;
+
+	if (colon && *value != '[' && strchr(value, ':') != colon)
+		colon = NULL; /* a bare IPv6 address */
+	if (colon && strchr(colon, ']'))
+		colon = NULL;
+	end = colon ? colon : value + strlen(value);
+	if (colon ? parse_number(colon + 1, 1, 65535, &number) != NULL : standard == 0)
+		return false;
+	if (*value == '[') {
+		if (end == value || end[-1] != ']')
+			return false;
+		value++;
+		end--;
+	}
+	if (end == value || (size_t)(end - value) >= cap)
+		return false;
+	memcpy(host, value, (size_t)(end - value));
+	host[end - value] = 0;
+	*port = (uint16_t)number;
+	return is_host(host);
+}
+
+const char *options_upstream(struct upstream *u, const char *value)
+{
+	size_t n = strlen(value);
+	char copy[sizeof u->host + 16];
+
+	if (n >= sizeof copy)
+		return "names a host that is too long";
+	if (strncmp(value, "lmtp:unix:/", 11) == 0 && n < 10 + NET_PATH_MAX) {
+		*u = (struct upstream){ .lmtp = true };
+		strcpy(u->host, value + 10);
+		return NULL;
+	}
+	memcpy(copy, value, n + 1);
+	if (n && copy[n - 1] == '/')
+		copy[n - 1] = 0;
+	u->implicit_tls = strncmp(copy, "smtps://", 8) == 0;
+	u->lmtp = strncmp(copy, "lmtp://", 7) == 0;
+	value = u->implicit_tls ? copy + 8 : u->lmtp || strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
+	if (strchr(value, '/') || strchr(value, '*') ||
+	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : u->lmtp ? 24 : 25, &u->port))
+		return "takes " OPTIONS_SERVER;
+	return NULL;
+}

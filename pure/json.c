@@ -1,0 +1,180 @@
+/* JSON. See json.h. */
+#include "pure/json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void put(struct json *j, const void *bytes, size_t n)
+{
+	if (j->full || n > j->cap - j->len) {
+		j->full = true;
+		return;
+	}
+	memcpy(j->out + j->len, bytes, n);
+	j->len += n;
+}
+
+static void put_char(struct json *j, char c)
+{
+	put(j, &c, 1);
+}
+
+/* Octets of the UTF-8 character at in, 0 if it is none: no overlong forms, surrogates or beyond U+10FFFF (RFC 3629 4). */
+static size_t utf8(const unsigned char *in, size_t n)
+{
+	size_t len = in[0] < 0x80 ? 1 : in[0] < 0xc2 ? 0 : in[0] < 0xe0 ? 2 : in[0] < 0xf0 ? 3 : in[0] < 0xf5 ? 4 : 0;
+
+	if (len > n)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if ((in[i] & 0xc0) != 0x80)
+			return 0;
+	if ((in[0] == 0xe0 && in[1] < 0xa0) || (in[0] == 0xed && in[1] > 0x9f) || (in[0] == 0xf0 && in[1] < 0x90) ||
+	    (in[0] == 0xf4 && in[1] > 0x8f))
+		return 0;
+	return len;
+}
+
+static void put_quoted(struct json *j, const unsigned char *in, size_t n)
+{
+	char escape[8];
+	size_t i = 0, len;
+
+	put_char(j, '"');
+	while (i < n) {
+		for (len = 0; i + len < n && in[i + len] >= 0x20 && in[i + len] < 0x7f && in[i + len] != '"' &&
+		     in[i + len] != '\\';)
+			len++;
+		if (len) {
+			put(j, in + i, len);
+		} else if (in[i] == '"' || in[i] == '\\') {
+			put_char(j, '\\');
+			put_char(j, (char)in[i]);
+			len = 1;
+		} else if (in[i] < 0x20 || in[i] == 0x7f) {
+			len = (size_t)snprintf(escape, sizeof escape, "\\u%04x", in[i]);
+			put(j, escape, len);
+			len = 1;
+		} else if ((len = utf8(in + i, n - i))) {
+			put(j, in + i, len);
+		} else {
+			put(j, "\xef\xbf\xbd", 3);
+			len = 1;
+		}
+		i += len;
+	}
+	put_char(j, '"');
+}
+
+void json_name(struct json *j, const void *name, size_t n)
+{
+	if (j->comma)
+		put_char(j, ',');
+	j->comma = true;
+	if (!name)
+		return;
+	put_quoted(j, name, n);
+	put_char(j, ':');
+}
+
+static void member(struct json *j, const char *name)
+{
+	json_name(j, name, name ? strlen(name) : 0);
+}
+
+void json_begin(struct json *j, char *out, size_t cap)
+{
+	memset(j, 0, sizeof *j);
+	j->out = out;
+	j->cap = cap;
+	put_char(j, '{');
+}
+
+void json_open(struct json *j, const char *name, char bracket)
+{
+	member(j, name);
+	put_char(j, bracket);
+	j->comma = false;
+}
+
+void json_close(struct json *j, char bracket)
+{
+	put_char(j, bracket);
+	j->comma = true;
+}
+
+void json_bytes(struct json *j, const char *name, const void *text, size_t n)
+{
+	member(j, name);
+	put_quoted(j, text, n);
+}
+
+void json_string(struct json *j, const char *name, const char *text)
+{
+	if (text)
+		json_bytes(j, name, text, strlen(text));
+	else
+		json_null(j, name);
+}
+
+static void put_u64(struct json *j, uint64_t value)
+{
+	char digits[20];
+	size_t i = sizeof digits;
+
+	do
+		digits[--i] = (char)('0' + value % 10);
+	while (value /= 10);
+	put(j, digits + i, sizeof digits - i);
+}
+
+void json_number(struct json *j, const char *name, uint64_t value)
+{
+	member(j, name);
+	put_u64(j, value);
+}
+
+void json_signed(struct json *j, const char *name, int64_t value)
+{
+	member(j, name);
+	if (value < 0)
+		put(j, "-", 1);
+	put_u64(j, value < 0 ? -(uint64_t)value : (uint64_t)value);
+}
+
+void json_bool(struct json *j, const char *name, bool value)
+{
+	member(j, name);
+	put(j, value ? "true" : "false", value ? 4 : 5);
+}
+
+void json_null(struct json *j, const char *name)
+{
+	member(j, name);
+	put(j, "null", 4);
+}
+
+void json_ms(struct json *j, const char *name, int64_t us)
+{
+	char fraction[4];
+	uint64_t rest;
+
+	if (us < 0) {
+		json_null(j, name);
+		return;
+	}
+	member(j, name);
+	put_u64(j, (uint64_t)us / 1000);
+	rest = (uint64_t)us % 1000;
+	fraction[0] = '.';
+	fraction[1] = (char)('0' + rest / 100);
+	fraction[2] = (char)('0' + rest / 10 % 10);
+	fraction[3] = (char)('0' + rest % 10);
+	put(j, fraction, sizeof fraction);
+}
+
+size_t json_end(struct json *j)
+{
+	put(j, "}\n", 2);
+	return j->full ? 0 : j->len;
+}

@@ -1,0 +1,104 @@
+/* What the operator wants: the command line, the environment, and their check.
+ */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "session/checks.h"
+#include "pure/dialogue.h"
+#include "io/net.h"
+#include "tls.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sysexits.h>
+
+#define OPTIONS_LISTEN_MAX 8
+#define OPTIONS_UPSTREAM_MAX 16
+#define OPTIONS_PROXY_MAX 16
+#define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
+#define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
+
+struct upstream {
+	char host[256]; /* or the path of a Unix socket */
+	uint16_t port;
+	bool implicit_tls; /* smtps:// */
+	bool lmtp;	   /* lmtp://, lmtp:unix: */
+};
+
+
+/* Times are in microseconds. */
+struct timeouts {
+	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit, hook, proxy;
+};
+
+struct options {
+	union net_address listen[OPTIONS_LISTEN_MAX];
+	unsigned listens;
+	const char *user;
+	uint32_t max_sessions, max_sessions_per_source; /* the latter 0: no limit */
+	struct upstream upstream[OPTIONS_UPSTREAM_MAX];
+	unsigned upstreams;
+	struct net_outbound outbound;
+	bool outbound_client; /* --outbound-ip client */
+	enum tls_level tls;
+	const char *tls_ca;
+	const char *tls_name;
+	const char *tls_cert, *tls_key; /* the same, towards the upstream */
+	const char *upstream_auth;	/* file */
+	const char *cert, *key; /* NULL: none; key: in the file of cert */
+	enum client_tls client_tls;
+	const char *log; /* NULL: the default */
+	bool verbose;
+	struct dialogue_limits limits;
+	uint32_t max_errors;
+	bool plain_auth, auth;
+	uint32_t min_rate; /* octets a second */
+	struct timeouts timeouts;
+	const char *hooks; /* directory */
+	bool hooks_given;  /* and not just the default */
+	const char *plugins, *plugins_dir;
+	bool hook_failure_accepts;
+	const char *hostname; /* NULL: the host's */
+	const char *routes;   /* file */
+	const char *recipient_delimiter; /* any of these characters; "": none */
+	const char *compile_routes;
+	struct net_block proxy[OPTIONS_PROXY_MAX]; /* --accept-proxy */
+	unsigned proxies;
+	unsigned send_proxy; /* version of the PROXY header, 0: none */
+	bool xclient, xforward, received;
+	bool no_client_names; /* --client-names none */
+	const struct net_block *allow; /* whose connections are taken; none: everybody's */
+	unsigned allows;
+	int64_t greet_delay, dnsbl_timeout, tarpit; /* the first and last 0: none */
+	const struct dnsbl *dnsbl;
+	unsigned dnsbls;
+	uint32_t dnsbl_threshold;
+	struct dns_servers dns; /* none: the system's */
+	const struct ere *valid_recipients; /* NULL: all are */
+	const char *override_recipient;	    /* NULL: each its own */
+	uint32_t max_tarpits;
+	bool check;
+};
+
+
+
+/* What names a server. */
+#define OPTIONS_SERVER "HOST, HOST:PORT, [IPv6]:PORT, or one of them behind smtp://, smtps:// or lmtp://; or lmtp:unix:/PATH"
+
+const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n);
+bool is_host(const char *host);
+bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port);
+
+/* Read one. NULL, or what it should have been. */
+const char *options_upstream(struct upstream *u, const char *value);
+
+/* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE or
+ * EX_CONFIG with why filled; `why` names the option and says what it takes. *done: --help or --version was answered
+ * on standard output. o keeps pointers into argv and the environment. */
+int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
+
+/* What can only be judged together, or by looking at the system: user, CA file, certificate and key, which stay read. Returns
+ * as options_read(). */
+int options_check(const struct options *o, char *why, size_t why_cap);
+
+#endif

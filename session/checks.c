@@ -1,0 +1,371 @@
+/* Checks of clients and recipients in a session. See checks.h and session.h.
+ *
+ * At connect, in this order: --allow-clients; --dnsbl and --greet-delay, at the same time; then hooks. At RCPT:
+ * --valid-recipients, then hooks. Whoever is refused here may be held for a while first (--tarpit), and always gets a reply.
+ */
+#define _GNU_SOURCE
+#include "session/checks.h"
+#include "session/session.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define EARLY_LOGGED 100 /* octets of what a client said too early */
+
+
+/* ---- values of --dnsbl ---- */
+
+/* ---- an open relay ---- */
+
+const char *checks_open_relay(const struct options *o, const struct hook_list *hooks, const union net_address *local)
+{
+	bool guarded = (!o->upstreams && !o->routes) || o->allows || o->valid_recipients || (hooks->events & 1u << HOOK_RCPT);
+
+	if (guarded || local->sa.sa_family == AF_UNSPEC || net_is_loopback(local))
+		return NULL;
+	return "--upstream or --routes on an address that is not loopback: anybody who reaches it could relay. Say who may "
+	       "(--allow-clients), to whom (--valid-recipients), or have a rcpt hook decide";
+}
+
+static bool is_allowed(const struct options *o, const union net_address *client)
+{
+	for (unsigned i = 0; i < o->allows; i++)
+		if (net_in_block(client, &o->allow[i]))
+			return true;
+	return false;
+}
+
+/* ---- the tarpit ---- */
+
+#define PLACES_TRIED 128 /* in a search for a free one: less than 0.1 ms */
+
+/* A held client has one of --max-tarpits places, which are names of Unix sockets without a file. So sessions are counted together
+ * however they were started, and the kernel frees the place of a process that is gone. -1: it has none. */
+
+/* ---- refusals ---- */
+
+/* What the checks of this session have come to. */
+static struct checks {
+	int64_t began, greet_at;   /* greet_at: not before that */
+	const char *reason;	   /* the session's end; NULL: the held recipient is refused, not the client */
+	char reply[500];
+	struct dns_servers servers;
+	unsigned asked[CHECKS_DNSBL_MAX]; /* index of the query that answers for this zone */
+	unsigned queries;
+	int worst; /* the zone whose text is asked for; -1: none */
+	int score;
+	struct record_listing listing[CHECKS_DNSBL_MAX];
+} checks;
+
+static _Alignas(4096) struct dns_query query[CHECKS_DNSBL_MAX];
+
+/* Nothing more is to be asked: whole pages that were touched for it are given back. */
+static void end_asking(void)
+{
+	struct checks *c = &checks;
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)query + page - 1) / page * page,
+		  to = (uintptr_t)(query + CHECKS_DNSBL_MAX) / page * page;
+
+	if (!c->queries)
+		return;
+	for (unsigned i = 0; i < c->queries; i++)
+		dns_stop(&query[i]);
+	c->queries = 0;
+	if (to > from)
+		madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+static void give_reply(struct session *s)
+{
+	struct checks *c = &checks;
+
+	s->stage = STAGE_NONE;
+	s->active_at = s->now;
+	s->handled++;
+	if (!c->reason) {
+		relay_refuse_recipient(s, c->reply);
+		return;
+	}
+	dialogue_forget_server(&s->dialogue);
+	session_reply(s, c->reply);
+	session_end(s, "smtpwarp", c->reason);
+	s->linger = true;
+}
+
+/* At once, or after --tarpit if there is a place. */
+static void refuse(struct session *s, const char *reason)
+{
+	end_asking();
+	checks.reason = reason;
+	if (!checks_hold(s, STAGE_REFUSE, s->o->tarpit))
+		give_reply(s);
+}
+
+void checks_tarpit_over(struct session *s)
+{
+	give_reply(s);
+}
+
+static void record(struct session *s, const char *on, struct record_check *r)
+{
+	r->on = on;
+	r->verdict = r->text ? "reject" : "accept";
+	r->us = s->now - checks.began;
+	record_check(&s->view, r);
+}
+
+/* ---- lists ---- */
+
+static void ask(struct session *s)
+{
+	struct checks *c = &checks;
+	const struct options *o = s->o;
+	char name[DNS_NAME_MAX + 1];
+
+	dns_servers_choose(&c->servers, &o->dns);
+	for (unsigned i = 0; i < o->dnsbls; i++) {
+		unsigned before = 0;
+
+		while (strcasecmp(o->dnsbl[before].zone, o->dnsbl[i].zone) != 0)
+			before++;
+		c->asked[i] = before < i ? c->asked[before] : c->queries;
+		if (before < i || !dns_reversed(&s->view.client, o->dnsbl[i].zone, name))
+			continue;
+		dns_start(&query[c->queries++], &c->servers, name, DNS_A, s->now, o->dnsbl_timeout);
+	}
+}
+
+/* What the answer of one zone says. RFC 5782 2.1: listings are in 127.0.0.0/8; what else comes is an error, as when a name
+ * server gives its own pages to names that there are not. So are lists' own notes, 127.255.255.x. */
+static void judge(const struct dnsbl *d, const struct dns_query *q, struct record_listing *l)
+{
+	l->zone = d->zone;
+	l->failure = q->failure;
+	l->weight = 0;
+	l->answered = !q->failure && q->result == DNS_FOUND;
+	l->address = l->answered ? q->answer.address[0] : 0;
+	for (unsigned i = 0; l->answered && i < q->answer.count; i++) {
+		uint32_t a = q->answer.address[i];
+
+		if (a >> 24 != 127)
+			l->failure = "an answer that is not in 127.0.0.0/8";
+		else if (a >> 8 == 0x7fffff)
+			l->failure = "an answer in 127.255.255.0/24: the list does not serve us";
+		else if (!matches(d, a))
+			continue;
+		l->address = a;
+		l->weight = l->failure ? 0 : d->weight;
+		return;
+	}
+}
+
+/* All zones together: c->score, and c->worst if that is too much. */
+static void judge_all(struct session *s)
+{
+	struct checks *c = &checks;
+	const struct options *o = s->o;
+	int most = 0;
+
+	for (unsigned i = 0; i < o->dnsbls; i++) {
+		struct record_listing *l = &c->listing[i];
+
+		judge(&o->dnsbl[i], &query[c->asked[i]], l);
+		c->score += l->weight;
+		if (l->weight > most) {
+			most = l->weight;
+			c->worst = (int)i;
+		}
+	}
+	if (c->score < (int)o->dnsbl_threshold)
+		c->worst = -1;
+}
+
+static void record_lists(struct session *s, const char *text)
+{
+	struct checks *c = &checks;
+	struct record_check r = { .text = text, .listing = c->listing, .listings = s->o->dnsbls, .score = c->score };
+
+	for (unsigned i = 0; i < r.listings; i++)
+		if (c->listing[i].answered || c->listing[i].failure) {
+			record(s, "dnsbl", &r);
+			return;
+		}
+}
+
+/* Why, in the list's own words. */
+static void ask_text(struct session *s)
+{
+	struct checks *c = &checks;
+	char name[DNS_NAME_MAX + 1];
+
+	dns_reversed(&s->view.client, c->listing[c->worst].zone, name);
+	dns_start(&query[0], &c->servers, name, DNS_TXT, s->now, s->o->dnsbl_timeout);
+}
+
+static void refuse_listed(struct session *s)
+{
+	struct checks *c = &checks;
+	const struct dns_answer *a = &query[0].answer;
+	char text[NET_TEXT];
+	bool told = !query[0].failure && query[0].result == DNS_FOUND && a->text_len;
+
+	snprintf(c->reply, sizeof c->reply, "554 5.7.1 Client %s is listed by %s%s%.*s", net_text(&s->view.client, text),
+	    c->listing[c->worst].zone, told ? ": " : "", told ? (int)a->text_len : 0, a->text);
+	record_lists(s, c->reply + 4);
+	refuse(s, "listed by --dnsbl");
+}
+
+/* ---- at connect ---- */
+
+/* The client has said something that it could not know a reason for. */
+static void refuse_early(struct session *s)
+{
+	static const char reply[] = "554 5.5.1 Protocol error: you spoke too early";
+	size_t n = leg_count(&s->client);
+	struct record_check r = { .text = reply + 4, .data = leg_bytes(&s->client),
+		.data_len = n < EARLY_LOGGED ? n : EARLY_LOGGED };
+
+	strcpy(checks.reply, reply);
+	record(s, "greeting", &r);
+	refuse(s, "spoke too early");
+}
+
+bool checks_too_early(struct session *s)
+{
+	if (!s->teased || !leg_count(&s->client))
+		return false;
+	refuse_early(s);
+	return true;
+}
+
+static void refuse_stranger(struct session *s)
+{
+	struct record_check r = { .text = checks.reply + 4 };
+	char text[NET_TEXT];
+
+	snprintf(checks.reply, sizeof checks.reply, "554 5.7.1 Client %s is not allowed here (--allow-clients)",
+	    net_text(&s->view.client, text));
+	record(s, "clients", &r);
+	refuse(s, "client is not allowed");
+}
+
+/* Direct connections only: for others the redirect has decided. */
+static bool relays_openly(struct session *s)
+{
+	const char *why = s->origin == NET_DIRECT ? checks_open_relay(s->o, s->hooks, &s->local) : NULL;
+
+	if (!why)
+		return false;
+	record_error(&s->view, why);
+	session_reply(s, "421 4.3.5 Service is not configured rightly");
+	session_end(s, "smtpwarp", "open relay");
+	s->linger = true;
+	return true;
+}
+
+void checks_start(struct session *s)
+{
+	const struct options *o = s->o;
+	const union net_address *client = &s->view.client;
+	bool allowed = is_allowed(o, client);
+
+	if (relays_openly(s))
+		return;
+	if (!o->allows && !o->dnsbls && !o->greet_delay) { /* nor are pages of ours touched */
+		session_checked(s);
+		return;
+	}
+	checks.began = s->now;
+	checks.worst = -1;
+	if (o->allows && !allowed) {
+		refuse_stranger(s);
+		return;
+	}
+	if (o->dnsbls && !allowed && client->sa.sa_family != AF_UNSPEC && !net_is_loopback(client))
+		ask(s);
+	if (o->greet_delay) {
+		s->teased = true;
+		checks.greet_at = s->now + o->greet_delay;
+		session_replyf(s, "220-%s ESMTP", upstream_own_name(s));
+	}
+	s->stage = STAGE_CHECKS;
+}
+
+static bool is_asking(void)
+{
+	for (unsigned i = 0; i < checks.queries; i++)
+		if (query[i].state == DNS_RUNNING)
+			return true;
+	return false;
+}
+
+void checks_turn(struct session *s)
+{
+	struct checks *c = &checks;
+
+	if (s->stage != STAGE_CHECKS)
+		return;
+	for (unsigned i = 0; i < c->queries; i++)
+		dns_turn(&query[i], s->now);
+	if (checks_too_early(s) || is_asking())
+		return;
+	if (c->worst >= 0) { /* that was the text */
+		refuse_listed(s);
+		return;
+	}
+	if (s->now < c->greet_at)
+		return;
+	if (c->queries)
+		judge_all(s);
+	if (c->worst >= 0) {
+		ask_text(s);
+		return;
+	}
+	if (c->queries)
+		record_lists(s, NULL);
+	end_asking();
+	s->stage = STAGE_NONE;
+	session_checked(s);
+}
+
+int64_t checks_deadline(const struct session *s)
+{
+	int64_t at = s->now < checks.greet_at && checks.worst < 0 ? checks.greet_at : INT64_MAX;
+
+	for (unsigned i = 0; i < checks.queries; i++) {
+		int64_t due = dns_deadline(&query[i]);
+
+		at = due < at ? due : at;
+	}
+	return at;
+}
+
+unsigned checks_watch(const struct session *s, struct pollfd *p)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; s->stage == STAGE_CHECKS && i < checks.queries; i++)
+		n += dns_watch(&query[i], p + n);
+	return n;
+}
+
+/* ---- recipients ---- */
+
+bool checks_recipient(const struct session *s, const struct smtp_command *cmd)
+{
+	return !s->o->valid_recipients || ere_match(s->o->valid_recipients, cmd->address, cmd->address_len);
+}
+
+void checks_refuse_recipient(struct session *s)
+{
+	strcpy(checks.reply, "550 5.1.1 There is no such recipient here");
+	refuse(s, NULL);
+}

@@ -1,0 +1,482 @@
+/* Hooks in a session: which event runs which hooks, and what their verdicts do. See session.h.
+ *
+ * Hooks of an event run one after the other; the first that does not accept ends the chain. While they run, the client's
+ * bytes wait. A verdict counts only as a whole: every line of it is looked at before the first has an effect.
+ */
+#define _GNU_SOURCE
+#include "io/log.h"
+#include "session/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHAIN_MAX INT64_C(540000000) /* all hooks of an event: a client waits 10 minutes, RFC 5321 4.5.3.2.6 */
+#define STOP_MAX INT64_C(2000000)    /* a `close` or `log` hook, once the service is to stop */
+#define LINES_MAX 2000		     /* octets of a verdict that are logged */
+
+/* What the hooks of this event have come to so far. */
+static struct filter {
+	enum hook_event event;
+	unsigned next; /* index of the hook after the one that runs */
+	unsigned tarpit;
+	int64_t chain_at, hook_at;
+	struct filter_outcome outcome;
+	struct message replacement;
+	struct hook_run run;
+} filter;
+
+static struct hook_run streams[LOG_STREAMS_MAX];
+static unsigned stream_count;
+
+/* ---- outcomes ---- */
+
+static void set_outcome(struct filter_outcome *o, enum filter_word word, int code, const uint16_t enhanced[3],
+    const unsigned char *text, size_t n)
+{
+	o->word = word;
+	o->code = code;
+	memcpy(o->enhanced, enhanced, sizeof o->enhanced);
+	o->text_len = n < sizeof o->text ? n : sizeof o->text;
+	memcpy(o->text, text, o->text_len);
+}
+
+void filter_out_of_order(struct filter_outcome *o)
+{
+	static const uint16_t enhanced[] = { 4, 3, 0 };
+	static const char text[] = "A filter is out of order, try again later";
+
+	set_outcome(o, FILTER_REFUSE, 451, enhanced, (const unsigned char *)text, sizeof text - 1);
+}
+
+static void finish(struct session *s)
+{
+	struct filter *f = &filter;
+	int64_t tarpit = f->tarpit * INT64_C(1000000);
+
+	s->stage = STAGE_NONE;
+	f->tarpit = 0;
+	if (checks_hold(s, STAGE_TARPIT, tarpit))
+		return;
+	s->active_at = s->now;
+	s->handled++;
+	relay_filtered(s, f->event, &f->outcome);
+}
+
+void filter_tarpit_over(struct session *s)
+{
+	finish(s);
+}
+
+/* ---- one verdict ---- */
+
+static bool is_route(enum verdict_word word)
+{
+	return word == VERDICT_SOURCE || word == VERDICT_UPSTREAM || word == VERDICT_TLS;
+}
+
+/* The argument as a string. */
+static const char *argument(const unsigned char *text, size_t n, char *out, size_t cap)
+{
+	n = n < cap - 1 ? n : cap - 1;
+	memcpy(out, text, n);
+	out[n] = 0;
+	return out;
+}
+
+static const char *set_route(struct route *r, const struct verdict *v)
+{
+	char text[300];
+
+	if (v->word == VERDICT_SOURCE)
+		return route_source(r, argument(v->text, v->text_len, text, sizeof text)) ? NULL :
+		    "source takes an IP address";
+	if (v->word == VERDICT_UPSTREAM)
+		return route_upstream(r, argument(v->text, v->text_len, text, sizeof text)) ? NULL :
+		    "upstream takes " OPTIONS_SERVER;
+	if (!tls_level_parse(argument(v->name, v->name_len, text, sizeof text), &r->tls))
+		return "tls takes " TLS_LEVEL_WORDS;
+	if (v->text_len >= sizeof r->tls_name)
+		return "tls: the name is too long";
+	argument(v->text, v->text_len, r->tls_name, sizeof r->tls_name);
+	r->tls_given = true;
+	return NULL;
+}
+
+/* What the grammar of verdicts does not know. */
+static const char *check_line(const struct session *s, const struct verdict *v, struct route *route)
+{
+	struct smtp_command cmd;
+
+	if (is_route(v->word)) {
+		if (filter.event != HOOK_CONNECT && !s->late)
+			return "the server is connected already: this word needs --connect-on recipient";
+		return set_route(route, v);
+	}
+	if (v->word == VERDICT_REWRITE && !relay_rewritten(s, v->text, v->text_len, &cmd))
+		return "rewrite takes an address";
+	return NULL;
+}
+
+static void apply(struct session *s, const struct verdict *v)
+{
+	struct filter *f = &filter;
+	uint32_t transaction = f->event <= HOOK_EHLO ? 0 : s->dialogue.transactions + (f->event == HOOK_MAIL);
+
+	switch (v->word) {
+	case VERDICT_REJECT:
+	case VERDICT_DEFER:
+		set_outcome(&f->outcome, v->code == 421 ? FILTER_CLOSE : FILTER_REFUSE, v->code, v->enhanced, v->text,
+		    v->text_len);
+		return;
+	case VERDICT_SHUT:
+		set_outcome(&f->outcome, FILTER_CLOSE, v->code, v->enhanced, v->text, v->text_len);
+		return;
+	case VERDICT_DISCARD:
+		f->outcome.word = FILTER_DISCARD;
+		return;
+	case VERDICT_TARPIT:
+		f->tarpit = v->seconds > f->tarpit ? v->seconds : f->tarpit;
+		return;
+	case VERDICT_REWRITE:
+		relay_rewrite(s, v->text, v->text_len);
+		return;
+	case VERDICT_LOG:
+		if (!record_note(&s->text->notes, transaction, v))
+			record_error(&s->view, "log verdicts of hooks are longer than 4096 octets: one is left out");
+		return;
+	case VERDICT_ACCEPT:
+	case VERDICT_SOURCE: /* of these set_route() has kept the effect */
+	case VERDICT_UPSTREAM:
+	case VERDICT_TLS:
+	case VERDICT_ADD_HEADER: /* and these message_edit() looks for by itself */
+	case VERDICT_REMOVE_HEADER:
+	case VERDICT_REPLACE_MESSAGE:
+		return;
+	}
+}
+
+/* Octets of the verdict that are lines. */
+static size_t verdict_lines(const struct hook_run *r)
+{
+	return r->message_at ? r->message_at : r->verdict_len;
+}
+
+/* The route that a verdict at this event bears on. */
+static struct route *route_of(struct session *s)
+{
+	return filter.event == HOOK_CONNECT ? &s->route : filter.event == HOOK_MAIL ? &s->text->of_mail : &s->text->wanted;
+}
+
+/* All lines, without effect. final: the line that ends it; word ACCEPT if there is none. edits: whether one of them
+ * changes the header. */
+static const char *check(struct session *s, struct route *route, struct verdict *final, bool *edits)
+{
+	const struct hook_run *r = &filter.run;
+	struct verdict v;
+	size_t at = 0;
+	const char *why = NULL;
+	enum verdict_status status;
+
+	memset(final, 0, sizeof *final);
+	*edits = false;
+	while ((status = verdict_next(filter.event, r->verdict, verdict_lines(r), &at, &v, &why)) == VERDICT_LINE) {
+		why = check_line(s, &v, route);
+		if (why)
+			return why;
+		*edits = *edits || v.word == VERDICT_ADD_HEADER || v.word == VERDICT_REMOVE_HEADER;
+		if (verdict_is_final(v.word)) {
+			*final = v;
+			return NULL;
+		}
+	}
+	return status == VERDICT_BAD ? why : NULL;
+}
+
+static void apply_all(struct session *s)
+{
+	const struct hook_run *r = &filter.run;
+	struct verdict v;
+	size_t at = 0;
+	const char *why;
+
+	while (verdict_next(filter.event, r->verdict, verdict_lines(r), &at, &v, &why) == VERDICT_LINE) {
+		apply(s, &v);
+		if (verdict_is_final(v.word))
+			return;
+	}
+}
+
+/* ---- the message ---- */
+
+/* It is somebody else's now, or never was. */
+static void forget_replacement(void)
+{
+	filter.replacement = (struct message){ .fd = -1 };
+}
+
+static bool take_edits(struct session *s, bool edits)
+{
+	struct filter *f = &filter;
+	struct smtp_header *header = &s->dialogue.tx.header;
+
+	if (!f->run.message_at && !edits)
+		return true;
+	if (edits && !message_edit(f->run.message_at ? &f->replacement : &s->message, f->run.verdict,
+			 verdict_lines(&f->run)))
+		return false;
+	if (f->run.message_at) {
+		message_drop(&s->message);
+		s->message = f->replacement;
+		forget_replacement();
+	}
+	s->dialogue.tx.octets = s->message.size;
+	memset(header, 0, sizeof *header);
+	smtp_header_scan(header, s->message.bytes, s->message.size);
+	return true;
+}
+
+/* ---- chains ---- */
+
+static void log_verdict(struct session *s, const char *word, const unsigned char *text, size_t n)
+{
+	const struct hook_run *r = &filter.run;
+	size_t lines = r->state == HOOK_DONE ? verdict_lines(r) : 0;
+
+	record_verdict(&s->view, filter.event, r->hook->name, word, text, n, r->verdict,
+	    lines < LINES_MAX ? lines : LINES_MAX, s->now - filter.hook_at);
+}
+
+/* --hook-failure */
+static void failed(struct session *s, const char *why)
+{
+	char text[HOOK_ERROR_MAX + 200];
+	bool told = filter.run.error[0] && strcmp(why, filter.run.error) != 0;
+
+	snprintf(text, sizeof text, "%s%s%s", why, told ? ": " : "", told ? filter.run.error : "");
+	log_verdict(s, "failed", (const unsigned char *)text, strlen(text));
+	message_drop(&filter.replacement);
+	if (!s->o->hook_failure_accepts)
+		filter_out_of_order(&filter.outcome);
+}
+
+static void hook_ended(struct session *s)
+{
+	struct filter *f = &filter;
+	struct route *target = route_of(s), route = *target;
+	struct verdict final;
+	const char *why;
+	bool edits;
+
+	if (f->run.state == HOOK_FAILED) {
+		failed(s, f->run.why);
+		return;
+	}
+	why = check(s, &route, &final, &edits);
+	if (!why && !take_edits(s, edits))
+		why = strerror(errno);
+	if (why) {
+		failed(s, why);
+		return;
+	}
+	*target = route;
+	apply_all(s);
+	if (f->outcome.word != FILTER_ACCEPT || f->run.verdict_len || s->o->verbose)
+		log_verdict(s, verdict_word_name(final.word), final.text, final.word <= VERDICT_SHUT ? final.text_len : 0);
+	f->run.state = HOOK_IDLE;
+}
+
+/* Octets of a message that a hook returns: room for what it adds to one of the largest size. */
+static uint64_t replacement_max(const struct session *s)
+{
+	uint64_t limit = s->o->limits.message_size;
+
+	return limit ? limit + (1 << 20) : 0;
+}
+
+static void start(struct session *s, const struct hook *h)
+{
+	struct filter *f = &filter;
+	bool data = f->event == HOOK_DATA;
+	struct hook_input input = { NULL, 0, data ? s->message.fd : -1, data ? &f->replacement : NULL, replacement_max(s),
+		s->o->timeouts.hook };
+
+	f->next = (unsigned)(h - s->hooks->hook) + 1;
+	f->hook_at = s->now;
+	input.line_len = record_hook(&s->view, f->event, &s->original, &s->held->cmd, NULL, NULL, &input.line);
+	if (data)
+		lseek(s->message.fd, 0, SEEK_SET); /* writing it, or the hook before, has left it elsewhere */
+	forget_replacement();
+	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "", .message_fd = -1 });
+	if (!input.line_len)
+		hook_kill(&f->run, "this event is too large to be told");
+	session_tick(s);
+}
+
+void filter_run(struct session *s, enum hook_event event)
+{
+	struct filter *f = &filter;
+
+	f->event = event;
+	f->next = f->tarpit = 0;
+	f->chain_at = s->now;
+	f->outcome.word = FILTER_ACCEPT;
+	f->run.state = HOOK_IDLE;
+	s->stage = STAGE_HOOKS;
+	filter_turn(s);
+}
+
+void filter_turn(struct session *s)
+{
+	struct filter *f = &filter;
+	const struct hook *h;
+
+	for (unsigned i = 0; i < stream_count; i++)
+		hook_turn(&streams[i]);
+	while (s->stage == STAGE_HOOKS) {
+		hook_turn(&f->run);
+		if (f->run.state == HOOK_RUNNING)
+			return;
+		if (f->run.state != HOOK_IDLE)
+			hook_ended(s);
+		h = f->outcome.word == FILTER_ACCEPT ? hooks_next(s->hooks, f->event, f->next) : NULL;
+		if (!h) {
+			finish(s);
+			return;
+		}
+		start(s, h);
+		if (f->run.state == HOOK_RUNNING) /* it cannot have answered yet */
+			return;
+	}
+}
+
+int64_t filter_deadline(const struct session *s)
+{
+	int64_t hook = s->o->timeouts.hook ? filter.hook_at + s->o->timeouts.hook : INT64_MAX;
+
+	return hook < filter.chain_at + CHAIN_MAX ? hook : filter.chain_at + CHAIN_MAX;
+}
+
+void filter_overdue(struct session *s)
+{
+	hook_kill(&filter.run, "it did not end in time (--hook-timeout)");
+	filter_turn(s);
+}
+
+unsigned filter_watch(const struct session *s, struct pollfd *p)
+{
+	unsigned n = 0;
+
+	if (s->stage == STAGE_HOOKS)
+		n += hook_watch(&filter.run, p);
+	for (unsigned i = 0; i < stream_count; i++)
+		n += hook_watch(&streams[i], p + n);
+	return n;
+}
+
+/* ---- log and close ---- */
+
+void filter_begin(struct session *s)
+{
+	const struct hook_input input = { .message_fd = -1, .patience = 200000 };
+	const struct hook *h;
+
+	if (!s->hooks->events) /* nor are pages of ours touched */
+		return;
+	forget_replacement();
+	for (unsigned i = 0; (h = hooks_next(s->hooks, HOOK_LOG, i)); i = (unsigned)(h - s->hooks->hook) + 1) {
+		struct hook_run *r = &streams[stream_count++];
+
+		hook_start(r, h, &input);
+		if (r->in >= 0)
+			log_add_stream(r->in);
+		r->in = -1;
+		if (h->socket) { /* nothing comes from there */
+			r->out = -1;
+			r->state = r->state == HOOK_RUNNING ? HOOK_DONE : r->state;
+		}
+	}
+	for (unsigned i = 0; i < stream_count; i++)
+		if (streams[i].state == HOOK_FAILED)
+			record_verdict(&s->view, HOOK_LOG, streams[i].hook->name, "failed",
+			    (const unsigned char *)streams[i].why, strlen(streams[i].why), NULL, 0, 0);
+}
+
+/* Until `done` says so or a deadline, counted from `start`. The client is gone: nobody waits for this but who wants the service
+ * to stop. */
+static void wait_for(struct session *s, bool (*done)(void), int64_t start)
+{
+	int64_t limit = s->o->timeouts.hook ? s->o->timeouts.hook : CHAIN_MAX;
+
+	while (!done() && s->now - start < (*s->terminated && limit > STOP_MAX ? STOP_MAX : limit)) {
+		struct pollfd p[FILTER_POLLED];
+		struct timespec tick = { 0, 200000000 }; /* for pipes of log hooks, of which nothing is asked here */
+		sigset_t none;
+
+		sigemptyset(&none);
+		ppoll(p, filter_watch(s, p), &tick, &none);
+		for (unsigned i = 0; i < stream_count; i++)
+			hook_turn(&streams[i]);
+		hook_turn(&filter.run);
+		session_tick(s);
+	}
+}
+
+static bool close_hook_ended(void)
+{
+	return filter.run.state != HOOK_RUNNING;
+}
+
+static bool streams_ended(void)
+{
+	for (unsigned i = 0; i < stream_count; i++)
+		if (streams[i].state == HOOK_RUNNING)
+			return false;
+	return true;
+}
+
+static void run_close_hooks(struct session *s)
+{
+	struct hook_input input = { .message_fd = -1, .patience = s->o->timeouts.hook };
+	const struct hook *h;
+
+	s->stage = STAGE_HOOKS;
+	filter.event = HOOK_CLOSE;
+	for (unsigned i = 0; (h = hooks_next(s->hooks, HOOK_CLOSE, i)); i = (unsigned)(h - s->hooks->hook) + 1) {
+		input.line_len = record_hook(&s->view, HOOK_CLOSE, NULL, NULL, &s->times, &s->totals, &input.line);
+		filter.hook_at = s->now;
+		hook_start(&filter.run, h, &input);
+		wait_for(s, close_hook_ended, filter.hook_at);
+		hook_kill(&filter.run, "it did not end in time (--hook-timeout)");
+		if (filter.run.state == HOOK_FAILED)
+			failed(s, filter.run.why);
+	}
+	s->stage = STAGE_NONE;
+}
+
+void filter_abort(struct session *s)
+{
+	if (s->stage == STAGE_HOOKS)
+		hook_kill(&filter.run, "the session ended");
+	if (s->hooks->events)
+		message_drop(&filter.replacement);
+	s->stage = STAGE_NONE;
+}
+
+void filter_end(struct session *s)
+{
+	int64_t start;
+
+	if (filter_wants(s, HOOK_CLOSE))
+		run_close_hooks(s);
+	if (!stream_count)
+		return;
+	start = s->now;
+	wait_for(s, log_flush_streams, start);
+	log_close_streams(); /* end of file: a hook of this event ends then */
+	wait_for(s, streams_ended, start);
+	for (unsigned i = 0; i < stream_count; i++)
+		hook_kill(&streams[i], "it did not end in time");
+}

@@ -1,0 +1,559 @@
+/* Who the client is: what a proxy before us says of it, and what the server behind us is told. See session.h.
+ *
+ * The client of the records, of hooks and of all that goes on is s->view.client; s->peer is the other end of its socket, which
+ * is a proxy when that has sent a PROXY header.
+ */
+#define _GNU_SOURCE
+#include "pure/proxyproto.h"
+#include "session/session.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define SECOND INT64_C(1000000)
+
+/* ---- a PROXY header before the session ---- */
+
+static bool is_proxy(const struct session *s)
+{
+	for (unsigned i = 0; i < s->o->proxies; i++)
+		if (net_in_block(&s->peer, &s->o->proxy[i]))
+			return true;
+	return false;
+}
+
+/* false: time is up, or the service is to stop. */
+static bool wait_for_header(struct session *s)
+{
+	struct pollfd p = { .fd = s->client.fd, .events = POLLIN };
+	int64_t limit = s->o->timeouts.proxy, left = s->started + limit - s->now;
+	struct timespec wait = { left / SECOND, left % SECOND * 1000 };
+	sigset_t open_mask;
+
+	if (*s->terminated || (limit && left <= 0))
+		return false;
+	sigemptyset(&open_mask);
+	ppoll(&p, 1, limit ? &wait : NULL, &open_mask);
+	session_tick(s);
+	return true;
+}
+
+/* Octets that belong to the header leave the socket, and none that follow: those are SMTP's, or TLS's. */
+static const char *read_header(struct session *s, struct proxyproto *header)
+{
+	static unsigned char bytes[PROXYPROTO_MAX];
+	enum proxyproto_status status = PROXYPROTO_MORE;
+	const char *why = NULL;
+	size_t have = 0, used;
+
+	while (status == PROXYPROTO_MORE) {
+		ssize_t n = recv(s->client.fd, bytes + have, sizeof bytes - have, MSG_PEEK | MSG_DONTWAIT);
+
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return strerror(errno);
+		if (n == 0) {
+			s->client.eof = !have;
+			return have ? "connection closed within the PROXY header" : "connection closed";
+		}
+		if (n < 0) {
+			if (!wait_for_header(s))
+				return *s->terminated ? "shutting down" : "no PROXY header in time";
+			continue;
+		}
+		status = proxyproto_read(bytes, have + (size_t)n, &used, header, &why);
+		if (status == PROXYPROTO_BAD)
+			return why;
+		n = recv(s->client.fd, bytes + have, status == PROXYPROTO_DONE ? used - have : (size_t)n, MSG_DONTWAIT);
+		have += n > 0 ? (size_t)n : 0;
+	}
+	return NULL;
+}
+
+/* A dual-stack proxy names IPv4 clients so. */
+static void unmap_both(struct proxyproto *header)
+{
+	struct proxyproto plain = *header;
+
+	net_unmap(&plain.source);
+	net_unmap(&plain.dest);
+	if (plain.source.sa.sa_family == plain.dest.sa.sa_family)
+		*header = plain;
+}
+
+static const char *given(const char *text)
+{
+	return *text ? text : NULL;
+}
+
+/* It has ended the client's TLS: what comes from it counts as encrypted, though not by us. tls: static storage. */
+static void take_tls(struct session *s, const struct proxyproto_tls *tls)
+{
+	if (!tls->on)
+		return;
+	s->client_facts = (struct tls_facts){ given(tls->version), given(tls->cipher), NULL, given(tls->cn), tls->verified };
+	s->view.client_tls = &s->client_facts;
+	dialogue_encrypted(&s->dialogue);
+}
+
+const char *identity_accept(struct session *s)
+{
+	static struct proxyproto header;
+	const char *fault = is_proxy(s) ? read_header(s, &header) : NULL;
+
+	if (fault || !is_proxy(s))
+		return fault;
+	s->active_at = s->now;
+	if (header.source.sa.sa_family == AF_UNSPEC) /* the proxy speaks for itself: a check of its own, perhaps */
+		return NULL;
+	unmap_both(&header);
+	s->view.proxy = s->peer;
+	s->view.client = header.source;
+	s->reached = header.dest;
+	take_tls(s, &header.tls);
+	return NULL;
+}
+
+/* ---- the client's host name ---- */
+
+/* What its address leads to in the DNS, and whether that leads back: as Postfix has it, a name that does not is nobody's. */
+static struct {
+	bool asking;
+	bool confirmed;
+	bool put_off; /* nobody could tell: it may be known later */
+	int64_t until;
+	size_t len; /* 0: there is none, or not yet */
+	char text[DNS_NAME_MAX + 1];
+	struct dns_servers servers;
+	struct dns_query query;
+} name;
+
+static void ask_for(struct session *s, const char *what, enum dns_type type)
+{
+	int64_t left = name.until - s->now;
+
+	dns_start(&name.query, &name.servers, what, type, s->now, left > 0 ? left : 1);
+}
+
+void identity_ask(struct session *s)
+{
+	const struct options *o = s->o;
+	bool six = s->view.client.sa.sa_family == AF_INET6;
+	char reversed[DNS_NAME_MAX + 1];
+
+	if (o->no_client_names || !(o->xclient || o->xforward || o->received) ||
+	    !dns_reversed(&s->view.client, six ? "ip6.arpa" : "in-addr.arpa", reversed))
+		return;
+	dns_servers_choose(&name.servers, &o->dns);
+	name.asking = true;
+	name.until = s->now + o->dnsbl_timeout;
+	ask_for(s, reversed, DNS_PTR);
+}
+
+/* One of the two answers. */
+static void take_answer(struct session *s)
+{
+	const struct dns_query *q = &name.query;
+	const union net_address *client = &s->view.client;
+	bool found = !q->failure && q->result == DNS_FOUND;
+
+	name.asking = false;
+	name.put_off = q->failure != NULL;
+	if (name.len) {
+		name.confirmed = found && dns_has(&q->answer, client);
+	} else if (found && q->answer.text_len) {
+		name.len = q->answer.text_len;
+		memcpy(name.text, q->answer.text, name.len);
+		name.asking = true;
+		ask_for(s, name.text, client->sa.sa_family == AF_INET6 ? DNS_AAAA : DNS_A);
+	}
+}
+
+static void tell(struct session *s, enum smtp_verb verb);
+static void forward_on(struct session *s);
+
+/* The connection may have gone that something was due on. */
+static void tell_due(struct session *s)
+{
+	s->name_due = false;
+	if (s->ending || s->state != SERVER_OPEN)
+		return;
+	if (s->greet == GREET_XCLIENT)
+		tell(s, SMTP_XCLIENT);
+	else if (s->greet == GREET_NONE && (s->stage == STAGE_FORWARD || s->stage == STAGE_OPEN))
+		forward_on(s);
+}
+
+void identity_turn(struct session *s)
+{
+	while (name.asking) {
+		dns_turn(&name.query, s->now);
+		if (name.query.state == DNS_RUNNING)
+			return;
+		take_answer(s);
+	}
+	if (s->name_due)
+		tell_due(s);
+}
+
+unsigned identity_watch(const struct session *s, struct pollfd *p)
+{
+	return name.asking && !s->ending ? dns_watch(&name.query, p) : 0;
+}
+
+int64_t identity_deadline(void)
+{
+	return name.asking ? dns_deadline(&name.query) : INT64_MAX;
+}
+
+/* ---- a PROXY header to the server ---- */
+
+/* Where the client connected to. */
+static const union net_address *reached(const struct session *s)
+{
+	return s->reached.sa.sa_family != AF_UNSPEC ? &s->reached :
+	    s->original.sa.sa_family != AF_UNSPEC ? &s->original : &s->local;
+}
+
+static void put_text(char *to, size_t cap, const char *text)
+{
+	if (text)
+		snprintf(to, cap, "%s", text);
+}
+
+static void describe_tls(const struct tls_facts *facts, struct proxyproto_tls *tls)
+{
+	tls->on = true;
+	tls->verified = facts->verified;
+	put_text(tls->version, sizeof tls->version, facts->version);
+	put_text(tls->cipher, sizeof tls->cipher, facts->cipher);
+	put_text(tls->cn, sizeof tls->cn, facts->cn);
+}
+
+void identity_send_proxy(struct session *s)
+{
+	struct proxyproto header = { s->view.client, *reached(s), { 0 } };
+	static const char note[] = "a PROXY header was sent";
+	unsigned char *line;
+
+	s->name_due = false; /* of a connection before this one */
+	if (!s->o->send_proxy)
+		return;
+	if (s->view.client_tls)
+		describe_tls(s->view.client_tls, &header.tls);
+	line = leg_room(&s->server, PROXYPROTO_WRITTEN);
+	leg_wrote(&s->server, proxyproto_write(s->o->send_proxy, &header, line, PROXYPROTO_WRITTEN));
+	leg_flush(&s->server); /* before TLS, which may begin next; an empty socket takes it */
+	session_comm(s, "--", note, sizeof note - 1);
+}
+
+/* ---- XCLIENT and XFORWARD ---- */
+
+#define LINE 510 /* octets of a command without its CR LF, RFC 5321 4.5.3.1.4 */
+#define VALUE 480
+#define NAME 255 /* octets of a name that Postfix takes */
+
+/* Attributes of either; those that one of them does not have are never in its set. */
+#define ATTRIBUTES(X) X(NAME) X(REVERSE_NAME) X(ADDR) X(PORT) X(PROTO) X(HELO) X(LOGIN) X(DESTADDR) X(DESTPORT) X(IDENT) X(SOURCE)
+
+enum attribute {
+#define X(name) ATTRIBUTE_##name,
+	ATTRIBUTES(X)
+#undef X
+	    ATTRIBUTE_COUNT
+};
+
+static const char attribute_name[][13] = {
+#define X(name) #name,
+	ATTRIBUTES(X)
+#undef X
+};
+
+#define BIT(name) (1u << ATTRIBUTE_##name)
+#define OF_BOTH (BIT(NAME) | BIT(ADDR) | BIT(PORT) | BIT(PROTO) | BIT(HELO))
+#define OF_XCLIENT (OF_BOTH | BIT(REVERSE_NAME) | BIT(LOGIN) | BIT(DESTADDR) | BIT(DESTPORT))
+#define OF_XFORWARD (OF_BOTH | BIT(IDENT) | BIT(SOURCE))
+
+/* xtext, RFC 3461 4. Returns octets; 0: there are none, or too many. */
+static size_t put_xtext(const unsigned char *text, size_t n, char *out)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		bool plain = text[i] > ' ' && text[i] < 0x7f && text[i] != '+' && text[i] != '=';
+
+		if (n > NAME || at > VALUE - 3)
+			return 0;
+		if (plain)
+			out[at++] = (char)text[i];
+		else
+			at += (size_t)sprintf(out + at, "+%02X", text[i]);
+	}
+	return at;
+}
+
+/* Without the zone of a link-local address, which is ours alone. */
+static const char *bare_text(const union net_address *a, char text[NET_TEXT])
+{
+	net_text(a, text);
+	text[strcspn(text, "%")] = 0;
+	return text;
+}
+
+static size_t put_address(const union net_address *a, char *out)
+{
+	char text[NET_TEXT];
+
+	if (a->sa.sa_family == AF_UNSPEC)
+		return 0;
+	return (size_t)sprintf(out, "%s%s", a->sa.sa_family == AF_INET6 ? "IPV6:" : "", bare_text(a, text));
+}
+
+static size_t put_port(const union net_address *a, char *out)
+{
+	return a->sa.sa_family == AF_UNSPEC ? 0 : (size_t)sprintf(out, "%u", net_port(a));
+}
+
+static bool is_here(const union net_address *client)
+{
+	return client->sa.sa_family == AF_UNSPEC || net_is_local(client);
+}
+
+/* Octets of a value, 0 if there is none. */
+static size_t put_value(const struct session *s, enum attribute attribute, char *out)
+{
+	const union net_address *client = &s->view.client;
+
+	switch (attribute) {
+	case ATTRIBUTE_ADDR:
+		return put_address(client, out);
+	case ATTRIBUTE_PORT:
+		return put_port(client, out);
+	case ATTRIBUTE_DESTADDR:
+		return put_address(reached(s), out);
+	case ATTRIBUTE_DESTPORT:
+		return put_port(reached(s), out);
+	case ATTRIBUTE_PROTO:
+		return (size_t)sprintf(out, s->greet_verb == SMTP_HELO ? "SMTP" :
+		    s->greet_verb == SMTP_LHLO && s->dialogue.lmtp ? "LMTP" : "ESMTP"); /* Postfix knows no other */
+	case ATTRIBUTE_HELO:
+		return put_xtext(s->helo, s->view.helo_len, out);
+	case ATTRIBUTE_LOGIN:
+		return put_xtext(s->dialogue.user, s->dialogue.user_len, out);
+	case ATTRIBUTE_IDENT:
+		return (size_t)sprintf(out, "%s", s->view.id);
+	case ATTRIBUTE_SOURCE:
+		return (size_t)sprintf(out, is_here(client) ? "LOCAL" : "REMOTE");
+	case ATTRIBUTE_NAME:
+		return name.confirmed ? put_xtext((unsigned char *)name.text, name.len, out) : 0;
+	case ATTRIBUTE_REVERSE_NAME:
+		return put_xtext((unsigned char *)name.text, name.len, out);
+	case ATTRIBUTE_COUNT:
+		break;
+	}
+	return 0;
+}
+
+/* XFORWARD does not know the other word. */
+static const char *no_value(enum smtp_verb verb, enum attribute attribute)
+{
+	bool of_name = attribute == ATTRIBUTE_NAME || attribute == ATTRIBUTE_REVERSE_NAME;
+
+	return verb == SMTP_XCLIENT && of_name && name.put_off ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
+}
+
+/* As many of the attributes that are left as a line holds; once the name is known, if it is among them. */
+static void tell(struct session *s, enum smtp_verb verb)
+{
+	char line[LINE + 1], item[sizeof attribute_name[0] + VALUE + 2];
+	size_t at = (size_t)sprintf(line, "%s", smtp_verb_name(verb));
+
+	if (name.asking && s->untold & (BIT(NAME) | BIT(REVERSE_NAME))) {
+		s->name_due = true;
+		return;
+	}
+	for (unsigned i = 0; i < ATTRIBUTE_COUNT; i++) {
+		size_t n, value;
+
+		if (!(s->untold & 1u << i))
+			continue;
+		n = (size_t)sprintf(item, " %s=", attribute_name[i]);
+		value = put_value(s, (enum attribute)i, item + n);
+		n += value ? value : (size_t)sprintf(item + n, "%s", no_value(verb, (enum attribute)i));
+		if (n > LINE - at)
+			break;
+		memcpy(line + at, item, n);
+		at += n;
+		s->untold &= ~(1u << i);
+	}
+	relay_own_command(s, verb, line, at);
+}
+
+/* Attributes that the server lists behind the keyword. */
+static unsigned listed(const struct session *s, enum smtp_extension extension)
+{
+	size_t n = 0, word;
+	const unsigned char *args = smtp_ehlo_args(&s->dialogue.ehlo, extension, &n);
+	unsigned set = 0;
+
+	while (n) {
+		word = smtp_word(args, n);
+		for (unsigned i = 0; i < ATTRIBUTE_COUNT; i++)
+			set |= (unsigned)smtp_is(args, word, attribute_name[i]) << i;
+		args += word;
+		n -= word;
+		smtp_trim(&args, &n);
+	}
+	return set;
+}
+
+/* XCLIENT begins the server's session anew. One that has seen AUTH, and so XCLIENT before, must not forget the user whom it
+ * cannot be told. */
+bool identity_introduce(struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+	bool authenticated = d->authenticated && (!s->late || s->auth_said); /* here, and not with another server */
+
+	s->forward = s->o->xforward ? listed(s, SMTP_EXT_XFORWARD) & OF_XFORWARD : 0;
+	if (!s->o->xclient || s->greet == GREET_INTRODUCED)
+		return false;
+	s->untold = listed(s, SMTP_EXT_XCLIENT) & OF_XCLIENT;
+	if (authenticated && !(d->user_len && s->untold & BIT(LOGIN)))
+		return false;
+	if (!authenticated)
+		s->untold &= ~BIT(LOGIN);
+	return identity_more(s);
+}
+
+bool identity_more(struct session *s)
+{
+	if (!s->untold)
+		return false;
+	tell(s, SMTP_XCLIENT);
+	return true;
+}
+
+bool identity_forward(struct session *s)
+{
+	bool waits = name.asking && s->o->received; /* before the message that the name is to be put on */
+
+	s->untold = s->forward;
+	if (!s->untold && !waits)
+		return false;
+	if (s->stage == STAGE_NONE)
+		s->stage = STAGE_FORWARD;
+	if (waits)
+		s->name_due = true;
+	else
+		tell(s, SMTP_XFORWARD);
+	return true;
+}
+
+/* What is left to be told, or MAIL. */
+static void forward_on(struct session *s)
+{
+	s->handled++;
+	if (s->untold) {
+		tell(s, SMTP_XFORWARD);
+	} else if (s->stage == STAGE_OPEN) {
+		late_send_mail(s);
+	} else {
+		s->stage = STAGE_NONE;
+		relay_send_held(s);
+	}
+}
+
+/* What is told here is for the server's log: mail does not wait for a server that does not want to hear it. */
+void identity_forwarded(struct session *s, const struct dialogue_reply *r)
+{
+	char error[400];
+
+	if (r->line.code / 100 != 2) {
+		snprintf(error, sizeof error, "%s: XFORWARD was refused: %d %.*s", s->host, r->line.code,
+		    (int)(r->line.text_len < 100 ? r->line.text_len : 100), (const char *)r->line.text);
+		record_error(&s->view, error);
+		s->forward = s->untold = 0;
+	}
+	forward_on(s);
+}
+
+/* ---- a Received field ---- */
+
+/* The client's word for itself may be anything; what is neither domain nor address literal must not look like more of the
+ * field, or end it. */
+static size_t put_helo(const struct session *s, char *out)
+{
+	size_t n = s->view.helo_len, at = 0;
+	bool literal = n > 2 && s->helo[0] == '[' && s->helo[n - 1] == ']';
+
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = s->helo[i];
+		bool bracket = literal && (i == 0 || i == n - 1 || c == ':');
+
+		out[at++] = smtp_is_alnum(c) || c == '-' || c == '.' || c == '_' || bracket ? (char)c : '?';
+	}
+	return at;
+}
+
+/* RFC 3848, RFC 6531 4.3. */
+static size_t put_protocol(const struct session *s, char *out)
+{
+	bool utf8 = s->dialogue.tx.smtputf8, lmtp = s->greet_verb == SMTP_LHLO;
+
+	if (s->greet_verb == SMTP_HELO)
+		return (size_t)sprintf(out, "SMTP");
+	return (size_t)sprintf(out, "%s%s%s%s", utf8 ? "UTF8" : "", lmtp ? "LMTP" : utf8 ? "SMTP" : "ESMTP",
+	    s->view.client_tls ? "S" : "", s->dialogue.authenticated ? "A" : "");
+}
+
+/* RFC 5322 3.3. strftime(3) would bring locales along. */
+static size_t put_date(char *out)
+{
+	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	struct timespec now;
+	struct tm utc;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	return (size_t)sprintf(out, "%.3s, %d %.3s %d %02d:%02d:%02d +0000", days + 3 * utc.tm_wday, utc.tm_mday,
+	    months + 3 * utc.tm_mon, utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
+}
+
+size_t identity_trace(const struct session *s, const char **field)
+{
+	static char trace[2048]; /* a name of SMTP_HOST_MAX, two of 255, and what is constant */
+	const union net_address *client = &s->view.client;
+	const struct tls_facts *tls = s->view.client_tls;
+	char text[NET_TEXT];
+	size_t n;
+
+	if (!s->o->received)
+		return 0;
+	n = (size_t)sprintf(trace, "Received: from ");
+	n += put_helo(s, trace + n);
+	if (client->sa.sa_family != AF_UNSPEC)
+		n += (size_t)sprintf(trace + n, " (%.*s%s[%s%s])", name.confirmed ? (int)name.len : 0, name.text,
+		    name.confirmed ? " " : "", client->sa.sa_family == AF_INET6 ? "IPv6:" : "", bare_text(client, text));
+	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with ", upstream_own_name(s));
+	n += put_protocol(s, trace + n);
+	if (tls && tls->version)
+		n += (size_t)sprintf(trace + n, " (%.64s%s%.64s)", tls->version, tls->cipher ? " " : "",
+		    tls->cipher ? tls->cipher : "");
+	n += (size_t)sprintf(trace + n, "\r\n\tid %s; ", s->view.id);
+	n += put_date(trace + n);
+	n += (size_t)sprintf(trace + n, "\r\n");
+	*field = trace;
+	return n;
+}
+
+void identity_send_trace(struct session *s)
+{
+	const char *trace;
+	size_t n = identity_trace(s, &trace);
+
+	if (n)
+		leg_write(&s->server, trace, n);
+}

@@ -1,0 +1,131 @@
+/* AUTH towards the upstream, for clients that cannot: --upstream-auth. See session.h; auth.c has names and passwords.
+ *
+ * The secret is nowhere but in what auth.c keeps, in the line that says it, which is wiped once sent, and in TLS. No record
+ * has it, and the `auth` of records is the client's.
+ */
+#define _GNU_SOURCE
+#include "session/session.h"
+
+#include "io/passwords.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool find_pair(const struct session *s, struct auth_pair *p)
+{
+	return s->o->upstream_auth && auth_for(s->host, net_port(&s->view.server), p);
+}
+
+bool login_is_due(const struct session *s)
+{
+	struct auth_pair unused;
+
+	return find_pair(s, &unused);
+}
+
+/* The client hears of it, and a record tells more. */
+static void refuse(struct session *s, const char *enhanced, const char *reason, const char *more)
+{
+	char error[400];
+
+	upstream_unusable(s, enhanced, reason, reason);
+	snprintf(error, sizeof error, "%s%s%s", s->text->failure, *more ? ": " : "", more);
+	record_error(&s->view, error);
+}
+
+/* A line that records have up to the first `shown` octets of it. */
+static void say(struct session *s, enum smtp_verb verb, const char *line, size_t n, size_t shown)
+{
+	unsigned char *out;
+
+	session_comm(s, "|>", shown ? line : "(answer to AUTH)", shown ? shown : 16);
+	if (!s->server.broken) { /* in one piece: a buffer that grows behind the first would leave a copy */
+		out = leg_room(&s->server, n + 2);
+		memcpy(out, line, n);
+		memcpy(out + n, "\r\n", 2);
+		leg_wrote(&s->server, n + 2);
+	}
+	s->server.secret = true;
+	dialogue_expect(&s->dialogue, verb, true);
+}
+
+static bool lists(const unsigned char *text, size_t n, const char *mechanism)
+{
+	size_t len;
+
+	for (; n; text += len, n -= len) {
+		smtp_trim(&text, &n);
+		len = smtp_word(text, n);
+		if (smtp_is(text, len, mechanism))
+			return true;
+		if (!len)
+			return false;
+	}
+	return false;
+}
+
+static void say_plain(struct session *s, const struct auth_pair *p)
+{
+	static const char command[] = "AUTH PLAIN ";
+	char line[sizeof command + AUTH_LINE_MAX];
+	size_t n = sizeof command - 1;
+
+	memcpy(line, command, n);
+	n += auth_plain(p, line + n);
+	s->auth_words = 0;
+	say(s, SMTP_AUTH, line, n, sizeof command - 2);
+	explicit_bzero(line, sizeof line);
+}
+
+bool login_begin(struct session *s)
+{
+	const unsigned char *mechanisms;
+	struct auth_pair p;
+	size_t n = 0;
+
+	if (s->authenticated || !find_pair(s, &p))
+		return false;
+	mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
+	s->greet = GREET_AUTH;
+	if (!s->server.tls) {
+		s->no_tls = true;
+		refuse(s, "4.7.5", "no TLS", "there is a password for it");
+	} else if (mechanisms && lists(mechanisms, n, "PLAIN")) {
+		say_plain(s, &p);
+	} else if (mechanisms && lists(mechanisms, n, "LOGIN")) {
+		s->auth_words = 2;
+		say(s, SMTP_AUTH, "AUTH LOGIN", 10, 10);
+	} else {
+		refuse(s, "4.7.4", "neither AUTH PLAIN nor LOGIN is offered", "");
+	}
+	return true;
+}
+
+/* 334: the next word of LOGIN. false: nothing is left to be said. */
+static bool say_next_word(struct session *s)
+{
+	char line[AUTH_LINE_MAX];
+	struct auth_pair p;
+	size_t n;
+
+	if (!s->auth_words || !find_pair(s, &p))
+		return false;
+	n = s->auth_words == 2 ? auth_word(p.user, p.user_len, line) : auth_word(p.password, p.password_len, line);
+	s->auth_words--;
+	say(s, SMTP_AUTH_RESPONSE, line, n, 0);
+	explicit_bzero(line, sizeof line);
+	return true;
+}
+
+bool login_answered(struct session *s, const struct dialogue_reply *r)
+{
+	char more[200];
+
+	s->authenticated = r->line.code / 100 == 2;
+	if (s->authenticated || (r->line.code == 334 && say_next_word(s)))
+		return s->authenticated;
+	snprintf(more, sizeof more, "%d %.*s", r->line.code, (int)(r->line.text_len < 160 ? r->line.text_len : 160),
+	    (const char *)r->line.text);
+	refuse(s, "4.7.8", "authentication failed", more);
+	return false;
+}

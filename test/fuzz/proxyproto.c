@@ -1,0 +1,73 @@
+/* Fuzz target: whatever a proxy says first.
+ *
+ * Octet 0: how many octets come at a time, 0 all. The rest is the connection. Checked: in parts it means what it means whole;
+ * a header is never longer than it may be; and what it says is still the same when it is written and read again. */
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pure/proxyproto.h"
+#include "test/lib/replay.h"
+
+#define CHECK(condition) ((condition) ? (void)0 : abort())
+
+/* An exact copy: an octet read too far is found. */
+static enum proxyproto_status read_copy(const uint8_t *in, size_t n, size_t *used, struct proxyproto *p, const char **why)
+{
+	unsigned char *copy = malloc(n ? n : 1);
+	enum proxyproto_status status;
+
+	CHECK(copy != NULL);
+	if (n)
+		memcpy(copy, in, n);
+	status = proxyproto_read(copy, n, used, p, why);
+	free(copy);
+	return status;
+}
+
+static void check_written(const struct proxyproto *p)
+{
+	unsigned char out[PROXYPROTO_WRITTEN];
+	struct proxyproto again;
+	const char *why;
+	size_t used;
+
+	for (unsigned version = 1; version <= 2; version++) {
+		size_t n = proxyproto_write(version, p, out, sizeof out);
+		size_t same = version == 1 ? offsetof(struct proxyproto, tls) : sizeof again; /* v1 has no word for TLS */
+
+		CHECK(read_copy(out, n, &used, &again, &why) == PROXYPROTO_DONE && used == n);
+		CHECK(memcmp(p, &again, same) == 0);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	enum proxyproto_status status, whole;
+	struct proxyproto p, q;
+	const char *why = NULL, *also = NULL;
+	size_t used = 0, end = 0, whole_used = 0, step;
+
+	if (!n)
+		return 0;
+	step = data[0] ? data[0] : n;
+	data++;
+	n--;
+	whole = read_copy(data, n, &whole_used, &p, &why);
+	do {
+		end = n - end > step ? end + step : n;
+		status = read_copy(data, end, &used, &q, &also);
+	} while (status == PROXYPROTO_MORE && end < n);
+	CHECK(status == whole);
+	if (whole == PROXYPROTO_BAD)
+		CHECK(why && why == also);
+	if (whole != PROXYPROTO_DONE)
+		return 0;
+	CHECK(used == whole_used && used <= n && used <= PROXYPROTO_MAX && memcmp(&p, &q, sizeof p) == 0);
+	CHECK(p.source.sa.sa_family == p.dest.sa.sa_family);
+	CHECK(!p.tls.on || p.source.sa.sa_family != AF_UNSPEC);
+	CHECK(p.tls.verified || !*p.tls.cn);
+	CHECK(!strpbrk(p.tls.version, "\r\n ()\\") && !strpbrk(p.tls.cipher, "\r\n ()\\"));
+	check_written(&p);
+	return 0;
+}

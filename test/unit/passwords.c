@@ -1,0 +1,370 @@
+/* The file of --upstream-auth: its lines, which of them is for a server, what of it goes into AUTH, and reading it. */
+#include "test/lib/unit.h"
+
+#include "io/passwords.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct text got;
+
+/* What the text, at the end of a page that nobody may read behind, has for a server: "user password", "-" for nothing, and
+ * the number of a malformed line. host NULL: as auth_find() has it. */
+static const char *find(const char *text, size_t n, const char *host, uint16_t port)
+{
+	struct auth_pair p;
+	bool found;
+	unsigned line = auth_find((const char *)guarded(text, n), n, host, port, &p, &found);
+
+	clear(&got);
+	if (line)
+		say(&got, "%u ", line);
+	if (found) {
+		say_bytes(&got, (const unsigned char *)p.user, p.user_len);
+		say(&got, " ");
+		say_bytes(&got, (const unsigned char *)p.password, p.password_len);
+	} else {
+		say(&got, "-");
+	}
+	return got.bytes;
+}
+
+static void test_lines(void **state)
+{
+	static const struct {
+		const char *text, *host;
+		uint16_t port;
+		const char *want;
+	} rows[] = {
+		{ "", "h", 25, "-" },
+		{ "h u:p", "h", 25, "u p" },
+		{ "h u:p\n", "h", 587, "u p" },
+		{ "h\t \tu:p \t\r\n", "h", 25, "u p" },
+		{ "  h u:p", "h", 25, "u p" },
+		{ "MX.Example u:p", "mx.eXample", 25, "u p" },
+		{ "h u:p:q:", "h", 25, "u p:q:" },
+		{ "h u::", "h", 25, "u :" },
+		{ "h u:#p #q", "h", 25, "u #p #q" },
+		{ "h u v: p q ", "h", 25, "u v  p q" },
+		{ "h \303\244\377:\001\177", "h", 25, "\303\244\377 \\1\\177" },
+		/* ports */
+		{ "h:587 u:p", "h", 587, "u p" },
+		{ "h:587 u:p", "h", 25, "-" },
+		{ "h:00587 u:p", "h", 587, "u p" },
+		{ "h:65535 u:p", "h", 65535, "u p" },
+		{ "[h] u:p", "h", 25, "u p" },
+		{ "[h]:587 u:p", "h", 587, "u p" },
+		{ "[h]:587 u:p", "h", 25, "-" },
+		/* addresses */
+		{ "192.0.2.1 u:p", "192.0.2.1", 25, "u p" },
+		{ "2001:db8::1 u:p", "2001:db8::1", 25, "u p" },
+		{ "2001:db8::1:25 u:p", "2001:db8::1", 25, "-" },
+		{ "[2001:DB8::1]:25 u:p", "2001:db8::1", 25, "u p" },
+		{ ":: u:p", "::", 25, "u p" },
+		/* no other is meant */
+		{ "h u:p", "hh", 25, "-" },
+		{ "hh u:p", "h", 25, "-" },
+		{ ".h u:p", "a.h", 25, "-" },
+		{ "h. u:p", "h", 25, "-" },
+		{ "h u:p", "*", 25, "-" },
+		/* of several */
+		{ "h u:p\nh v:q", "h", 25, "u p" },
+		{ "h:25 u:p\nh v:q", "h", 587, "v q" },
+		{ "h v:q\nh:25 u:p", "h", 25, "v q" },
+		{ "* a:b\nh u:p", "h", 25, "u p" },
+		{ "* a:b\n* c:d\nh u:p", "other", 25, "a b" },
+		{ "*:25 a:b\n* c:d", "h", 587, "c d" },
+		{ "[*]:25 a:b", "h", 25, "a b" },
+		{ "*.h a:b", "x.h", 25, "-" },
+		/* what does not count */
+		{ "\n \t\r\n#h x:y\n  # h x:y\n\nh u:p", "h", 25, "u p" },
+		{ "#", "h", 25, "-" },
+		{ "h #:p", "h", 25, "# p" },
+		/* malformed ones: those before are good, and what follows is not looked at */
+		{ "h", "h", 25, "1 -" },
+		{ "h ", "h", 25, "1 -" },
+		{ "h u", "h", 25, "1 -" },
+		{ "h u:", "h", 25, "1 -" },
+		{ "h u: ", "h", 25, "1 -" },
+		{ "h :p", "h", 25, "1 -" },
+		{ "h :", "h", 25, "1 -" },
+		{ "h: u:p", "h", 25, "1 -" },
+		{ "h:0 u:p", "h", 25, "1 -" },
+		{ "h:65536 u:p", "h", 25, "1 -" },
+		{ "h:000025 u:p", "h", 25, "1 -" },
+		{ "h:+25 u:p", "h", 25, "1 -" },
+		{ "h:25x u:p", "h", 25, "1 -" },
+		{ ":25 u:p", "h", 25, "1 -" },
+		{ "[] u:p", "h", 25, "1 -" },
+		{ "[h u:p", "h", 25, "1 -" },
+		{ "[h]25 u:p", "h", 25, "1 -" },
+		{ "[h]: u:p", "h", 25, "1 -" },
+		{ "[h]] u:p", "h", 25, "1 -" },
+		{ "a b:c\n\n# d\nnonsense\nh u:p", "h", 25, "4 -" },
+		{ "h u:p\nnonsense", "h", 25, "u p" },
+		{ "* u:p\nnonsense", "h", 25, "2 u p" },
+		{ "h u:p\nnonsense", NULL, 0, "2 -" },
+		{ "h u:p\n* u:p", NULL, 0, "-" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		expect_text(rows[i].text, find(rows[i].text, strlen(rows[i].text), rows[i].host, rows[i].port), rows[i].want);
+}
+
+/* RFC 4616 2: NUL separates the words, so it can be in none of them; elsewhere it is an octet of a name that is nobody's. */
+static void test_nul(void **state)
+{
+	static const char user[] = "h a\0b:p", password[] = "h u:p\0q", host[] = "h\0 u:p";
+
+	(void)state;
+	expect_text("user", find(user, sizeof user - 1, "h", 25), "1 -");
+	expect_text("password", find(password, sizeof password - 1, "h", 25), "1 -");
+	expect_text("host", find(host, sizeof host - 1, "h", 25), "-");
+}
+
+static void test_49_longest_words(void **state)
+{
+	static char text[1024], line[AUTH_LINE_MAX];
+
+	(void)state;
+	for (size_t n = AUTH_WORD_MAX - 1; n <= AUTH_WORD_MAX + 1; n++)
+		for (int which = 0; which < 2; which++) {
+			size_t user = which ? n : AUTH_WORD_MAX, password = which ? AUTH_WORD_MAX : n;
+			struct auth_pair p;
+			bool found;
+
+			snprintf(text, sizeof text, "h %0*d:%0*d", (int)user, 0, (int)password, 0);
+			assert_int_equal(auth_find(text, strlen(text), "h", 25, &p, &found), n > AUTH_WORD_MAX);
+			assert_int_equal(found, n <= AUTH_WORD_MAX);
+			if (!found)
+				continue;
+			assert_int_equal(p.user_len, user);
+			assert_int_equal(p.password_len, password);
+			assert_int_equal(auth_plain(&p, line), (user + password + 2 + 2) / 3 * 4);
+		}
+}
+
+static void test_names_of_any_length(void **state)
+{
+	static char text[8192], host[6000];
+
+	(void)state;
+	memset(host, 'h', sizeof host - 1);
+	snprintf(text, sizeof text, "%s:25 u:p", host);
+	expect_text("all of it", find(text, strlen(text), host, 25), "u p");
+	host[255] = 0;
+	expect_text("a part", find(text, strlen(text), host, 25), "-");
+}
+
+/* Nothing is read beyond the end, and only what is whole counts. */
+static void test_every_beginning(void **state)
+{
+	static const char text[] = "# servers\n[2001:db8::1]:587 user:pass\r\n\nmx.example:25\tuser:pass\n* other:word";
+
+	(void)state;
+	for (size_t n = 0; n < sizeof text; n++) {
+		find(text, n, "mx.example", 25);
+		find(text, n, "2001:db8::1", 587);
+		find(text, n, "elsewhere", 1);
+		find(text, n, NULL, 0);
+	}
+	expect_text("first", find(text, sizeof text - 1, "2001:db8::1", 587), "user pass");
+	expect_text("second", find(text, sizeof text - 1, "MX.example", 25), "user pass");
+	expect_text("other", find(text, sizeof text - 1, "mx.example", 26), "other word");
+}
+
+/* Whatever the octets: a line is good or is not, and words are within the text, not empty and not too long. */
+static void test_hostile_octets(void **state)
+{
+	static const char likely[] = "hhu:*[]:# \t\r\n\n2590\0\377";
+	static char text[700];
+
+	(void)state;
+	for (unsigned round = 0; round < 100000; round++) {
+		size_t n = any(sizeof text);
+		struct auth_pair p;
+		const char *in;
+		unsigned line;
+		bool found;
+
+		n = round % 4 ? n % 24 : n;
+		for (size_t i = 0; i < n; i++)
+			text[i] = likely[any(sizeof likely)];
+		in = (const char *)guarded(text, n);
+		line = auth_find(in, n, round % 2 ? "h" : "hh", 25, &p, &found);
+		assert_true(line <= n);
+		if (!found)
+			continue;
+		assert_true(p.user > in && p.user_len && p.user_len <= AUTH_WORD_MAX);
+		assert_true(p.password == p.user + p.user_len + 1 && p.password[-1] == ':');
+		assert_true(p.password_len && p.password_len <= AUTH_WORD_MAX && p.password + p.password_len <= in + n);
+		assert_false(memchr(p.user, '\n', p.user_len + p.password_len + 1) || memchr(p.user, 0, p.user_len + p.password_len + 1));
+	}
+}
+
+static void test_49_what_goes_into_auth(void **state)
+{
+	static const struct {
+		const char *word, *want;
+	} rows[] = { /* RFC 4648 10 */
+		{ "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "foob", "Zm9vYg==" }, { "fooba", "Zm9vYmE=" },
+		{ "foobar", "Zm9vYmFy" }, { "\376\377\277\357\277", "/v+/778=" },
+	};
+	static const struct auth_pair tim = { "tim", "tanstaaftanstaaf", 3, 16 }; /* RFC 4616 4 */
+	char line[AUTH_LINE_MAX + 1];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		line[auth_word((const char *)guarded(rows[i].word, strlen(rows[i].word)), strlen(rows[i].word), line)] = 0;
+		expect_text(rows[i].word, line, rows[i].want);
+	}
+	line[auth_plain(&tim, line)] = 0;
+	expect_text("PLAIN", line, "AHRpbQB0YW5zdGFhZnRhbnN0YWFm");
+}
+
+/* ---- the file ---- */
+
+static char path[] = "/tmp/unit_auth.XXXXXX";
+
+static void put_file(const char *text, size_t n, mode_t mode)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_true(fd >= 0 && write(fd, text, n) == (ssize_t)n && fchmod(fd, mode) == 0);
+	close(fd);
+}
+
+static const char *load(const char *file)
+{
+	static char why[300];
+	bool loaded;
+
+	why[0] = 0;
+	loaded = auth_load(file, why, sizeof why);
+	assert_int_equal(loaded, !why[0]);
+	return why;
+}
+
+static const char *load_text(const char *text, mode_t mode)
+{
+	put_file(text, strlen(text), mode);
+	return load(path);
+}
+
+static void expect_password(const char *host, const char *want)
+{
+	struct auth_pair p;
+	char password[AUTH_WORD_MAX + 1] = "-";
+
+	if (auth_for(host, 25, &p))
+		snprintf(password, sizeof password, "%.*s", (int)p.password_len, p.password);
+	expect_text(host, password, want);
+}
+
+static void test_file(void **state)
+{
+	char want[300];
+
+	(void)state;
+	expect_password("h", "-");
+	expect_text("good", load_text("h u:one\n", 0600), "");
+	expect_password("h", "one");
+	expect_text("another", load_text("h u:two\n", 0600), "");
+	expect_password("h", "two");
+	snprintf(want, sizeof want, "--upstream-auth %s: line 2 is not HOST USER:PASSWORD", path);
+	expect_text("malformed", load_text("h u:three\nh u\n", 0600), want);
+	expect_password("h", "two");
+	expect_text("not there", load("/nonexistent/file"), "--upstream-auth /nonexistent/file: No such file or directory");
+	expect_text("a directory", load("/"), "--upstream-auth /: Is a directory");
+	expect_password("h", "two");
+	expect_text("empty", load_text("", 0600), "");
+	expect_password("h", "-");
+	assert_int_equal(load_text("h u:four\n", 0600)[0], 0);
+	auth_wipe();
+	expect_password("h", "-");
+	auth_wipe();
+}
+
+static void test_size(void **state)
+{
+	static char text[(64 << 10) + 1];
+	char want[300];
+
+	(void)state;
+	memset(text, '#', sizeof text);
+	memcpy(text + sizeof text - 11, "\nh u:last\n", 10);
+	snprintf(want, sizeof want, "--upstream-auth %s: it is larger than 64 kB", path);
+	put_file(text, sizeof text - 1, 0600);
+	expect_text("too large", load(path), want);
+	put_file(text + 1, sizeof text - 2, 0600);
+	expect_text("as large as can be", load(path), "");
+	expect_password("h", "last");
+	auth_wipe();
+}
+
+static void test_permissions(void **state)
+{
+	static const struct {
+		mode_t mode;
+		bool exposed;
+	} rows[] = { { 0400, false }, { 0600, false }, { 0660, false }, { 0711, false }, { 0604, true }, { 0602, true }, { 0644, true } };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		assert_int_equal(load_text("h u:p", rows[i].mode)[0], 0);
+		assert_int_equal(auth_exposed(), rows[i].exposed);
+	}
+	auth_wipe();
+}
+
+/* What a session has looked up stays what it was while the file is read anew; what was wiped is gone. */
+static void test_72_pair_in_use(void **state)
+{
+	struct auth_pair old, new;
+
+	(void)state;
+	assert_int_equal(load_text("h u:p", 0600)[0], 0);
+	assert_true(auth_for("h", 25, &old));
+	assert_int_equal(load_text("h u:q nonsense\nx", 0600)[0], '-');
+	assert_memory_equal(old.password, "p", 1);
+	assert_true(auth_for("h", 25, &new));
+	assert_ptr_equal(old.password, new.password);
+	auth_wipe();
+	assert_memory_equal(old.password, "\0", 1);
+}
+
+static int make_file(void **state)
+{
+	int fd = mkstemp(path);
+
+	(void)state;
+	return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_file(void **state)
+{
+	(void)state;
+	return unlink(path);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_nul),
+		cmocka_unit_test(test_49_longest_words),
+		cmocka_unit_test(test_names_of_any_length),
+		cmocka_unit_test(test_every_beginning),
+		cmocka_unit_test(test_hostile_octets),
+		cmocka_unit_test(test_49_what_goes_into_auth),
+		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_size),
+		cmocka_unit_test(test_permissions),
+		cmocka_unit_test(test_72_pair_in_use),
+	};
+
+	return cmocka_run_group_tests(tests, make_file, remove_file);
+}

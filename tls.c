@@ -76,17 +76,6 @@ static struct tls towards_upstream, towards_client;
 static struct chain chain; /* of the upstream */
 static const char no_name[] = "no name is known to check the certificate against";
 
-static const char *const level_names[] = {
-#define X(level, name) name,
-	TLS_LEVELS(X)
-#undef X
-};
-
-const char *tls_level_name(enum tls_level level)
-{
-	return level_names[level];
-}
-
 int tls_load_anchors(const char *path, const char **why)
 {
 	return trust_load(path, why);
@@ -95,21 +84,6 @@ int tls_load_anchors(const char *path, const char **why)
 bool tls_has_anchors(void)
 {
 	return trust_loaded();
-}
-
-bool tls_level_parse(const char *name, enum tls_level *level)
-{
-	for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)
-		if (strcmp(name, level_names[i]) == 0) {
-			*level = (enum tls_level)i;
-			return true;
-		}
-	return false;
-}
-
-bool tls_level_verifies(enum tls_level level)
-{
-	return level == TLS_OFFERED || level == TLS_VERIFY;
 }
 
 /* ---- the peer's chain ---- */
@@ -578,15 +552,4 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 		return;
 	facts->verified = chain.verdict == 0 && chain.has_name;
 	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL : no_name;
-}
-
-static const char *const client_tls_names[] = {
-#define X(how, name) name,
-	CLIENT_TLS(X)
-#undef X
-};
-
-const char *options_client_tls(enum client_tls how)
-{
-	return client_tls_names[how];
 }

@@ -1,33 +1,16 @@
-/* TLS with BearSSL: levels, names, trust anchors, and engines between two byte streams. Owns no descriptor and, but for
+/* TLS with BearSSL: trust anchors, and engines between two byte streams. Owns no descriptor and, but for
  * the trust anchors, no heap. There is one upstream connection at a time, and one client, so there is one engine for
  * each; their storage is static and its pages stay untouched until TLS starts.
  */
 #ifndef TLS_H
 #define TLS_H
 
+#include "pure/levels.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
-/* From TLS_ENCRYPT on there is no going on in plain. */
-#define TLS_LEVELS(X)                                                                                                  \
-	X(NONE, "none") X(MAY, "may") X(OFFERED, "verify-if-offered") X(ENCRYPT, "encrypt") X(VERIFY, "verify")
-#define TLS_LEVEL_WORDS "none, may, verify-if-offered, encrypt or verify"
-
-enum tls_level {
-#define X(level, name) TLS_##level,
-	TLS_LEVELS(X)
-#undef X
-};
-
 struct tls; /* an engine */
-
-const char *tls_level_name(enum tls_level level);
-
-/* false: no such level. */
-bool tls_level_parse(const char *name, enum tls_level *level);
-
-/* Whether a handshake at this level fails for a certificate that is no good. */
-bool tls_level_verifies(enum tls_level level);
 
 /* Read the certificates in a PEM file as trust anchors, in place of those that were there. Returns 0, or -1 with *why a
  * static string and the old ones kept. */
@@ -88,16 +71,5 @@ struct tls_facts {
 	bool verified;
 };
 void tls_facts(const struct tls *t, struct tls_facts *facts);
-
-#define CLIENT_TLS(X)                                                                                                  \
-	X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
-
-enum client_tls {
-#define X(how, name) CLIENT_TLS_##how,
-	CLIENT_TLS(X)
-#undef X
-};
-
-const char *options_client_tls(enum client_tls how);
 
 #endif

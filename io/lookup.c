@@ -1,6 +1,7 @@
 /* The addresses of a host's name. See lookup.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/lookup.h"
+#include "io/net.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,12 +1,10 @@
-/* Values of --dnsbl. No I/O. */
+/* Values of --dnsbl. See dnsbl.h for the contract. */
 #define _GNU_SOURCE
-#include "session/checks.h"
+#include "pure/dnsbl.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct checks_values checks_values;
 
 static bool parse_octet(const char **at, unsigned *value)
 {
@@ -77,12 +75,12 @@ static bool is_zone(const char *zone)
 	    !zone[strspn(zone, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")];
 }
 
-const char *checks_dnsbl_parse(struct dnsbl *d, const char *value)
+const char *dnsbl_parse(struct dnsbl *d, const char *value)
 {
 	static const char want[] = "takes ZONE, ZONE=127.0.0.[2;4..11] or ZONE=127.0.0.2*WEIGHT";
 	size_t n = strcspn(value, "=*");
 
-	if (n > CHECKS_ZONE_MAX)
+	if (n > DNSBL_ZONE_MAX)
 		return "names a zone that is too long";
 	memcpy(d->zone, value, n);
 	d->zone[n] = 0;
@@ -96,7 +94,7 @@ const char *checks_dnsbl_parse(struct dnsbl *d, const char *value)
 	return *value ? want : NULL;
 }
 
-bool matches(const struct dnsbl *d, uint32_t address)
+bool dnsbl_matches(const struct dnsbl *d, uint32_t address)
 {
 	for (unsigned i = 0; i < 4; i++) {
 		unsigned value = address >> (24 - 8 * i) & 255;

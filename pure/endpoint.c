@@ -1,13 +1,13 @@
-/* HOST:PORT and what names a server. No I/O. */
+/* HOST:PORT and names of servers. See endpoint.h for the contract. */
 #define _GNU_SOURCE
-#include "pure/options.h"
+#include "pure/endpoint.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n)
+const char *endpoint_number(const char *value, uint64_t least, uint64_t most, uint64_t *n)
 {
 	static char want[80];
 	char *end;
@@ -21,8 +21,7 @@ const char *parse_number(const char *value, uint64_t least, uint64_t most, uint6
 	return want;
 }
 
-/* A literal, or what can be a name in the DNS. */
-bool is_host(const char *host)
+bool endpoint_is_host(const char *host)
 {
 	union net_address a;
 
@@ -30,8 +29,7 @@ bool is_host(const char *host)
 	    !host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")];
 }
 
-/* "HOST:PORT", "[v6]:PORT", or, with a standard port, "HOST". */
-bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port)
+bool endpoint_split(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port)
 {
 	const char *colon = strrchr(value, ':'), *end;
 	uint64_t number = standard;
@@ -41,7 +39,7 @@ bool split_host_port(const char *value, char *host, size_t cap, uint16_t standar
 	if (colon && strchr(colon, ']'))
 		colon = NULL;
 	end = colon ? colon : value + strlen(value);
-	if (colon ? parse_number(colon + 1, 1, 65535, &number) != NULL : standard == 0)
+	if (colon ? endpoint_number(colon + 1, 1, 65535, &number) != NULL : standard == 0)
 		return false;
 	if (*value == '[') {
 		if (end == value || end[-1] != ']')
@@ -54,10 +52,10 @@ bool split_host_port(const char *value, char *host, size_t cap, uint16_t standar
 	memcpy(host, value, (size_t)(end - value));
 	host[end - value] = 0;
 	*port = (uint16_t)number;
-	return is_host(host);
+	return endpoint_is_host(host);
 }
 
-const char *options_upstream(struct upstream *u, const char *value)
+const char *endpoint_upstream(struct upstream *u, const char *value)
 {
 	size_t n = strlen(value);
 	char copy[sizeof u->host + 16];
@@ -76,7 +74,7 @@ const char *options_upstream(struct upstream *u, const char *value)
 	u->lmtp = strncmp(copy, "lmtp://", 7) == 0;
 	value = u->implicit_tls ? copy + 8 : u->lmtp || strncmp(copy, "smtp://", 7) == 0 ? copy + 7 : copy;
 	if (strchr(value, '/') || strchr(value, '*') ||
-	    !split_host_port(value, u->host, sizeof u->host, u->implicit_tls ? 465 : u->lmtp ? 24 : 25, &u->port))
-		return "takes " OPTIONS_SERVER;
+	    !endpoint_split(value, u->host, sizeof u->host, u->implicit_tls ? 465 : u->lmtp ? 24 : 25, &u->port))
+		return "takes " ENDPOINT_WORDS;
 	return NULL;
 }

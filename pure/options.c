@@ -4,6 +4,8 @@
 #include "io/passwords.h"
 #include "io/keys.h"
 #include "io/log.h"
+#include "io/net.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -40,7 +42,7 @@ struct row {
 static const char *set_u32(void *field, const char *value, uint32_t least, uint32_t most)
 {
 	uint64_t n = 0;
-	const char *want = parse_number(value, least, most, &n);
+	const char *want = endpoint_number(value, least, most, &n);
 
 	if (!want)
 		*(uint32_t *)field = (uint32_t)n;
@@ -80,7 +82,7 @@ static const char *set_pipeline(struct options *o, void *field, const char *valu
 static const char *set_line(struct options *o, void *field, const char *value)
 {
 	uint64_t n = 0;
-	const char *want = parse_number(value, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, &n);
+	const char *want = endpoint_number(value, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, &n);
 
 	(void)o;
 	*(size_t *)field = (size_t)n;
@@ -90,7 +92,7 @@ static const char *set_line(struct options *o, void *field, const char *value)
 static const char *set_size(struct options *o, void *field, const char *value)
 {
 	(void)o;
-	return parse_number(value, 0, INT64_MAX, field);
+	return endpoint_number(value, 0, INT64_MAX, field);
 }
 
 static const char *set_seconds(struct options *o, void *field, const char *value)
@@ -134,7 +136,7 @@ static const char *add_listen(struct options *o, void *field, const char *value)
 {
 	char host[256];
 	uint16_t port;
-	bool valid = split_host_port(value, host, sizeof host, 0, &port);
+	bool valid = endpoint_split(value, host, sizeof host, 0, &port);
 
 	(void)field;
 	if (o->listens == OPTIONS_LISTEN_MAX)
@@ -175,7 +177,7 @@ static const char *add_upstream(struct options *o, void *field, const char *valu
 	(void)field;
 	if (o->upstreams == OPTIONS_UPSTREAM_MAX)
 		return "can be given 16 times";
-	want = options_upstream(&o->upstream[o->upstreams], value);
+	want = endpoint_upstream(&o->upstream[o->upstreams], value);
 	o->upstreams += !want;
 	return want;
 }
@@ -204,16 +206,10 @@ static const char *set_tls(struct options *o, void *field, const char *value)
 	return tls_level_parse(value, field) ? NULL : "takes " TLS_LEVEL_WORDS;
 }
 
-
 static const char *set_client_tls(struct options *o, void *field, const char *value)
 {
 	(void)o;
-	for (size_t i = CLIENT_TLS_MAY; i < 5; i++)
-		if (strcmp(value, options_client_tls((enum client_tls)i)) == 0) {
-			*(enum client_tls *)field = (enum client_tls)i;
-			return NULL;
-		}
-	return "takes may, require, implicit or passthrough";
+	return client_tls_parse(value, field) ? NULL : "takes " CLIENT_TLS_WORDS;
 }
 
 static const char *set_newline(struct options *o, void *field, const char *value)
@@ -258,7 +254,7 @@ static const char *set_delimiter(struct options *o, void *field, const char *val
 
 static const char *set_hostname(struct options *o, void *field, const char *value)
 {
-	return is_host(value) ? set_text(o, field, value) : "takes a host name";
+	return endpoint_is_host(value) ? set_text(o, field, value) : "takes a host name";
 }
 
 static const char *add_proxy(struct options *o, void *field, const char *value)
@@ -287,14 +283,21 @@ static const char *set_client_names(struct options *o, void *field, const char *
 
 /* ---- checks ---- */
 
+/* Large values stand apart from what all sessions touch. */
+static struct {
+	struct net_block allow[OPTIONS_ALLOW_MAX];
+	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
+	struct ere valid_recipients;
+} large;
+
 static const char *add_allow(struct options *o, void *field, const char *value)
 {
 	(void)field;
-	if (o->allows == CHECKS_ALLOW_MAX)
+	if (o->allows == OPTIONS_ALLOW_MAX)
 		return "can be given 64 times";
-	if (!net_block_parse(value, &checks_values.allow[o->allows]))
+	if (!net_block_parse(value, &large.allow[o->allows]))
 		return "takes ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32, with no bit set behind the prefix";
-	o->allow = checks_values.allow;
+	o->allow = large.allow;
 	o->allows++;
 	return NULL;
 }
@@ -327,10 +330,10 @@ static const char *add_dnsbl(struct options *o, void *field, const char *value)
 	const char *want;
 
 	(void)field;
-	if (o->dnsbls == CHECKS_DNSBL_MAX)
+	if (o->dnsbls == OPTIONS_DNSBL_MAX)
 		return "can be given 16 times";
-	want = checks_dnsbl_parse(&checks_values.dnsbl[o->dnsbls], value);
-	o->dnsbl = checks_values.dnsbl;
+	want = dnsbl_parse(&large.dnsbl[o->dnsbls], value);
+	o->dnsbl = large.dnsbl;
 	o->dnsbls += !want;
 	return want;
 }
@@ -349,7 +352,7 @@ static const char *add_dns_server(struct options *o, void *field, const char *va
 	(void)field;
 	if (o->dns.count == DNS_SERVERS)
 		return "can be given 3 times";
-	if (!split_host_port(value, host, sizeof host, 53, &port) || !net_parse(host, port, &o->dns.server[o->dns.count]))
+	if (!endpoint_split(value, host, sizeof host, 53, &port) || !net_parse(host, port, &o->dns.server[o->dns.count]))
 		return "takes ADDRESS, ADDRESS:PORT or [IPv6]:PORT";
 	o->dns.count++;
 	return NULL;
@@ -358,8 +361,8 @@ static const char *add_dns_server(struct options *o, void *field, const char *va
 static const char *set_valid_recipients(struct options *o, void *field, const char *value)
 {
 	(void)o;
-	*(const struct ere **)field = &checks_values.valid_recipients;
-	return *value ? ere_compile(&checks_values.valid_recipients, value) : "must not be empty";
+	*(const struct ere **)field = &large.valid_recipients;
+	return *value ? ere_compile(&large.valid_recipients, value) : "must not be empty";
 }
 
 static const char *set_override(struct options *o, void *field, const char *value)
@@ -425,7 +428,7 @@ static const struct row rows[] = {
 	{ "cert", "FILE", false, AT(cert), set_text, "certificates to show to clients, PEM: offers them STARTTLS", NULL },
 	{ "key", "FILE", false, AT(key), set_text, "the key of the first of them, PEM; without: in the file of --cert", NULL },
 	{ "client-tls", "HOW", false, AT(client_tls), set_client_tls,
-	    "may, require, implicit or passthrough, towards clients; without: may, if there is --cert", NULL },
+	    CLIENT_TLS_WORDS ", towards clients; without: may, if there is --cert", NULL },
 	{ "tls-timeout", "S", false, AT(timeouts.tls), set_seconds, "for a TLS handshake", "60" },
 	{ "accept-proxy", "CIDR", true, 0, add_proxy, "connections from here begin with a PROXY header", NULL },
 	{ "proxy-timeout", "S", false, AT(timeouts.proxy), set_seconds, "for that header", "10" },
@@ -678,7 +681,7 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 
 static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
 {
-	const char *how = options_client_tls(o->client_tls);
+	const char *how = client_tls_name(o->client_tls);
 
 	if (o->client_tls == CLIENT_TLS_PASSTHROUGH) {
 		const char *against = o->limits.late ? "with --connect-on recipient or --routes there is none to ask" :

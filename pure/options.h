@@ -3,10 +3,11 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
-#include "session/checks.h"
 #include "pure/dialogue.h"
-#include "io/net.h"
-#include "tls.h"
+#include "pure/dnsbl.h"
+#include "pure/endpoint.h"
+#include "pure/ere.h"
+#include "pure/levels.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,16 +16,10 @@
 #define OPTIONS_LISTEN_MAX 8
 #define OPTIONS_UPSTREAM_MAX 16
 #define OPTIONS_PROXY_MAX 16
+#define OPTIONS_ALLOW_MAX 64
+#define OPTIONS_DNSBL_MAX 16
 #define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
-
-struct upstream {
-	char host[256]; /* or the path of a Unix socket */
-	uint16_t port;
-	bool implicit_tls; /* smtps:// */
-	bool lmtp;	   /* lmtp://, lmtp:unix: */
-};
-
 
 /* Times are in microseconds. */
 struct timeouts {
@@ -79,18 +74,6 @@ struct options {
 	uint32_t max_tarpits;
 	bool check;
 };
-
-
-
-/* What names a server. */
-#define OPTIONS_SERVER "HOST, HOST:PORT, [IPv6]:PORT, or one of them behind smtp://, smtps:// or lmtp://; or lmtp:unix:/PATH"
-
-const char *parse_number(const char *value, uint64_t least, uint64_t most, uint64_t *n);
-bool is_host(const char *host);
-bool split_host_port(const char *value, char *host, size_t cap, uint16_t standard, uint16_t *port);
-
-/* Read one. NULL, or what it should have been. */
-const char *options_upstream(struct upstream *u, const char *value);
 
 /* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE or
  * EX_CONFIG with why filled; `why` names the option and says what it takes. *done: --help or --version was answered

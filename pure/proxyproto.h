@@ -5,7 +5,7 @@
 #ifndef PROXYPROTO_H
 #define PROXYPROTO_H
 
-#include "io/net.h"
+#include "pure/address.h"
 
 #define PROXYPROTO_MAX (16 + 65535) /* octets of a header that is read; one of v1 has 107 at most */
 #define PROXYPROTO_WRITTEN 512	    /* of one that is written, at most */

@@ -58,21 +58,21 @@ static struct checks {
 	const char *reason;	   /* the session's end; NULL: the held recipient is refused, not the client */
 	char reply[500];
 	struct dns_servers servers;
-	unsigned asked[CHECKS_DNSBL_MAX]; /* index of the query that answers for this zone */
+	unsigned asked[OPTIONS_DNSBL_MAX]; /* index of the query that answers for this zone */
 	unsigned queries;
 	int worst; /* the zone whose text is asked for; -1: none */
 	int score;
-	struct record_listing listing[CHECKS_DNSBL_MAX];
+	struct record_listing listing[OPTIONS_DNSBL_MAX];
 } checks;
 
-static _Alignas(4096) struct dns_query query[CHECKS_DNSBL_MAX];
+static _Alignas(4096) struct dns_query query[OPTIONS_DNSBL_MAX];
 
 /* Nothing more is to be asked: whole pages that were touched for it are given back. */
 static void end_asking(void)
 {
 	struct checks *c = &checks;
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)query + page - 1) / page * page,
-		  to = (uintptr_t)(query + CHECKS_DNSBL_MAX) / page * page;
+		  to = (uintptr_t)(query + OPTIONS_DNSBL_MAX) / page * page;
 
 	if (!c->queries)
 		return;
@@ -159,7 +159,7 @@ static void judge(const struct dnsbl *d, const struct dns_query *q, struct recor
 			l->failure = "an answer that is not in 127.0.0.0/8";
 		else if (a >> 8 == 0x7fffff)
 			l->failure = "an answer in 127.255.255.0/24: the list does not serve us";
-		else if (!matches(d, a))
+		else if (!dnsbl_matches(d, a))
 			continue;
 		l->address = a;
 		l->weight = l->failure ? 0 : d->weight;

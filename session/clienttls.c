@@ -63,7 +63,7 @@ static void record_outcome(const struct session *s, const char *result, const st
 {
 	const char *name = s->client.tls ? tls_asked_name(s->client.tls) : NULL;
 
-	record_tls(&s->view, "client", options_client_tls(s->o->client_tls), result, name, facts, reason,
+	record_tls(&s->view, "client", client_tls_name(s->o->client_tls), result, name, facts, reason,
 	    s->shake_at ? s->now - s->shake_at : -1);
 }
 

@@ -95,7 +95,7 @@ static const char *set_route(struct route *r, const struct verdict *v)
 		    "source takes an IP address";
 	if (v->word == VERDICT_UPSTREAM)
 		return route_upstream(r, argument(v->text, v->text_len, text, sizeof text)) ? NULL :
-		    "upstream takes " OPTIONS_SERVER;
+		    "upstream takes " ENDPOINT_WORDS;
 	if (!tls_level_parse(argument(v->name, v->name_len, text, sizeof text), &r->tls))
 		return "tls takes " TLS_LEVEL_WORDS;
 	if (v->text_len >= sizeof r->tls_name)

@@ -21,7 +21,7 @@ bool route_source(struct route *r, const char *text)
 
 bool route_upstream(struct route *r, const char *text)
 {
-	return options_upstream(&r->upstream, text) == NULL;
+	return endpoint_upstream(&r->upstream, text) == NULL;
 }
 
 const struct upstream *route_server(const struct route *r, unsigned n, struct upstream *u)
@@ -37,7 +37,7 @@ const struct upstream *route_server(const struct route *r, unsigned n, struct up
 		at += strspn(at, between);
 	}
 	snprintf(item, sizeof item, "%.*s", (int)strcspn(at, between), at);
-	if (options_upstream(u, item))
+	if (endpoint_upstream(u, item))
 		u->host[0] = 0;
 	return *item ? u : NULL;
 }
@@ -80,7 +80,7 @@ static const char *set_servers(struct route *r, const char *servers)
 			if (!server->host[0])
 				break;
 		}
-	return "its server must be " OPTIONS_SERVER;
+	return "its server must be " ENDPOINT_WORDS;
 }
 
 /* Booleans as Willi has them, which are Go's. Its true wants a good certificate where TLS is offered, its false looks at none;

@@ -224,7 +224,7 @@ const char *take_line(const struct routes_line *line, void *route);
 
 /* ---- checks.c ---- */
 
-#define CHECKS_POLLED CHECKS_DNSBL_MAX
+#define CHECKS_POLLED OPTIONS_DNSBL_MAX
 
 /* Check the client: session_checked() is called, perhaps at once, or the client is refused. */
 void checks_start(struct session *s);

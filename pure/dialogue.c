@@ -7,7 +7,7 @@ void dialogue_init(struct dialogue *d, const struct dialogue_limits *limits)
 {
 	d->limits = *limits;
 	d->client = DIALOGUE_COMMAND;
-	d->head = d->queued = 0;
+	dialogue_forget_server(d);
 	dialogue_end_transaction(d);
 	dialogue_expect(d, SMTP_GREETING, false);
 }
@@ -58,7 +58,7 @@ enum smtp_verb dialogue_awaited(const struct dialogue *d)
 void dialogue_forget_server(struct dialogue *d)
 {
 	d->head = d->queued = 0;
-	d->hold = false;
+	d->hold = d->quitting = false;
 	d->reply_code = 0;
 }
 
@@ -197,9 +197,9 @@ static const char too_large[] = "552 5.3.4 Message is larger than this server ta
 
 static const char *check_mail(const struct dialogue *d, const struct smtp_command *cmd)
 {
-	uint64_t limit = smtp_lower_size(d->limits.message_size, d->limits.late ? 0 : d->ehlo.size);
+	uint64_t limit = smtp_lower_size(d->limits.message_size, d->limits.on_recipient ? 0 : d->ehlo.size);
 
-	if (d->limits.late && (cmd->unusual || (cmd->auth && !d->offer.auth)))
+	if (d->limits.on_recipient && (cmd->unusual || (cmd->auth && !d->offer.auth)))
 		return not_offered;
 	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* after DATA was refused the server knows best */
 		return "503 5.5.1 A message is open already";
@@ -215,7 +215,7 @@ static const char *check_rcpt(const struct dialogue *d, const struct smtp_comman
 	const struct dialogue_transaction *tx = &d->tx;
 	uint32_t taken = tx->accepted + tx->unanswered;
 
-	if (d->limits.late && cmd->unusual)
+	if (d->limits.on_recipient && cmd->unusual)
 		return not_offered;
 	if (tx->mail != DIALOGUE_MAIL_SENT && tx->mail != DIALOGUE_MAIL_OPEN)
 		return need_mail;
@@ -242,7 +242,7 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 	if (cmd->verb == SMTP_DATA)
 		return tx->chunks ? "503 5.5.1 BDAT has begun" :
 		    tx->binarymime ? "503 5.5.1 BODY=BINARYMIME takes BDAT" : NULL;
-	if (!d->limits.late && !(d->ehlo.extensions & SMTP_EXT_CHUNKING))
+	if (!d->limits.on_recipient && !(d->ehlo.extensions & SMTP_EXT_CHUNKING))
 		return "502 5.5.1 CHUNKING is not offered";
 	if (d->limits.message_size && cmd->octets > d->limits.message_size - tx->octets)
 		return too_large;
@@ -267,7 +267,7 @@ static const char *check_starttls(const struct dialogue *d)
 static const char *check_auth(const struct dialogue *d)
 {
 	const char *refusal = check_identity(d);
-	bool offered = d->limits.late ? d->offer.auth || d->auth_later : (d->ehlo.extensions & SMTP_EXT_AUTH) != 0;
+	bool offered = d->limits.on_recipient ? d->offer.auth || d->auth_later : (d->ehlo.extensions & SMTP_EXT_AUTH) != 0;
 
 	if (refusal)
 		return refusal;
@@ -291,7 +291,7 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 	case SMTP_QUIT:
 		return NULL;
 	case SMTP_LHLO:
-		return d->lmtp || d->limits.late ? NULL : "500 5.5.1 Command not recognized";
+		return d->lmtp || d->limits.on_recipient ? NULL : "500 5.5.1 Command not recognized";
 	case SMTP_STARTTLS:
 		return check_starttls(d);
 	case SMTP_XCLIENT:
@@ -299,7 +299,7 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 		return not_here;
 	case SMTP_NOOP:
 	case SMTP_RSET:
-		if (cmd->verb == SMTP_NOOP && d->limits.late)
+		if (cmd->verb == SMTP_NOOP && d->limits.on_recipient)
 			return "250 2.0.0 Ok";
 		return d->greeted ? NULL : "250 2.0.0 Ok"; /* RFC 5321 4.1.4; nothing goes upstream before TLS */
 	default:
@@ -318,11 +318,11 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 	case SMTP_AUTH:
 		return check_auth(d);
 	case SMTP_HELP:
-		return d->limits.late ? "214 2.0.0 RFC 5321 has it all" : NULL;
+		return d->limits.on_recipient ? "214 2.0.0 RFC 5321 has it all" : NULL;
 	case SMTP_VRFY:
-		return d->limits.late ? "252 2.1.5 Send a message to find out" : NULL;
+		return d->limits.on_recipient ? "252 2.1.5 Send a message to find out" : NULL;
 	default:
-		return d->limits.late ? not_here : NULL;
+		return d->limits.on_recipient ? not_here : NULL;
 	}
 }
 
@@ -402,6 +402,7 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 {
 	push(d, cmd->verb, false, cmd->verb == SMTP_BDAT && cmd->last, NULL);
 	d->hold = smtp_verb_group(cmd->verb) == SMTP_HOLD || (cmd->verb == SMTP_BDAT && cmd->last);
+	d->quitting = cmd->verb == SMTP_QUIT;
 	switch (cmd->verb) {
 	case SMTP_MAIL:
 		begin_transaction(d, cmd);
@@ -423,6 +424,13 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 	default:
 		break;
 	}
+}
+
+void dialogue_sent_kept(struct dialogue *d)
+{
+	push(d, SMTP_BDAT, false, true, NULL);
+	d->hold = d->tx.chunks = d->chunk_last = true;
+	d->quitting = false;
 }
 
 static void note_reply(struct dialogue_mailbox *rcpt, const struct smtp_line *line)
@@ -480,6 +488,23 @@ void dialogue_keep_chunk(struct dialogue *d, const struct smtp_command *cmd)
 	begin_chunk(d, cmd, DIALOGUE_CHUNK);
 }
 
+void dialogue_scan(struct dialogue *d, const unsigned char *bytes, size_t n)
+{
+	smtp_header_scan(&d->tx.header, bytes, n);
+}
+
+void dialogue_edited(struct dialogue *d, const unsigned char *bytes, size_t n)
+{
+	d->tx.octets = n;
+	memset(&d->tx.header, 0, sizeof d->tx.header);
+	dialogue_scan(d, bytes, n);
+}
+
+void dialogue_complete(struct dialogue *d)
+{
+	d->tx.complete = true;
+}
+
 void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_t n)
 {
 	struct dialogue_mailbox *rcpt = &d->tx.rcpt[d->tx.rcpts - 1];
@@ -490,6 +515,51 @@ void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_
 	rcpt->original_len = (uint16_t)n;
 }
 
+/* ---- what both sides are ---- */
+
+bool dialogue_quitting(const struct dialogue *d)
+{
+	return d->quitting;
+}
+
+void dialogue_server_speaks(struct dialogue *d, bool lmtp)
+{
+	d->lmtp = lmtp;
+}
+
+void dialogue_ehlo_line(struct dialogue *d, bool first, const unsigned char *text, size_t n)
+{
+	smtp_ehlo_line(&d->ehlo, first, text, n);
+}
+
+void dialogue_no_extensions(struct dialogue *d)
+{
+	d->ehlo.extensions = 0;
+	d->ehlo.size = 0;
+}
+
+void dialogue_withdraw(struct dialogue *d, unsigned extensions)
+{
+	d->ehlo.extensions &= ~extensions;
+}
+
+void dialogue_offers(struct dialogue *d, const struct smtp_offer *offer, bool auth_later)
+{
+	d->offer = *offer;
+	d->auth_later = auth_later;
+}
+
+void dialogue_greeted(struct dialogue *d, bool lmtp)
+{
+	d->greeted = true;
+	d->lmtp_client = lmtp;
+}
+
+void dialogue_set_alone(struct dialogue *d, uint32_t verbs)
+{
+	d->limits.alone |= verbs;
+}
+
 void dialogue_encrypted(struct dialogue *d)
 {
 	d->encrypted = true;
@@ -497,6 +567,8 @@ void dialogue_encrypted(struct dialogue *d)
 	d->user_len = 0;
 	d->offer.starttls = false;
 }
+
+/* ---- messages ---- */
 
 void dialogue_begin_data(struct dialogue *d, bool keep)
 {
@@ -516,17 +588,25 @@ void dialogue_end_data(struct dialogue *d)
 	d->client = DIALOGUE_COMMAND;
 }
 
-void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, size_t n)
+void dialogue_decide_enhanced(struct dialogue *d, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
 {
 	struct dialogue_decision *decision = &d->tx.decision;
 
 	if (d->tx.mail == DIALOGUE_NO_MAIL) /* a late reply to what was given up */
 		return;
 	decision->code = code;
-	smtp_enhanced(text, n, decision->enhanced);
+	memcpy(decision->enhanced, enhanced, sizeof decision->enhanced);
 	decision->text_len = n < sizeof decision->text ? n : sizeof decision->text;
 	if (n)
 		memcpy(decision->text, text, decision->text_len);
+}
+
+void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, size_t n)
+{
+	uint16_t enhanced[3];
+
+	smtp_enhanced(text, n, enhanced);
+	dialogue_decide_enhanced(d, code, enhanced, text, n);
 }
 
 void dialogue_end_transaction(struct dialogue *d)
@@ -638,6 +718,9 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 	case SMTP_AUTH_RESPONSE:
 		if (!p->hidden)
 			answered_auth(d, line->code);
+		break;
+	case SMTP_QUIT:
+		d->quitting = d->quitting && positive;
 		break;
 	default:
 		break;

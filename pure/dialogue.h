@@ -26,7 +26,7 @@ struct dialogue_limits {
 	uint32_t pipeline;   /* commands that may await replies */
 	size_t command_line; /* octets with CRLF, AUTH excepted */
 	enum smtp_newline newline;
-	bool late; /* no server is known before the first recipient: extensions are ours, not a server's */
+	bool on_recipient; /* --connect-on recipient: no server is known before; the list of extensions is ours */
 	bool require_tls; /* of the client, before anything that matters, RFC 3207 4 */
 	uint32_t alone; /* bits of enum smtp_verb: commands that wait until all before them are answered */
 };
@@ -93,13 +93,14 @@ struct dialogue {
 	bool skipped_bdat;  /* which began with BDAT */
 	bool authenticated; /* RFC 4954 4: once */
 	bool encrypted;	    /* the client speaks TLS to us */
-	bool auth_later;    /* late: AUTH would be offered inside of TLS */
+	bool auth_later;    /* with on_recipient: AUTH would be offered inside TLS */
 	bool lmtp, lmtp_client; /* the server, the client speaks LMTP */
 	struct smtp_offer offer;
 	int reply_code; /* of the reply whose lines are coming in, else 0 */
 	uint64_t chunk; /* octets of BDAT still to come */
 	bool chunk_last;
-	bool kept; /* the message is kept here for now: none of it has gone to the server */
+	bool kept;     /* the message is kept here for now: none of it has gone to the server */
+	bool quitting; /* see dialogue_quitting() */
 	uint32_t transactions; /* begun so far */
 	unsigned head, queued;
 	struct smtp_scanner scanner;
@@ -145,6 +146,9 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 /* The command was sent on. After BDAT the octets follow as pieces. */
 void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd);
 
+/* A kept message goes on as one chunk, BDAT LAST, whose octets the caller sends: none of them come from the client. */
+void dialogue_sent_kept(struct dialogue *d);
+
 /* Replies that the client is owed at the end of the message, or of what is left of it: 1, or by LMTP one for each recipient
  * that was accepted and has none. */
 uint32_t dialogue_replies_due(const struct dialogue *d);
@@ -166,6 +170,15 @@ void dialogue_opened(struct dialogue *d, const struct smtp_command *cmd);
 /* The octets of this BDAT follow as pieces, to be kept. */
 void dialogue_keep_chunk(struct dialogue *d, const struct smtp_command *cmd);
 
+/* These octets of the message go on, or are kept, next: finds the Message-ID. */
+void dialogue_scan(struct dialogue *d, const unsigned char *bytes, size_t n);
+
+/* A kept message was edited: these n octets are all of it now. */
+void dialogue_edited(struct dialogue *d, const unsigned char *bytes, size_t n);
+
+/* All of the message went to the server, with the final dot or as the chunk that BDAT LAST announced. */
+void dialogue_complete(struct dialogue *d);
+
 /* The recipient that was sent last stands for this address of n octets, which the client gave. */
 void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_t n);
 
@@ -179,6 +192,32 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 
 /* What the server owes a reply to, SMTP_NOTHING if it owes none. */
 enum smtp_verb dialogue_awaited(const struct dialogue *d);
+
+/* Whether the last command of the client that went to the server is QUIT, and the server has not refused it with 4xx or 5xx:
+ * it was told all that it needs to be told. */
+bool dialogue_quitting(const struct dialogue *d);
+
+/* A connection to another server begins: whether that one speaks LMTP (RFC 2033). */
+void dialogue_server_speaks(struct dialogue *d, bool lmtp);
+
+/* One line of the list of extensions that holds from here on, where it does not come as the server's reply to EHLO: from its
+ * reply to HELO, or from us. As smtp_ehlo_line(). */
+void dialogue_ehlo_line(struct dialogue *d, bool first, const unsigned char *text, size_t n);
+
+/* The server offers nothing: it was greeted with HELO. */
+void dialogue_no_extensions(struct dialogue *d);
+
+/* These extensions, bits of enum smtp_extension, count as not offered. */
+void dialogue_withdraw(struct dialogue *d, unsigned extensions);
+
+/* What the client is offered of them. auth_later: see the member. */
+void dialogue_offers(struct dialogue *d, const struct smtp_offer *offer, bool auth_later);
+
+/* The client's greeting was answered 250. lmtp: it was LHLO, so the client speaks LMTP. */
+void dialogue_greeted(struct dialogue *d, bool lmtp);
+
+/* These commands, bits of enum smtp_verb, wait as well until all before them are answered: see `alone`. */
+void dialogue_set_alone(struct dialogue *d, uint32_t verbs);
 
 /* The client speaks TLS from here on: what it said before may have been somebody else, RFC 3207 4.2. */
 void dialogue_encrypted(struct dialogue *d);
@@ -195,8 +234,11 @@ void dialogue_end_data(struct dialogue *d);
 /* The server is gone, or will be asked anew: nothing is owed any more. How the client is read does not change. */
 void dialogue_forget_server(struct dialogue *d);
 
-/* The reply that decides the transaction. */
+/* The reply that decides the transaction. text: without the code; an enhanced code at its start is taken from it. */
 void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, size_t n);
+
+/* The same for a text without an enhanced code. */
+void dialogue_decide_enhanced(struct dialogue *d, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
 
 /* The transaction is over, its record written. */
 void dialogue_end_transaction(struct dialogue *d);

@@ -408,7 +408,7 @@ static const struct row rows[] = {
 	    "of local parts, for --routes: such as +-", NULL },
 	{ "compile-routes", "FILE", false, AT(compile_routes), set_text,
 	    "only write FILE.index, for a large file of --routes", NULL },
-	{ "connect-on", "WHEN", false, AT(limits.late), set_connect_on,
+	{ "connect-on", "WHEN", false, AT(limits.on_recipient), set_connect_on,
 	    "connect: at once; recipient: when sender and recipient are known", "connect" },
 	{ "auth", NULL, false, AT(auth), set_switch, "with that, pass AUTH on to --upstream, connected to at EHLO", NULL },
 	{ "hostname", "NAME", false, AT(hostname), set_hostname,
@@ -672,7 +672,7 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 	if (!code)
 		code = read_environment(o, given, why, why_cap);
 	if (o->routes)
-		o->limits.late = true;
+		o->limits.on_recipient = true;
 	if (!code && o->cert && o->client_tls == CLIENT_TLS_NONE)
 		o->client_tls = CLIENT_TLS_MAY;
 	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;
@@ -684,7 +684,7 @@ static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
 	const char *how = client_tls_name(o->client_tls);
 
 	if (o->client_tls == CLIENT_TLS_PASSTHROUGH) {
-		const char *against = o->limits.late ? "with --connect-on recipient or --routes there is none to ask" :
+		const char *against = o->limits.on_recipient ? "with --connect-on recipient or --routes there is none to ask" :
 		    o->tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
 		    o->upstream_auth ? "smtpwarp cannot send what --upstream-auth has" : NULL;
 

@@ -451,7 +451,7 @@ static void begin(struct session *s, int fd, const struct options *o, const stru
 {
 	s->o = o;
 	s->hooks = hooks;
-	s->late = o->limits.late;
+	s->late = o->limits.on_recipient;
 	s->terminated = terminated;
 	s->now = s->started = s->active_at = s->client_read_at = s->client_moved_at = s->server_moved_at = clock_us();
 	s->times = (struct record_times){ -1, -1, -1, -1, -1, -1, -1 };

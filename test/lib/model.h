@@ -97,13 +97,13 @@ static inline void model_piece(struct model *m, const struct smtp_piece *piece, 
 	CHECK(model_within(piece->bytes, piece->len, in, used) || (data && piece->len <= 4));
 	if (data && m->d.limits.newline != SMTP_NL_PASS)
 		model_watch(m, piece);
-	smtp_header_scan(&m->d.tx.header, piece->bytes, piece->len);
+	dialogue_scan(&m->d, piece->bytes, piece->len);
 	model_note(m, "piece", piece->bytes, piece->len);
 	if (!piece->end)
 		return;
 	model_note(m, data ? "dot" : "chunk", NULL, 0);
 	if (data) {
-		m->d.tx.complete = true;
+		dialogue_complete(&m->d);
 		dialogue_end_data(&m->d);
 		dialogue_expect(&m->d, SMTP_CONTENT, false);
 	}

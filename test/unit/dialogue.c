@@ -1117,7 +1117,7 @@ static void test_42_45_kept_chunks(void **state)
 		assert_true(ended && model.d.client == DIALOGUE_COMMAND && !model.d.chunk_last);
 		assert_string_equal(check("DATA\r\n"), "503 5.5.1 BDAT has begun");
 		assert_string_equal(check(RCPT), "503 5.5.1 The message has begun");
-		model.d.limits.late = true;
+		model.d.limits.on_recipient = true;
 		assert_string_equal(check("BDAT 501\r\n"), "552 5.3.4 Message is larger than this server takes");
 		assert_string_equal(check("BDAT 500 LAST\r\n"), "");
 		cmd = parsed(line);
@@ -1227,19 +1227,19 @@ static void test_what_is_answered_late(void **state)
 	(void)state;
 	begin(&usual, RICH);
 	for (size_t i = 0; i < COUNT(rows); i++) {
-		model.d.limits.late = false;
+		model.d.limits.on_recipient = false;
 		model.d.offer.auth = true;
 		expect_text(rows[i].line, check(rows[i].line), rows[i].want);
-		model.d.limits.late = true;
+		model.d.limits.on_recipient = true;
 		model.d.offer.auth = false;
 		expect_text(rows[i].line, check(rows[i].line), rows[i].want_late);
 	}
 	model.d.limits.message_size = 0; /* a server's SIZE is not known yet, whatever an earlier one said */
 	assert_string_equal(check("MAIL FROM:<a@b> SIZE=5001\r\n"), "");
-	model.d.limits.late = false;
+	model.d.limits.on_recipient = false;
 	assert_string_equal(check("MAIL FROM:<a@b> SIZE=5001\r\n"), "552 5.3.4 Message is larger than this server takes");
 	model.d.greeted = false;
-	model.d.limits.late = true;
+	model.d.limits.on_recipient = true;
 	assert_string_equal(check("HELP\r\n"), "503 5.5.1 EHLO or HELO first");
 }
 
@@ -1249,7 +1249,7 @@ static void test_49_auth_late(void **state)
 	(void)state;
 	for (int rich = 0; rich < 2; rich++) {
 		begin(&usual, rich ? RICH : POOR);
-		model.d.limits.late = true;
+		model.d.limits.on_recipient = true;
 		assert_string_equal(check("AUTH PLAIN\r\n"), "");
 		assert_string_equal(check("MAIL FROM:<a@b> AUTH=<> SIZE=1\r\n"), "");
 		assert_string_equal(check("MAIL FROM:<a@b> AUTH=<> RET=HDRS\r\n"), "555 5.5.4 A parameter is not offered here");
@@ -1273,7 +1273,7 @@ static void test_45_chunks_late(void **state)
 	arrive(CLIENT, RCPT, sizeof RCPT - 1);
 	arrive(SERVER, "250 a\r\n", 7);
 	assert_string_equal(check("BDAT 5\r\n"), "502 5.5.1 CHUNKING is not offered");
-	model.d.limits.late = true;
+	model.d.limits.on_recipient = true;
 	assert_string_equal(check("BDAT 5\r\n"), "");
 	assert_string_equal(check("BDAT 1001\r\n"), "552 5.3.4 Message is larger than this server takes");
 }
@@ -1443,6 +1443,185 @@ static void test_31_53_most_recipients(void **state)
 	assert_int_equal(model.d.tx.accepted, DIALOGUE_LMTP_MAX);
 }
 
+/* ---- what a session tells the dialogue ---- */
+
+/* One chunk of a kept message: its octets do not come from the client, whose next line waits for the reply. */
+static void test_42_45_kept_message_as_one_chunk(void **state)
+{
+	(void)state;
+	begin(&usual, RICH);
+	arrive(CLIENT, OPEN RCPT, sizeof OPEN RCPT - 1);
+	arrive(SERVER, "250 a\r\n250 b\r\n", 14);
+	clear(&got);
+	dialogue_sent_kept(&model.d);
+	assert_true(model.d.tx.chunks && model.d.client == DIALOGUE_COMMAND && !model.d.tx.complete);
+	assert_int_equal(dialogue_awaited(&model.d), SMTP_BDAT);
+	dialogue_complete(&model.d);
+	assert_true(model.d.tx.complete);
+	arrive(CLIENT, "NOOP\r\n", 6);
+	expect_text("waits", got.bytes, "");
+	arrive(SERVER, "250 2.0.0 c\r\n", 13);
+	close_message();
+	expect_text("one reply ends it", got.bytes, " <250 r250 >NOOP");
+}
+
+/* By LMTP it has a reply for each recipient. */
+static void test_53_kept_message_as_one_chunk(void **state)
+{
+	(void)state;
+	begin(&usual, RICH);
+	dialogue_server_speaks(&model.d, true);
+	dialogue_greeted(&model.d, true);
+	assert_true(model.d.lmtp && model.d.lmtp_client && model.d.greeted);
+	arrive(CLIENT, OPEN RCPT RCPT, sizeof OPEN RCPT RCPT - 1);
+	arrive(SERVER, "250 a\r\n250 b\r\n250 c\r\n", 21);
+	dialogue_sent_kept(&model.d);
+	arrive(SERVER, "250 d\r\n", 7);
+	assert_int_equal(dialogue_awaited(&model.d), SMTP_BDAT);
+	arrive(SERVER, "250 e\r\n", 7);
+	assert_int_equal(dialogue_awaited(&model.d), SMTP_NOTHING);
+	dialogue_server_speaks(&model.d, false);
+	dialogue_greeted(&model.d, false);
+	assert_true(!model.d.lmtp && !model.d.lmtp_client && model.d.greeted);
+}
+
+/* Whoever edits a message gives all of it: size and Message-ID are the new ones. */
+static void test_66_edited_message(void **state)
+{
+	static const char before[] = "Message-ID: <1@a>\r\n\r\nlong enough to be in the middle", after[] = "message-id:<2@b>\r\n\r\n";
+	const struct smtp_header *header = &model.d.tx.header;
+
+	(void)state;
+	begin(&usual, RICH);
+	open_here(OPEN);
+	dialogue_scan(&model.d, (const unsigned char *)before, 12);
+	dialogue_scan(&model.d, (const unsigned char *)before + 12, sizeof before - 13);
+	assert_int_equal(header->id_len, 5);
+	assert_memory_equal(header->id, "<1@a>", 5);
+	dialogue_edited(&model.d, (const unsigned char *)after, sizeof after - 1);
+	assert_int_equal(model.d.tx.octets, sizeof after - 1);
+	assert_int_equal(header->id_len, 5);
+	assert_memory_equal(header->id, "<2@b>", 5);
+	dialogue_edited(&model.d, (const unsigned char *)"\r\n", 2);
+	assert_int_equal(header->id_len, 0);
+}
+
+static void test_66_enhanced_code_beside_the_text(void **state)
+{
+	static const uint16_t enhanced[] = { 5, 7, 1 };
+	const struct dialogue_decision *decision = &model.d.tx.decision;
+	unsigned char large[600];
+
+	(void)state;
+	begin(&usual, RICH);
+	dialogue_decide_enhanced(&model.d, 554, enhanced, (const unsigned char *)"no", 2);
+	assert_int_equal(decision->code, 0); /* no transaction, no decision */
+	open_here(OPEN);
+	dialogue_decide_enhanced(&model.d, 554, enhanced, (const unsigned char *)"4.0.0 no", 8);
+	assert_int_equal(decision->code, 554);
+	assert_memory_equal(decision->enhanced, enhanced, sizeof enhanced);
+	assert_int_equal(decision->text_len, 8);
+	dialogue_decide(&model.d, 451, (const unsigned char *)"4.2.0 later", 11);
+	assert_int_equal(decision->enhanced[1], 2);
+	memset(large, 'x', sizeof large);
+	dialogue_decide_enhanced(&model.d, 554, enhanced, large, sizeof large);
+	assert_int_equal(decision->text_len, sizeof decision->text);
+}
+
+static void test_quitting(void **state)
+{
+	(void)state;
+	begin(&usual, RICH);
+	assert_false(dialogue_quitting(&model.d));
+	arrive(CLIENT, "QUIT\r\n", 6);
+	assert_true(dialogue_quitting(&model.d)); /* unanswered */
+	arrive(SERVER, "500-no\r\n", 8);
+	assert_true(dialogue_quitting(&model.d)); /* half answered */
+	arrive(SERVER, "500 no\r\n", 8);
+	assert_false(dialogue_quitting(&model.d));
+	arrive(CLIENT, "NOOP\r\nQUIT\r\n", 12);
+	arrive(SERVER, "250 a\r\n", 7); /* that of NOOP */
+	assert_true(dialogue_quitting(&model.d));
+	arrive(SERVER, "221 bye\r\n", 9);
+	assert_true(dialogue_quitting(&model.d));
+	arrive(CLIENT, "RSET\r\n", 6);
+	assert_false(dialogue_quitting(&model.d));
+	arrive(SERVER, "250 a\r\n", 7);
+	arrive(CLIENT, "QUIT\r\n", 6);
+	dialogue_forget_server(&model.d);
+	assert_false(dialogue_quitting(&model.d));
+	arrive(CLIENT, "QUIT\r\n", 6);
+	dialogue_init(&model.d, &usual);
+	assert_false(dialogue_quitting(&model.d));
+}
+
+/* A QUIT of ours is not the client's. */
+static void test_quit_of_ours(void **state)
+{
+	(void)state;
+	begin(&usual, RICH);
+	dialogue_expect(&model.d, SMTP_QUIT, true);
+	assert_false(dialogue_quitting(&model.d));
+	arrive(SERVER, "221 bye\r\n", 9);
+	assert_false(dialogue_quitting(&model.d));
+}
+
+/* The list can come from elsewhere than the server's EHLO, and be taken back in part or as a whole. */
+static void test_25_57_list_that_a_session_makes(void **state)
+{
+	static const char *const lines[] = { "mx", "SIZE 700", "CHUNKING", "AUTH PLAIN" };
+	const struct smtp_ehlo *e = &model.d.ehlo;
+
+	(void)state;
+	begin(&usual, POOR);
+	for (size_t i = 0; i < COUNT(lines); i++)
+		dialogue_ehlo_line(&model.d, i == 0, (const unsigned char *)lines[i], strlen(lines[i]));
+	assert_int_equal(e->extensions, SMTP_EXT_SIZE | SMTP_EXT_CHUNKING | SMTP_EXT_AUTH);
+	assert_int_equal(e->domain_len, 2);
+	assert_string_equal(check("MAIL FROM:<a@b> SIZE=701\r\n"), "552 5.3.4 Message is larger than this server takes");
+	dialogue_withdraw(&model.d, SMTP_EXT_AUTH | SMTP_EXT_PIPELINING);
+	assert_int_equal(e->extensions, SMTP_EXT_SIZE | SMTP_EXT_CHUNKING);
+	assert_string_equal(check("AUTH PLAIN\r\n"), "502 5.5.1 AUTH is not offered");
+	dialogue_no_extensions(&model.d);
+	assert_int_equal(e->extensions, 0);
+	assert_string_equal(check("MAIL FROM:<a@b> SIZE=701\r\n"), "");
+}
+
+static void test_49_57_what_the_client_is_offered(void **state)
+{
+	struct smtp_offer offer = { .auth = true, .starttls = true };
+
+	(void)state;
+	begin(&usual, RICH);
+	dialogue_offers(&model.d, &offer, false);
+	assert_string_equal(check("AUTH PLAIN\r\n"), "");
+	assert_string_equal(check("STARTTLS\r\n"), "");
+	offer = (struct smtp_offer){ .auth = false };
+	dialogue_offers(&model.d, &offer, true);
+	assert_string_equal(check("AUTH PLAIN\r\n"), "538 5.7.11 AUTH needs encryption");
+	assert_string_equal(check("STARTTLS\r\n"), "502 5.5.1 Not offered");
+	model.d.limits.on_recipient = true;
+	assert_string_equal(check("AUTH PLAIN\r\n"), "538 5.7.11 AUTH needs encryption");
+	dialogue_offers(&model.d, &offer, false);
+	assert_string_equal(check("AUTH PLAIN\r\n"), "502 5.5.1 AUTH is not offered");
+}
+
+static void test_34_more_commands_that_go_alone(void **state)
+{
+	struct dialogue_limits limits = usual;
+
+	(void)state;
+	limits.alone = 1u << SMTP_NOOP;
+	begin(&limits, RICH);
+	dialogue_set_alone(&model.d, 1u << SMTP_RSET);
+	arrive(CLIENT, OPEN "RSET\r\nNOOP\r\n", sizeof OPEN - 1 + 12);
+	expect_text("one by one", got.bytes, " >MAIL");
+	arrive(SERVER, "250 a\r\n", 7);
+	arrive(SERVER, "250 b\r\n", 7);
+	close_message();
+	expect_text("one by one", got.bytes, " >MAIL <250 >RSET <250 >NOOP");
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -1487,6 +1666,15 @@ int main(void)
 		cmocka_unit_test(test_53_lmtp_to_lmtp),
 		cmocka_unit_test(test_53_replies_due),
 		cmocka_unit_test(test_31_53_most_recipients),
+		cmocka_unit_test(test_42_45_kept_message_as_one_chunk),
+		cmocka_unit_test(test_53_kept_message_as_one_chunk),
+		cmocka_unit_test(test_66_edited_message),
+		cmocka_unit_test(test_66_enhanced_code_beside_the_text),
+		cmocka_unit_test(test_quitting),
+		cmocka_unit_test(test_quit_of_ours),
+		cmocka_unit_test(test_25_57_list_that_a_session_makes),
+		cmocka_unit_test(test_49_57_what_the_client_is_offered),
+		cmocka_unit_test(test_34_more_commands_that_go_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

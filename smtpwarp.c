@@ -11,6 +11,7 @@
 #include "io/log.h"
 #include "pure/options.h"
 #include "session/session.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,10 +78,18 @@ static bool is_client(int fd)
 	    in.st_dev == other.st_dev && in.st_ino == other.st_ino;
 }
 
-static _Noreturn void die(int code, const char *why)
+static _Noreturn void die(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* End with this reason, which goes to standard error or, where that is the client, to the system's log. */
+static _Noreturn void die(int code, const char *format, ...)
 {
 	static const char reply[] = "421 4.3.5 Service is not configured rightly\r\n";
+	char why[512];
+	va_list args;
 
+	va_start(args, format);
+	vsnprintf(why, sizeof why, format, args);
+	va_end(args);
 	if (connection >= 0)
 		send(connection, reply, sizeof reply - 1, MSG_NOSIGNAL);
 	if (is_client(STDERR_FILENO)) {
@@ -96,10 +105,7 @@ static _Noreturn void die(int code, const char *why)
 
 static _Noreturn void die_errno(int code, const char *what)
 {
-	char why[400];
-
-	snprintf(why, sizeof why, "%s: %s", what, strerror(errno));
-	die(code, why);
+	die(code, "%s: %s", what, strerror(errno));
 }
 
 /* Nothing but SMTP may reach the client: descriptors 1 and 2 that are its socket become /dev/null, and ones that are
@@ -123,15 +129,80 @@ static void guard_standard_descriptors(void)
 static void open_log(void)
 {
 	const char *sink = options.log, *why;
-	char text[400];
 
 	if (!sink)
 		sink = is_client(STDERR_FILENO) ? "syslog" : "stderr";
 	log_detail(options.verbose);
-	if (log_open(sink, &why) == 0)
-		return;
-	snprintf(text, sizeof text, "--log %s: %s", sink, why);
-	die(EX_CONFIG, text);
+	if (log_open(sink, &why) < 0)
+		die(EX_CONFIG, "--log %s: %s", sink, why);
+}
+
+/* ---- what options name ---- */
+
+/* A level that verifies certificates needs to know whose they are to be. */
+static void check_tls_name(void)
+{
+	bool nameless = !options.tls_name && !options.upstreams && !options.routes;
+
+	for (unsigned i = 0; i < options.upstreams; i++)
+		nameless = nameless || (!options.tls_name && !net_is_name(options.upstream[i].host));
+	if (tls_level_verifies(options.tls) && nameless)
+		die(EX_CONFIG, "--tls %s needs a name to look for in certificates: give --tls-name NAME or --upstream with a host name",
+		    tls_level_name(options.tls));
+}
+
+/* The default file need not be there where nothing has to be verified. */
+static void load_anchors(void)
+{
+	bool named = strcmp(options.tls_ca, OPTIONS_CA_FILE) != 0;
+	const char *why;
+
+	if ((tls_level_verifies(options.tls) || (named && options.tls != TLS_NONE)) &&
+	    tls_load_anchors(options.tls_ca, &why) < 0)
+		die(EX_CONFIG, "--tls-ca %s: %s; install ca-certificates or name another file", options.tls_ca, why);
+}
+
+static void check_client_tls(void)
+{
+	const char *against = options.limits.on_recipient ?
+	    "with --connect-on recipient or --routes there is none to ask" :
+	    options.tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
+	    options.upstream_auth ? "smtpwarp cannot send what --upstream-auth has" : NULL;
+
+	if (options.client_tls == CLIENT_TLS_PASSTHROUGH) {
+		if (against)
+			die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: %s", against);
+	} else if (options.client_tls != CLIENT_TLS_NONE && !options.cert) {
+		die(EX_CONFIG, "--client-tls %s needs --cert and --key", client_tls_name(options.client_tls));
+	}
+}
+
+static void load_keys(enum keys_side side, const char *cert, const char *key)
+{
+	char why[512];
+
+	if (key && !cert)
+		die(EX_CONFIG, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
+	if (cert && !keys_load(side, cert, key ? key : cert, why, sizeof why))
+		die(EX_CONFIG, "%s", why);
+}
+
+/* What can only be judged together, or by a look at the system. Certificates, keys and passwords stay read. */
+static void check_options(void)
+{
+	char why[512];
+
+	check_tls_name();
+	if (options.auth && !options.upstreams)
+		die(EX_CONFIG, "--auth needs --upstream, the server that names and passwords go to");
+	load_anchors();
+	check_client_tls();
+	load_keys(KEYS_CLIENTS, options.cert, options.key);
+	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
+	if (options.upstream_auth && !auth_load(options.upstream_auth, why, sizeof why))
+		die(EX_CONFIG, "%s", why);
+	if (options.user && !getpwnam(options.user))
+		die(EX_CONFIG, "--user %s: there is no such user", options.user);
 }
 
 /* ---- hooks ---- */
@@ -154,15 +225,11 @@ static void close_on_exec(void)
 /* For --check: what can be seen before a hook is run. */
 static void check_hooks(void)
 {
-	char text[400];
-
 	for (unsigned i = 0; i < hooks.count; i++) {
 		const char *fault = hooks_fault(&hooks.hook[i]);
 
-		if (!fault)
-			continue;
-		snprintf(text, sizeof text, "--hooks: %.200s: %.150s", hooks.hook[i].path, fault);
-		die(EX_CONFIG, text);
+		if (fault)
+			die(EX_CONFIG, "--hooks: %.200s: %.150s", hooks.hook[i].path, fault);
 	}
 }
 
@@ -280,7 +347,7 @@ static void check_routes(void)
 	if (!options.routes)
 		return;
 	if (!routes_index(options.routes, fd, late_check_line, &options, routes_why, sizeof routes_why))
-		die(EX_CONFIG, about_routes("--routes"));
+		die(EX_CONFIG, "%s", about_routes("--routes"));
 	if (options.check && *routes_why)
 		printf("smtpwarp: %s\n", about_routes("--routes"));
 	if (fd >= 0)
@@ -293,7 +360,7 @@ static void check_routes(void)
 static _Noreturn void compile_routes(void)
 {
 	if (!routes_compile(options.compile_routes, late_check_line, &options, routes_why, sizeof routes_why))
-		die(EX_CONFIG, about_routes("--compile-routes"));
+		die(EX_CONFIG, "%s", about_routes("--compile-routes"));
 	exit(EX_OK);
 }
 
@@ -652,7 +719,7 @@ static void refuse_open_relay(const union net_address *local)
 	const char *why = checks_open_relay(&options, &hooks, local);
 
 	if (why)
-		die(EX_CONFIG, why);
+		die(EX_CONFIG, "%s", why);
 }
 
 static void bind_sockets(void)
@@ -718,14 +785,13 @@ int main(int argc, char **argv)
 
 	if (done)
 		return EX_OK;
-	if (!code)
-		code = options_check(&options, why, sizeof why);
 	if (code)
-		die(code, why);
+		die(code, "%s", why);
+	check_options();
 	if (options.compile_routes)
 		compile_routes();
 	if (!find_hooks() && (connection < 0 || options.listens))
-		die(EX_CONFIG, hooks.broken); /* a client hears of it from its session, see --hook-failure */
+		die(EX_CONFIG, "%s", hooks.broken); /* a client hears of it from its session, see --hook-failure */
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	open_log();

@@ -1,6 +1,7 @@
 /* Sinks of records. See log.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/log.h"
+#include "pure/sink.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,10 +21,8 @@
 #define RECORD_MAX (1 << 22)
 #define STREAM_RECORD_MAX (256 << 10)
 
-enum kind { SINK_NONE, SINK_STDERR, SINK_FILE, SINK_UNIX, SINK_SYSLOG, SINK_JOURNAL };
-
 static struct {
-	enum kind kind;
+	enum sink_kind kind;
 	int fd; /* of a socket: -1 until the first record, and after its daemon went away */
 	int flags; /* of sends: no more waiting once it was in vain */
 	bool detail; /* LOG_PRIORITY_DEBUG, too */
@@ -37,25 +36,6 @@ static struct stream {
 } stream[LOG_STREAMS_MAX];
 static unsigned streams;
 static uint64_t dropped;
-
-static enum kind kind_of(const char *name)
-{
-	static const char *const words[] = { "none", "stderr", "file:", "unix:", "syslog", "journal" };
-
-	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-		size_t n = strlen(words[i]);
-		bool path = words[i][n - 1] == ':';
-
-		if (path ? strncmp(name, words[i], n) == 0 && name[n] : strcmp(name, words[i]) == 0)
-			return (enum kind)i;
-	}
-	return (enum kind)-1;
-}
-
-bool log_sink_known(const char *name)
-{
-	return kind_of(name) != (enum kind)-1;
-}
 
 static int dial(void)
 {
@@ -88,9 +68,9 @@ static int open_socket(const char *path, const char **why)
 	return 0;
 }
 
-static int open_file(const char *name, const char **why)
+static int open_file(const char *path, const char **why)
 {
-	int fd = open(name + strlen("file:"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
 
 	*why = strerror(errno);
 	return fd;
@@ -98,11 +78,12 @@ static int open_file(const char *name, const char **why)
 
 int log_reopen(const char *name, const char **why)
 {
+	const char *path;
 	int fd;
 
-	if (kind_of(name) != SINK_FILE)
+	if (sink_parse(name, &path) != SINK_FILE)
 		return 0;
-	fd = open_file(name, why);
+	fd = open_file(path, why);
 	if (fd < 0)
 		return -1;
 	if (sink.fd >= 0)
@@ -113,9 +94,11 @@ int log_reopen(const char *name, const char **why)
 
 int log_open(const char *name, const char **why)
 {
+	const char *path;
+
 	if (sink.kind > SINK_STDERR && sink.fd >= 0)
 		close(sink.fd);
-	sink.kind = kind_of(name);
+	sink.kind = sink_parse(name, &path);
 	sink.fd = -1;
 	switch (sink.kind) {
 	case SINK_NONE:
@@ -124,14 +107,16 @@ int log_open(const char *name, const char **why)
 		sink.fd = STDERR_FILENO;
 		return 0;
 	case SINK_FILE:
-		sink.fd = open_file(name, why);
+		sink.fd = open_file(path, why);
 		return sink.fd < 0 ? -1 : 0;
 	case SINK_UNIX:
-		return open_socket(name + strlen("unix:"), why);
+		return open_socket(path, why);
 	case SINK_SYSLOG:
 		return open_socket("/dev/log", why);
 	case SINK_JOURNAL:
 		return open_socket("/run/systemd/journal/socket", why);
+	case SINK_UNKNOWN:
+		break;
 	}
 	*why = "unknown kind of log";
 	return -1;
@@ -320,6 +305,7 @@ void log_write(enum log_priority priority, const char *record, size_t n)
 		return;
 	switch (sink.kind) {
 	case SINK_NONE:
+	case SINK_UNKNOWN:
 		return;
 	case SINK_STDERR:
 	case SINK_FILE:

@@ -9,16 +9,13 @@
 
 enum log_priority { LOG_PRIORITY_ERROR = 3, LOG_PRIORITY_WARNING = 4, LOG_PRIORITY_INFO = 6, LOG_PRIORITY_DEBUG = 7 };
 
-/* sink: "stderr", "journal", "syslog", "file:PATH", "unix:PATH" or "none". Opens it now: later there may be no right
+/* sink: see sink.h. Opens it now: later there may be no right
  * or no path to do so. Returns 0, or -1 with *why set (static storage). Closes the sink that was open before. */
 int log_open(const char *sink, const char **why);
 
 /* Open a "file:PATH" sink anew, as rotation wants it; other sinks have nothing to open. Returns as log_open(); on failure
  * the old file stays. */
 int log_reopen(const char *sink, const char **why);
-
-/* Whether sink is one of those words, nothing opened. */
-bool log_sink_known(const char *sink);
 
 /* Whether anything is kept of what is written. */
 bool log_wanted(void);

@@ -1,15 +1,9 @@
 /* Options: one row each in a table, from which the command line, the environment and --help are read. */
 #define _GNU_SOURCE
 #include "pure/options.h"
-#include "io/passwords.h"
-#include "io/keys.h"
-#include "io/log.h"
-#include "io/net.h"
-#include "tls.h"
+#include "pure/sink.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -381,8 +375,9 @@ static const char *set_override(struct options *o, void *field, const char *valu
 
 static const char *set_log(struct options *o, void *field, const char *value)
 {
-	return log_sink_known(value) ? set_text(o, field, value) :
-	    "takes stderr, journal, syslog, file:PATH, unix:PATH or none";
+	const char *path;
+
+	return sink_parse(value, &path) != SINK_UNKNOWN ? set_text(o, field, value) : "takes " SINK_WORDS;
 }
 
 /* ---- the table ---- */
@@ -445,7 +440,7 @@ static const struct row rows[] = {
 	{ "hook-timeout", "S", false, AT(timeouts.hook), set_seconds, "for a hook to end", "30" },
 	{ "hook-failure", "HOW", false, AT(hook_failure_accepts), set_hook_failure,
 	    "defer or accept what a hook that fails was to decide", "defer" },
-	{ "log", "SINK", false, AT(log), set_log, "stderr, journal, syslog, file:PATH, unix:PATH or none", NULL },
+	{ "log", "SINK", false, AT(log), set_log, SINK_WORDS, NULL },
 	{ "verbose", NULL, false, AT(verbose), set_switch, "log every command and reply", NULL },
 	{ "message-size-limit", "N", false, AT(limits.message_size), set_size, "octets of a message; 0: no limit",
 	    "10240000" },
@@ -677,65 +672,4 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 		o->client_tls = CLIENT_TLS_MAY;
 	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;
 	return code ? code : add_warp_listen(o, why, why_cap);
-}
-
-static bool check_client_tls(const struct options *o, char *why, size_t why_cap)
-{
-	const char *how = client_tls_name(o->client_tls);
-
-	if (o->client_tls == CLIENT_TLS_PASSTHROUGH) {
-		const char *against = o->limits.on_recipient ? "with --connect-on recipient or --routes there is none to ask" :
-		    o->tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
-		    o->upstream_auth ? "smtpwarp cannot send what --upstream-auth has" : NULL;
-
-		snprintf(why, why_cap, "--client-tls passthrough leaves TLS to client and upstream: %s", against ? against : "");
-		return !against;
-	}
-	if (o->client_tls != CLIENT_TLS_NONE && !o->cert) {
-		snprintf(why, why_cap, "--client-tls %s needs --cert and --key", how);
-		return false;
-	}
-	return true;
-}
-
-static bool load_keys(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
-{
-	if (key && !cert) {
-		snprintf(why, why_cap, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
-		return false;
-	}
-	return !cert || keys_load(side, cert, key ? key : cert, why, why_cap);
-}
-
-int options_check(const struct options *o, char *why, size_t why_cap)
-{
-	bool nameless = !o->tls_name && !o->upstreams && !o->routes, named;
-	const char *reason;
-
-	for (unsigned i = 0; i < o->upstreams; i++)
-		nameless = nameless || (!o->tls_name && !net_is_name(o->upstream[i].host));
-	if (tls_level_verifies(o->tls) && nameless) {
-		snprintf(why, why_cap, "--tls %s needs a name to look for in certificates: give --tls-name NAME or "
-		    "--upstream with a host name", tls_level_name(o->tls));
-		return EX_CONFIG;
-	}
-	if (o->auth && !o->upstreams) {
-		snprintf(why, why_cap, "--auth needs --upstream, the server that names and passwords go to");
-		return EX_CONFIG;
-	}
-	named = strcmp(o->tls_ca, OPTIONS_CA_FILE) != 0;
-	if ((tls_level_verifies(o->tls) || (named && o->tls != TLS_NONE)) && tls_load_anchors(o->tls_ca, &reason) < 0) {
-		snprintf(why, why_cap, "--tls-ca %s: %s; install ca-certificates or name another file", o->tls_ca,
-		    reason);
-		return EX_CONFIG;
-	}
-	if (!check_client_tls(o, why, why_cap) || !load_keys(KEYS_CLIENTS, o->cert, o->key, why, why_cap) ||
-	    !load_keys(KEYS_UPSTREAM, o->tls_cert, o->tls_key, why, why_cap) ||
-	    (o->upstream_auth && !auth_load(o->upstream_auth, why, why_cap)))
-		return EX_CONFIG;
-	if (o->user && !getpwnam(o->user)) {
-		snprintf(why, why_cap, "--user %s: there is no such user", o->user);
-		return EX_CONFIG;
-	}
-	return EX_OK;
 }

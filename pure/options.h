@@ -1,4 +1,4 @@
-/* What the operator wants: the command line, the environment, and their check.
+/* What the operator wants: the command line and the environment. Whether what they name is there is for main to see.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -75,13 +75,9 @@ struct options {
 	bool check;
 };
 
-/* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE or
- * EX_CONFIG with why filled; `why` names the option and says what it takes. *done: --help or --version was answered
+/* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE with
+ * why filled: it names the option and says what that takes. *done: --help or --version was answered
  * on standard output. o keeps pointers into argv and the environment. */
 int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
-
-/* What can only be judged together, or by looking at the system: user, CA file, certificate and key, which stay read. Returns
- * as options_read(). */
-int options_check(const struct options *o, char *why, size_t why_cap);
 
 #endif

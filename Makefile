@@ -14,7 +14,7 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session/session.c session/talk.c session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/upstream.c \
-	session/commands.c pure/dialogue.c smtp.c session/leg.c io/trust.c pure/base64.c io/net.c pure/address.c \
+	session/commands.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/base64.c io/net.c pure/address.c \
 	pure/json.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c session/filter.c session/keep.c \
 	session/recipient.c session/route.c session/login.c io/passwords.c io/routes.c session/checks.c session/tarpit.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
@@ -106,8 +106,9 @@ packages:
 T = build/test
 TEST_FLAGS = -std=c11 -I. -MMD -MP $(WARNINGS) -Werror -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 # What each of them is built with, and no more: so it shows what is pure.
-UNIT_smtp = smtp.c pure/base64.c
-UNIT_dialogue = pure/dialogue.c $(UNIT_smtp)
+UNIT_smtp = smtp.c
+UNIT_sasl = pure/sasl.c pure/base64.c $(UNIT_smtp)
+UNIT_dialogue = pure/dialogue.c $(UNIT_sasl)
 UNIT_verdict = pure/verdict.c $(UNIT_smtp)
 UNIT_message = io/message.c $(UNIT_verdict)
 UNIT_routes = io/routes.c $(UNIT_smtp)

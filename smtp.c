@@ -1,6 +1,5 @@
 /* SMTP as bytes. See smtp.h for the contract; the comments here say why. */
 #include "smtp.h"
-#include "pure/base64.h"
 
 #include <string.h>
 #ifdef __SSE2__
@@ -977,85 +976,4 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 			break;
 		}
 	}
-}
-
-/* ---- AUTH ---- */
-
-size_t smtp_auth_mechanism(const unsigned char *arg, size_t n)
-{
-	static const char *const known[] = { "PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256",
-		"SCRAM-SHA-512", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER", "GSSAPI", "NTLM",
-		"EXTERNAL", "ANONYMOUS" };
-	size_t len = smtp_word(arg, n);
-
-	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-		if (smtp_is(arg, len, known[i]))
-			return len;
-	return 0;
-}
-
-/* The octets of text that follow `after` up to `until`; NULL if one of them is not there: without its end, what we took
- * for a name might be a secret. */
-static const unsigned char *between(const unsigned char *text, size_t n, const char *after, unsigned char until,
-    size_t *len)
-{
-	const unsigned char *start, *end;
-	size_t skip = strlen(after);
-
-	for (size_t i = 0; i + skip <= n; i++) {
-		if (memcmp(text + i, after, skip) != 0)
-			continue;
-		start = text + i + skip;
-		end = memchr(start, until, n - i - skip);
-		*len = end ? (size_t)(end - start) : 0;
-		return end ? start : NULL;
-	}
-	return NULL;
-}
-
-static const unsigned char *find_user(const unsigned char *mech, size_t mech_len, unsigned step,
-    const unsigned char *text, size_t n, size_t *len)
-{
-	const unsigned char *user = text, *authcid;
-
-	if (smtp_is(mech, mech_len, "PLAIN")) { /* [authzid] NUL authcid NUL password, RFC 4616 2 */
-		authcid = memchr(text, 0, n);
-		return authcid ? between(authcid + 1, (size_t)(text + n - authcid - 1), "", 0, len) : NULL;
-	}
-	if (smtp_is(mech, mech_len, "LOGIN") && step == 0) { /* the password comes next */
-		*len = n;
-		return user;
-	}
-	if (smtp_is(mech, mech_len, "CRAM-MD5")) { /* user SP digest, RFC 2195 2 */
-		for (*len = n; *len && text[*len - 1] != ' ';)
-			--*len;
-		*len -= *len ? 1 : 0;
-		return user;
-	}
-	if (starts(mech, mech_len, "SCRAM-")) /* RFC 5802 7 */
-		return between(text, n, ",n=", ',', len);
-	if (smtp_is(mech, mech_len, "XOAUTH2") && n >= 5 && memcmp(text, "user=", 5) == 0)
-		return between(text, n, "user=", 1, len);
-	if (smtp_is(mech, mech_len, "OAUTHBEARER")) /* RFC 7628 3.1 */
-		return between(text, n, ",a=", ',', len);
-	return NULL;
-}
-
-size_t smtp_auth_user(const unsigned char *mech, size_t mech_len, unsigned step, const unsigned char *b64, size_t n,
-    unsigned char *name, size_t cap)
-{
-	unsigned char text[1024];
-	size_t decoded = base64_decode(b64, n, text, sizeof text), len = 0;
-	const unsigned char *user = decoded ? find_user(mech, mech_len, step, text, decoded, &len) : NULL;
-	volatile unsigned char *wipe = text;
-
-	if (!user)
-		len = 0;
-	else if (len > cap)
-		len = cap;
-	if (len)
-		memcpy(name, user, len);
-	for (size_t i = 0; i < sizeof text; i++)
-		wipe[i] = 0; /* it held the password */
-	return len;
 }

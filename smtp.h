@@ -248,14 +248,4 @@ bool smtp_is_seven_bit(const unsigned char *in, size_t n);
 /* Feed message bytes in order, in pieces of any size. */
 void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n);
 
-/* Octets of the mechanism that an argument of AUTH begins with, 0 if it is none that is known: then it may be a secret
- * that a client put in the wrong place. */
-size_t smtp_auth_mechanism(const unsigned char *arg, size_t n);
-
-/* Name of the user in an AUTH exchange, for the log, never the secret. mech: as given after AUTH; b64: the n octets
- * of the client's step'th line with data, 0 being the initial response or, without one, the first answer to 334.
- * Returns octets of the name put into name, 0: none. */
-size_t smtp_auth_user(const unsigned char *mech, size_t mech_len, unsigned step, const unsigned char *b64, size_t n,
-    unsigned char *name, size_t cap);
-
 #endif

@@ -199,7 +199,7 @@ static void check_options(void)
 	check_client_tls();
 	load_keys(KEYS_CLIENTS, options.cert, options.key);
 	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
-	if (options.upstream_auth && !auth_load(options.upstream_auth, why, sizeof why))
+	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
 		die(EX_CONFIG, "%s", why);
 	if (options.user && !getpwnam(options.user))
 		die(EX_CONFIG, "--user %s: there is no such user", options.user);
@@ -315,7 +315,7 @@ static void warn_of_exposed_secrets(void)
 {
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
 		warn_of_exposed(keys_option(side, true), keys_exposed(side));
-	warn_of_exposed("upstream-auth", auth_exposed() ? options.upstream_auth : NULL);
+	warn_of_exposed("upstream-auth", passwords_exposed() ? options.upstream_auth : NULL);
 }
 
 /* ---- what may be replaced ---- */
@@ -651,7 +651,7 @@ static void read_again(void)
 		record_fault(text, NULL);
 	}
 	refresh_keys(true);
-	if (options.upstream_auth && !auth_load(options.upstream_auth, text, sizeof text))
+	if (options.upstream_auth && !passwords_load(options.upstream_auth, text, sizeof text))
 		tell_of_old(text);
 	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &why) < 0) {
 		snprintf(text, sizeof text, "--tls-ca %s: %s; what was read before is still in use", options.tls_ca, why);
@@ -809,7 +809,7 @@ int main(int argc, char **argv)
 	if (connection >= 0 && !options.listens) {
 		session_run(connection, &options, &hooks, &terminate);
 		keys_wipe();
-		auth_wipe();
+		passwords_wipe();
 		return EX_OK;
 	}
 	gather_sockets(passed, given);

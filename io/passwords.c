@@ -1,4 +1,4 @@
-/* --upstream-auth. See auth.h. */
+/* The file of --upstream-auth. See passwords.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/passwords.h"
 
@@ -19,7 +19,7 @@ struct line {
 	const char *host;
 	size_t host_len;
 	unsigned long port; /* 0: any */
-	struct auth_pair pair;
+	struct sasl_pair pair;
 };
 
 static bool is_blank(char c)
@@ -61,7 +61,7 @@ static bool take_host(struct line *l, const char *at, const char *end)
 /* NUL would end a word early for a server, RFC 4616 2; a line end cannot be here. */
 static bool is_word(const char *word, size_t n)
 {
-	return n && n <= AUTH_WORD_MAX && !memchr(word, 0, n);
+	return n && n <= SASL_WORD_MAX && !memchr(word, 0, n);
 }
 
 static bool parse_line(struct line *l, const char *at, const char *end)
@@ -77,7 +77,7 @@ static bool parse_line(struct line *l, const char *at, const char *end)
 	colon = memchr(at, ':', (size_t)(end - at));
 	if (!colon)
 		return false;
-	l->pair = (struct auth_pair){ at, colon + 1, (size_t)(colon - at), (size_t)(end - colon - 1) };
+	l->pair = (struct sasl_pair){ at, colon + 1, (size_t)(colon - at), (size_t)(end - colon - 1) };
 	return is_word(at, l->pair.user_len) && is_word(colon + 1, l->pair.password_len);
 }
 
@@ -86,7 +86,7 @@ static bool is_for(const struct line *l, const char *host, uint16_t port)
 	return strlen(host) == l->host_len && strncasecmp(host, l->host, l->host_len) == 0 && (!l->port || l->port == port);
 }
 
-unsigned auth_find(const char *text, size_t n, const char *host, uint16_t port, struct auth_pair *p, bool *found)
+unsigned passwords_find(const char *text, size_t n, const char *host, uint16_t port, struct sasl_pair *p, bool *found)
 {
 	const char *at = text, *stop = text + n, *next, *end;
 	bool others = false;
@@ -118,45 +118,6 @@ unsigned auth_find(const char *text, size_t n, const char *host, uint16_t port, 
 	return 0;
 }
 
-/* ---- base64, RFC 4648 4 ---- */
-
-static size_t encode(const unsigned char *in, size_t n, char *out)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	size_t len = 0;
-
-	for (size_t i = 0; i < n; i += 3) {
-		uint32_t bits = (uint32_t)in[i] << 16 | (i + 1 < n ? (uint32_t)in[i + 1] << 8 : 0) | (i + 2 < n ? in[i + 2] : 0);
-
-		out[len++] = digits[bits >> 18];
-		out[len++] = digits[bits >> 12 & 63];
-		out[len++] = i + 1 < n ? digits[bits >> 6 & 63] : '=';
-		out[len++] = i + 2 < n ? digits[bits & 63] : '=';
-	}
-	return len;
-}
-
-size_t auth_plain(const struct auth_pair *p, char *out)
-{
-	unsigned char text[2 * AUTH_WORD_MAX + 2];
-	size_t n = 0, len;
-
-	text[n++] = 0;
-	memcpy(text + n, p->user, p->user_len);
-	n += p->user_len;
-	text[n++] = 0;
-	memcpy(text + n, p->password, p->password_len);
-	n += p->password_len;
-	len = encode(text, n, out);
-	explicit_bzero(text, sizeof text);
-	return len;
-}
-
-size_t auth_word(const char *word, size_t n, char *out)
-{
-	return encode((const unsigned char *)word, n, out);
-}
-
 /* ---- the file ---- */
 
 static struct {
@@ -182,11 +143,11 @@ static const char *read_text(const char *file, char *text, size_t *len, bool *ex
 	return *len == FILE_MAX ? "it is larger than 64 kB" : got < 0 ? strerror(errno) : NULL;
 }
 
-bool auth_load(const char *file, char *why, size_t why_cap)
+bool passwords_load(const char *file, char *why, size_t why_cap)
 {
 	char *text = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	const char *reason = text == MAP_FAILED ? strerror(errno) : NULL;
-	struct auth_pair unused;
+	struct sasl_pair unused;
 	unsigned line = 0;
 	bool exposed = false, found;
 	size_t len = 0;
@@ -194,7 +155,7 @@ bool auth_load(const char *file, char *why, size_t why_cap)
 	if (!reason)
 		reason = read_text(file, text, &len, &exposed);
 	if (!reason)
-		line = auth_find(text, len, NULL, 0, &unused, &found);
+		line = passwords_find(text, len, NULL, 0, &unused, &found);
 	if (reason)
 		snprintf(why, why_cap, "--upstream-auth %s: %s", file, reason);
 	else if (line)
@@ -215,21 +176,21 @@ bool auth_load(const char *file, char *why, size_t why_cap)
 	return true;
 }
 
-bool auth_for(const char *host, uint16_t port, struct auth_pair *p)
+bool passwords_for(const char *host, uint16_t port, struct sasl_pair *p)
 {
 	bool found = false;
 
 	if (store.text)
-		auth_find(store.text, store.len, host, port, p, &found);
+		passwords_find(store.text, store.len, host, port, p, &found);
 	return found;
 }
 
-bool auth_exposed(void)
+bool passwords_exposed(void)
 {
 	return store.exposed;
 }
 
-void auth_wipe(void)
+void passwords_wipe(void)
 {
 	if (store.text)
 		explicit_bzero(store.text, store.len);

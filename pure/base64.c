@@ -41,6 +41,24 @@ size_t base64_decode(const unsigned char *in, size_t n, unsigned char *out, size
 	return len;
 }
 
+size_t base64_encode(const unsigned char *in, size_t n, char *out)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i += 3) {
+		uint32_t bits = (uint32_t)in[i] << 16 | (i + 1 < n ? (uint32_t)in[i + 1] << 8 : 0) | (i + 2 < n ? in[i + 2] : 0);
+
+		out[len++] = digits[bits >> 18];
+		out[len++] = digits[bits >> 12 & 63];
+		out[len++] = i + 1 < n ? digits[bits >> 6 & 63] : '=';
+		out[len++] = i + 2 < n ? digits[bits & 63] : '=';
+	}
+	return len;
+}
+
+/* ---- PEM ---- */
+
 /* Where text stands at or behind `at`; NULL: nowhere. */
 static const unsigned char *find(const unsigned char *at, const unsigned char *end, const char *text)
 {

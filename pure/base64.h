@@ -9,6 +9,9 @@
  * when out has no room. Returns octets put into out. */
 size_t base64_decode(const unsigned char *in, size_t n, unsigned char *out, size_t cap);
 
+/* Encode n octets, with '=' at the end where 3 do not divide them. Returns octets put into out: 4 for each 3 or less. */
+size_t base64_encode(const unsigned char *in, size_t n, char *out);
+
 /* A block: what stands after BEGIN, and the text up to END. Both lead into the caller's text. */
 struct pem {
 	const unsigned char *label, *body;

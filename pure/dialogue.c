@@ -1,5 +1,6 @@
 /* The order of an SMTP conversation. See dialogue.h for the contract; the comments here say why. */
 #include "pure/dialogue.h"
+#include "pure/sasl.h"
 
 #include <string.h>
 
@@ -370,7 +371,7 @@ static void begin_transaction(struct dialogue *d, const struct smtp_command *cmd
 
 static void auth_user(struct dialogue *d, const unsigned char *b64, size_t n)
 {
-	size_t len = smtp_auth_user(d->mech, d->mech_len, d->auth_step++, b64, n, d->user, sizeof d->user);
+	size_t len = sasl_user(d->mech, d->mech_len, d->auth_step++, b64, n, d->user, sizeof d->user);
 
 	if (len)
 		d->user_len = len;

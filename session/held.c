@@ -1,5 +1,6 @@
 /* The command that waits for hooks or a server, and sending commands on. */
 #define _GNU_SOURCE
+#include "pure/sasl.h"
 #include "session/session.h"
 
 #include <stdio.h>
@@ -11,7 +12,7 @@ void log_command(struct session *s, const struct smtp_command *cmd, const char *
 	size_t n = cmd->line_len;
 
 	if (cmd->verb == SMTP_AUTH)
-		n = (size_t)(cmd->arg - cmd->line) + smtp_auth_mechanism(cmd->arg, cmd->arg_len);
+		n = (size_t)(cmd->arg - cmd->line) + sasl_mechanism(cmd->arg, cmd->arg_len);
 	if (cmd->verb == SMTP_UNKNOWN && s->auth_seen)
 		n = 0;
 	session_comm(s, direction, cmd->line, n);

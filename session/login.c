@@ -11,14 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool find_pair(const struct session *s, struct auth_pair *p)
+static bool find_pair(const struct session *s, struct sasl_pair *p)
 {
-	return s->o->upstream_auth && auth_for(s->host, net_port(&s->view.server), p);
+	return s->o->upstream_auth && passwords_for(s->host, net_port(&s->view.server), p);
 }
 
 bool login_is_due(const struct session *s)
 {
-	struct auth_pair unused;
+	struct sasl_pair unused;
 
 	return find_pair(s, &unused);
 }
@@ -64,14 +64,14 @@ static bool lists(const unsigned char *text, size_t n, const char *mechanism)
 	return false;
 }
 
-static void say_plain(struct session *s, const struct auth_pair *p)
+static void say_plain(struct session *s, const struct sasl_pair *p)
 {
 	static const char command[] = "AUTH PLAIN ";
-	char line[sizeof command + AUTH_LINE_MAX];
+	char line[sizeof command + SASL_LINE_MAX];
 	size_t n = sizeof command - 1;
 
 	memcpy(line, command, n);
-	n += auth_plain(p, line + n);
+	n += sasl_plain(p, line + n);
 	s->auth_words = 0;
 	say(s, SMTP_AUTH, line, n, sizeof command - 2);
 	explicit_bzero(line, sizeof line);
@@ -80,7 +80,7 @@ static void say_plain(struct session *s, const struct auth_pair *p)
 bool login_begin(struct session *s)
 {
 	const unsigned char *mechanisms;
-	struct auth_pair p;
+	struct sasl_pair p;
 	size_t n = 0;
 
 	if (s->authenticated || !find_pair(s, &p))
@@ -104,13 +104,13 @@ bool login_begin(struct session *s)
 /* 334: the next word of LOGIN. false: nothing is left to be said. */
 static bool say_next_word(struct session *s)
 {
-	char line[AUTH_LINE_MAX];
-	struct auth_pair p;
+	char line[SASL_LINE_MAX];
+	struct sasl_pair p;
 	size_t n;
 
 	if (!s->auth_words || !find_pair(s, &p))
 		return false;
-	n = s->auth_words == 2 ? auth_word(p.user, p.user_len, line) : auth_word(p.password, p.password_len, line);
+	n = s->auth_words == 2 ? sasl_word(p.user, p.user_len, line) : sasl_word(p.password, p.password_len, line);
 	s->auth_words--;
 	say(s, SMTP_AUTH_RESPONSE, line, n, 0);
 	explicit_bzero(line, sizeof line);

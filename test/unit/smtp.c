@@ -1398,95 +1398,6 @@ static void test_message_id_long(void **state)
 	assert_int_equal(h.id_len, sizeof h.id);
 }
 
-/* ---- AUTH ---- */
-
-static size_t base64(const char *in, size_t n, char *out)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	size_t len = 0;
-
-	for (size_t i = 0; i < n; i += 3) {
-		uint32_t bits = 0;
-
-		for (size_t k = 0; k < 3; k++)
-			bits = bits << 8 | (i + k < n ? (unsigned char)in[i + k] : 0);
-		for (size_t k = 0; k < 4; k++)
-			out[len++] = i + k > n ? '=' : digits[bits >> (18 - 6 * k) & 63];
-	}
-	return len;
-}
-
-static void test_49_auth_user(void **state)
-{
-	static const struct {
-		const char *name, *mech;
-		unsigned step;
-		struct input plain;
-		const char *want;
-	} rows[] = {
-		{ "plain", "PLAIN", 0, IN("\0joe\0secret"), "joe" },
-		{ "plain with authzid", "plain", 0, IN("boss\0joe\0secret"), "joe" },
-		{ "plain without password", "PLAIN", 0, IN("\0joe\0"), "joe" },
-		{ "plain, no user", "PLAIN", 0, IN("\0\0secret"), "" },
-		{ "plain with one NUL: that is user and password", "PLAIN", 0, IN("joe\0secret"), "" },
-		{ "plain without NUL", "PLAIN", 0, IN("joesecret"), "" },
-		{ "login, user", "LOGIN", 0, IN("joe"), "joe" },
-		{ "login, password", "LOGIN", 1, IN("secret"), "" },
-		{ "login, later", "LOGIN", 2, IN("secret"), "" },
-		{ "cram-md5", "CRAM-MD5", 0, IN("joe 0123abcd"), "joe" },
-		{ "cram-md5, blank in the name", "cram-md5", 0, IN("joe doe 0123abcd"), "joe doe" },
-		{ "cram-md5 without user", "CRAM-MD5", 0, IN("0123abcd"), "" },
-		{ "scram", "SCRAM-SHA-256", 0, IN("n,,n=joe,r=abc"), "joe" },
-		{ "scram with authzid", "SCRAM-SHA-1-PLUS", 0, IN("p=tls-unique,a=x,n=joe,r=abc"), "joe" },
-		{ "scram, proof", "SCRAM-SHA-1", 1, IN("c=biws,r=abc,p=secret"), "" },
-		{ "scram, cut short", "SCRAM-SHA-1", 0, IN("n,,n=joe"), "" },
-		{ "xoauth2", "XOAUTH2", 0, IN("user=joe@x\001auth=Bearer secret\001\001"), "joe@x" },
-		{ "xoauth2 without separator", "XOAUTH2", 0, IN("user=joe@x auth=Bearer secret"), "" },
-		{ "xoauth2, user= in the token", "XOAUTH2", 0, IN("auth=Bearer user=secret\001\001"), "" },
-		{ "oauthbearer", "OAUTHBEARER", 0, IN("n,a=joe@x,\001host=h\001auth=Bearer secret\001\001"),
-		    "joe@x" },
-		{ "oauthbearer without separator", "OAUTHBEARER", 0, IN("n,a=joe@x\001auth=Bearer secret\001\001"),
-		    "" },
-		{ "oauthbearer without user", "OAUTHBEARER", 0, IN("n,,\001auth=Bearer secret\001\001"), "" },
-		{ "unknown mechanism", "GSSAPI", 0, IN("joe\0secret"), "" },
-		{ "external", "EXTERNAL", 0, IN("joe"), "" },
-		{ "no text", "LOGIN", 0, IN(""), "" },
-	};
-
-	(void)state;
-	for (size_t i = 0; i < COUNT(rows); i++) {
-		char b64[256];
-		unsigned char name[64];
-		size_t n = base64(rows[i].plain.bytes, rows[i].plain.len, b64), len;
-
-		len = smtp_auth_user((const unsigned char *)rows[i].mech, strlen(rows[i].mech), rows[i].step,
-		    guarded(b64, n), n, name, sizeof name);
-		clear(&got);
-		say_bytes(&got, name, len);
-		expect_text(rows[i].name, got.bytes, rows[i].want);
-	}
-}
-
-static void test_49_auth_user_limits(void **state)
-{
-	char plain[3000], b64[4100];
-	unsigned char name[16];
-	const unsigned char *login = (const unsigned char *)"LOGIN", *plain_mech = (const unsigned char *)"PLAIN";
-	size_t n;
-
-	(void)state;
-	memset(plain, 'x', sizeof plain);
-	n = base64(plain, sizeof plain, b64);
-	assert_int_equal(smtp_auth_user(login, 5, 0, guarded(b64, n), n, name, sizeof name), sizeof name);
-	assert_memory_equal(name, plain, sizeof name);
-	plain[0] = plain[2000] = 0; /* where the name ends cannot be seen: no guess, it might be the password */
-	n = base64(plain, sizeof plain, b64);
-	assert_int_equal(smtp_auth_user(plain_mech, 5, 0, guarded(b64, n), n, name, sizeof name), 0);
-	for (const char *const *bad = (const char *const[]){ "*", "=", "", "!!!!", NULL }; *bad; bad++)
-		assert_int_equal(smtp_auth_user(login, 5, 0, guarded(*bad, strlen(*bad)), strlen(*bad), name,
-				     sizeof name), 0);
-}
-
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -1518,8 +1429,6 @@ int main(void)
 		cmocka_unit_test(test_10_longest_wrapped_replies),
 		cmocka_unit_test(test_message_id),
 		cmocka_unit_test(test_message_id_long),
-		cmocka_unit_test(test_49_auth_user),
-		cmocka_unit_test(test_49_auth_user_limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

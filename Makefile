@@ -14,7 +14,7 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session/session.c session/talk.c session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/upstream.c \
-	session/commands.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/base64.c io/net.c pure/address.c \
+	session/commands.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/base64.c io/file.c io/net.c pure/address.c \
 	pure/json.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c session/filter.c session/keep.c \
 	session/recipient.c session/route.c session/login.c io/passwords.c io/routes.c session/checks.c session/tarpit.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
@@ -110,14 +110,14 @@ UNIT_smtp = smtp.c
 UNIT_sasl = pure/sasl.c pure/base64.c $(UNIT_smtp)
 UNIT_dialogue = pure/dialogue.c $(UNIT_sasl)
 UNIT_verdict = pure/verdict.c $(UNIT_smtp)
-UNIT_message = io/message.c $(UNIT_verdict)
-UNIT_routes = io/routes.c $(UNIT_smtp)
+UNIT_message = io/message.c io/file.c $(UNIT_verdict)
+UNIT_routes = io/routes.c io/file.c $(UNIT_smtp)
 UNIT_proxyproto = pure/proxyproto.c pure/address.c
 UNIT_ere = pure/ere.c
 UNIT_dns = io/dns.c pure/dnsmessage.c pure/address.c
 UNIT_lookup = io/lookup.c io/net.c $(UNIT_dns)
-UNIT_keys = io/keys.c pure/base64.c
-UNIT_passwords = io/passwords.c
+UNIT_keys = io/keys.c io/file.c pure/base64.c
+UNIT_passwords = io/passwords.c io/file.c
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)

@@ -51,7 +51,7 @@ static unsigned count_of(const struct hook_list *l, enum hook_event event)
 }
 
 /* In its place by event and name: there are few. */
-static bool add(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
+static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
 {
 	struct stat st;
 	struct hook h = { .event = event, .path = keep_path(l, dir, event, name) };
@@ -90,7 +90,7 @@ static bool scan_event(struct hook_list *l, const char *dir, enum hook_event eve
 	if (!folder)
 		return errno == ENOENT || broken(l, "--hooks", path, strerror(errno));
 	while (good && (entry = readdir(folder)))
-		good = is_skipped(entry->d_name) || add(l, dir, event, entry->d_name);
+		good = is_skipped(entry->d_name) || add_hook(l, dir, event, entry->d_name);
 	closedir(folder);
 	return good;
 }
@@ -106,7 +106,7 @@ static bool add_plugin(struct hook_list *l, const char *dir, const char *name)
 		if (lstat(path, &st) < 0)
 			continue;
 		found = true;
-		if (!add(l, dir, (enum hook_event)event, name))
+		if (!add_hook(l, dir, (enum hook_event)event, name))
 			return false;
 	}
 	return found || broken(l, "--plugins", name, "there is no hook of that name in --plugins-dir");
@@ -177,7 +177,7 @@ static void shut(int *fd)
 	*fd = -1;
 }
 
-static void fail(struct hook_run *r, const char *why)
+static void fail_run(struct hook_run *r, const char *why)
 {
 	if (r->out != r->in)
 		shut(&r->out);
@@ -189,10 +189,10 @@ static void fail(struct hook_run *r, const char *why)
 		r->why = why;
 }
 
-static void fail_errno(struct hook_run *r, const char *what)
+static void fail_run_errno(struct hook_run *r, const char *what)
 {
 	snprintf(r->error, sizeof r->error, "%s: %s", what, strerror(errno));
-	fail(r, r->error);
+	fail_run(r, r->error);
 }
 
 /* A pipe of which our end, 0 for reading or 1 for writing, does not block. The other must: it is a program's stdin or
@@ -250,7 +250,7 @@ static void start_program(struct hook_run *r)
 	if (error) {
 		r->pid = 0;
 		errno = error;
-		fail_errno(r, "it cannot be run");
+		fail_run_errno(r, "it cannot be run");
 	}
 }
 
@@ -258,7 +258,7 @@ static void start_socket(struct hook_run *r)
 {
 	r->in = r->out = net_connect_unix(r->hook->path, r->input.patience);
 	if (r->in < 0)
-		fail_errno(r, "it cannot be connected to");
+		fail_run_errno(r, "it cannot be connected to");
 }
 
 /* ---- running ---- */
@@ -342,7 +342,7 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 }
 
 /* Bytes of a message that the hook returns: the line ends become CR LF, as in a message that a client sends. */
-static void take_message(struct hook_run *r, const unsigned char *bytes, size_t n)
+static void take_replacement(struct hook_run *r, const unsigned char *bytes, size_t n)
 {
 	struct message *m = r->input.replacement;
 	struct smtp_piece piece;
@@ -360,7 +360,7 @@ static void take_message(struct hook_run *r, const unsigned char *bytes, size_t 
 		r->verdict_len = r->message_at;
 	}
 	if (r->input.replacement_max && m->size > r->input.replacement_max)
-		fail(r, "the message it returns is too large");
+		fail_run(r, "the message it returns is too large");
 }
 
 static void look_for_message(struct hook_run *r)
@@ -375,13 +375,13 @@ static void look_for_message(struct hook_run *r)
 		r->message_at = verdict_message_at(r->verdict, r->verdict_len);
 	if ((r->message_at ? r->message_at : r->verdict_len) > VERDICT_MAX) {
 		r->message_at = 0;
-		fail(r, "its verdict is longer than 64 KiB");
+		fail_run(r, "its verdict is longer than 64 KiB");
 		return;
 	}
 	if (r->message_at && !begun)
 		message_begin(r->input.replacement);
 	if (r->message_at)
-		take_message(r, r->verdict + r->message_at, r->verdict_len - r->message_at);
+		take_replacement(r, r->verdict + r->message_at, r->verdict_len - r->message_at);
 }
 
 /* Octets read, 0 at the end (errno is not 0: by an error), -1 if there are none now. */
@@ -406,7 +406,7 @@ static void read_verdict(struct hook_run *r)
 		if (n < 0)
 			return;
 		if (n == 0 && r->message_at && errno) { /* it died before it had read the line: this may be half of it */
-			fail_errno(r, "the message it returns broke off");
+			fail_run_errno(r, "the message it returns broke off");
 		} else if (n == 0 && r->hook->socket) {
 			r->out = -1;
 			shut(&r->in);
@@ -466,14 +466,14 @@ static void end_replacement(struct hook_run *r)
 	const char *why = miscounted(r);
 
 	if (why) {
-		fail(r, why);
+		fail_run(r, why);
 		return;
 	}
 	if (r->verdict_len > r->message_at) /* a last CR */
 		message_add(m, "\r\n", 2);
 	r->verdict_len = r->message_at;
 	if (!message_seal(m))
-		fail(r, "no room for the message it returns");
+		fail_run(r, "no room for the message it returns");
 }
 
 static void ended(struct hook_run *r, const char *why)
@@ -482,7 +482,7 @@ static void ended(struct hook_run *r, const char *why)
 		end_replacement(r);
 	end_errors(r);
 	if (why)
-		fail(r, why);
+		fail_run(r, why);
 	if (r->state != HOOK_RUNNING)
 		return;
 	shut(&r->in);
@@ -543,11 +543,11 @@ void hook_kill(struct hook_run *r, const char *why)
 		return;
 	read_errors(r);
 	end_errors(r);
-	fail(r, why);
+	fail_run(r, why);
 	kill_group(r);
 }
 
-static unsigned watch(struct pollfd *p, int fd, short events)
+static unsigned watch_descriptor(struct pollfd *p, int fd, short events)
 {
 	*p = (struct pollfd){ .fd = fd, .events = events };
 	return fd >= 0;
@@ -561,10 +561,10 @@ unsigned hook_watch(const struct hook_run *r, struct pollfd *p)
 	if (r->state != HOOK_RUNNING)
 		return 0;
 	if (r->hook->socket)
-		return watch(p, r->out, (short)(POLLIN | feeds));
+		return watch_descriptor(p, r->out, (short)(POLLIN | feeds));
 	/* A descriptor of which nothing is asked is left out: its reader's end would be reported for ever. */
-	n += watch(p + n, feeds ? r->in : -1, POLLOUT);
-	n += watch(p + n, r->out, POLLIN);
-	n += watch(p + n, r->err, POLLIN);
+	n += watch_descriptor(p + n, feeds ? r->in : -1, POLLOUT);
+	n += watch_descriptor(p + n, r->out, POLLIN);
+	n += watch_descriptor(p + n, r->err, POLLIN);
 	return n;
 }

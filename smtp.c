@@ -34,7 +34,7 @@ unsigned char smtp_lower(unsigned char c)
 	return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
 }
 
-static bool is_blank(unsigned char c)
+bool smtp_is_blank(unsigned char c)
 {
 	return c == ' ' || c == '\t';
 }
@@ -54,7 +54,7 @@ static bool is_control(unsigned char c)
 	return c < 0x20 || c == 0x7f;
 }
 
-static bool same(const unsigned char *a, const unsigned char *b, size_t n)
+static bool same_folded_text(const unsigned char *a, const unsigned char *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (smtp_lower(a[i]) != smtp_lower(b[i]))
@@ -64,12 +64,12 @@ static bool same(const unsigned char *a, const unsigned char *b, size_t n)
 
 bool smtp_is(const unsigned char *in, size_t n, const char *word)
 {
-	return n == strlen(word) && same(in, (const unsigned char *)word, n);
+	return n == strlen(word) && same_folded_text(in, (const unsigned char *)word, n);
 }
 
 static bool starts(const unsigned char *in, size_t n, const char *word)
 {
-	return n >= strlen(word) && same(in, (const unsigned char *)word, strlen(word));
+	return n >= strlen(word) && same_folded_text(in, (const unsigned char *)word, strlen(word));
 }
 
 bool smtp_number(const unsigned char *in, size_t n, uint64_t *value)
@@ -98,7 +98,7 @@ size_t smtp_word(const unsigned char *in, size_t n)
 {
 	size_t len = 0;
 
-	while (len < n && !is_blank(in[len]))
+	while (len < n && !smtp_is_blank(in[len]))
 		len++;
 	return len;
 }
@@ -114,11 +114,11 @@ size_t smtp_without_end(const unsigned char *in, size_t n)
 
 void smtp_trim(const unsigned char **in, size_t *n)
 {
-	while (*n && is_blank(**in)) {
+	while (*n && smtp_is_blank(**in)) {
 		++*in;
 		--*n;
 	}
-	while (*n && is_blank((*in)[*n - 1]))
+	while (*n && smtp_is_blank((*in)[*n - 1]))
 		--*n;
 }
 
@@ -128,12 +128,12 @@ bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct s
 {
 	size_t i = *at, start;
 
-	while (i < n && is_blank(params[i]))
+	while (i < n && smtp_is_blank(params[i]))
 		i++;
 	*at = start = i;
 	while (i < n && (smtp_is_alnum(params[i]) || (params[i] == '-' && i > start)))
 		i++;
-	if (i == start || (i < n && params[i] != '=' && !is_blank(params[i])))
+	if (i == start || (i < n && params[i] != '=' && !smtp_is_blank(params[i])))
 		return false;
 	p->keyword = params + start;
 	p->keyword_len = i - start;
@@ -141,7 +141,7 @@ bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct s
 	p->value_len = 0;
 	if (i < n && params[i] == '=') {
 		p->value = params + ++i;
-		while (i < n && !is_blank(params[i]))
+		while (i < n && !smtp_is_blank(params[i]))
 			if (is_control(params[i++]))
 				return false;
 		p->value_len = (size_t)(params + i - p->value);
@@ -214,7 +214,7 @@ static const char *parse_params(struct smtp_command *cmd)
 	while (count < SMTP_PARAMS_MAX && smtp_param_next(cmd->params, cmd->params_len, &at, &p[count])) {
 		for (size_t i = 0; i < count; i++)
 			if (p[i].keyword_len == p[count].keyword_len &&
-			    same(p[i].keyword, p[count].keyword, p[i].keyword_len))
+			    same_folded_text(p[i].keyword, p[count].keyword, p[i].keyword_len))
 				return syntax_param;
 		refusal = take_param(cmd, &p[count++]);
 		if (refusal)
@@ -241,7 +241,7 @@ static size_t path_length(const unsigned char *in, size_t n)
 			return 0;
 		} else if (!quoted && in[i] == '>') {
 			return i + 1;
-		} else if (!quoted && is_blank(in[i])) {
+		} else if (!quoted && smtp_is_blank(in[i])) {
 			return bracket ? 0 : i;
 		}
 	}
@@ -275,17 +275,17 @@ static const char *parse_path(struct smtp_command *cmd, const char *intro)
 		return syntax;
 	at += strlen(intro);
 	n -= strlen(intro);
-	cmd->tolerated = n && is_blank(*at);
+	cmd->tolerated = n && smtp_is_blank(*at);
 	smtp_trim(&at, &n);
 	if (!n || *at != ':')
 		return syntax;
 	at++;
 	n--;
-	cmd->tolerated = cmd->tolerated || (n && is_blank(*at));
+	cmd->tolerated = cmd->tolerated || (n && smtp_is_blank(*at));
 	smtp_trim(&at, &n);
 	cmd->path = at;
 	cmd->path_len = path_length(at, n);
-	if (!cmd->path_len || (cmd->path_len < n && !is_blank(at[cmd->path_len])))
+	if (!cmd->path_len || (cmd->path_len < n && !smtp_is_blank(at[cmd->path_len])))
 		return syntax;
 	if (at[0] != '<')
 		cmd->tolerated = true;
@@ -309,7 +309,7 @@ static const char *parse_bdat(struct smtp_command *cmd)
 		digits++;
 	rest = cmd->arg + digits;
 	n = cmd->arg_len - digits;
-	cmd->last = n && is_blank(*rest);
+	cmd->last = n && smtp_is_blank(*rest);
 	smtp_trim(&rest, &n);
 	if (smtp_number(cmd->arg, digits, &cmd->octets) && cmd->octets < UINT64_MAX &&
 	    (n == 0 || (cmd->last && smtp_is(rest, n, "LAST"))))
@@ -436,7 +436,7 @@ void smtp_enhanced(const unsigned char *text, size_t n, uint16_t enhanced[3])
 		if (!digits || (k < 2 && (i == n || text[i++] != '.')))
 			return;
 	}
-	if ((i < n && !is_blank(text[i])) || (part[0] != 2 && part[0] != 4 && part[0] != 5))
+	if ((i < n && !smtp_is_blank(text[i])) || (part[0] != 2 && part[0] != 4 && part[0] != 5))
 		return;
 	memcpy(enhanced, part, sizeof part);
 }
@@ -486,7 +486,7 @@ static size_t line_of(const unsigned char *text, size_t n, size_t room)
 
 	if (n <= room)
 		return n;
-	while (len && !is_blank(text[len]))
+	while (len && !smtp_is_blank(text[len]))
 		len--;
 	return len ? len : room;
 }
@@ -820,7 +820,7 @@ static enum found line_end(struct smtp_scanner *s, const unsigned char *in, size
 	return fix(piece, "\r\n");
 }
 
-static enum found look(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
+static enum found look_at(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
     struct smtp_piece *piece)
 {
 	switch (s->at) {
@@ -871,7 +871,7 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 			break;
 		}
 		before = *s;
-		found = look(s, in + run, n - run, &step, piece);
+		found = look_at(s, in + run, n - run, &step, piece);
 		if (found == PLAIN) {
 			s->content += step;
 			run += step;
@@ -966,11 +966,11 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 		case SMTP_HD_VALUE:
 			if (c == '\n')
 				h->state = SMTP_HD_AFTER;
-			else if (!is_control(c) && !is_blank(c) && h->id_len < sizeof h->id)
+			else if (!is_control(c) && !smtp_is_blank(c) && h->id_len < sizeof h->id)
 				h->id[h->id_len++] = c;
 			break;
 		case SMTP_HD_AFTER: /* folded on? RFC 5322 2.2.3 */
-			h->state = is_blank(c) ? SMTP_HD_VALUE : SMTP_HD_DONE;
+			h->state = smtp_is_blank(c) ? SMTP_HD_VALUE : SMTP_HD_DONE;
 			break;
 		case SMTP_HD_DONE:
 			break;

@@ -176,6 +176,9 @@ size_t smtp_without_end(const unsigned char *in, size_t n);
 /* Move *in and *n so that no blank is left at either end. */
 void smtp_trim(const unsigned char **in, size_t *n);
 
+/* Space or tab. */
+bool smtp_is_blank(unsigned char c);
+
 bool smtp_is_alnum(unsigned char c);
 
 /* Decimal number of 1 to 20 digits (RFC 1870 3, RFC 3030 2); one that does not fit becomes the largest that does. false: it

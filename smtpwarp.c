@@ -525,7 +525,7 @@ static _Noreturn void serve(int fd)
 	_exit(EX_OK);
 }
 
-static void start_session(int fd, const union net_address *source)
+static void fork_session(int fd, const union net_address *source)
 {
 	pid_t pid;
 
@@ -579,7 +579,7 @@ static void accept_one(int listening)
 		return;
 	memset(&source, 0, sizeof source);
 	memcpy(&source, &peer, len < sizeof source ? len : sizeof source);
-	start_session(fd, &source);
+	fork_session(fd, &source);
 }
 
 static void signal_children(int number)

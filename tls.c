@@ -151,7 +151,7 @@ static void prepare_minimal(struct chain *c)
 }
 
 /* What br_x509_minimal says of the chain, with just the anchors that it can need. */
-static unsigned judge(struct chain *c)
+static unsigned judge_chain(struct chain *c)
 {
 	const br_x509_class **x = &c->minimal.vtable;
 	const unsigned char *at = c->der;
@@ -174,7 +174,7 @@ static unsigned end_chain(const br_x509_class **context)
 	br_x509_decoder_init(&c->leaf, NULL, NULL);
 	if (c->certificates)
 		br_x509_decoder_push(&c->leaf, c->der, c->certificate[0]);
-	c->verdict = c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : judge(c);
+	c->verdict = c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : judge_chain(c);
 	if (c->enforce)
 		return c->verdict;
 	return br_x509_decoder_get_pkey(&c->leaf) ? 0 : BR_ERR_X509_UNSUPPORTED;

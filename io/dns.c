@@ -87,7 +87,7 @@ static void close_socket(struct dns_query *q)
 	q->sent = q->got = 0;
 }
 
-static void finish(struct dns_query *q, enum dns_result result, const char *failure)
+static void end_query(struct dns_query *q, enum dns_result result, const char *failure)
 {
 	close_socket(q);
 	q->state = DNS_DONE;
@@ -96,7 +96,7 @@ static void finish(struct dns_query *q, enum dns_result result, const char *fail
 }
 
 /* A socket that only what the server sends comes in by, with a port of the kernel's choice. */
-static bool open_socket(struct dns_query *q, bool tcp)
+static bool open_query_socket(struct dns_query *q, bool tcp)
 {
 	const union net_address *a = &q->servers->server[(q->attempt - 1) % q->servers->count];
 
@@ -119,10 +119,10 @@ static void attempt(struct dns_query *q, int64_t now)
 		if (getrandom(&id, sizeof id, 0) != sizeof id)
 			id = (uint16_t)(now ^ now >> 16);
 		dns_put16(q->question + 2, id);
-		if (open_socket(q, false) && send(q->fd, q->question + 2, q->question_len, MSG_NOSIGNAL) > 0)
+		if (open_query_socket(q, false) && send(q->fd, q->question + 2, q->question_len, MSG_NOSIGNAL) > 0)
 			return;
 	}
-	finish(q, DNS_BAD, "no server can be asked");
+	end_query(q, DNS_BAD, "no server can be asked");
 }
 
 void dns_start(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
@@ -141,16 +141,16 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
 	if (q->question_len)
 		attempt(q, now);
 	else
-		finish(q, DNS_BAD, "no name");
+		end_query(q, DNS_BAD, "no name");
 }
 
 /* This server will not do: the next has its turn now. */
-static void try_next(struct dns_query *q, int64_t now, const char *why)
+static void ask_next_server(struct dns_query *q, int64_t now, const char *why)
 {
 	if (q->attempt < ATTEMPTS)
 		attempt(q, now);
 	else
-		finish(q, DNS_BAD, why);
+		end_query(q, DNS_BAD, why);
 }
 
 static void take_message(struct dns_query *q, const unsigned char *in, size_t n, int64_t now)
@@ -160,18 +160,18 @@ static void take_message(struct dns_query *q, const unsigned char *in, size_t n,
 	switch (result) {
 	case DNS_FOUND:
 	case DNS_NOTHING:
-		finish(q, result, NULL);
+		end_query(q, result, NULL);
 		return;
 	case DNS_CUT:
-		if (q->tcp || !open_socket(q, true))
-			try_next(q, now, "the answer is cut");
+		if (q->tcp || !open_query_socket(q, true))
+			ask_next_server(q, now, "the answer is cut");
 		return;
 	case DNS_BAD:
-		try_next(q, now, "the server failed");
+		ask_next_server(q, now, "the server failed");
 		return;
 	case DNS_FOREIGN:
 		if (q->tcp) /* nothing else comes there */
-			try_next(q, now, "the server failed");
+			ask_next_server(q, now, "the server failed");
 		return;
 	}
 }
@@ -184,7 +184,7 @@ static void turn_udp(struct dns_query *q, int64_t now)
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		if (n < 0)
-			try_next(q, now, "no server answers");
+			ask_next_server(q, now, "no server answers");
 		else
 			take_message(q, q->in, (size_t)n, now);
 	}
@@ -206,7 +206,7 @@ static void turn_tcp(struct dns_query *q, int64_t now)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == EINPROGRESS))
 		return;
 	if (n <= 0)
-		try_next(q, now, whole > sizeof q->in ? "the answer is too long" : "no server answers");
+		ask_next_server(q, now, whole > sizeof q->in ? "the answer is too long" : "no server answers");
 	else if (q->got == whole && q->got > 2)
 		take_message(q, q->in + 2, q->got - 2, now);
 }
@@ -214,7 +214,7 @@ static void turn_tcp(struct dns_query *q, int64_t now)
 void dns_turn(struct dns_query *q, int64_t now)
 {
 	if (q->state == DNS_RUNNING && now >= q->retry_at)
-		try_next(q, now, "no answer in time");
+		ask_next_server(q, now, "no answer in time");
 	if (q->state != DNS_RUNNING)
 		return;
 	if (!q->tcp)
@@ -239,5 +239,5 @@ unsigned dns_watch(const struct dns_query *q, struct pollfd *p)
 void dns_stop(struct dns_query *q)
 {
 	if (q->state == DNS_RUNNING)
-		finish(q, DNS_BAD, "not asked to the end");
+		end_query(q, DNS_BAD, "not asked to the end");
 }

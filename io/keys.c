@@ -1,6 +1,7 @@
 /* Certificate and key. See keys.h. */
 #define _GNU_SOURCE
 #include "io/keys.h"
+#include "io/file.h"
 #include "pure/base64.h"
 
 #include <errno.h>
@@ -155,7 +156,7 @@ const char *keys_option(enum keys_side side, bool key)
 	return names + (key ? 9 : 0) + (side == KEYS_CLIENTS ? 4 : 0);
 }
 
-static void look(const char *path, struct stamp *s, mode_t *mode)
+static void take_stamp(const char *path, struct stamp *s, mode_t *mode)
 {
 	struct stat st;
 
@@ -172,33 +173,27 @@ static void look(const char *path, struct stamp *s, mode_t *mode)
 }
 
 /* Octets read, at most cap; -1 with errno. */
-static ssize_t read_file(const char *path, unsigned char *into, size_t cap)
+static ssize_t read_pem(const char *path, unsigned char *into, size_t cap)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	size_t n = 0;
-	ssize_t got = 1;
+	ssize_t n = fd < 0 ? -1 : file_read(fd, into, cap);
 
-	if (fd < 0)
-		return -1;
-	while (got > 0 && n < cap) {
-		got = read(fd, into + n, cap - n);
-		n += got > 0 ? (size_t)got : 0;
-	}
-	close(fd);
-	return got < 0 ? -1 : (ssize_t)n;
+	if (fd >= 0)
+		close(fd);
+	return n;
 }
 
 /* Both files into the memory behind k. NULL, or what is wrong with which of the two. */
 static const char *read_both(struct keys *k, const char *cert, const char *key, bool *about_key)
 {
 	unsigned char *text = (unsigned char *)(k + 1);
-	ssize_t cert_len = read_file(cert, text, FILE_MAX), key_len;
+	ssize_t cert_len = read_pem(cert, text, FILE_MAX), key_len;
 
 	*about_key = false;
 	if (cert_len < 0)
 		return strerror(errno);
 	*about_key = true;
-	key_len = read_file(key, text + cert_len, FILE_MAX);
+	key_len = read_pem(key, text + cert_len, FILE_MAX);
 	if (key_len < 0)
 		return strerror(errno);
 	return keys_parse(k, text, (size_t)cert_len, text + cert_len, (size_t)key_len, about_key);
@@ -211,8 +206,8 @@ static const char *read_pair(struct store *store, struct keys *k, bool *about_ke
 	for (unsigned tries = 0;; tries++) {
 		const char *why;
 
-		look(store->cert, &store->stamp[0], mode);
-		look(store->key, &store->stamp[1], mode);
+		take_stamp(store->cert, &store->stamp[0], mode);
+		take_stamp(store->key, &store->stamp[1], mode);
 		why = read_both(k, store->cert, store->key, about_key);
 		if (why != mismatch || store->keys || tries == 20)
 			return why;
@@ -255,8 +250,8 @@ bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap)
 	struct stamp now[2];
 	mode_t mode;
 
-	look(store->cert, &now[0], &mode);
-	look(store->key, &now[1], &mode);
+	take_stamp(store->cert, &now[0], &mode);
+	take_stamp(store->key, &now[1], &mode);
 	return (!force && memcmp(now, store->stamp, sizeof now) == 0) || keys_load(side, store->cert, store->key, why, why_cap);
 }
 

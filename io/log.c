@@ -37,7 +37,7 @@ static struct stream {
 static unsigned streams;
 static uint64_t dropped;
 
-static int dial(void)
+static int connect_to_daemon(void)
 {
 	static const int types[] = { SOCK_DGRAM, SOCK_STREAM, SOCK_SEQPACKET };
 	struct timeval patience = { .tv_usec = 200000 };
@@ -57,7 +57,7 @@ static int dial(void)
 	return -1;
 }
 
-static int open_socket(const char *path, const char **why)
+static int set_socket_path(const char *path, const char **why)
 {
 	*why = "the path is too long for a socket";
 	if (strlen(path) >= sizeof sink.address.sun_path)
@@ -110,11 +110,11 @@ int log_open(const char *name, const char **why)
 		sink.fd = open_file(path, why);
 		return sink.fd < 0 ? -1 : 0;
 	case SINK_UNIX:
-		return open_socket(path, why);
+		return set_socket_path(path, why);
 	case SINK_SYSLOG:
-		return open_socket("/dev/log", why);
+		return set_socket_path("/dev/log", why);
 	case SINK_JOURNAL:
-		return open_socket("/run/systemd/journal/socket", why);
+		return set_socket_path("/run/systemd/journal/socket", why);
 	case SINK_UNKNOWN:
 		break;
 	}
@@ -257,7 +257,7 @@ static void send_parts(struct iovec parts[2])
 
 	for (int tries = 0; tries < 2; tries++) {
 		if (sink.fd < 0)
-			sink.fd = dial();
+			sink.fd = connect_to_daemon();
 		if (sink.fd < 0)
 			return;
 		if (sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0)

@@ -42,7 +42,7 @@ static enum scope scope_of(const struct in6_addr *a)
 
 /* What RFC 6724, 6 comes to here: what there is no way to comes last; before it IPv6 that is left with a source of another
  * scope, as in a network whose addresses are private; then private IPv6, IPv4, IPv6. */
-static unsigned char rank_of(const union net_address *a)
+static unsigned char rank_of_address(const union net_address *a)
 {
 	bool six = a->sa.sa_family == AF_INET6;
 	int fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* connecting it sends nothing */
@@ -64,7 +64,7 @@ static unsigned char rank_of(const union net_address *a)
 }
 
 /* Into its place: behind those as good. */
-static void add(const union net_address *a)
+static void add_address(const union net_address *a)
 {
 	size_t at = lookup.found;
 	unsigned char rank;
@@ -74,7 +74,7 @@ static void add(const union net_address *a)
 			return;
 	if (at == LOOKUP_MAX)
 		return;
-	rank = rank_of(a);
+	rank = rank_of_address(a);
 	for (lookup.found++; at && lookup.rank[at - 1] < rank; at--) {
 		lookup.list[at] = lookup.list[at - 1];
 		lookup.rank[at] = lookup.rank[at - 1];
@@ -88,7 +88,7 @@ static void add_text(const char *text)
 	union net_address a;
 
 	if (net_parse(text, lookup.port, &a))
-		add(&a);
+		add_address(&a);
 }
 
 /* ---- hosts(5) ---- */
@@ -114,7 +114,7 @@ static void take_line(void *arg, char *line)
 	if (!lookup_hosts_line(line, lookup.name, lookup.port, &a))
 		return;
 	net_unmap(&a);
-	add(&a);
+	add_address(&a);
 }
 
 /* "localhost", or below it: RFC 6761 6.3. */
@@ -145,7 +145,7 @@ static const struct dns_answer *answer_of(unsigned i)
 }
 
 /* Ask for the next form of the name. false: that was the last. */
-static bool ask(int64_t now)
+static bool ask_next_form(int64_t now)
 {
 	char full[sizeof lookup.name + sizeof lookup.settings.search];
 	int64_t left = lookup.until - now;
@@ -166,7 +166,7 @@ static bool ask(int64_t now)
 }
 
 /* Those of either family that there are; neither leaves no room for the other. */
-static void take_addresses(const struct dns_answer *six, const struct dns_answer *four)
+static void add_answers(const struct dns_answer *six, const struct dns_answer *four)
 {
 	unsigned fours = four ? four->count : 0, half = fours < LOOKUP_MAX / 2 ? fours : LOOKUP_MAX / 2;
 	union net_address a;
@@ -175,30 +175,30 @@ static void take_addresses(const struct dns_answer *six, const struct dns_answer
 		a.v6 = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(lookup.port) };
 		memcpy(&a.v6.sin6_addr, six->address6[i], 16);
 		net_unmap(&a);
-		add(&a);
+		add_address(&a);
 	}
 	for (unsigned i = 0; i < fours; i++) {
 		a.v4 = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(lookup.port) };
 		a.v4.sin_addr.s_addr = htonl(four->address[i]);
-		add(&a);
+		add_address(&a);
 	}
 }
 
 /* Both answers are in, or one that will do. A server that fails ends it, whatever other forms of the name there are: one of
  * those could be another host's. */
-static bool settle(int64_t now)
+static bool use_answers(int64_t now)
 {
 	const struct dns_answer *six = answer_of(0), *four = answer_of(1);
 
 	if (six || four) {
-		take_addresses(six, four);
+		add_answers(six, four);
 		return true;
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		lookup.failure = lookup.query[i].failure ? lookup.query[i].failure : lookup.failure;
 		lookup.named = lookup.named || lookup.query[i].answer.named;
 	}
-	return lookup.failure || !ask(now);
+	return lookup.failure || !ask_next_form(now);
 }
 
 /* What is still to be waited for: a name server that knows one family only need not be waited for to the end. */
@@ -220,7 +220,7 @@ bool lookup_turn(int64_t now)
 		dns_turn(&lookup.query[1], now);
 		if (waits(now))
 			return false;
-		lookup.over = settle(now);
+		lookup.over = use_answers(now);
 	}
 	return true;
 }
@@ -271,7 +271,7 @@ void lookup_start(const char *host, uint16_t port, const struct dns_servers *giv
 		return;
 	dns_settings_choose(&lookup.settings, given);
 	lookup.next = first_suffix(host);
-	lookup.over = !ask(now);
+	lookup.over = !ask_next_form(now);
 }
 
 void lookup_stop(void)

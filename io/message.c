@@ -1,14 +1,13 @@
 /* Messages in memory files. See message.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/message.h"
+#include "io/file.h"
 #include "smtp.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #define SMALL_MAX (32 << 10)
@@ -18,26 +17,9 @@
 static unsigned char smalls[2][SMALL_MAX], *small = smalls[0];
 static size_t small_len;
 
-static void write_all(struct message *m, struct iovec *part, int parts)
+static void write_parts(struct message *m, struct iovec *part, int parts)
 {
-	while (parts && !m->failed) {
-		ssize_t n = writev(m->fd, part, parts);
-
-		if (n < 0 && errno != EINTR)
-			m->failed = true;
-		for (; n > 0 && parts; part++, parts--) {
-			if ((size_t)n < part->iov_len) {
-				part->iov_base = (char *)part->iov_base + n;
-				part->iov_len -= (size_t)n;
-				break;
-			}
-			n -= (ssize_t)part->iov_len;
-		}
-		while (parts && !part->iov_len) {
-			part++;
-			parts--;
-		}
-	}
+	m->failed = m->failed || !file_write(m->fd, part, parts);
 }
 
 static unsigned char *other(const unsigned char *buffer)
@@ -67,7 +49,7 @@ void message_add(struct message *m, const void *bytes, size_t n)
 		small_len += n;
 		return;
 	}
-	write_all(m, parts, 2);
+	write_parts(m, parts, 2);
 	small_len = 0;
 }
 
@@ -77,7 +59,7 @@ bool message_seal(struct message *m)
 	void *map;
 
 	if (small_len)
-		write_all(m, &rest, 1);
+		write_parts(m, &rest, 1);
 	if (m->failed || fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		return false;
 	if (m->size == small_len) {
@@ -107,21 +89,16 @@ void message_drop(struct message *m)
 
 /* ---- headers ---- */
 
-static bool is_blank(unsigned char c)
-{
-	return c == ' ' || c == '\t';
-}
-
 /* Octets of the header field at in (RFC 5322 2.2), folded lines included, and of its name; 0: there is none. Blanks in front
  * of the colon are obsolete (4.5.8), but who reads the message takes such a line for a field. */
-static size_t field_length(const unsigned char *in, size_t n, size_t *name_len)
+static size_t header_length(const unsigned char *in, size_t n, size_t *name_len)
 {
 	size_t len = 0, line;
 
 	while (len < n && in[len] > ' ' && in[len] <= '~' && in[len] != ':')
 		len++;
 	*name_len = len;
-	while (len < n && is_blank(in[len]))
+	while (len < n && smtp_is_blank(in[len]))
 		len++;
 	if (!*name_len || len == n || in[len] != ':')
 		return 0;
@@ -129,7 +106,7 @@ static size_t field_length(const unsigned char *in, size_t n, size_t *name_len)
 	do {
 		line = smtp_find_line(in + len, n - len);
 		len += line ? line : n - len;
-	} while (len < n && is_blank(in[len]));
+	} while (len < n && smtp_is_blank(in[len]));
 	return len;
 }
 
@@ -207,7 +184,7 @@ static void copy_rest(struct message *to, const struct message *from)
 {
 	size_t at = 0, kept = 0, len, name_len;
 
-	while ((len = field_length(from->bytes + at, from->size - at, &name_len))) {
+	while ((len = header_length(from->bytes + at, from->size - at, &name_len))) {
 		if (removed(from->bytes + at, name_len, 0)) {
 			message_add(to, from->bytes + kept, at - kept);
 			kept = at + len;
@@ -223,7 +200,7 @@ static bool needs_empty_line(const struct message *m)
 {
 	size_t name_len;
 
-	if (!m->size || field_length(m->bytes, m->size, &name_len))
+	if (!m->size || header_length(m->bytes, m->size, &name_len))
 		return false;
 	return m->bytes[0] != '\r' || m->size < 2 || m->bytes[1] != '\n';
 }

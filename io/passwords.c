@@ -1,6 +1,7 @@
 /* The file of --upstream-auth. See passwords.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/passwords.h"
+#include "io/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@ struct line {
 	struct sasl_pair pair;
 };
 
-static bool is_blank(char c)
+static bool is_space(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r';
 }
@@ -59,7 +60,7 @@ static bool take_host(struct line *l, const char *at, const char *end)
 }
 
 /* NUL would end a word early for a server, RFC 4616 2; a line end cannot be here. */
-static bool is_word(const char *word, size_t n)
+static bool is_credential(const char *word, size_t n)
 {
 	return n && n <= SASL_WORD_MAX && !memchr(word, 0, n);
 }
@@ -68,17 +69,17 @@ static bool parse_line(struct line *l, const char *at, const char *end)
 {
 	const char *host = at, *colon;
 
-	while (at < end && !is_blank(*at))
+	while (at < end && !is_space(*at))
 		at++;
 	if (!take_host(l, host, at))
 		return false;
-	while (at < end && is_blank(*at))
+	while (at < end && is_space(*at))
 		at++;
 	colon = memchr(at, ':', (size_t)(end - at));
 	if (!colon)
 		return false;
 	l->pair = (struct sasl_pair){ at, colon + 1, (size_t)(colon - at), (size_t)(end - colon - 1) };
-	return is_word(at, l->pair.user_len) && is_word(colon + 1, l->pair.password_len);
+	return is_credential(at, l->pair.user_len) && is_credential(colon + 1, l->pair.password_len);
 }
 
 static bool is_for(const struct line *l, const char *host, uint16_t port)
@@ -97,9 +98,9 @@ unsigned passwords_find(const char *text, size_t n, const char *host, uint16_t p
 		end = memchr(at, '\n', (size_t)(stop - at));
 		next = end ? end + 1 : stop;
 		end = end ? end : stop;
-		while (at < end && is_blank(*at))
+		while (at < end && is_space(*at))
 			at++;
-		while (end > at && is_blank(end[-1]))
+		while (end > at && is_space(end[-1]))
 			end--;
 		if (at == end || *at == '#')
 			continue;
@@ -126,21 +127,19 @@ static struct {
 	bool exposed;
 } store;
 
-/* NULL, or what is wrong. */
+/* NULL, or what is wrong; *len counts what is to be wiped then. */
 static const char *read_text(const char *file, char *text, size_t *len, bool *exposed)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st = { .st_mode = 0 };
-	ssize_t got = -1;
+	ssize_t got = fd >= 0 && fstat(fd, &st) == 0 ? file_read(fd, text, FILE_MAX) : -1;
+	const char *why = got < 0 ? strerror(errno) : got == FILE_MAX ? "it is larger than 64 kB" : NULL;
 
-	*len = 0;
-	if (fd >= 0 && fstat(fd, &st) == 0)
-		while (*len < FILE_MAX && (got = read(fd, text + *len, FILE_MAX - *len)) > 0)
-			*len += (size_t)got;
 	if (fd >= 0)
 		close(fd);
+	*len = got < 0 ? FILE_MAX : (size_t)got;
 	*exposed = st.st_mode & (S_IROTH | S_IWOTH);
-	return *len == FILE_MAX ? "it is larger than 64 kB" : got < 0 ? strerror(errno) : NULL;
+	return why;
 }
 
 bool passwords_load(const char *file, char *why, size_t why_cap)

@@ -1,6 +1,7 @@
 /* The file of --routes: lines, what is looked for, the index. See routes.h. */
 #define _GNU_SOURCE
 #include "io/routes.h"
+#include "io/file.h"
 #include "smtp.h"
 
 #include <errno.h>
@@ -21,7 +22,7 @@
 /* ---- a line ---- */
 
 /* Where the field at in ends: at a semicolon outside quotation marks, or at the end. n + 1: a mark is missing. */
-static size_t field_length(const unsigned char *in, size_t n)
+static size_t field_end(const unsigned char *in, size_t n)
 {
 	bool quoted = false;
 	size_t i;
@@ -41,7 +42,7 @@ static size_t split(unsigned char *line, size_t n, unsigned char *field[3], size
 	size_t fields = 0, skip;
 
 	for (size_t at = 0; at <= n && fields < 3; at += skip + 1) {
-		skip = field_length(line + at, n - at);
+		skip = field_end(line + at, n - at);
 		if (skip > n - at) {
 			*why = "a quotation mark has no other";
 			return 0;
@@ -367,7 +368,7 @@ static void make_keys(const unsigned char *address, size_t n, const char *delimi
 }
 
 /* How good a match the pattern is for key i, least best; NO_RANK: none. */
-static unsigned rank_of(unsigned i, const struct routes_line *l)
+static unsigned rank_of_line(unsigned i, const struct routes_line *l)
 {
 	const struct key *k = &keys.key[i];
 
@@ -383,7 +384,7 @@ struct match {
 
 static void consider(struct match *best, unsigned i, const struct walk *w)
 {
-	unsigned rank = rank_of(i, &w->line);
+	unsigned rank = rank_of_line(i, &w->line);
 
 	if (rank < best->rank || (rank == best->rank && rank != NO_RANK && w->at > best->at))
 		*best = (struct match){ rank, w->number, w->at };
@@ -632,7 +633,7 @@ static bool same_pattern(const struct routes_line *a, const struct routes_line *
 	    (local == a->pattern_len || memcmp(a->pattern, b->pattern, local) == 0);
 }
 
-static void insert(const struct walk *w, struct slot *table, uint64_t slots)
+static void insert_slot(const struct walk *w, struct slot *table, uint64_t slots)
 {
 	uint32_t hash = hash_of(w->line.pattern, w->line.pattern_len);
 	uint64_t i = hash & (slots - 1);
@@ -651,23 +652,8 @@ static bool fill(const struct text *t, struct slot *table, uint64_t slots, uint6
 	uint64_t left = lines;
 
 	while (walk_next(&w) && left--)
-		insert(&w, table, slots);
+		insert_slot(&w, table, slots);
 	return (!w.why || complain(t, w.number, w.why)) && unchanged(t);
-}
-
-static bool write_all(int fd, const void *bytes, size_t n)
-{
-	const char *at = bytes;
-
-	while (n) {
-		ssize_t wrote = write(fd, at, n);
-
-		if (wrote < 0)
-			return false;
-		at += wrote;
-		n -= (size_t)wrote;
-	}
-	return true;
 }
 
 static bool write_index(const struct text *t, int out, uint64_t lines)
@@ -684,7 +670,7 @@ static bool write_index(const struct text *t, int out, uint64_t lines)
 		return complain(t, 0, strerror(errno));
 	head = head_for(&t->at_open, slots);
 	written = fill(t, table, slots, lines);
-	if (written && (!write_all(out, &head, sizeof head) || !write_all(out, table, slots * sizeof *table)))
+	if (written && !file_write(out, (struct iovec[]){ { &head, sizeof head }, { table, slots * sizeof *table } }, 2))
 		written = complain(t, 0, strerror(errno));
 	munmap(table, slots * sizeof *table);
 	return written;

@@ -1,6 +1,7 @@
 /* Trust anchors. See trust.h. */
 #define _GNU_SOURCE
 #include "io/trust.h"
+#include "io/file.h"
 #include "pure/base64.h"
 
 #include <errno.h>
@@ -66,7 +67,7 @@ static bool names_of(struct span certificate, struct span *issuer, struct span *
 	return true;
 }
 
-static bool same(struct span a, struct span b)
+static bool same_span(struct span a, struct span b)
 {
 	return a.len == b.len && memcmp(a.bytes, b.bytes, a.len) == 0;
 }
@@ -87,10 +88,10 @@ static size_t take_apart(unsigned char *text, size_t n)
 }
 
 /* The file, in memory that a fork need not copy page tables for: shared. */
-static bool read_file(int fd, struct bundle *b)
+static bool read_bundle(int fd, struct bundle *b)
 {
 	struct stat st;
-	ssize_t got = 1;
+	ssize_t n;
 
 	if (fstat(fd, &st) < 0)
 		return false;
@@ -98,11 +99,9 @@ static bool read_file(int fd, struct bundle *b)
 	b->der = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (b->der == MAP_FAILED)
 		return false;
-	while (got > 0 && b->len < b->size) {
-		got = read(fd, b->der + b->len, b->size - b->len);
-		b->len += got > 0 ? (size_t)got : 0;
-	}
-	return got >= 0;
+	n = file_read(fd, b->der, b->size);
+	b->len = n > 0 ? (size_t)n : 0;
+	return n >= 0;
 }
 
 bool trust_loaded(void)
@@ -114,7 +113,7 @@ int trust_load(const char *path, const char **why)
 {
 	struct bundle b = { MAP_FAILED, 0, 0 };
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool read_all = fd >= 0 && read_file(fd, &b);
+	bool read_all = fd >= 0 && read_bundle(fd, &b);
 
 	*why = read_all ? "no certificate in it" : strerror(errno);
 	if (fd >= 0)
@@ -140,7 +139,7 @@ static bool is_named(struct span subject, struct span chain)
 	struct span certificate, body, issuer, other;
 
 	while (next_element(&chain, &certificate, &body))
-		if (names_of(certificate, &issuer, &other) && (same(subject, issuer) || same(subject, other)))
+		if (names_of(certificate, &issuer, &other) && (same_span(subject, issuer) || same_span(subject, other)))
 			return true;
 	return false;
 }

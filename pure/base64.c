@@ -60,12 +60,12 @@ size_t base64_encode(const unsigned char *in, size_t n, char *out)
 /* ---- PEM ---- */
 
 /* Where text stands at or behind `at`; NULL: nowhere. */
-static const unsigned char *find(const unsigned char *at, const unsigned char *end, const char *text)
+static const unsigned char *find_text(const unsigned char *at, const unsigned char *end, const char *text)
 {
 	return memmem(at, (size_t)(end - at), text, strlen(text));
 }
 
-static bool ends(const unsigned char *at, const unsigned char *end, const struct pem *p)
+static bool is_end_of(const unsigned char *at, const unsigned char *end, const struct pem *p)
 {
 	size_t left = (size_t)(end - at);
 
@@ -77,18 +77,18 @@ bool pem_next(const unsigned char **at, const unsigned char *end, struct pem *p)
 {
 	const unsigned char *begin, *stop;
 
-	while ((begin = find(*at, end, "-----BEGIN "))) {
+	while ((begin = find_text(*at, end, "-----BEGIN "))) {
 		p->label = begin + 11;
-		stop = find(p->label, end, "-----");
+		stop = find_text(p->label, end, "-----");
 		if (!stop)
 			return false;
 		p->label_len = (size_t)(stop - p->label);
 		*at = p->body = stop + 5;
-		stop = find(p->body, end, "-----END ");
+		stop = find_text(p->body, end, "-----END ");
 		if (!stop)
 			return false;
 		p->body_len = (size_t)(stop - p->body);
-		if (!ends(stop + 9, end, p))
+		if (!is_end_of(stop + 9, end, p))
 			continue;
 		*at = stop + 14 + p->label_len;
 		return true;

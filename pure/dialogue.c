@@ -665,7 +665,7 @@ uint32_t dialogue_replies_due(const struct dialogue *d)
 }
 
 /* LMTP: the message's reply for the next of those recipients that were accepted, RFC 2033 4.2. */
-static void settle(struct dialogue_transaction *tx, const struct smtp_line *line)
+static void settle_recipient(struct dialogue_transaction *tx, const struct smtp_line *line)
 {
 	while (tx->settled < tx->rcpts && !is_accepted(&tx->rcpt[tx->settled]))
 		tx->settled++;
@@ -681,7 +681,7 @@ static void answered_content(struct dialogue *d, const struct smtp_line *line)
 	bool better = !d->tx.settled || line->code / 100 < d->tx.decision.code / 100;
 
 	if (d->lmtp)
-		settle(&d->tx, line);
+		settle_recipient(&d->tx, line);
 	if (better)
 		dialogue_decide(d, line->code, line->text, line->text_len);
 }

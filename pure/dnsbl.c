@@ -16,7 +16,7 @@ static bool parse_octet(const char **at, unsigned *value)
 }
 
 /* "4", or "[2;4..11]". */
-static bool parse_octets(const char **at, unsigned char set[32])
+static bool parse_octet_set(const char **at, unsigned char set[32])
 {
 	bool many = **at == '[';
 	unsigned first, last;
@@ -48,7 +48,7 @@ static bool parse_filter(const char **at, struct dnsbl *d)
 	for (int i = 0; i < 4; i++) {
 		if (i && *(*at)++ != '.')
 			return false;
-		if (!parse_octets(at, d->octet[i]))
+		if (!parse_octet_set(at, d->octet[i]))
 			return false;
 	}
 	return true;

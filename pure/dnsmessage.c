@@ -10,6 +10,17 @@
 #define CLASS_IN 1
 #define TYPE_CNAME 5
 
+void dns_put16(unsigned char *out, unsigned value)
+{
+	out[0] = (unsigned char)(value >> 8);
+	out[1] = (unsigned char)value;
+}
+
+unsigned dns_get16(const unsigned char *in)
+{
+	return (unsigned)in[0] << 8 | in[1];
+}
+
 /* "a.b" as labels. Returns octets, 0: it is no name. */
 static size_t put_name(const char *name, unsigned char out[DNS_NAME_MAX + 2])
 {
@@ -94,7 +105,7 @@ static size_t get_name(const unsigned char *in, size_t n, size_t at, unsigned ch
 	return 0;
 }
 
-static void take_text(struct dns_answer *answer, const unsigned char *in, size_t n)
+static void take_strings(struct dns_answer *answer, const unsigned char *in, size_t n)
 {
 	size_t at = 0;
 
@@ -144,7 +155,7 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 	if (type == DNS_AAAA && end - at == 16 && answer->count < DNS_ADDRESSES)
 		memcpy(answer->address6[answer->count++], data, 16);
 	if (type == DNS_TXT && !answer->count++)
-		take_text(answer, data, end - at);
+		take_strings(answer, data, end - at);
 	if (type != DNS_PTR)
 		return true;
 	answer->count++;

@@ -49,16 +49,8 @@ enum dns_result {
 };
 
 /* Numbers of 16 bits in the network's order. */
-static inline void dns_put16(unsigned char *out, unsigned value)
-{
-	out[0] = (unsigned char)(value >> 8);
-	out[1] = (unsigned char)value;
-}
-
-static inline unsigned dns_get16(const unsigned char *in)
-{
-	return (unsigned)in[0] << 8 | in[1];
-}
+void dns_put16(unsigned char *out, unsigned value);
+unsigned dns_get16(const unsigned char *in);
 
 /* Write a question for name, "example.org". Returns octets, 0: it is no name, or longer than one can be. */
 size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char out[DNS_QUERY]);

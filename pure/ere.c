@@ -17,7 +17,7 @@ struct parser {
 	unsigned depth;
 };
 
-static void fail(struct parser *p, const char *why)
+static void reject(struct parser *p, const char *why)
 {
 	if (!p->why)
 		p->why = why;
@@ -26,14 +26,14 @@ static void fail(struct parser *p, const char *why)
 static void emit(struct parser *p, int op, unsigned char octet, int a, int b)
 {
 	if (p->e->steps == ERE_STEPS) {
-		fail(p, "is too long");
+		reject(p, "is too long");
 		return;
 	}
 	p->e->step[p->e->steps++] = (struct ere_step){ (unsigned char)op, octet, (int16_t)a, (int16_t)b };
 }
 
 /* Room for one step at `at`; what stands from there on moves by one, and nothing leads into it from before. */
-static void insert(struct parser *p, unsigned at, int op, int a, int b)
+static void insert_step(struct parser *p, unsigned at, int op, int a, int b)
 {
 	struct ere *e = p->e;
 
@@ -46,7 +46,7 @@ static void insert(struct parser *p, unsigned at, int op, int a, int b)
 
 /* ---- bracket expressions ---- */
 
-static void add(unsigned char *set, unsigned c)
+static void add_octet(unsigned char *set, unsigned c)
 {
 	unsigned other = c < 128 && isupper((int)c) ? c + 32 : c < 128 && islower((int)c) ? c - 32 : c;
 
@@ -59,11 +59,6 @@ static bool has(const unsigned char *set, unsigned char c)
 	return set[c / 8] & 1u << c % 8;
 }
 
-static int is_blank(int c)
-{
-	return c == ' ' || c == '\t';
-}
-
 /* "[:alpha:]" at p->at, behind its "[:". */
 static void add_class(struct parser *p, unsigned char *set)
 {
@@ -71,7 +66,7 @@ static void add_class(struct parser *p, unsigned char *set)
 		const char *name;
 		int (*has)(int);
 	} classes[] = { { "alpha:]", isalpha }, { "digit:]", isdigit }, { "alnum:]", isalnum }, { "upper:]", isupper },
-		{ "lower:]", islower }, { "space:]", isspace }, { "blank:]", is_blank }, { "punct:]", ispunct },
+		{ "lower:]", islower }, { "space:]", isspace }, { "blank:]", isblank }, { "punct:]", ispunct },
 		{ "print:]", isprint }, { "graph:]", isgraph }, { "cntrl:]", iscntrl }, { "xdigit:]", isxdigit } };
 
 	for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
@@ -82,10 +77,10 @@ static void add_class(struct parser *p, unsigned char *set)
 		p->at += n;
 		for (unsigned c = 0; c < 128; c++)
 			if (classes[i].has((int)c))
-				add(set, c);
+				add_octet(set, c);
 		return;
 	}
-	fail(p, "has an unknown [:class:]");
+	reject(p, "has an unknown [:class:]");
 }
 
 /* An octet, or a range of two. */
@@ -98,9 +93,9 @@ static void add_range(struct parser *p, unsigned char *set)
 		p->at += 2;
 	}
 	if (last < first)
-		fail(p, "has a range in brackets that ends before it begins");
+		reject(p, "has a range in brackets that ends before it begins");
 	for (unsigned c = first; c <= last; c++)
-		add(set, c);
+		add_octet(set, c);
 }
 
 static void parse_bracket(struct parser *p)
@@ -110,7 +105,7 @@ static void parse_bracket(struct parser *p)
 	bool not = *p->at == '^', first = true;
 
 	if (e->sets == ERE_SETS) {
-		fail(p, "has too many [brackets]");
+		reject(p, "has too many [brackets]");
 		return;
 	}
 	memset(set, 0, sizeof e->set[0]);
@@ -119,13 +114,13 @@ static void parse_bracket(struct parser *p)
 			p->at += 2;
 			add_class(p, set);
 		} else if (p->at[0] == '[' && (p->at[1] == '.' || p->at[1] == '=')) {
-			fail(p, "has [.collating.] or [=equivalent=] symbols, which are not known here");
+			reject(p, "has [.collating.] or [=equivalent=] symbols, which are not known here");
 		} else {
 			add_range(p, set);
 		}
 	}
 	if (*p->at != ']')
-		fail(p, "has a [ without its ]");
+		reject(p, "has a [ without its ]");
 	p->at += *p->at == ']';
 	for (unsigned i = 0; not && i < sizeof e->set[0]; i++)
 		set[i] = (unsigned char)~set[i];
@@ -140,7 +135,7 @@ static void parse_group(struct parser *p)
 {
 	parse_alternatives(p);
 	if (*p->at != ')')
-		fail(p, "has a ( without its )");
+		reject(p, "has a ( without its )");
 	p->at += *p->at == ')';
 }
 
@@ -168,12 +163,12 @@ static void parse_atom(struct parser *p)
 	case '+':
 	case '?':
 	case '{':
-		fail(p, "has nothing to repeat before * + ? or {");
+		reject(p, "has nothing to repeat before * + ? or {");
 		return;
 	case '\\':
 		c = (unsigned char)*p->at;
 		if (!c || isalnum(c) || c >= 128)
-			fail(p, "has a \\ that is not before a sign such as . or @");
+			reject(p, "has a \\ that is not before a sign such as . or @");
 		p->at += c != 0;
 	}
 	emit(p, STEP_OCTET, (unsigned char)tolower(c), 0, 0);
@@ -184,11 +179,11 @@ static unsigned parse_count(struct parser *p)
 	unsigned n = 0;
 
 	if (!isdigit((unsigned char)*p->at))
-		fail(p, "has no number in {}");
+		reject(p, "has no number in {}");
 	while (isdigit((unsigned char)*p->at) && n <= REPEAT_MAX)
 		n = n * 10 + (unsigned)(*p->at++ - '0');
 	if (n > REPEAT_MAX)
-		fail(p, "has a number above 255 in {}");
+		reject(p, "has a number above 255 in {}");
 	return n;
 }
 
@@ -206,13 +201,13 @@ static void star(struct parser *p, unsigned start)
 {
 	int len = (int)(p->e->steps - start);
 
-	insert(p, start, STEP_FORK, 1, len + 2);
+	insert_step(p, start, STEP_FORK, 1, len + 2);
 	emit(p, STEP_JUMP, 0, -len - 1, 0);
 }
 
 static void optional(struct parser *p, unsigned start)
 {
-	insert(p, start, STEP_FORK, 1, (int)(p->e->steps - start) + 1);
+	insert_step(p, start, STEP_FORK, 1, (int)(p->e->steps - start) + 1);
 }
 
 static void plus(struct parser *p, unsigned start)
@@ -231,7 +226,7 @@ static void repeat(struct parser *p, unsigned start)
 	else if (p->at[-1] == ',')
 		most = parse_count(p);
 	if (*p->at != '}' || most < least)
-		fail(p, "has a {} that is not {m}, {m,} or {m,n}");
+		reject(p, "has a {} that is not {m}, {m,} or {m,n}");
 	p->at += *p->at == '}';
 	for (unsigned i = 1; i < least && !p->why; i++)
 		copy(p, start, len);
@@ -286,7 +281,7 @@ static void parse_some(struct parser *p)
 	if (*p->at != '|' || p->why)
 		return;
 	p->at++;
-	insert(p, start, STEP_FORK, 1, (int)(p->e->steps - start) + 2);
+	insert_step(p, start, STEP_FORK, 1, (int)(p->e->steps - start) + 2);
 	jump = p->e->steps;
 	emit(p, STEP_JUMP, 0, 0, 0);
 	parse_alternatives(p);
@@ -297,7 +292,7 @@ static void parse_some(struct parser *p)
 static void parse_alternatives(struct parser *p)
 {
 	if (p->depth == DEPTH_MAX)
-		fail(p, "has too many alternatives or groups");
+		reject(p, "has too many alternatives or groups");
 	if (p->why)
 		return;
 	p->depth++;
@@ -312,7 +307,7 @@ const char *ere_compile(struct ere *e, const char *text)
 	e->steps = e->sets = 0;
 	parse_alternatives(&p);
 	if (*p.at)
-		fail(&p, "has a ) without its (");
+		reject(&p, "has a ) without its (");
 	emit(&p, STEP_MATCH, 0, 0, 0);
 	return p.why;
 }

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void put(struct json *j, const void *bytes, size_t n)
+static void put_bytes(struct json *j, const void *bytes, size_t n)
 {
 	if (j->full || n > j->cap - j->len) {
 		j->full = true;
@@ -16,7 +16,7 @@ static void put(struct json *j, const void *bytes, size_t n)
 
 static void put_char(struct json *j, char c)
 {
-	put(j, &c, 1);
+	put_bytes(j, &c, 1);
 }
 
 /* Octets of the UTF-8 character at in, 0 if it is none: no overlong forms, surrogates or beyond U+10FFFF (RFC 3629 4). */
@@ -46,19 +46,19 @@ static void put_quoted(struct json *j, const unsigned char *in, size_t n)
 		     in[i + len] != '\\';)
 			len++;
 		if (len) {
-			put(j, in + i, len);
+			put_bytes(j, in + i, len);
 		} else if (in[i] == '"' || in[i] == '\\') {
 			put_char(j, '\\');
 			put_char(j, (char)in[i]);
 			len = 1;
 		} else if (in[i] < 0x20 || in[i] == 0x7f) {
 			len = (size_t)snprintf(escape, sizeof escape, "\\u%04x", in[i]);
-			put(j, escape, len);
+			put_bytes(j, escape, len);
 			len = 1;
 		} else if ((len = utf8(in + i, n - i))) {
-			put(j, in + i, len);
+			put_bytes(j, in + i, len);
 		} else {
-			put(j, "\xef\xbf\xbd", 3);
+			put_bytes(j, "\xef\xbf\xbd", 3);
 			len = 1;
 		}
 		i += len;
@@ -125,7 +125,7 @@ static void put_u64(struct json *j, uint64_t value)
 	do
 		digits[--i] = (char)('0' + value % 10);
 	while (value /= 10);
-	put(j, digits + i, sizeof digits - i);
+	put_bytes(j, digits + i, sizeof digits - i);
 }
 
 void json_number(struct json *j, const char *name, uint64_t value)
@@ -138,20 +138,20 @@ void json_signed(struct json *j, const char *name, int64_t value)
 {
 	member(j, name);
 	if (value < 0)
-		put(j, "-", 1);
+		put_bytes(j, "-", 1);
 	put_u64(j, value < 0 ? -(uint64_t)value : (uint64_t)value);
 }
 
 void json_bool(struct json *j, const char *name, bool value)
 {
 	member(j, name);
-	put(j, value ? "true" : "false", value ? 4 : 5);
+	put_bytes(j, value ? "true" : "false", value ? 4 : 5);
 }
 
 void json_null(struct json *j, const char *name)
 {
 	member(j, name);
-	put(j, "null", 4);
+	put_bytes(j, "null", 4);
 }
 
 void json_ms(struct json *j, const char *name, int64_t us)
@@ -170,11 +170,11 @@ void json_ms(struct json *j, const char *name, int64_t us)
 	fraction[1] = (char)('0' + rest / 100);
 	fraction[2] = (char)('0' + rest / 10 % 10);
 	fraction[3] = (char)('0' + rest % 10);
-	put(j, fraction, sizeof fraction);
+	put_bytes(j, fraction, sizeof fraction);
 }
 
 size_t json_end(struct json *j)
 {
-	put(j, "}\n", 2);
+	put_bytes(j, "}\n", 2);
 	return j->full ? 0 : j->len;
 }

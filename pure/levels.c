@@ -18,7 +18,7 @@ static const char *const client_names[] = {
 #define COUNT(array) (sizeof array / sizeof *array)
 
 /* Index of the word, or count: it is not there. */
-static unsigned find(const char *name, const char *const names[], unsigned first, unsigned count)
+static unsigned find_name(const char *name, const char *const names[], unsigned first, unsigned count)
 {
 	unsigned i = first;
 
@@ -34,7 +34,7 @@ const char *tls_level_name(enum tls_level level)
 
 bool tls_level_parse(const char *name, enum tls_level *level)
 {
-	unsigned i = find(name, level_names, 0, COUNT(level_names));
+	unsigned i = find_name(name, level_names, 0, COUNT(level_names));
 
 	if (i == COUNT(level_names))
 		return false;
@@ -54,7 +54,7 @@ const char *client_tls_name(enum client_tls how)
 
 bool client_tls_parse(const char *name, enum client_tls *how)
 {
-	unsigned i = find(name, client_names, CLIENT_TLS_MAY, COUNT(client_names));
+	unsigned i = find_name(name, client_names, CLIENT_TLS_MAY, COUNT(client_names));
 
 	if (i == COUNT(client_names))
 		return false;

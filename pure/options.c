@@ -491,20 +491,20 @@ static const struct row *find_row(const char *name, size_t n)
 	return NULL;
 }
 
-static const char *apply(struct options *o, const struct row *row, const char *value)
+static const char *apply_row(struct options *o, const struct row *row, const char *value)
 {
 	return row->set(o, (char *)o + row->offset, value);
 }
 
 /* A list in one variable, as repeatable options have it. */
-static const char *apply_list(struct options *o, const struct row *row, const char *value)
+static const char *apply_row_list(struct options *o, const struct row *row, const char *value)
 {
 	/* The options keep pointers to values only of options that do not repeat, so the copy may go. */
 	char *copy = strdup(value), *rest = NULL;
 	const char *want = copy ? NULL : "is too long";
 
 	for (char *item = copy ? strtok_r(copy, ", \t", &rest) : NULL; item && !want; item = strtok_r(NULL, ", \t", &rest))
-		want = apply(o, row, item);
+		want = apply_row(o, row, item);
 	free(copy);
 	return want;
 }
@@ -562,7 +562,7 @@ static int read_environment(struct options *o, const bool *given, char *why, siz
 			continue;
 		if (strcmp(rows[i].name, "port") == 0 && strstr(value, "://")) /* see is_cluster_variable() */
 			continue;
-		want = rows[i].repeats ? apply_list(o, &rows[i], value) : apply(o, &rows[i], value);
+		want = rows[i].repeats ? apply_row_list(o, &rows[i], value) : apply_row(o, &rows[i], value);
 		if (want) {
 			snprintf(why, cap, "%s=%s: it %s", name, value, want);
 			return EX_USAGE;
@@ -609,13 +609,13 @@ static int read_argument(struct options *o, char **argv, int *i, bool *given, ch
 		snprintf(why, cap, "--%s: a value is missing (%s)", row->name, row->value);
 		return EX_USAGE;
 	}
-	want = apply(o, row, value);
+	want = apply_row(o, row, value);
 	if (want)
 		snprintf(why, cap, "--%s %s: it %s", row->name, value ? value : "", want);
 	return want ? EX_USAGE : EX_OK;
 }
 
-static bool is_word(const char *argument, const char *word)
+static bool is_option(const char *argument, const char *word)
 {
 	return argument[0] == '-' && strcmp(argument + (argument[1] == '-' ? 2 : 1), word) == 0;
 }
@@ -625,7 +625,7 @@ static void set_standards(struct options *o)
 	memset(o, 0, sizeof *o);
 	for (size_t i = 0; i < N_ROWS; i++)
 		if (rows[i].standard && rows[i].set != set_warp_ip)
-			apply(o, &rows[i], rows[i].standard);
+			apply_row(o, &rows[i], rows[i].standard);
 }
 
 static int add_warp_listen(struct options *o, char *why, size_t cap)
@@ -652,12 +652,12 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 	*done = false;
 	set_standards(o);
 	for (int i = 1; i < argc && !code; i++) {
-		if (is_word(argv[i], "help")) {
+		if (is_option(argv[i], "help")) {
 			help();
 			*done = true;
 			return EX_OK;
 		}
-		if (is_word(argv[i], "version")) {
+		if (is_option(argv[i], "version")) {
 			puts("smtpwarp " SMTPWARP_VERSION);
 			*done = true;
 			return EX_OK;

@@ -50,7 +50,7 @@ static uint16_t port_of(const union net_address *a)
 /* ---- v1 ---- */
 
 /* The word at *at, which one space or the end of the line follows, as a string; moves *at behind the space. */
-static bool next_word(const char **at, char *word, size_t cap)
+static bool next_field(const char **at, char *word, size_t cap)
 {
 	size_t n = strcspn(*at, " ");
 
@@ -66,7 +66,7 @@ static bool next_address(const char **at, int family, unsigned char bytes[16])
 {
 	char word[INET6_ADDRSTRLEN];
 
-	return next_word(at, word, sizeof word) && inet_pton(family, word, bytes) == 1;
+	return next_field(at, word, sizeof word) && inet_pton(family, word, bytes) == 1;
 }
 
 /* 0 to 65535, no leading zeros. */
@@ -75,7 +75,7 @@ static bool next_port(const char **at, uint16_t *port)
 	char word[6];
 	uint32_t n = 0;
 
-	if (!next_word(at, word, sizeof word) || (word[0] == '0' && word[1]))
+	if (!next_field(at, word, sizeof word) || (word[0] == '0' && word[1]))
 		return false;
 	for (const char *c = word; *c; c++) {
 		if (*c < '0' || *c > '9')
@@ -298,7 +298,7 @@ static unsigned char *put16(unsigned char *at, size_t n)
 	return at;
 }
 
-static unsigned char *put_text(unsigned char *at, int type, const char *text)
+static unsigned char *put_tlv(unsigned char *at, int type, const char *text)
 {
 	size_t n = strlen(text);
 
@@ -319,9 +319,9 @@ static unsigned char *put_tls(unsigned char *at, const struct proxyproto_tls *tl
 	memset(fixed, 0, SSL_FIXED);
 	fixed[0] = PP2_CLIENT_SSL | (tls->verified ? PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS : 0);
 	fixed[SSL_FIXED - 1] = !tls->verified;
-	at = put_text(fixed + SSL_FIXED, PP2_SUBTYPE_SSL_VERSION, tls->version);
-	at = put_text(at, PP2_SUBTYPE_SSL_CN, tls->cn);
-	at = put_text(at, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
+	at = put_tlv(fixed + SSL_FIXED, PP2_SUBTYPE_SSL_VERSION, tls->version);
+	at = put_tlv(at, PP2_SUBTYPE_SSL_CN, tls->cn);
+	at = put_tlv(at, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
 	put16(length, (size_t)(at - length) - 2);
 	return at;
 }

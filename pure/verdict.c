@@ -276,7 +276,7 @@ uint64_t verdict_message_octets(const unsigned char *in, size_t n)
 /* ---- headers ---- */
 
 /* Controls are written as blanks, so they count as such. */
-static bool is_blank(unsigned char c)
+static bool is_gap(unsigned char c)
 {
 	return c <= ' ' || c == 0x7f;
 }
@@ -286,9 +286,9 @@ static size_t next_word(const unsigned char *text, size_t n)
 {
 	size_t len = 0;
 
-	while (len < n && is_blank(text[len]))
+	while (len < n && is_gap(text[len]))
 		len++;
-	while (len < n && !is_blank(text[len]))
+	while (len < n && !is_gap(text[len]))
 		len++;
 	return len;
 }
@@ -299,7 +299,7 @@ size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t 
 
 	if (cap < 2 * (v->name_len + v->text_len) + 8)
 		return 0;
-	while (n && is_blank(v->text[n - 1]))
+	while (n && is_gap(v->text[n - 1]))
 		n--;
 	memcpy(out, v->name, v->name_len);
 	at = v->name_len;
@@ -310,13 +310,13 @@ size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t 
 		size_t word = next_word(v->text + done, n - done);
 
 		/* At a blank the line may be broken in front of it, the first word excepted: a line of blanks is none. */
-		if (is_blank(v->text[done]) && column + word > VERDICT_HEADER_LINE && done) {
+		if (is_gap(v->text[done]) && column + word > VERDICT_HEADER_LINE && done) {
 			memcpy(out + at, "\r\n", 2);
 			at += 2;
 			column = 0;
 		}
 		for (size_t end = done + word; done < end; done++) {
-			bool blank = is_blank(v->text[done]);
+			bool blank = is_gap(v->text[done]);
 
 			if (blank && column >= HEADER_LINE_MAX - 2) /* they must leave room for what is none */
 				continue;

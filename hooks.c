@@ -3,6 +3,7 @@
 #include "hooks.h"
 #include "io/log.h"
 #include "io/net.h"
+#include "pure/text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -58,9 +59,9 @@ static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event
 	unsigned at = l->count;
 
 	if (l->count == HOOKS_MAX || !h.path)
-		return broken(l, "--hooks", dir, "more hooks than smtpwarp can take (64)");
+		return broken(l, "--hooks", dir, "more hooks than smtpwarp can take (" TEXT_OF(HOOKS_MAX) ")");
 	if (event == HOOK_LOG && count_of(l, event) == LOG_STREAMS_MAX)
-		return broken(l, "--hooks", dir, "more log hooks than smtpwarp can take (4)");
+		return broken(l, "--hooks", dir, "more log hooks than smtpwarp can take (" TEXT_OF(LOG_STREAMS_MAX) ")");
 	h.name = strrchr(h.path, '/') + 1;
 	h.socket = stat(h.path, &st) == 0 && S_ISSOCK(st.st_mode);
 	for (; at && (l->hook[at - 1].event > event ||
@@ -375,7 +376,7 @@ static void look_for_message(struct hook_run *r)
 		r->message_at = verdict_message_at(r->verdict, r->verdict_len);
 	if ((r->message_at ? r->message_at : r->verdict_len) > VERDICT_MAX) {
 		r->message_at = 0;
-		fail_run(r, "its verdict is longer than 64 KiB");
+		fail_run(r, "its verdict is longer than " TEXT_OF(VERDICT_KIB) " KiB");
 		return;
 	}
 	if (r->message_at && !begun)

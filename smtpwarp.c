@@ -10,6 +10,7 @@
 #include "io/keys.h"
 #include "io/log.h"
 #include "pure/options.h"
+#include "pure/text.h"
 #include "session/session.h"
 #include "tls.h"
 
@@ -740,7 +741,7 @@ static void bind_sockets(void)
 static void take_passed(unsigned n)
 {
 	if (n > SOCKETS_MAX)
-		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to 8 sockets");
+		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to " TEXT_OF(SOCKETS_MAX) " sockets");
 	for (unsigned i = 0; i < n; i++) {
 		if (net_kind(LISTEN_FDS_START + (int)i) != NET_LISTENING)
 			die(EX_USAGE, "LISTEN_FDS: smtpwarp takes listening stream sockets, or one connected one");
@@ -763,7 +764,7 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 		refuse_open_relay(&local);
 	}
 	if (options.listens + listener.sockets > SOCKETS_MAX)
-		die(EX_USAGE, "more than 8 sockets to listen on");
+		die(EX_USAGE, "more than " TEXT_OF(SOCKETS_MAX) " sockets to listen on");
 	bind_sockets();
 	if (!listener.sockets)
 		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");

@@ -3,6 +3,7 @@
 #include "io/keys.h"
 #include "io/file.h"
 #include "pure/base64.h"
+#include "pure/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,7 @@ static const char *take_chain(struct keys *k, unsigned char *text, size_t n)
 		if (!pem_is(&p, "CERTIFICATE"))
 			continue;
 		if (k->certificates == KEYS_CHAIN_MAX)
-			return "more than 10 certificates";
+			return "more than " TEXT_OF(KEYS_CHAIN_MAX) " certificates";
 		len = base64_decode(p.body, p.body_len, out, p.body_len);
 		k->chain[k->certificates++] = (br_x509_certificate){ out, len };
 		out += len;

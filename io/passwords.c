@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/passwords.h"
 #include "io/file.h"
+#include "pure/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_MAX (64 << 10) /* octets */
+#define FILE_KB 64
+#define FILE_MAX (FILE_KB << 10) /* octets */
 
 /* ---- lines ---- */
 
@@ -133,7 +135,7 @@ static const char *read_text(const char *file, char *text, size_t *len, bool *ex
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st = { .st_mode = 0 };
 	ssize_t got = fd >= 0 && fstat(fd, &st) == 0 ? file_read(fd, text, FILE_MAX) : -1;
-	const char *why = got < 0 ? strerror(errno) : got == FILE_MAX ? "it is larger than 64 kB" : NULL;
+	const char *why = got < 0 ? strerror(errno) : got == FILE_MAX ? "it is larger than " TEXT_OF(FILE_KB) " kB" : NULL;
 
 	if (fd >= 0)
 		close(fd);

@@ -23,8 +23,8 @@
 struct dialogue_limits {
 	uint64_t message_size; /* octets, 0: no limit */
 	uint32_t recipients;
-	uint32_t pipeline;   /* commands that may await replies */
-	size_t command_line; /* octets with CRLF, AUTH excepted */
+	uint32_t pipeline;     /* commands that may await replies */
+	uint32_t command_line; /* octets with CRLF, AUTH excepted */
 	enum smtp_newline newline;
 	bool on_recipient; /* --connect-on recipient: no server is known before; the list of extensions is ours */
 	bool require_tls; /* of the client, before anything that matters, RFC 3207 4 */

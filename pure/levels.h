@@ -40,7 +40,4 @@ enum client_tls {
 /* The word for it. Static storage. */
 const char *client_tls_name(enum client_tls how);
 
-/* false: it is none of CLIENT_TLS_WORDS, and *how stays as it was. */
-bool client_tls_parse(const char *name, enum client_tls *how);
-
 #endif

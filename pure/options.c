@@ -2,8 +2,8 @@
 #define _GNU_SOURCE
 #include "pure/options.h"
 #include "pure/sink.h"
+#include "pure/text.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,171 +16,254 @@
 #define OPTIONS_PLUGINS "/usr/lib/smtpwarp/plugins"
 #endif
 
-#define SECOND INT64_C(1000000)
+#define SECOND 1000000 /* in microseconds */
+#define LONGEST_DELAY (300 * SECOND) /* as long as a client waits for a greeting or reply, RFC 5321 4.5.3.2 */
 
-/* Put an option's value into the options. NULL, or what the value should have been. */
-typedef const char *set_fn(struct options *o, void *field, const char *value);
-
-struct row {
-	char name[24]; /* no pointer: each costs a relocation as well, 32 octets together */
-	const char *value; /* NULL: a switch */
-	bool repeats;
-	size_t offset;
-	set_fn *set;
-	const char *help;
-	const char *standard; /* default, as it would be given */
+/* What an option takes. */
+enum kind {
+	/* Options that may be given several times: */
+	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, DNSBL, DNS_SERVER,
+	LISTS, /* how many those are */
+	/* What several options take: */
+	SWITCH, TEXT, NUMBER, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
+	/* What one option takes: */
+	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, RECIPIENTS, OVERRIDE
 };
 
-/* ---- kinds of values ---- */
+/* Few pointers: each costs a relocation as well, 32 octets together. */
+struct row {
+	char name[24];
+	unsigned char kind; /* enum kind */
+	uint16_t offset;    /* of the member that the value goes to */
+	union {
+		struct {
+			uint32_t least, most; /* NUMBER; SECONDS, in microseconds: most 0 is no limit */
+		};
+		const char *words; /* EITHER and the choices: "a, b or c" */
+	};
+	const char *value;    /* for --help; NULL: a switch */
+	const char *standard; /* default, as it would be given */
+	const char *help;
+};
 
-static const char *set_u32(void *field, const char *value, uint32_t least, uint32_t most)
+/* ---- the table ---- */
+
+/* Where the member is. The comparison is never made: it lets the compiler check the member's type. */
+#define AT(type, member) \
+	((uint16_t)(offsetof(struct options, member) + 0 * sizeof(&((struct options *)0)->member == (type *)0)))
+
+#define OF_SWITCH(name, member, help) { name, SWITCH, AT(bool, member), { { 0, 0 } }, NULL, NULL, help }
+#define OF_TEXT(name, member, value, standard, help) \
+	{ name, TEXT, AT(const char *, member), { { 0, 0 } }, value, standard, help }
+#define OF_NUMBER(name, member, least, most, standard, help) \
+	{ name, NUMBER, AT(uint32_t, member), { { least, most } }, "N", standard, help }
+#define OF_SECONDS(name, member, least, most, standard, help) \
+	{ name, SECONDS, AT(int64_t, member), { { least, most } }, "S", standard, help }
+/* The second of two words. */
+#define OF_EITHER(name, member, two, value, standard, help) \
+	{ name, EITHER, AT(bool, member), { .words = two }, value, standard, help }
+/* One of several words, numbered from 0; OR_NONE: from 1, for without the option it is 0. */
+#define OF_CHOICE(name, member, several, value, standard, help) \
+	{ name, CHOICE, AT(unsigned, member), { .words = several }, value, standard, help }
+#define OF_CHOICE_OR_NONE(name, member, several, value, help) \
+	{ name, CHOICE_OR_NONE, AT(unsigned, member), { .words = several }, value, NULL, help }
+#define OF_OWN(name, kind, member, value, standard, help) \
+	{ name, kind, AT(const char *, member), { { 0, 0 } }, value, standard, help }
+#define OF_LIST(name, kind, value, help) { name, kind, 0, { { 0, 0 } }, value, NULL, help }
+
+static const struct row rows[] = {
+	OF_LIST("listen", LISTEN, "ADDR:PORT", "accept connections at this address"),
+	OF_OWN("ip", WARP_IP, warp_ip, "ADDR", "127.0.0.1", "accept connections at this address and --port"),
+	{ "port", NUMBER, AT(uint32_t, warp_port), { { 1, 65535 } }, "PORT", NULL, "accept connections at --ip and this port" },
+	OF_TEXT("user", user, "NAME", NULL, "become this user once listening"),
+	OF_NUMBER("max-sessions", max_sessions, 1, 100000, "1000", "most sessions at a time"),
+	OF_NUMBER("max-sessions-per-source", max_sessions_per_source, 0, UINT32_MAX, "0",
+	    "most sessions at a time from one client address; 0: no limit"),
+	OF_SECONDS("drain-timeout", timeouts.drain, 0, 0, "60", "how long sessions may go on after SIGTERM"),
+	OF_SECONDS("idle-exit", timeouts.idle_exit, 0, 0, "30", "started by inetd wait: exit after so long without a session"),
+	OF_LIST("upstream", UPSTREAM, "HOST[:PORT]",
+	    "connect here, not to the original destination; several are tried in order; LMTP: lmtp://HOST, lmtp:unix:/PATH"),
+	OF_TEXT("routes", routes, "FILE", NULL, "where each recipient's mail goes: lines of pattern;server;tls_verify"),
+	OF_OWN("recipient-delimiter", DELIMITER, recipient_delimiter, "CHARS", NULL,
+	    "what begins the extension of an address, for --routes: characters such as +-"),
+	OF_TEXT("compile-routes", compile_routes, "FILE", NULL, "write FILE.index, for a large file of --routes, and exit"),
+	OF_EITHER("connect-on", limits.on_recipient, "connect or recipient", "WHEN", "connect",
+	    "connect to the upstream at once, or when sender and recipient are known"),
+	OF_SWITCH("auth", auth, "with --connect-on recipient: pass AUTH on to --upstream, and connect there at EHLO"),
+	OF_OWN("hostname", HOSTNAME, hostname, "NAME", NULL, "what smtpwarp calls itself to clients; without it: the host's name"),
+	OF_LIST("outbound-ip", SOURCE, "ADDR",
+	    "source address of outbound connections, one for IPv4 and one for IPv6; client: the client's own"),
+	OF_NUMBER("mark", outbound.mark, 0, UINT32_MAX, NULL, "firewall mark (SO_MARK) of outbound connections"),
+	OF_SECONDS("connect-timeout", timeouts.connect, 0, 0, "30",
+	    "time to connect to an address, and before, 10 at most, to look its name up"),
+	OF_CHOICE("tls", tls, TLS_LEVEL_WORDS, "LEVEL", "may", "TLS towards the upstream: " TLS_LEVEL_WORDS),
+	OF_TEXT("tls-ca", tls_ca, "FILE", OPTIONS_CA_FILE, "certificates of trusted CAs, PEM"),
+	OF_TEXT("tls-name", tls_name, "NAME", NULL, "name that the upstream's certificate must have"),
+	OF_TEXT("tls-cert", tls_cert, "FILE", NULL, "certificates to show to an upstream that asks for one, PEM"),
+	OF_TEXT("tls-key", tls_key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --tls-cert"),
+	OF_TEXT("upstream-auth", upstream_auth, "FILE", NULL,
+	    "authenticate to upstreams for all clients: lines of HOST USER:PASSWORD"),
+	OF_TEXT("cert", cert, "FILE", NULL, "certificates to show to clients, PEM; offers them STARTTLS"),
+	OF_TEXT("key", key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --cert"),
+	OF_CHOICE_OR_NONE("client-tls", client_tls, CLIENT_TLS_WORDS, "HOW",
+	    "TLS towards clients: " CLIENT_TLS_WORDS "; without it: may, if there is --cert"),
+	OF_SECONDS("tls-timeout", timeouts.tls, 0, 0, "60", "time for a TLS handshake"),
+	OF_LIST("accept-proxy", PROXY, "CIDR", "connections from these addresses begin with a PROXY header"),
+	OF_SECONDS("proxy-timeout", timeouts.proxy, 0, 0, "10", "time for that header"),
+	OF_CHOICE_OR_NONE("send-proxy", send_proxy, "v1 or v2", "VERSION",
+	    "tell the upstream about the client, with a PROXY header of version v1 or v2"),
+	OF_SWITCH("xclient", xclient, "tell the upstream about the client, with XCLIENT, if it offers that"),
+	OF_SWITCH("xforward", xforward, "tell the upstream's log about the client, with XFORWARD, if it offers that"),
+	OF_SWITCH("received", received, "put a Received field on top of each message"),
+	OF_EITHER("client-names", no_client_names, "lookup or none", "HOW", "lookup",
+	    "lookup: the last three tell the client's host name, from the DNS; none: they do not"),
+	OF_OWN("hooks", HOOKS, hooks, "DIR", OPTIONS_HOOKS, "directory of hooks, see smtpwarp-hooks(7)"),
+	OF_TEXT("plugins", plugins, "NAMES", NULL, "hooks that ship with smtpwarp to run as well: a,b"),
+	OF_TEXT("plugins-dir", plugins_dir, "DIR", OPTIONS_PLUGINS, "where those are"),
+	OF_SECONDS("hook-timeout", timeouts.hook, 0, 0, "30", "time for a hook to end"),
+	OF_EITHER("hook-failure", hook_failure_accepts, "defer or accept", "HOW", "defer",
+	    "defer or accept what a failed hook should have decided"),
+	OF_OWN("log", LOG, log, "SINK", NULL, "where records go: " SINK_WORDS),
+	OF_SWITCH("verbose", verbose, "log every command and reply"),
+	{ "message-size-limit", SIZE, AT(uint64_t, limits.message_size), { { 0, 0 } }, "N", "10240000",
+	    "most octets of a message; 0: no limit" },
+	OF_NUMBER("max-recipients", limits.recipients, 1, DIALOGUE_RCPT_MAX, "1000", "most recipients of a message"),
+	OF_NUMBER("max-errors", max_errors, 0, UINT32_MAX, "20", "most bad commands of a session; 0: no limit"),
+	OF_NUMBER("max-pipeline", limits.pipeline, 1, DIALOGUE_QUEUE_MAX - 2, "64", "most commands that await replies"),
+	OF_NUMBER("command-length", limits.command_line, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, "2048",
+	    "most octets of a command line"),
+	OF_CHOICE("bare-newline", limits.newline, "normalize, reject or pass", "HOW", "normalize",
+	    "normalize, reject or pass a bare CR or LF in a message"),
+	OF_SWITCH("plain-auth", plain_auth, "offer AUTH without TLS, too, to clients on other hosts"),
+	OF_LIST("allow-clients", ALLOW, "CIDR", "take connections from these addresses only"),
+	OF_SECONDS("greet-delay", greet_delay, 0, LONGEST_DELAY, "0",
+	    "greet so late, and refuse clients that speak before; 0: greet at once"),
+	OF_LIST("dnsbl", DNSBL, "ZONE", "refuse clients that are on this DNS list: ZONE[=127.0.0.[2;4..11]][*WEIGHT]"),
+	OF_NUMBER("dnsbl-threshold", dnsbl_threshold, 1, 100000, "1", "least sum of weights for which to refuse"),
+	OF_SECONDS("dnsbl-timeout", dnsbl_timeout, SECOND / 10, 60 * SECOND, "5",
+	    "time for all lists to answer, and for the client's host name"),
+	OF_LIST("dns-server", DNS_SERVER, "ADDR[:PORT]",
+	    "name server to ask, also for names of upstreams; without it: those of /etc/resolv.conf"),
+	{ "valid-recipients", RECIPIENTS, 0, { { 0, 0 } }, "ERE", NULL,
+	    "refuse recipients that this regular expression does not match" },
+	OF_OWN("override-recipient", OVERRIDE, override_recipient, "ADDRESS", NULL, "send all mail to this address"),
+	OF_SECONDS("tarpit", tarpit, 0, LONGEST_DELAY, "0", "delay for clients that these checks refuse; 0: no delay"),
+	OF_NUMBER("max-tarpits", max_tarpits, 0, 100000, "100", "most clients delayed at a time"),
+	OF_SECONDS("banner-timeout", timeouts.banner, 0, 0, "300", "time for the upstream's greeting"),
+	OF_SECONDS("mail-timeout", timeouts.mail, 0, 0, "300", "time for its reply to MAIL"),
+	OF_SECONDS("rcpt-timeout", timeouts.rcpt, 0, 0, "300", "time for its reply to RCPT"),
+	OF_SECONDS("data-timeout", timeouts.data, 0, 0, "120", "time for its reply to DATA"),
+	OF_SECONDS("dot-timeout", timeouts.dot, 0, 0, "600", "time for its reply to the end of a message"),
+	OF_SECONDS("command-timeout", timeouts.command, 0, 0, "300",
+	    "time for its reply to other commands, and for a client to finish a command line"),
+	OF_SECONDS("block-timeout", timeouts.block, 0, 0, "180", "time for a peer to send or take part of a message"),
+	OF_SECONDS("idle-timeout", timeouts.idle, 0, 0, "300", "time for a client's next command"),
+	OF_SECONDS("session-timeout", timeouts.session, 0, 0, "86400", "time for a whole session; 0: no limit"),
+	OF_NUMBER("min-rate", min_rate, 0, UINT32_MAX, "100", "least octets a second of a message, on average; 0: no limit"),
+	OF_SWITCH("check", check, "check the options and exit"),
+};
+
+#define N_ROWS (sizeof rows / sizeof *rows)
+
+/* ---- values: NULL, or what the value should have been ---- */
+
+#define TOO_MANY(most) "can be given " TEXT_OF(most) " times at most"
+
+static const char *set_number(uint32_t *number, const char *value, uint32_t least, uint32_t most)
 {
 	uint64_t n = 0;
 	const char *want = endpoint_number(value, least, most, &n);
 
-	if (!want)
-		*(uint32_t *)field = (uint32_t)n;
+	*number = (uint32_t)n;
 	return want;
 }
 
-static const char *set_any(struct options *o, void *field, const char *value)
+static const char *set_seconds(int64_t *seconds, const char *value, int64_t least, int64_t most)
 {
-	(void)o;
-	return set_u32(field, value, 0, UINT32_MAX);
-}
-
-static const char *set_sessions(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_u32(field, value, 1, 100000);
-}
-
-static const char *set_tarpits(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_u32(field, value, 0, 100000);
-}
-
-static const char *set_recipients(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_u32(field, value, 1, DIALOGUE_RCPT_MAX);
-}
-
-static const char *set_pipeline(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_u32(field, value, 1, DIALOGUE_QUEUE_MAX - 2);
-}
-
-static const char *set_line(struct options *o, void *field, const char *value)
-{
-	uint64_t n = 0;
-	const char *want = endpoint_number(value, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, &n);
-
-	(void)o;
-	*(size_t *)field = (size_t)n;
-	return want;
-}
-
-static const char *set_size(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return endpoint_number(value, 0, INT64_MAX, field);
-}
-
-static const char *set_seconds(struct options *o, void *field, const char *value)
-{
+	static char want[64];
 	int64_t us = 0, unit = SECOND;
 	size_t digits = strspn(value, "0123456789");
 	const char *c = value;
 
-	(void)o;
 	if (digits && digits < 9 && (!value[digits] || value[digits] == '.')) {
 		for (; *c && *c != '.'; c++)
 			us = us * 10 + (*c - '0') * SECOND;
 		for (c += *c == '.'; *c >= '0' && *c <= '9'; c++)
 			us += (*c - '0') * (unit /= 10);
 	}
-	if (c == value || *c)
+	*seconds = us;
+	if (c != value && !*c && us >= least && (!most || us <= most))
+		return NULL;
+	if (!most)
 		return "takes seconds, such as 300 or 0.5";
-	*(int64_t *)field = us;
-	return NULL;
+	snprintf(want, sizeof want, "takes seconds from %g to %g", (double)least / SECOND, (double)most / SECOND);
+	return want;
 }
 
-static const char *set_text(struct options *o, void *field, const char *value)
+static const char *set_text(const char **text, const char *value)
 {
-	(void)o;
-	*(const char **)field = value;
+	*text = value;
 	return *value ? NULL : "must not be empty";
 }
 
-static const char *set_switch(struct options *o, void *field, const char *value)
+static const char *set_switch(bool *on, const char *value)
 {
 	bool off = value && (strcmp(value, "0") == 0 || strcmp(value, "no") == 0 || strcmp(value, "false") == 0);
 
-	(void)o;
+	*on = !off;
 	if (value && !off && strcmp(value, "1") != 0 && strcmp(value, "yes") != 0 && strcmp(value, "true") != 0)
-		return "is a switch: it takes yes or no, if anything";
-	*(bool *)field = !off;
+		return "takes yes or no, or no value at all";
 	return NULL;
 }
 
-static const char *add_listen(struct options *o, void *field, const char *value)
+/* Which of "a, b or c" the value is, from 0 on. */
+static const char *set_choice(unsigned *choice, const char *value, const char *words)
+{
+	static char want[80];
+	const char *at = words;
+	size_t n = strlen(value), len;
+
+	for (*choice = 0; *at; ++*choice) {
+		len = strcspn(at, ", ");
+		if (len == n && memcmp(at, value, n) == 0)
+			return NULL;
+		at += len + strspn(at + len, ", ");
+		at += strncmp(at, "or ", 3) == 0 ? 3 : 0;
+	}
+	*choice = 0;
+	snprintf(want, sizeof want, "takes %s", words);
+	return want;
+}
+
+static const char *add_listen(struct options *o, const char *value)
 {
 	char host[256];
 	uint16_t port;
 	bool valid = endpoint_split(value, host, sizeof host, 0, &port);
 
-	(void)field;
 	if (o->listens == OPTIONS_LISTEN_MAX)
-		return "can be given 8 times";
+		return TOO_MANY(OPTIONS_LISTEN_MAX);
 	if (!valid || !net_parse(strcmp(host, "*") == 0 ? "::" : host, port, &o->listen[o->listens]))
 		return "takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or *:2525";
 	o->listens++;
 	return NULL;
 }
 
-/* Warp's pair -ip and -port makes one address to listen on. */
-static struct {
-	const char *ip;
-	uint32_t port;
-} warp;
-
-static const char *set_warp_ip(struct options *o, void *field, const char *value)
-{
-	union net_address a;
-
-	(void)o;
-	(void)field;
-	warp.ip = value;
-	return net_parse(value, 1, &a) ? NULL : "takes an IP address";
-}
-
-static const char *set_warp_port(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	(void)field;
-	return set_u32(&warp.port, value, 1, 65535);
-}
-
-static const char *add_upstream(struct options *o, void *field, const char *value)
+static const char *add_upstream(struct options *o, const char *value)
 {
 	const char *want;
 
-	(void)field;
 	if (o->upstreams == OPTIONS_UPSTREAM_MAX)
-		return "can be given 16 times";
+		return TOO_MANY(OPTIONS_UPSTREAM_MAX);
 	want = endpoint_upstream(&o->upstream[o->upstreams], value);
 	o->upstreams += !want;
 	return want;
 }
 
-static const char *add_source(struct options *o, void *field, const char *value)
+static const char *add_source(struct options *o, const char *value)
 {
 	union net_address a, *source;
 
-	(void)field;
 	if (strcmp(value, "client") == 0) {
 		o->outbound_client = true;
 		return NULL;
@@ -194,88 +277,12 @@ static const char *add_source(struct options *o, void *field, const char *value)
 	return NULL;
 }
 
-static const char *set_tls(struct options *o, void *field, const char *value)
+static const char *add_proxy(struct options *o, const char *value)
 {
-	(void)o;
-	return tls_level_parse(value, field) ? NULL : "takes " TLS_LEVEL_WORDS;
-}
-
-static const char *set_client_tls(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return client_tls_parse(value, field) ? NULL : "takes " CLIENT_TLS_WORDS;
-}
-
-static const char *set_newline(struct options *o, void *field, const char *value)
-{
-	static const char *const words[] = { "normalize", "reject", "pass" };
-
-	(void)o;
-	for (size_t i = 0; i < 3; i++)
-		if (strcmp(value, words[i]) == 0) {
-			*(enum smtp_newline *)field = (enum smtp_newline)i;
-			return NULL;
-		}
-	return "takes normalize, reject or pass";
-}
-
-static const char *set_hooks(struct options *o, void *field, const char *value)
-{
-	o->hooks_given = strcmp(value, OPTIONS_HOOKS) != 0;
-	return set_text(o, field, value);
-}
-
-static const char *set_hook_failure(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	*(bool *)field = strcmp(value, "accept") == 0;
-	return *(bool *)field || strcmp(value, "defer") == 0 ? NULL : "takes defer or accept";
-}
-
-static const char *set_connect_on(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	*(bool *)field = strcmp(value, "recipient") == 0;
-	return *(bool *)field || strcmp(value, "connect") == 0 ? NULL : "takes connect or recipient";
-}
-
-/* What may begin the extension of an address. */
-static const char *set_delimiter(struct options *o, void *field, const char *value)
-{
-	(void)set_text(o, field, value); /* empty: none */
-	return value[strspn(value, "!#$%&'*+-./=?^_`{|}~")] ? "takes one or more characters such as +-" : NULL;
-}
-
-static const char *set_hostname(struct options *o, void *field, const char *value)
-{
-	return endpoint_is_host(value) ? set_text(o, field, value) : "takes a host name";
-}
-
-static const char *add_proxy(struct options *o, void *field, const char *value)
-{
-	(void)field;
 	if (o->proxies == OPTIONS_PROXY_MAX)
-		return "can be given 16 times";
+		return TOO_MANY(OPTIONS_PROXY_MAX);
 	return net_block_parse(value, &o->proxy[o->proxies++]) ? NULL : "takes ADDRESS/BITS, such as 10.0.0.0/8 or ::1";
 }
-
-static const char *set_send_proxy(struct options *o, void *field, const char *value)
-{
-	bool valid = value[0] == 'v' && (value[1] == '1' || value[1] == '2') && !value[2];
-
-	(void)o;
-	*(unsigned *)field = valid ? (unsigned)(value[1] - '0') : 0;
-	return valid ? NULL : "takes v1 or v2";
-}
-
-static const char *set_client_names(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	*(bool *)field = strcmp(value, "none") == 0;
-	return *(bool *)field || strcmp(value, "lookup") == 0 ? NULL : "takes lookup or none";
-}
-
-/* ---- checks ---- */
 
 /* Large values stand apart from what all sessions touch. */
 static struct {
@@ -284,11 +291,10 @@ static struct {
 	struct ere valid_recipients;
 } large;
 
-static const char *add_allow(struct options *o, void *field, const char *value)
+static const char *add_allow(struct options *o, const char *value)
 {
-	(void)field;
 	if (o->allows == OPTIONS_ALLOW_MAX)
-		return "can be given 64 times";
+		return TOO_MANY(OPTIONS_ALLOW_MAX);
 	if (!net_block_parse(value, &large.allow[o->allows]))
 		return "takes ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32, with no bit set behind the prefix";
 	o->allow = large.allow;
@@ -296,70 +302,59 @@ static const char *add_allow(struct options *o, void *field, const char *value)
 	return NULL;
 }
 
-static const char *set_waiting(void *field, const char *value, int64_t least, int64_t most, const char *want)
-{
-	int64_t us;
-
-	if (set_seconds(NULL, &us, value) || us < least || us > most)
-		return want;
-	*(int64_t *)field = us;
-	return NULL;
-}
-
-/* No longer than a client waits for a greeting or reply, RFC 5321 4.5.3.2. */
-static const char *set_delay(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_waiting(field, value, 0, 300 * SECOND, "takes seconds from 0 to 300");
-}
-
-static const char *set_dns_time(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_waiting(field, value, SECOND / 10, 60 * SECOND, "takes seconds from 0.1 to 60");
-}
-
-static const char *add_dnsbl(struct options *o, void *field, const char *value)
+static const char *add_dnsbl(struct options *o, const char *value)
 {
 	const char *want;
 
-	(void)field;
 	if (o->dnsbls == OPTIONS_DNSBL_MAX)
-		return "can be given 16 times";
+		return TOO_MANY(OPTIONS_DNSBL_MAX);
 	want = dnsbl_parse(&large.dnsbl[o->dnsbls], value);
 	o->dnsbl = large.dnsbl;
 	o->dnsbls += !want;
 	return want;
 }
 
-static const char *set_threshold(struct options *o, void *field, const char *value)
-{
-	(void)o;
-	return set_u32(field, value, 1, 100000);
-}
-
-static const char *add_dns_server(struct options *o, void *field, const char *value)
+static const char *add_dns_server(struct options *o, const char *value)
 {
 	char host[NET_TEXT];
 	uint16_t port;
 
-	(void)field;
 	if (o->dns.count == DNS_SERVERS)
-		return "can be given 3 times";
+		return TOO_MANY(DNS_SERVERS);
 	if (!endpoint_split(value, host, sizeof host, 53, &port) || !net_parse(host, port, &o->dns.server[o->dns.count]))
 		return "takes ADDRESS, ADDRESS:PORT or [IPv6]:PORT";
 	o->dns.count++;
 	return NULL;
 }
 
-static const char *set_valid_recipients(struct options *o, void *field, const char *value)
+static const char *set_valid_recipients(struct options *o, const char *value)
 {
-	(void)o;
-	*(const struct ere **)field = &large.valid_recipients;
+	o->valid_recipients = &large.valid_recipients;
 	return *value ? ere_compile(&large.valid_recipients, value) : "must not be empty";
 }
 
-static const char *set_override(struct options *o, void *field, const char *value)
+static const char *set_warp_ip(struct options *o, const char *value)
+{
+	union net_address a;
+
+	o->warp_ip = value;
+	return net_parse(value, 1, &a) ? NULL : "takes an IP address";
+}
+
+static const char *set_hooks(struct options *o, const char *value)
+{
+	o->hooks_given = strcmp(value, OPTIONS_HOOKS) != 0;
+	return set_text(&o->hooks, value);
+}
+
+/* Characters that may begin the extension of an address; none of them: addresses have no extensions. */
+static const char *set_delimiter(struct options *o, const char *value)
+{
+	o->recipient_delimiter = value;
+	return value[strspn(value, "!#$%&'*+-./=?^_`{|}~")] ? "takes one or more characters such as +-" : NULL;
+}
+
+static const char *set_override(struct options *o, const char *value)
 {
 	char line[300];
 	struct smtp_command cmd;
@@ -370,118 +365,85 @@ static const char *set_override(struct options *o, void *field, const char *valu
 	smtp_parse((const unsigned char *)line, (size_t)n, &cmd);
 	if (cmd.refusal || cmd.address_len != strlen(value) || !strchr(value, '@'))
 		return "takes an address, such as test@example.com";
-	return set_text(o, field, value);
+	return set_text(&o->override_recipient, value);
 }
 
-static const char *set_log(struct options *o, void *field, const char *value)
+static const char *set_log(struct options *o, const char *value)
 {
 	const char *path;
 
-	return sink_parse(value, &path) != SINK_UNKNOWN ? set_text(o, field, value) : "takes " SINK_WORDS;
+	return sink_parse(value, &path) != SINK_UNKNOWN ? set_text(&o->log, value) : "takes " SINK_WORDS;
 }
 
-/* ---- the table ---- */
+static const char *apply_own(struct options *o, enum kind kind, const char *value)
+{
+	switch (kind) {
+	case LISTEN:
+		return add_listen(o, value);
+	case UPSTREAM:
+		return add_upstream(o, value);
+	case SOURCE:
+		return add_source(o, value);
+	case PROXY:
+		return add_proxy(o, value);
+	case ALLOW:
+		return add_allow(o, value);
+	case DNSBL:
+		return add_dnsbl(o, value);
+	case DNS_SERVER:
+		return add_dns_server(o, value);
+	case WARP_IP:
+		return set_warp_ip(o, value);
+	case HOOKS:
+		return set_hooks(o, value);
+	case DELIMITER:
+		return set_delimiter(o, value);
+	case HOSTNAME:
+		return endpoint_is_host(value) ? set_text(&o->hostname, value) : "takes a host name";
+	case LOG:
+		return set_log(o, value);
+	case RECIPIENTS:
+		return set_valid_recipients(o, value);
+	case OVERRIDE:
+		return set_override(o, value);
+	default:
+		return NULL;
+	}
+}
 
-#define AT(field) offsetof(struct options, field)
+static const char *apply_row(struct options *o, const struct row *row, const char *value)
+{
+	void *member = (char *)o + row->offset;
+	unsigned choice;
+	const char *want;
 
-static const struct row rows[] = {
-	{ "listen", "ADDR:PORT", true, 0, add_listen, "accept connections here", NULL },
-	{ "ip", "ADDR", false, 0, set_warp_ip, "with --port: accept connections here", "127.0.0.1" },
-	{ "port", "PORT", false, 0, set_warp_port, "with --ip", NULL },
-	{ "user", "NAME", false, AT(user), set_text, "become this user once listening", NULL },
-	{ "max-sessions", "N", false, AT(max_sessions), set_sessions, "sessions at a time", "1000" },
-	{ "max-sessions-per-source", "N", false, AT(max_sessions_per_source), set_any,
-	    "sessions at a time of one client address; 0: no limit", "0" },
-	{ "drain-timeout", "S", false, AT(timeouts.drain), set_seconds, "after SIGTERM sessions may go on so long", "60" },
-	{ "idle-exit", "S", false, AT(timeouts.idle_exit), set_seconds, "inetd wait: exit when idle so long", "30" },
-	{ "upstream", "HOST[:PORT]", true, 0, add_upstream,
-	    "connect here instead of to the original destination; several: in order; by LMTP: lmtp://HOST, lmtp:unix:/PATH",
-	    NULL },
-	{ "routes", "FILE", false, AT(routes), set_text,
-	    "where each recipient's mail goes: lines of pattern;server;tls_verify", NULL },
-	{ "recipient-delimiter", "CHARS", false, AT(recipient_delimiter), set_delimiter,
-	    "of local parts, for --routes: such as +-", NULL },
-	{ "compile-routes", "FILE", false, AT(compile_routes), set_text,
-	    "only write FILE.index, for a large file of --routes", NULL },
-	{ "connect-on", "WHEN", false, AT(limits.on_recipient), set_connect_on,
-	    "connect: at once; recipient: when sender and recipient are known", "connect" },
-	{ "auth", NULL, false, AT(auth), set_switch, "with that, pass AUTH on to --upstream, connected to at EHLO", NULL },
-	{ "hostname", "NAME", false, AT(hostname), set_hostname,
-	    "what smtpwarp calls itself where it greets a client; without: the host's name", NULL },
-	{ "outbound-ip", "ADDR", true, 0, add_source, "source address, one per family; client: the client's own", NULL },
-	{ "mark", "N", false, AT(outbound.mark), set_any, "SO_MARK of outbound connections", NULL },
-	{ "connect-timeout", "S", false, AT(timeouts.connect), set_seconds,
-	    "for a connection to be made, and before for the name, 10 at most", "30" },
-	{ "tls", "LEVEL", false, AT(tls), set_tls, TLS_LEVEL_WORDS ", towards the upstream", "may" },
-	{ "tls-ca", "FILE", false, AT(tls_ca), set_text, "certificates of trusted CAs, PEM", OPTIONS_CA_FILE },
-	{ "tls-name", "NAME", false, AT(tls_name), set_text, "name that the upstream's certificate must have", NULL },
-	{ "tls-cert", "FILE", false, AT(tls_cert), set_text, "certificates to show to an upstream that asks for one, PEM", NULL },
-	{ "tls-key", "FILE", false, AT(tls_key), set_text,
-	    "the key of the first of them, PEM; without: in the file of --tls-cert", NULL },
-	{ "upstream-auth", "FILE", false, AT(upstream_auth), set_text,
-	    "authenticate to upstreams for all clients: lines of HOST USER:PASSWORD", NULL },
-	{ "cert", "FILE", false, AT(cert), set_text, "certificates to show to clients, PEM: offers them STARTTLS", NULL },
-	{ "key", "FILE", false, AT(key), set_text, "the key of the first of them, PEM; without: in the file of --cert", NULL },
-	{ "client-tls", "HOW", false, AT(client_tls), set_client_tls,
-	    CLIENT_TLS_WORDS ", towards clients; without: may, if there is --cert", NULL },
-	{ "tls-timeout", "S", false, AT(timeouts.tls), set_seconds, "for a TLS handshake", "60" },
-	{ "accept-proxy", "CIDR", true, 0, add_proxy, "connections from here begin with a PROXY header", NULL },
-	{ "proxy-timeout", "S", false, AT(timeouts.proxy), set_seconds, "for that header", "10" },
-	{ "send-proxy", "VERSION", false, AT(send_proxy), set_send_proxy,
-	    "v1 or v2: tell the upstream of the client by a PROXY header", NULL },
-	{ "xclient", NULL, false, AT(xclient), set_switch, "the same by XCLIENT, where the upstream offers it", NULL },
-	{ "xforward", NULL, false, AT(xforward), set_switch, "the same for its log, by XFORWARD", NULL },
-	{ "received", NULL, false, AT(received), set_switch, "put a Received field on top of each message", NULL },
-	{ "client-names", "HOW", false, AT(no_client_names), set_client_names,
-	    "lookup: these three have the client's host name, from the DNS; none", "lookup" },
-	{ "hooks", "DIR", false, AT(hooks), set_hooks, "directory of hooks, see smtpwarp-hooks(7)", OPTIONS_HOOKS },
-	{ "plugins", "NAMES", false, AT(plugins), set_text, "hooks that ship with smtpwarp to run as well: a,b", NULL },
-	{ "plugins-dir", "DIR", false, AT(plugins_dir), set_text, "where those are", OPTIONS_PLUGINS },
-	{ "hook-timeout", "S", false, AT(timeouts.hook), set_seconds, "for a hook to end", "30" },
-	{ "hook-failure", "HOW", false, AT(hook_failure_accepts), set_hook_failure,
-	    "defer or accept what a hook that fails was to decide", "defer" },
-	{ "log", "SINK", false, AT(log), set_log, SINK_WORDS, NULL },
-	{ "verbose", NULL, false, AT(verbose), set_switch, "log every command and reply", NULL },
-	{ "message-size-limit", "N", false, AT(limits.message_size), set_size, "octets of a message; 0: no limit",
-	    "10240000" },
-	{ "max-recipients", "N", false, AT(limits.recipients), set_recipients, "recipients of a message", "1000" },
-	{ "max-errors", "N", false, AT(max_errors), set_any, "bad commands of a session; 0: no limit", "20" },
-	{ "max-pipeline", "N", false, AT(limits.pipeline), set_pipeline, "commands that may await replies", "64" },
-	{ "command-length", "N", false, AT(limits.command_line), set_line, "octets of a command line", "2048" },
-	{ "bare-newline", "HOW", false, AT(limits.newline), set_newline,
-	    "normalize, reject or pass a bare CR or LF in a message", "normalize" },
-	{ "plain-auth", NULL, false, AT(plain_auth), set_switch, "show AUTH to distant clients without TLS too", NULL },
-	{ "allow-clients", "CIDR", true, 0, add_allow, "take connections of these addresses only", NULL },
-	{ "greet-delay", "S", false, AT(greet_delay), set_delay,
-	    "greet so late, and refuse clients that speak before; 0: at once", "0" },
-	{ "dnsbl", "ZONE", true, 0, add_dnsbl,
-	    "refuse clients that this list of the DNS has: ZONE[=127.0.0.[2;4..11]][*WEIGHT]", NULL },
-	{ "dnsbl-threshold", "N", false, AT(dnsbl_threshold), set_threshold, "sum of weights at which to refuse", "1" },
-	{ "dnsbl-timeout", "S", false, AT(dnsbl_timeout), set_dns_time, "for all lists to answer; for the client's host name", "5" },
-	{ "dns-server", "ADDR[:PORT]", true, 0, add_dns_server,
-	    "name server to ask, for names of upstreams too; without: those of /etc/resolv.conf", NULL },
-	{ "valid-recipients", "ERE", false, AT(valid_recipients), set_valid_recipients,
-	    "refuse recipients that this regular expression does not match", NULL },
-	{ "override-recipient", "ADDRESS", false, AT(override_recipient), set_override,
-	    "send all mail on to this address", NULL },
-	{ "tarpit", "S", false, AT(tarpit), set_delay, "hold clients that these checks refuse so long first; 0: not", "0" },
-	{ "max-tarpits", "N", false, AT(max_tarpits), set_tarpits, "clients held at a time", "100" },
-	{ "banner-timeout", "S", false, AT(timeouts.banner), set_seconds, "for the upstream's greeting", "300" },
-	{ "mail-timeout", "S", false, AT(timeouts.mail), set_seconds, "for its reply to MAIL", "300" },
-	{ "rcpt-timeout", "S", false, AT(timeouts.rcpt), set_seconds, "for its reply to RCPT", "300" },
-	{ "data-timeout", "S", false, AT(timeouts.data), set_seconds, "for its reply to DATA", "120" },
-	{ "dot-timeout", "S", false, AT(timeouts.dot), set_seconds, "for its reply to the end of a message", "600" },
-	{ "command-timeout", "S", false, AT(timeouts.command), set_seconds,
-	    "for its reply to other commands; for a client to finish a command line", "300" },
-	{ "block-timeout", "S", false, AT(timeouts.block), set_seconds, "for a peer to send or take part of a message",
-	    "180" },
-	{ "idle-timeout", "S", false, AT(timeouts.idle), set_seconds, "for a client's next command", "300" },
-	{ "session-timeout", "S", false, AT(timeouts.session), set_seconds, "for a whole session; 0: no limit", "86400" },
-	{ "min-rate", "N", false, AT(min_rate), set_any, "octets a second of a message, on average; 0: no limit", "100" },
-	{ "check", NULL, false, AT(check), set_switch, "only check the options", NULL },
-};
+	switch ((enum kind)row->kind) {
+	case SWITCH:
+		return set_switch(member, value);
+	case TEXT:
+		return set_text(member, value);
+	case NUMBER:
+		return set_number(member, value, row->least, row->most);
+	case SIZE:
+		return endpoint_number(value, 0, INT64_MAX, member);
+	case SECONDS:
+		return set_seconds(member, value, row->least, row->most);
+	case EITHER:
+		want = set_choice(&choice, value, row->words);
+		*(bool *)member = choice == 1;
+		return want;
+	case CHOICE:
+		return set_choice(member, value, row->words);
+	case CHOICE_OR_NONE:
+		want = set_choice(member, value, row->words);
+		*(unsigned *)member += !want;
+		return want;
+	default:
+		return apply_own(o, (enum kind)row->kind, value);
+	}
+}
 
-#define N_ROWS (sizeof rows / sizeof *rows)
+/* ---- where they come from ---- */
 
 static const struct row *find_row(const char *name, size_t n)
 {
@@ -491,17 +453,12 @@ static const struct row *find_row(const char *name, size_t n)
 	return NULL;
 }
 
-static const char *apply_row(struct options *o, const struct row *row, const char *value)
-{
-	return row->set(o, (char *)o + row->offset, value);
-}
-
 /* A list in one variable, as repeatable options have it. */
 static const char *apply_row_list(struct options *o, const struct row *row, const char *value)
 {
 	/* The options keep pointers to values only of options that do not repeat, so the copy may go. */
 	char *copy = strdup(value), *rest = NULL;
-	const char *want = copy ? NULL : "is too long";
+	const char *want = copy ? NULL : "is too long for the memory there is";
 
 	for (char *item = copy ? strtok_r(copy, ", \t", &rest) : NULL; item && !want; item = strtok_r(NULL, ", \t", &rest))
 		want = apply_row(o, row, item);
@@ -562,7 +519,7 @@ static int read_environment(struct options *o, const bool *given, char *why, siz
 			continue;
 		if (strcmp(rows[i].name, "port") == 0 && strstr(value, "://")) /* see is_cluster_variable() */
 			continue;
-		want = rows[i].repeats ? apply_row_list(o, &rows[i], value) : apply_row(o, &rows[i], value);
+		want = rows[i].kind < LISTS ? apply_row_list(o, &rows[i], value) : apply_row(o, &rows[i], value);
 		if (want) {
 			snprintf(why, cap, "%s=%s: it %s", name, value, want);
 			return EX_USAGE;
@@ -583,22 +540,24 @@ static void help(void)
 		printf("  %-30s %s", left, rows[i].help);
 		printf(rows[i].standard ? " (%s)\n" : "%s\n", rows[i].standard ? rows[i].standard : "");
 	}
-	puts("  --help                         this\n"
-	     "  --version                      the version\n"
-	     "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, but for --drain-timeout and --idle-exit.\n"
+	puts("  --help                         show this help and exit\n"
+	     "  --version                      show the version and exit\n"
+	     "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, except for --drain-timeout and --idle-exit.\n"
 	     "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.");
 }
 
 /* One option at argv[*i]; moves *i over its value. */
 static int read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
 {
-	const char *name = argv[*i] + 1, *value, *want;
+	const char *name = argv[*i], *value, *want;
+	bool dash = *name == '-';
 	const struct row *row;
 	size_t n;
 
-	name += *name == '-';
+	name += dash;
+	name += dash && *name == '-';
 	n = strcspn(name, "=");
-	row = argv[*i][0] == '-' ? find_row(name, n) : NULL;
+	row = dash ? find_row(name, n) : NULL;
 	if (!row) {
 		snprintf(why, cap, "unknown option %s; see --help", argv[*i]);
 		return EX_USAGE;
@@ -624,23 +583,23 @@ static void set_standards(struct options *o)
 {
 	memset(o, 0, sizeof *o);
 	for (size_t i = 0; i < N_ROWS; i++)
-		if (rows[i].standard && rows[i].set != set_warp_ip)
+		if (rows[i].standard && rows[i].kind != WARP_IP) /* without --port it means nothing */
 			apply_row(o, &rows[i], rows[i].standard);
 }
 
 static int add_warp_listen(struct options *o, char *why, size_t cap)
 {
-	if (warp.ip && !warp.port) {
+	if (o->warp_ip && !o->warp_port) {
 		snprintf(why, cap, "--ip needs --port");
 		return EX_USAGE;
 	}
-	if (!warp.port)
+	if (!o->warp_port)
 		return EX_OK;
 	if (o->listens == OPTIONS_LISTEN_MAX) {
-		snprintf(why, cap, "--port: there are 8 addresses to listen on already");
+		snprintf(why, cap, "--port: there are " TEXT_OF(OPTIONS_LISTEN_MAX) " addresses to listen on already");
 		return EX_USAGE;
 	}
-	net_parse(warp.ip ? warp.ip : "127.0.0.1", (uint16_t)warp.port, &o->listen[o->listens++]);
+	net_parse(o->warp_ip ? o->warp_ip : "127.0.0.1", (uint16_t)o->warp_port, &o->listen[o->listens++]);
 	return EX_OK;
 }
 

@@ -29,6 +29,8 @@ struct timeouts {
 struct options {
 	union net_address listen[OPTIONS_LISTEN_MAX];
 	unsigned listens;
+	const char *warp_ip; /* --ip and --port, as Warp has them: one more address to listen on */
+	uint32_t warp_port;  /* 0: not given */
 	const char *user;
 	uint32_t max_sessions, max_sessions_per_source; /* the latter 0: no limit */
 	struct upstream upstream[OPTIONS_UPSTREAM_MAX];

@@ -1,5 +1,6 @@
 /* Verdicts of hooks. See verdict.h for the contract; the comments here say why. */
 #include "pure/verdict.h"
+#include "pure/text.h"
 #include "smtp.h"
 
 #include <string.h>
@@ -117,15 +118,16 @@ static const char *parse_reply(struct verdict *v, int code, const uint16_t enhan
 
 static const char *parse_seconds(struct verdict *v)
 {
+	static const char want[] = "tarpit takes a number of seconds, up to " TEXT_OF(VERDICT_TARPIT_MAX);
 	unsigned value = 0;
 
 	for (size_t i = 0; i < v->text_len; i++) {
 		if (v->text[i] < '0' || v->text[i] > '9' || value > VERDICT_TARPIT_MAX)
-			return "tarpit takes a number of seconds, up to 300";
+			return want;
 		value = value * 10 + v->text[i] - '0';
 	}
 	v->seconds = value;
-	return v->text_len && value <= VERDICT_TARPIT_MAX ? NULL : "tarpit takes a number of seconds, up to 300";
+	return v->text_len && value <= VERDICT_TARPIT_MAX ? NULL : want;
 }
 
 static const char *parse_octets(struct verdict *v)

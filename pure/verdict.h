@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VERDICT_MAX 65536	/* octets of a verdict, without a message that follows it */
+#define VERDICT_KIB 64
+#define VERDICT_MAX (VERDICT_KIB << 10) /* octets of a verdict, without a message that follows it */
 #define VERDICT_HEADER_LINE 78	/* where a header is folded, RFC 5322 2.1.1 */
 #define VERDICT_UNCOUNTED UINT64_MAX
 #define VERDICT_TARPIT_MAX 300	/* seconds: as long as a client waits for a greeting or reply, RFC 5321 4.5.3.2 */

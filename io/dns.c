@@ -1,9 +1,9 @@
 /* A stub for the DNS. See dns.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/dns.h"
+#include "io/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -11,42 +11,9 @@
 #include <unistd.h>
 
 #define ATTEMPTS 4
-#define FILE_MAX (16u << 20)
 #define DATAGRAMS 8 /* looked at in one turn: a flood must not keep the session from its clock */
 
 /* ---- settings ---- */
-
-void dns_lines(const char *path, void (*take)(void *arg, char *line), void *arg)
-{
-	char text[4096];
-	size_t have = 0, all = 0;
-	bool skipping = false; /* in a line that was too long */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	ssize_t n = fd < 0 ? 0 : 1;
-
-	while (n > 0 && all < FILE_MAX) {
-		char *line = text, *end;
-
-		n = read(fd, text + have, sizeof text - 1 - have);
-		have += n > 0 ? (size_t)n : 0;
-		all += n > 0 ? (size_t)n : 0;
-		if (n <= 0 && have) /* the last line needs no LF */
-			text[have++] = '\n';
-		while ((end = memchr(line, '\n', have))) {
-			*end = 0;
-			if (!skipping)
-				take(arg, line);
-			skipping = false;
-			have -= (size_t)(end + 1 - line);
-			line = end + 1;
-		}
-		memmove(text, line, have);
-		skipping = skipping || have == sizeof text - 1;
-		have = skipping ? 0 : have;
-	}
-	if (fd >= 0)
-		close(fd);
-}
 
 static void take_settings(void *arg, char *line)
 {
@@ -58,7 +25,7 @@ void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given
 	s->servers.count = 0;
 	s->ndots = 1;
 	s->search[0] = 0;
-	dns_lines("/etc/resolv.conf", take_settings, s);
+	file_lines("/etc/resolv.conf", take_settings, s);
 	if (given->count)
 		s->servers = *given;
 	else if (!s->servers.count)

@@ -35,10 +35,6 @@ void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given
 /* The name servers of that alone. */
 void dns_servers_choose(struct dns_servers *s, const struct dns_servers *given);
 
-/* Each line of a file of settings, without its LF; none if it cannot be read. Lines of 4 KB and more are passed over, and what
- * comes behind 16 MB. */
-void dns_lines(const char *path, void (*take)(void *arg, char *line), void *arg);
-
 /* Begin to ask. A server that does not answer in a quarter of patience makes room for the next, and so on round and round.
  * servers must stay. State DNS_DONE at once: the name is none. */
 void dns_start(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,

@@ -1,8 +1,13 @@
-/* Whole reads and writes. See file.h for the contract. */
+/* Whole reads, writes and lines. See file.h for the contract. */
+#define _GNU_SOURCE
 #include "io/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
+
+#define LINES_MAX (16u << 20) /* octets of a file that file_lines() looks at */
 
 ssize_t file_read(int fd, void *into, size_t cap)
 {
@@ -37,4 +42,36 @@ bool file_write(int fd, struct iovec *part, int parts)
 			n -= (ssize_t)part->iov_len;
 		}
 	}
+}
+
+void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg)
+{
+	char text[4096];
+	size_t have = 0, all = 0;
+	bool skipping = false; /* in a line that was too long */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ssize_t n = fd < 0 ? 0 : 1;
+
+	while (n > 0 && all < LINES_MAX) {
+		char *line = text, *end;
+
+		n = read(fd, text + have, sizeof text - 1 - have);
+		have += n > 0 ? (size_t)n : 0;
+		all += n > 0 ? (size_t)n : 0;
+		if (n <= 0 && have) /* the last line needs no LF */
+			text[have++] = '\n';
+		while ((end = memchr(line, '\n', have))) {
+			*end = 0;
+			if (!skipping)
+				take(arg, line);
+			skipping = false;
+			have -= (size_t)(end + 1 - line);
+			line = end + 1;
+		}
+		memmove(text, line, have);
+		skipping = skipping || have == sizeof text - 1;
+		have = skipping ? 0 : have;
+	}
+	if (fd >= 0)
+		close(fd);
 }

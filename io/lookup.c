@@ -1,6 +1,7 @@
 /* The addresses of a host's name. See lookup.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/lookup.h"
+#include "io/file.h"
 #include "io/net.h"
 
 #include <stdio.h>
@@ -128,7 +129,7 @@ static bool is_localhost(const char *name)
 
 static void look_here(void)
 {
-	dns_lines("/etc/hosts", take_line, NULL);
+	file_lines("/etc/hosts", take_line, NULL);
 	if (!lookup.found && is_localhost(lookup.name)) {
 		add_text("::1");
 		add_text("127.0.0.1");

@@ -1,5 +1,5 @@
 """The client's host name, for --xclient, --xforward and --received: looked up in the DNS and back, as Postfix and Willi do.
-PROTOCOL 54, 76. Name servers are a real NSD, and a scripted one; what an answer is made of is in unit_dns.c."""
+PROTOCOL 54, 76. Name servers are a real NSD, and a scripted one; what an answer is made of is in unit/dnsmessage.c."""
 import socket
 import subprocess
 import threading

@@ -1,6 +1,6 @@
 """Host names of upstreams: /etc/hosts, localhost, the DNS as resolv.conf(5) wants it asked, and which address is tried first.
 The session goes on meanwhile. PROTOCOL 74. Name servers are a real NSD, and a scripted one; lines of these files are in
-unit_lookup.c and unit_dns.c."""
+unit/lookup.c and unit/dnsmessage.c."""
 import os
 import signal
 import socket

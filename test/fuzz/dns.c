@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/dns.h"
+#include "pure/dnsmessage.h"
 #include "test/lib/replay.h"
 
 #define CHECK(condition) ((condition) ? (void)0 : abort())

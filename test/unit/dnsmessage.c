@@ -2,11 +2,10 @@
  * of resolv.conf(5). Each ends at a page that nobody may read. */
 #include "test/lib/unit.h"
 
-#include "io/dns.h"
+#include "pure/dnsmessage.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 static struct text said;
 
@@ -368,33 +367,6 @@ static void reversed(void **state)
 	assert_false(dns_reversed(&a, "bl.test", name));
 }
 
-static void ranges(void **state)
-{
-	static const struct {
-		const char *range, *inside, *outside;
-	} rows[] = { { "10.0.0.0/8", "10.255.0.1", "11.0.0.0" }, { "192.0.2.128/25", "192.0.2.128", "192.0.2.127" },
-		{ "192.0.2.1", "192.0.2.1", "192.0.2.2" }, { "0.0.0.0/0", "255.255.255.255", "::1" },
-		{ "::/0", "2001:db8::1", "10.0.0.1" }, { "2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1" },
-		{ "2001:db8::8000/113", "2001:db8::8001", "2001:db8::7fff" }, { "::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2" } };
-	static const char *const bad[] = { "", "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8x", "10.0.0.0/ 8",
-		"10.0.0.1/8", "10/8", "::1/64", "::/129", "x/8", "10.0.0.0/4294967304", "10.0.0.0/99999999999999999999" };
-	struct net_block r;
-	union net_address a;
-
-	(void)state;
-	for (size_t i = 0; i < COUNT(rows); i++) {
-		assert_true(net_block_parse(rows[i].range, &r));
-		assert_true(net_parse(rows[i].inside, 0, &a) && net_in_block(&a, &r));
-		assert_true(net_parse(rows[i].outside, 0, &a));
-		assert_false(net_in_block(&a, &r));
-		memset(&a, 0, sizeof a);
-		assert_false(net_in_block(&a, &r));
-	}
-	for (size_t i = 0; i < COUNT(bad); i++)
-		if (net_block_parse(bad[i], &r))
-			fail_msg("'%s' was taken", bad[i]);
-}
-
 /* What lines of resolv.conf(5) come to, each with its last octet at the page's end. */
 static const char *settings_of(const char *text)
 {
@@ -457,55 +429,6 @@ static void many_suffixes(void **state)
 	expect_text("one", settings_of(line), "1 ''");
 }
 
-static void note_line(void *arg, char *line)
-{
-	(void)arg;
-	say(&said, "%.20s|", line);
-}
-
-static const char *lines_of(const void *bytes, size_t n, size_t times)
-{
-	static char path[] = "/tmp/unit_dns_XXXXXX";
-	int fd = mkstemp(path);
-
-	assert_true(fd >= 0);
-	for (size_t i = 0; i < times; i++)
-		assert_int_equal(write(fd, bytes, n), (ssize_t)n);
-	clear(&said);
-	say(&said, "|");
-	dns_lines(path, note_line, NULL);
-	unlink(path);
-	close(fd);
-	strcpy(path + sizeof path - 7, "XXXXXX");
-	return said.bytes;
-}
-
-/* Of files: whole lines only, whatever their length. */
-static void lines(void **state)
-{
-	static char text[20000];
-
-	(void)state;
-	clear(&said);
-	dns_lines("/nonexistent", note_line, NULL);
-	dns_lines("/", note_line, NULL);
-	assert_int_equal(said.len, 0);
-	expect_text("empty", lines_of("", 0, 1), "|");
-	expect_text("two", lines_of("a\nb\n", 4, 1), "|a|b|");
-	expect_text("no end", lines_of("a\n\nb", 4, 1), "|a||b|");
-	expect_text("NUL", lines_of("a\0b\nc", 5, 1), "|a|c|");
-	for (size_t n = 4080; n < 4110; n++) { /* 4094 octets and a line end is the longest that is taken */
-		memset(text, 'x', n);
-		memcpy(text + n, "\nlast", 5);
-		expect_text("long", lines_of(text, n + 5, 1), n <= 4094 ? "|xxxxxxxxxxxxxxxxxxxx|last|" : "|last|");
-		expect_text("long, last", lines_of(text, n, 1), n <= 4094 ? "|xxxxxxxxxxxxxxxxxxxx|" : "|");
-	}
-	memset(text, 'x', sizeof text);
-	memcpy(text + 15000, "\nnext\n", 6);
-	expect_text("very long", lines_of(text, 15006, 1), "|next|");
-	expect_text("without end", lines_of(text, 15000, 2000), "|");
-}
-
 static void hosts(void **state)
 {
 	static const char *const good[] = { "a", "a.b", "9a.test", "a-b", "_x._y.test", "xn--bcher-kva.test", "1.2.3.x" },
@@ -526,8 +449,8 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(real_answers), cmocka_unit_test(answers_to_something_else),
 		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(longest_name),
 		cmocka_unit_test(addresses_that_lead_back), cmocka_unit_test(what_is_kept), cmocka_unit_test(names),
-		cmocka_unit_test(reversed), cmocka_unit_test(ranges),
-		cmocka_unit_test(settings), cmocka_unit_test(many_suffixes), cmocka_unit_test(lines), cmocka_unit_test(hosts) };
+		cmocka_unit_test(reversed),
+		cmocka_unit_test(settings), cmocka_unit_test(many_suffixes), cmocka_unit_test(hosts) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,8 +13,6 @@ ROOT = os.path.dirname(HERE)
 # Hostile input is where a sanitizer earns its keep; what else the others test does not depend on the build.
 SANITIZED = ["framing", "replies", "commands", "pipelining", "extensions", "upstream_tls", "destination",
              "identity", "checks", "late_auth", "lookup"]
-RETRIED_MAX = 5
-FAILED = re.compile(r"^(?:FAILED|ERROR) (\w+\.py::.+?)(?: - .*)?$")
 COUNTS = re.compile(r"(\d+) (passed|failed|errors?|skipped)")
 
 
@@ -45,34 +43,19 @@ class Tally:
         self.failed += int(failed[1]) if failed else int(done.returncode != 0)
 
     def pytest(self, title, *arguments, **env):
-        """Real servers on a busy machine have their bad moments: a few tests that fail get a second try by themselves, and
-        the output says so. What fails twice has failed."""
         print(f"---- {title}", flush=True)
-        counts, names = self._pytest("-n", str(2 * (os.cpu_count() or 1)), *arguments, **env)
-        if counts["failed"] and len(names) == counts["failed"] <= RETRIED_MAX:
-            print("---- once more, by themselves: " + ", ".join(names), flush=True)
-            again, _ = self._pytest("-n", "0", *names, **env)
-            counts["failed"] = again["failed"]
-            counts["passed"] += again["passed"]
-        self.passed += counts["passed"]
-        self.skipped += counts["skipped"]
-        self.failed += counts["failed"]
-
-    @staticmethod
-    def _pytest(*arguments, **env):
-        """Counts, errors among the failed, and the names of those that failed."""
-        process = subprocess.Popen([sys.executable, "-B", "-m", "pytest", "-q", "--rootdir", HERE, *arguments], cwd=HERE,
-                                   env={**os.environ, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        last, names = "", []
+        process = subprocess.Popen([sys.executable, "-B", "-m", "pytest", "-q", "--rootdir", HERE, "-n",
+                                    str(2 * (os.cpu_count() or 1)), *arguments], cwd=HERE, env={**os.environ, **env},
+                                   text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        last = ""
         for line in process.stdout:
             print(line, end="", flush=True)
             last = line if COUNTS.search(line) else last
-            names += FAILED.findall(line)
         found = {kind.rstrip("s"): int(number) for number, kind in COUNTS.findall(last)}
         failed = found.get("failed", 0) + found.get("error", 0)
-        if process.wait() and not failed:
-            failed = 1
-        return {"passed": found.get("passed", 0), "skipped": found.get("skipped", 0), "failed": failed}, names
+        self.passed += found.get("passed", 0)
+        self.skipped += found.get("skipped", 0)
+        self.failed += failed or int(process.wait() != 0)
 
 
 def reproducible(tally):

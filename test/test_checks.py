@@ -180,13 +180,13 @@ def test_hook_that_is_taken_away_from_a_running_relay(net, warp, mail_server, ho
     client = proxy.connect(OUTSIDE4)
     client.expect("220")
     path.unlink()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:          # the listener looks once a second
+
+    def refuses():
         client = proxy.connect(OUTSIDE4)
-        if client.reply().code == 421:
-            break
+        code = client.reply().code
         client.close()
-        time.sleep(0.1)
+        return code == 421
+    proxy.wait_until(refuses, "a listener that has seen it")    # it looks once a second
     assert proxy.records("error")
     proxy.connect(OUTSIDE4).expect("421 4.3.5")
 
@@ -220,8 +220,7 @@ def test_39_teaser_first(warp, mail_server):
     proxy = warp("--greet-delay", 0.4, "--hostname", "proxy.example", upstream=mail_server())
     start = time.monotonic()
     client = proxy.connect()
-    assert client.line() == "220-proxy.example ESMTP" and elapsed(start) < 0.3
-    client.silent(0.2)
+    assert client.line() == "220-proxy.example ESMTP"
     assert client.line() == "220 server.example ESMTP ready" and elapsed(start) >= 0.4
     deliver(client)
     assert not proxy.records("verdict")
@@ -245,15 +244,15 @@ def test_39_greeting_of_several_lines(warp):
 
 @pytest.mark.parametrize("late", [[], LATE], ids=["early", "late"])
 @pytest.mark.parametrize("said", [b"EHLO client.example\r\n", b"E", b"\r\n", b"\0", b"\x16\x03\x01\x02\x00",
-                                  b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"QUIT\r\n" * 10000])
+                                  b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"QUIT\r\n" * 10000],
+                         ids=["EHLO", "E", "CRLF", "NUL", "TLS", "GET", "much"])
 def test_39_early_talker(warp, mail_server, late, said):
     server = mail_server()
-    proxy = warp("--greet-delay", 5, "--hostname", "proxy.example", *late, upstream=server)
-    start = time.monotonic()
+    proxy = warp("--greet-delay", 60, "--hostname", "proxy.example", *late, upstream=server)
     client = proxy.connect()
     assert client.line() == "220-proxy.example ESMTP"
     client.send_what_fits(said, len(said))
-    assert client.line() == EARLY and elapsed(start) < 3
+    assert client.line() == EARLY
     client.expect_end()
     verdict = proxy.wait_for("verdict")
     assert (verdict["on"], verdict["verdict"], verdict["text"]) == ("greeting", "reject", EARLY[4:])
@@ -263,7 +262,7 @@ def test_39_early_talker(warp, mail_server, late, said):
 
 def test_39_early_talker_before_the_first_line(warp, mail_server):
     """Its bytes are in the socket when the session begins."""
-    proxy = warp("--greet-delay", 3, upstream=mail_server()).listen()
+    proxy = warp("--greet-delay", 60, upstream=mail_server()).listen()
     os.kill(proxy.listener.pid, signal.SIGSTOP)
     client = proxy.connect()
     client.send("EHLO client.example")
@@ -342,22 +341,24 @@ def test_39_hook_refuses_behind_the_teaser(warp, hooks, verdict, code):
 
 
 def test_39_early_talker_while_a_hook_decides(warp, hooks, mail_server):
-    hooks.script("connect", "sleep 0.3")
+    said = hooks.directory.parent / "said"
+    hooks.script("connect", f"until [ -e {said} ]; do sleep 0.05; done")
     client = warp("--greet-delay", 0.1, *hooks.options, upstream=mail_server()).connect()
     assert client.line().startswith("220-")
-    time.sleep(0.2)
+    client.silent(0.2)                          # the delay ends
     client.send("EHLO client.example")
+    said.touch()
     assert client.line() == EARLY
 
 
 @pytest.mark.parametrize("how", ["close", "half_close", "reset"])
 def test_client_that_leaves_before_its_greeting(warp, mail_server, how):
     server = mail_server()
-    proxy = warp("--greet-delay", 5, upstream=server)
+    proxy = warp("--greet-delay", 60, upstream=server)
     client = proxy.connect()
     client.line()
     getattr(client, how)()
-    assert proxy.wait_for("close", timeout=3)["by"] == "client" and not server.peers
+    assert proxy.wait_for("close")["by"] == "client" and not server.peers
 
 
 def test_sigterm_before_the_greeting(warp, mail_server):
@@ -401,7 +402,7 @@ def nsd(net, tmp_path):
 
 
 def lists(*zones, server="127.0.0.1"):
-    return ["--dns-server", server, "--dnsbl-timeout", "2", *(word for zone in zones for word in ("--dnsbl", zone))]
+    return ["--dns-server", server, "--dnsbl-timeout", "20", *(word for zone in zones for word in ("--dnsbl", zone))]
 
 
 # options, last number of the client's address, score, who lists it (None: nobody does)
@@ -524,11 +525,11 @@ def test_79_one_question_for_a_zone(net, warp):
 def test_79_asked_in_parallel(net, warp, mail_server):
     """16 lists that say nothing cost the time of one, and nothing else."""
     with Rude(lambda query, tcp: None) as server:
-        proxy = warp(*lists(*(f"b{i}.test" for i in range(16)), server=server.name_port), "--dnsbl-timeout", 0.5,
+        proxy = warp(*lists(*(f"b{i}.test" for i in range(16)), server=server.name_port), "--dnsbl-timeout", 1,
                      upstream=mail_server())
         start = time.monotonic()
         outside(proxy).expect("220")
-        assert 0.5 <= elapsed(start) < 2
+        assert 1 <= elapsed(start) < 16
         verdict = proxy.wait_for("verdict")
         assert {entry["failure"] for entry in verdict["lists"]} == {"no answer in time"} and verdict["score"] == 0
         assert len(server.queries) == 16 * 4
@@ -536,12 +537,9 @@ def test_79_asked_in_parallel(net, warp, mail_server):
 
 def test_79_together_with_the_delay(net, warp, mail_server):
     with Rude(lambda query, tcp: None) as server:
-        proxy = warp(*lists("bl.test", server=server.name_port), "--dnsbl-timeout", 0.5, "--greet-delay", 0.5,
-                     upstream=mail_server())
-        start = time.monotonic()
-        client = outside(proxy)
-        client.expect("220")
-        assert 0.5 <= elapsed(start) < 0.95
+        proxy = warp(*lists("bl.test", server=server.name_port), "--greet-delay", 60, upstream=mail_server())
+        assert outside(proxy).line().startswith("220-")
+        proxy.wait_until(lambda: server.queries, "a question while the delay lasts")
 
 
 def test_79_listed_behind_the_teaser(nsd, warp):
@@ -555,7 +553,7 @@ def test_79_listed_behind_the_teaser(nsd, warp):
 def test_79_lost_datagrams(net, warp):
     """The third attempt is heard."""
     with Rude(lambda query, tcp: listed(query) if len(server.queries) == 3 else None) as server:
-        proxy = warp(*lists("bl.test", server=server.name_port), "--dnsbl-timeout", 0.8)
+        proxy = warp(*lists("bl.test", server=server.name_port), "--dnsbl-timeout", 3)
         outside(proxy).expect("554 5.7.1")
 
 
@@ -566,22 +564,20 @@ def test_79_next_server(net, warp, dead):
     with Rude(answers.get(dead, lambda query, tcp: reply(query, flags=flags[dead]))) as bad, \
             Rude(lambda query, tcp: listed(query)) as good:
         first = "127.0.0.1:1" if dead == "closed" else bad.name_port
-        proxy = warp(*lists("bl.test", server=first), "--dns-server", good.name_port, "--dnsbl-timeout", 1)
+        proxy = warp(*lists("bl.test", server=first), "--dns-server", good.name_port, "--dnsbl-timeout", 3)
         outside(proxy).expect("554 5.7.1")
         assert good.queries
 
 
 def test_79_no_server_at_all(net, warp, mail_server):
-    proxy = warp(*lists("bl.test", server="127.0.0.1:1"), upstream=mail_server())
-    start = time.monotonic()
+    proxy = warp(*lists("bl.test", server="127.0.0.1:1"), "--dnsbl-timeout", 60, upstream=mail_server())
     outside(proxy).expect("220")
-    assert elapsed(start) < 1.5
     assert proxy.wait_for("verdict")["lists"][0]["failure"] == "no server answers"
 
 
 def test_79_system_settings(nsd, warp):
     """resolv.conf(5), the first three servers."""
-    proxy = warp("--dnsbl", "bl.test", "--dnsbl-timeout", 2)
+    proxy = warp("--dnsbl", "bl.test", "--dnsbl-timeout", 4)
     proxy.etc(resolv_conf="# no\nsearch x.test\n nameserver 127.0.0.9\nnameserver\t127.0.0.5 # down\nnameserver 127.0.0.1\n"
                           "nameserver nonsense\noptions ndots:3\n")
     outside(proxy).expect("554 5.7.1 Client 192.0.2.9 is listed by bl.test: open")
@@ -622,10 +618,8 @@ def test_79_hostile_server(net, warp, mail_server, how):
     """Nothing of it lists a client, and none keeps it from its greeting."""
     with Rude(HOSTILE[how]) as server:
         proxy = warp(*lists("bl.test", server=server.name_port), "--dnsbl-timeout", 0.6, upstream=mail_server())
-        start = time.monotonic()
         client = outside(proxy)
         client.expect("220")
-        assert elapsed(start) < 3
         deliver(client)
         assert server.queries and proxy.wait_for("verdict")["score"] == 0
 
@@ -796,21 +790,22 @@ def test_tarpit_before_each_refusal(net, warp, mail_server):
     proxy = warp("--tarpit", 0.3, "--max-tarpits", 1, "--valid-recipients", "^b@", *STRANGERS, upstream=mail_server())
     start = time.monotonic()
     client = outside(proxy)
-    client.silent(0.1)
     client.expect("554 5.7.1")
-    assert 0.3 <= elapsed(start) < 2
+    assert elapsed(start) >= 0.3
     client.expect_end()
-    start = time.monotonic()
     client = proxy.greeted()
-    replies = ask_recipients(client, "b@x")
-    assert elapsed(start) < 0.3 and replies[0].code == 250     # who is not refused is not held
+    assert [one.code for one in ask_recipients(client, "b@x")] == [250]
     for _ in range(2):
         start = time.monotonic()
         client.ask("RCPT TO:<c@x>", "550 5.1.1")
-        assert 0.3 <= elapsed(start) < 2
-    start = time.monotonic()
+        assert elapsed(start) >= 0.3
+
+
+def test_tarpit_before_nothing_else(warp, mail_server):
+    """Who is not refused is not held, nor does every refusal come late."""
+    client = warp("--tarpit", 60, "--valid-recipients", "^b@", upstream=mail_server()).greeted()
+    assert [one.code for one in ask_recipients(client, "b@x")] == [250]
     client.ask("FROB", "500")
-    assert elapsed(start) < 0.3
 
 
 def test_tarpit_of_listed_and_early_clients(nsd, warp):
@@ -839,20 +834,17 @@ def only_process(proxy):
 @pytest.mark.parametrize("how", ["listener", "inetd"])
 def test_tarpit_is_bounded_in_number(net, warp, how):
     """smtpproxy's are not, and it runs out of descriptors. Further clients are refused at once; all get their reply."""
-    proxy = started(warp("--tarpit", 3, "--max-tarpits", 5, *STRANGERS), how)
-    start = time.monotonic()
+    proxy = started(warp("--tarpit", 60, "--max-tarpits", 5, *STRANGERS), how)
     clients = [outside(proxy) for _ in range(25)]
-    while sum(bool(client.got) for client in clients) < 20 and elapsed(start) < 2.9:
-        proxy.group.turn(0.01)
-    assert elapsed(start) < 2.9
-    held = [client for client in clients if not client.got]
-    assert len(held) == 5
+    proxy.wait_until(lambda: sum(bool(client.got) for client in clients) == 20, "20 refusals")
+    proxy.wait_held(5)
     for client in clients:
+        if not client.got:
+            client.half_close()
         client.expect("554 5.7.1")
-    assert elapsed(start) >= 3
-    start = time.monotonic()
-    outside(proxy).expect("554 5.7.1")          # there is room again
-    assert elapsed(start) >= 3
+    proxy.wait_held(0)
+    outside(proxy)                              # there is room again
+    proxy.wait_held()
 
 
 @pytest.mark.parametrize("stay", [False, True])
@@ -886,11 +878,9 @@ def test_tarpits_leave_room_for_good_clients(net, warp, mail_server, stay):
         if not stay:
             unanswered()
             if number % 20 == 19:
-                assert deliver_one()
+                proxy.wait_until(deliver_one, "a place for a good client")
                 served += 1
-    start = time.monotonic()
-    while not deliver_one() or len(unanswered()) > 10:
-        assert elapsed(start) < 10
+    proxy.wait_until(lambda: deliver_one() and len(unanswered()) <= 10, "a place for a good client, and refusals of the bad")
     assert len(held := unanswered()) == 10
     assert len(server.messages) >= served + 1 and proxy.listener.poll() is None
     assert os.listdir(f"/proc/{proxy.listener.pid}/fd") == descriptors
@@ -903,9 +893,9 @@ def test_tarpits_leave_half_of_the_sessions(net, warp, mail_server):
     """As --max-tarpits is by default, and that would take all."""
     proxy = warp("--max-sessions", 6, "--tarpit", 60, *STRANGERS, upstream=mail_server()).listen()
     held = []
-    for _ in range(3):
+    for count in range(1, 4):
         held.append(outside(proxy))
-        held[-1].silent(0.2)
+        proxy.wait_held(count)
     outside(proxy).expect("554 5.7.1")
     client = proxy.connect()
     client.expect("220")
@@ -920,8 +910,7 @@ def test_tarpits_are_counted_together_however_sessions_start(net, warp):
     proxies = [warp("--tarpit", 30, "--max-tarpits", 2, *STRANGERS) for _ in range(3)]
     proxies[0].listen()
     held = [outside(proxy) for proxy in proxies[:2]]
-    for client in held:
-        client.silent(0.3)
+    proxies[0].wait_held(2)
     for proxy in proxies:
         outside(proxy).expect("554")
     for client in held:
@@ -944,14 +933,15 @@ def test_tarpits_of_hooks_and_checks_are_counted_together(net, warp, mail_server
             client.send("EHLO x")
         return client
     held = come(first)
-    held.silent(0.5)
+    proxy.wait_held()
     come("check").expect("554")
     come("hook at connect").expect("220")
     come("hook at ehlo").expect("250")
     held.silent(0)
     held.close()
-    proxy.wait_for("close")
-    come("hook at ehlo").silent(0.3)            # its place is free
+    proxy.wait_held(0)
+    come("hook at ehlo")                        # its place is free
+    proxy.wait_held()
 
 
 @pytest.mark.parametrize("how", ["listener", "inetd"])
@@ -959,29 +949,28 @@ def test_tarpit_place_of_a_session_that_was_killed(net, warp, how):
     proxy = started(warp("--tarpit", 30, "--max-tarpits", 1, *STRANGERS), how)
     proxy.complete, proxy.exit_codes = False, (0, -signal.SIGKILL)
     held = outside(proxy)
-    held.silent(0.3)
+    proxy.wait_held()
     pid = only_process(proxy)
     outside(proxy).expect("554")
     os.kill(pid, signal.SIGKILL)
     held.expect_end()
-    deadline = time.monotonic() + 3
-    while pid in proxy.children() if proxy.listener else proxy.processes[0].poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    proxy.wait_until(lambda: pid not in proxy.children() if proxy.listener else proxy.processes[0].poll() is not None,
+                     "the end of the session")
     again = outside(proxy)
-    again.silent(0.5)
+    proxy.wait_held()
     again.close()
 
 
 @pytest.mark.parametrize("max_tarpits", [0, 1])
 @pytest.mark.parametrize("hooked", [False, True])
 def test_tarpit_of_a_single_session(net, warp, mail_server, hooks, max_tarpits, hooked):
-    hooks.script("connect", "echo tarpit 1")
+    seconds = 1 if max_tarpits else 60          # which it is not held
+    hooks.script("connect", f"echo tarpit {seconds}")
     start = time.monotonic()
-    proxy = warp("--tarpit", 1, "--max-tarpits", max_tarpits, *(hooks.options if hooked else STRANGERS),
+    proxy = warp("--tarpit", seconds, "--max-tarpits", max_tarpits, *(hooks.options if hooked else STRANGERS),
                  upstream=mail_server())
     outside(proxy).expect("220" if hooked else "554")
-    assert (elapsed(start) >= 1) == bool(max_tarpits)
+    assert not max_tarpits or elapsed(start) >= seconds
 
 
 def test_tarpit_places_that_others_have(net, warp):
@@ -993,7 +982,8 @@ def test_tarpit_places_that_others_have(net, warp):
         proxy = warp("--tarpit", 30, *STRANGERS)
         outside(proxy).expect("554")
         place.close()
-        outside(proxy).silent(0.3)              # the last one is found
+        outside(proxy)                          # the last one is found
+        proxy.wait_held(100)
         assert not proxy.records("error")
 
 
@@ -1010,21 +1000,23 @@ def test_tarpit_without_unix_sockets(net, warp, tmp_path, call):
 @pytest.mark.parametrize("said", [b"", b"x" * (1 << 20)], ids=["nothing", "much"])
 def test_tarpit_costs_little(net, warp, said):
     """What is said meanwhile stays in the socket; the process sleeps."""
-    proxy = warp("--tarpit", 1, *STRANGERS)
+    proxy = warp("--tarpit", 60, *STRANGERS)
     client = outside(proxy)
     client.send_what_fits(said, len(said))
     pid = proxy.processes[0].pid
-    time.sleep(0.4)
 
     def status():
         with open(f"/proc/{pid}/status") as file:
             return dict(line.split(":\t") for line in file)
+    proxy.wait_held()
+    proxy.wait_until(lambda: status()["State"].startswith("S"), "sleep")
+    time.sleep(0.1)
     before = status()
     time.sleep(0.4)
     assert status()["voluntary_ctxt_switches"] == before["voluntary_ctxt_switches"]     # it has not woken up
     if "asan" not in BINARY:
         assert int(before["RssAnon"].split()[0]) < 200
-    client.expect("554 5.7.1")
+    client.reset()
 
 
 # why a client is held: what it has said, and the answer that it waits for
@@ -1052,7 +1044,8 @@ def held(net, warp, mail_server, hooks):
         for line in HELD[why][0]:
             client.expect("2")
             client.send(line)
-        client.silent(0.3)
+        proxy.wait_held()
+        client.silent(0)
         return proxy, server, client
     return make
 
@@ -1067,11 +1060,11 @@ def test_70_tarpit_of_a_client_that_closes_its_side(held, why, said):
     client.half_close()
     ends = why in ("client", "hook that refuses")
     if why == "hook at connect" and not said:
-        assert not proxy.wait_exit(timeout=5) and not server.peers  # it can never say anything
+        assert not proxy.wait_exit() and not server.peers   # it can never say anything
     else:
-        client.expect(HELD[why][1], timeout=5)
-    assert client.rest(timeout=5).count(b"250 ") == (0 if ends else said.count(b"NOOP"))
-    proxy.wait_exit(timeout=5)
+        client.expect(HELD[why][1])
+    assert client.rest().count(b"250 ") == (0 if ends else said.count(b"NOOP"))
+    proxy.wait_exit()
     close = proxy.wait_for("close")
     reasons = {"client": "client is not allowed", "hook that refuses": "a hook closed it"}
     assert (close["by"], close["reason"]) == ("smtpwarp" if ends else "client", reasons.get(why, "connection closed"))
@@ -1086,22 +1079,23 @@ def test_tarpit_of_a_client_that_is_gone(held, why, said, how):
     client.send_raw(said)
     client.silent(0.1)
     getattr(client, how)()
-    proxy.wait_exit(timeout=5)
+    proxy.wait_exit()
     close = proxy.wait_for("close")
     if how == "reset":
         assert (close["by"], close["reason"]) == ("client", "connection reset")
     if not HELD[why][0]:
-        outside(proxy).silent(0.3)
+        outside(proxy)
+        proxy.wait_held()
 
 
 def test_70_tarpit_within_pipelined_commands(held):
     """The client has said all and closes its side: each command is answered, and the good recipient gets the message."""
     proxy, _, client = held("recipient")
     client.send("RCPT TO:<b@x.example>", "RCPT TO:<nobody@y.example>", f"RCPT TO:<{'n' * 300}@z.example>", "DATA")
-    client.silent(0.3)
+    client.silent(0.1)
     client.half_close()
-    assert [client.reply(timeout=5).code for _ in range(5)] == [550, 250, 550, 550, 354]
-    proxy.wait_exit(timeout=5)
+    assert [client.reply().code for _ in range(5)] == [550, 250, 550, 550, 354]
+    proxy.wait_exit()
     message = proxy.wait_for("message")
     assert message["result"] == "aborted" and [one["code"] for one in message["rcpt_to"]] == [550, 250, 550, 550]
 
@@ -1113,19 +1107,19 @@ def test_greet_delay_of_a_client_that_closes(net, warp, mail_server, end):
     client = proxy.connect()
     client.line()
     client.send("EHLO x")
-    client.silent(0.2)
+    proxy.wait_held()
     getattr(client, end)()
     if end == "half_close":
         assert client.line() == EARLY
         client.expect_end()
-    proxy.wait_exit(timeout=5)
+    proxy.wait_exit()
     assert proxy.wait_for("close")["reason"] == ("connection reset" if end == "reset" else "spoke too early")
 
 
 def test_tarpit_and_sigterm(net, warp):
     proxy = warp("--tarpit", 60, "--allow-clients", "127.0.0.0/8").listen()
     client = outside(proxy)
-    client.silent(0.1)
+    proxy.wait_held()
     proxy.listener.terminate()
     for pid in proxy.children():
         os.kill(pid, signal.SIGTERM)

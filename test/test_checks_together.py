@@ -37,12 +37,12 @@ def implicit(warp, certs):
 def test_39_delay_inside_of_tls(implicit, certs, mail_server, late):
     """PROTOCOL 65: the handshake, in which the client speaks first, is no early talk; the delay counts from its end."""
     _, client = implicit(*DELAY, *late, upstream=mail_server("PIPELINING"))
-    time.sleep(0.2)
-    client.begin_tls(certs.trusting(), certificates.HOST)
+    client.silent(0.5)                          # longer than the delay
     start = time.monotonic()
-    assert client.line() == "220-proxy.example ESMTP" and elapsed(start) < 0.3
+    client.begin_tls(certs.trusting(), certificates.HOST)
+    assert client.line() == "220-proxy.example ESMTP"
     client.expect("220 ")
-    assert elapsed(start) >= 0.38
+    assert elapsed(start) >= 0.4
     deliver(client)
 
 
@@ -51,11 +51,11 @@ def test_39_delay_inside_of_tls(implicit, certs, mail_server, late):
 def test_39_early_talker_inside_of_tls(implicit, certs, mail_server, late, tarpit):
     """What is said behind the handshake at once is: the refusal comes inside of TLS too."""
     server = mail_server()
-    proxy, client = implicit("--greet-delay", 20, "--tarpit", tarpit, *late, upstream=server)
+    proxy, client = implicit("--greet-delay", 60, "--tarpit", tarpit, *late, upstream=server)
     client.begin_tls(certs.trusting(), certificates.HOST)
     start = time.monotonic()
     client.send("EHLO client.example")
-    assert client.line().startswith("220-") and client.line() == EARLY and tarpit <= elapsed(start) < 5
+    assert client.line().startswith("220-") and client.line() == EARLY and elapsed(start) >= tarpit
     client.expect_end()
     verdict = proxy.wait_for("verdict")
     assert verdict["on"] == "greeting" and verdict["data"] == "EHLO client.example\r\n" and verdict["client"]["tls"]
@@ -69,17 +69,18 @@ def test_70_tarpit_inside_of_tls(implicit, certs, said, end):
     proxy, client = implicit("--tarpit", 60, "--allow-clients", "192.0.2.1")
     client.begin_tls(certs.trusting(), certificates.HOST)
     client.send_raw(said)
-    client.silent(0.3)
+    proxy.wait_held()
+    client.silent(0)
     if end == "reset":
         client.reset()
     elif end == "half_close":
         socket.socket.shutdown(client.sock, socket.SHUT_WR)
-        client.expect("554 5.7.1", timeout=5)
+        client.expect("554 5.7.1")
     else:
         with contextlib.suppress(ssl.SSLWantReadError):
             client.sock.unwrap()        # it stands behind what was said, and is not read perhaps
         client.close()
-    proxy.wait_exit(timeout=5)
+    proxy.wait_exit()
     reasons = {"half_close": {"client is not allowed"}, "reset": {"connection reset"},
                "close_notify": {"client is not allowed", "connection reset"}}      # who is gone resets what comes still
     assert proxy.wait_for("close")["reason"] in reasons[end]
@@ -87,21 +88,20 @@ def test_70_tarpit_inside_of_tls(implicit, certs, said, end):
 
 def test_39_plaintext_instead_of_a_handshake(implicit):
     """It is no early talk but no TLS."""
-    proxy, client = implicit("--greet-delay", 20)
+    proxy, client = implicit("--greet-delay", 60)
     client.send("EHLO client.example")
     assert b"220" not in client.rest()
     assert proxy.wait_for("close")["reason"] == "TLS handshake failed" and not proxy.records("verdict")
 
 
 def test_39_starttls_behind_the_delay(warp, certs, mail_server):
-    """There is no second delay."""
+    """There is no second greeting, so no second delay."""
     proxy = warp(*certs.options(), *DELAY, upstream=mail_server())
     client = proxy.greeted()
     client.ask("STARTTLS", "220 ")
     client.begin_tls(certs.trusting(), certificates.HOST)
-    start = time.monotonic()
     deliver(client)
-    assert elapsed(start) < 0.35 and b"220-" not in client.buffer
+    assert b"220-" not in client.buffer
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -183,11 +183,12 @@ def test_55_allow_clients_without_a_name_in_the_header(warp, mail_server, header
 def test_tarpit_when_connecting_late(warp, mail_server, held):
     """No upstream is kept waiting while a client is held for a recipient that there is not; then all goes on."""
     server = mail_server()
-    proxy = warp(*LATE, "--valid-recipients", "^b@", "--tarpit", 0.5, "--max-tarpits", int(held), upstream=server)
+    seconds = 0.5 if held else 60               # which it is not held
+    proxy = warp(*LATE, "--valid-recipients", "^b@", "--tarpit", seconds, "--max-tarpits", int(held), upstream=server)
     client = proxy.greeted()
     start = time.monotonic()
     assert [one.code for one in ask_recipients(client, "no@x.example")] == [550]
-    assert (elapsed(start) >= 0.5) == held and not server.peers
+    assert (not held or elapsed(start) >= seconds) and not server.peers
     client.ask("RCPT TO:<b@server.example>", "250")
     client.ask("DATA", "354")
     client.send_raw(MESSAGE)
@@ -204,12 +205,12 @@ def test_tarpit_of_a_hook_and_an_upstream_that_leaves(warp, hooks, end):
     session = proxy.session()
     session.banner()
     session.client.send("EHLO client.example")
-    session.client.silent(0.3)
+    proxy.wait_held()
     if end == "421":
         session.server.send("421 4.4.2 waited too long")
     else:
         getattr(session.server, end)()
-    session.client.expect("421 4.", timeout=5)
+    session.client.expect("421 4.")
     session.client.expect_end()
     assert proxy.wait_for("close")["by"] == "upstream"
 

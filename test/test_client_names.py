@@ -51,7 +51,7 @@ def values(line):
     return dict(item.split("=", 1) for item in line.split()[1:])
 
 
-def asking(server, *options, timeout=2):
+def asking(server, *options, timeout=60):
     return ["--dns-server", getattr(server, "name_port", "127.0.0.1"), "--dnsbl-timeout", timeout, *options]
 
 
@@ -109,10 +109,10 @@ def test_54_name_for_all_of_them(nsd, proxied, mail_server, mode):
 
 
 @pytest.mark.parametrize("answer, timeout, name, reverse", [
-    ("servfail", 2, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"), ("silence", 0.3, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"),
-    ("half", 0.3, "[TEMPUNAVAIL]", NAME), ("nxdomain", 2, "[UNAVAILABLE]", "[UNAVAILABLE]"),
-    ("loop", 2, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"), ("guess", 0.3, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"),
-    ("short", 2, "[UNAVAILABLE]", NAME), ("alias", 2, "[UNAVAILABLE]", "[UNAVAILABLE]")])
+    ("servfail", 60, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"), ("silence", 0.3, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"),
+    ("half", 0.3, "[TEMPUNAVAIL]", NAME), ("nxdomain", 60, "[UNAVAILABLE]", "[UNAVAILABLE]"),
+    ("loop", 60, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"), ("guess", 0.3, "[TEMPUNAVAIL]", "[TEMPUNAVAIL]"),
+    ("short", 60, "[UNAVAILABLE]", NAME), ("alias", 60, "[UNAVAILABLE]", "[UNAVAILABLE]")])
 def test_54_name_that_cannot_be_had(proxied, mail_server, answer, timeout, name, reverse):
     """XCLIENT has two words for that, XFORWARD one; the first means that it may be known later."""
     answers = {
@@ -127,26 +127,28 @@ def test_54_name_that_cannot_be_had(proxied, mail_server, answer, timeout, name,
     with Rude(answers[answer]) as names:
         server = xserver(mail_server, "XCLIENT NAME REVERSE_NAME", "XFORWARD NAME")
         proxy = proxied(*asking(names, timeout=timeout), "--xclient", "--xforward", "--received", upstream=server)
-        start = time.monotonic()
         client = begin(proxy, V1)
         client.expect("220")
         client.ask("EHLO c", "250")
         transaction(client)
-    assert time.monotonic() - start < 2
     assert told(server) == [f"XCLIENT NAME={name} REVERSE_NAME={reverse}"]
     assert told(server, "XFORWARD") == ["XFORWARD NAME=[UNAVAILABLE]"]
     assert server.messages[0]["data"].startswith(b"Received: from c ([192.0.2.1])\r\n")
 
 
 class Gate:
-    """A name server that is silent until it is opened."""
+    """A name server that keeps its answers until it is opened."""
 
     def __init__(self):
         self.opened = threading.Event()
-        self.server = Rude(lambda query, tcp: answering(query) if self.opened.is_set() else None)
+        self.server = Rude(lambda query, tcp: answering(query) if self.opened.wait(peers.TIMEOUT) else None)
 
-    __enter__ = lambda self: self
-    __exit__ = lambda self, *_: self.server.close()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.opened.set()
+        self.server.close()
 
 
 @pytest.fixture
@@ -200,14 +202,14 @@ def test_54_only_mail_waits(gate, proxied, mail_server, mode, option):
 def test_67_waiting_client_is_not_idle(gate, proxied, mail_server, mode, option, limit):
     """Nor slow to finish what it has pipelined: it is us who do not go on."""
     server = xserver(mail_server, "XCLIENT NAME")
-    client = begin(proxied(*asking(gate.server, timeout=10), *mode, option, limit, 0.3, upstream=server), V1)
+    client = begin(proxied(*asking(gate.server), *mode, option, limit, 1, upstream=server), V1)
     client.expect("220")
     client.send("EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<c@d>")
     if mode or option == "--received":
         client.expect("250")
     if mode:
         client.expect("250")
-    client.silent(0.6)
+    client.silent(1.3)
     gate.opened.set()
     client.expect("250")
 
@@ -216,7 +218,7 @@ def test_67_waiting_client_is_not_idle(gate, proxied, mail_server, mode, option,
 @pytest.mark.parametrize("how", ["close", "421 4.3.2 bye", "250 2.0.0 what?"])
 def test_54_server_lost_while_it_waits(gate, proxied, option, mode, how):
     """Nothing is said to a server that is gone, nor to the next one too early."""
-    proxy = proxied(*asking(gate.server), *mode, option, "--command-timeout", 5)
+    proxy = proxied(*asking(gate.server), *mode, option, "--command-timeout", 60)
     client = begin(proxy, V1)
     if mode:
         client.expect("220")
@@ -267,7 +269,7 @@ def test_54_next_server_while_it_waits(gate, proxied, option):
     server.close()
     server = second.accept()
     gate.opened.set()
-    server.silent(1)
+    server.silent(0.2)
     server.send("220 x")
     server.expect_line("EHLO c")
     server.send("250-x", f"250 {option[2:]} NAME")
@@ -279,12 +281,11 @@ def test_54_next_server_while_it_waits(gate, proxied, option):
 def test_54_client_leaves_while_it_waits(gate, proxied, mail_server, how):
     """What it said before it closed its side is answered."""
     server = xserver(mail_server, "XCLIENT NAME")
-    proxy = proxied(*asking(gate.server, timeout=1), "--xclient", upstream=server)
+    proxy = proxied(*asking(gate.server), "--xclient", upstream=server)
     client = begin(proxy, V1)
     client.expect("220")
     client.send("EHLO c", "QUIT")
-    while not server.commands:
-        time.sleep(0.01)
+    proxy.wait_until(lambda: server.commands, "EHLO")
     getattr(client, how)()
     gate.opened.set()
     if how == "half_close":

@@ -433,12 +433,9 @@ def test_32_lengths_that_must_pass(session, line):
     session.exchange(line, "250 2.0.0 fine")
 
 
-@pytest.mark.parametrize("length", [2049, 4096, 5000, 65536, 1 << 20])
-@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize("length, bytewise", [(2049, True), (2050, True), *((n, False) for n in (2049, 4096, 5000, 65536, 1 << 20))])
 def test_32_over_long_line_is_skipped_to_its_end(session, length, bytewise):
     """One reply for it, and no part of it is taken for a command."""
-    if bytewise and length > 3000:
-        length = 2050
     session.greet()
     line = (b"MAIL FROM:<a@b.example> X=" + b"QUIT " * (length // 5))[:length - 2] + b"\r\n"
     (session.client.send_bytewise if bytewise else session.client.send_raw)(line)

@@ -1,6 +1,7 @@
 """Hooks: events, verdicts, chains, failures. DESIGN 6; PROTOCOL 10, 36, 68, 71, 77, 78."""
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -383,7 +384,7 @@ def test_9_upstream_refuses_in_the_middle_of_a_kept_message(warp, hooks):
     session.server.expect_line("DATA")
     session.server.paused = True
     session.server.send("354 go")
-    time.sleep(0.2)
+    session.server.wait_readable()
     session.server.send("552 5.3.4 enough")
     session.client.expect("552 5.3.4 enough")
     session.server.paused = False
@@ -573,7 +574,7 @@ FAILURES = {
 def test_failures_and_their_policy(warp, mail_server, hooks, kind, policy, event):
     script, why = FAILURES[kind]
     hooks.script(event, script)
-    proxy = warp(*hooks.options, "--hook-timeout", 0.5, "--hook-failure", policy, upstream=mail_server())
+    proxy = warp(*hooks.options, "--hook-timeout", 0.5 if why == "--hook-timeout" else 30, "--hook-failure", policy, upstream=mail_server())
     client = proxy.greeted()
     client.send("MAIL FROM:<a@b.example>")
     wanted = "451 4.3.0" if policy == "defer" else "250"
@@ -612,12 +613,10 @@ def test_hooks_that_cannot_run(warp, mail_server, hooks, make):
 def test_what_is_no_failure(warp, mail_server, hooks, script):
     """Not reading stdin, closing it, leaving a child behind that holds stdout."""
     hooks.script("rcpt", script)
-    proxy = warp(*hooks.options, "--hook-timeout", 5, "--max-recipients", 2000, upstream=mail_server("PIPELINING"))
+    proxy = warp(*hooks.options, "--hook-timeout", 60, "--max-recipients", 2000, upstream=mail_server("PIPELINING"))
     client = proxy.greeted()
     client.ask("MAIL FROM:<a@b.example>", "250")
-    start = time.monotonic()
     client.ask("RCPT TO:<b@c.example>", "250")
-    assert time.monotonic() - start < 4
     assert not proxy.records("verdict", verdict="failed")
 
 
@@ -635,13 +634,10 @@ def test_hook_that_does_not_read_a_line_longer_than_a_pipe(warp, mail_server, ho
 
 def test_timeout_kills_the_whole_group(warp, mail_server, hooks, tmp_path):
     hooks.script("mail", f"(sleep 61 & echo $! >{tmp_path}/pid; wait) & wait")
-    proxy = warp(*hooks.options, "--hook-timeout", 0.5, upstream=mail_server())
+    proxy = warp(*hooks.options, "--hook-timeout", 2, upstream=mail_server())
     proxy.greeted().ask("MAIL FROM:<a@b.example>", "451 4.3.0")
-    pid = int((tmp_path / "pid").read_text())
-    end = time.monotonic() + 5
-    while os.path.exists(f"/proc/{pid}") and "Z" not in open(f"/proc/{pid}/stat").read().split(")")[1][:3]:
-        assert time.monotonic() < end, "the grandchild lives on"
-        time.sleep(0.01)
+    process = pathlib.Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    proxy.wait_until(lambda: not process.exists() or ") Z" in process.read_text(), "the end of the grandchild")
 
 
 # What hooks must not get
@@ -716,7 +712,7 @@ def test_resident_hooks_that_fail(warp, mail_server, hooks, what):
     else:
         Resident(path, lambda line, message: time.sleep(5) if what == "slow" else answers[what])
     server = mail_server("PIPELINING")
-    client = warp(*hooks.options, "--hook-timeout", 0.7, upstream=server).greeted()
+    client = warp(*hooks.options, "--hook-timeout", 0.7 if what in ("silent", "slow") else 30, upstream=server).greeted()
     if what == "long line":
         reply = send(client, recipients=[f"{'r' * 60}{number}@{'d' * 60}.example" for number in range(900)])
     else:
@@ -757,7 +753,7 @@ def test_log_hook_that_does_not_read_costs_lines_not_time(warp, mail_server, hoo
     assert send(client).code == 250
     client.ask("QUIT", "221")
     client.expect_end()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60        # half a second for each of 1200 lines would be 600 s
     proxy.wait_exit()
     assert proxy.records("close")[0]["log_dropped"] > 0
 
@@ -765,12 +761,12 @@ def test_log_hook_that_does_not_read_costs_lines_not_time(warp, mail_server, hoo
 @pytest.mark.parametrize("script", ["sleep 60", "exit 1", "kill -9 $$", "echo reject; cat >/dev/null"])
 def test_close_hook_delays_nobody(warp, mail_server, hooks, script):
     hooks.script("close", script)
-    proxy = warp(*hooks.options, "--hook-timeout", 0.5, upstream=mail_server())
+    proxy = warp(*hooks.options, "--hook-timeout", 3, upstream=mail_server())
     client = proxy.greeted()
     start = time.monotonic()
     client.ask("QUIT", "221")
     client.expect_end()
-    assert time.monotonic() - start < 0.4
+    assert time.monotonic() - start < 3
     proxy.wait_exit()
     failures = proxy.records("verdict", verdict="failed", on="close")
     assert len(failures) == (0 if script.startswith("echo") else 1)
@@ -807,22 +803,28 @@ def test_plugins_by_name(warp, mail_server, tmp_path):
 
 
 def test_listener_takes_new_hooks(warp, mail_server, hooks):
-    """With the next session, at most a second later."""
+    """With the next session, at most a second later, when it looks again."""
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
     proxy.greeted().ask("MAIL FROM:<a@b.example>", "250")
     hooks.script("mail", "echo reject")
-    time.sleep(1.1)
-    proxy.greeted().ask("MAIL FROM:<a@b.example>", "550")
+
+    def refused():
+        client = proxy.greeted()
+        client.send("MAIL FROM:<a@b.example>")
+        code = client.reply().code
+        client.close()
+        return code == 550
+    proxy.wait_until(refused, "a listener that has seen it")
 
 
 def test_sessions_of_a_listener_end_with_their_hooks(warp, mail_server, hooks, tmp_path):
     """SIGTERM: hooks of sessions that are told to end are killed, and the close hook still has its say."""
-    hooks.script("mail", "sleep 60")
+    hooks.script("mail", f"touch {tmp_path}/asked; sleep 60")
     hooks.script("close", f"cat >{tmp_path}/close")
     proxy = warp(*hooks.options, "--drain-timeout", 0.2, upstream=mail_server()).listen()
     client = proxy.greeted()
     client.send("MAIL FROM:<a@b.example>")
-    time.sleep(0.2)
+    proxy.wait_until((tmp_path / "asked").exists, "the hook")
     proxy.listener.send_signal(signal.SIGTERM)
     client.expect("421")
     proxy.wait_exit(proxy.listener)

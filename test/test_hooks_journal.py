@@ -10,7 +10,7 @@ import container
 import hooks
 import hosts
 import netns
-from test_systemd import eventually
+from waiting import wait_until
 
 NEEDS = netns.unsupported() or container.missing()
 pytestmark = pytest.mark.skipif(bool(NEEDS), reason=NEEDS)
@@ -207,7 +207,7 @@ def test_sessions(kind):
             machine.run(f"systemctl start {kind}.socket")
             for address in net.mail.ip4, net.mail.ip6:
                 hosts.deliver(net.host.ns, address)
-            closes = eventually(lambda: len(found := machine.journal(SMTPWARP_EVENT="close")) == 2 and found)
+            closes = wait_until(lambda: len(found := machine.journal(SMTPWARP_EVENT="close")) == 2 and found)
             for close, address in zip(closes, (net.mail.ip4, net.mail.ip6)):
                 found = entries(machine, close["SMTPWARP_SESSION"])
                 assert found[-1] == close

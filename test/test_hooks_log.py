@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -21,6 +20,7 @@ import mariadb
 import netns
 import peers
 from hooks import Hooks, by_hand, shipped
+from waiting import wait_until
 
 SESSIONS = 50
 BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -159,13 +159,6 @@ def test_file_line_is_there_at_once(tmp_path):
         wait_until(lambda: (tmp_path / "log").exists() and
                    (tmp_path / "log").read_bytes() == b"".join(lines[:count]))     # pylint: disable=cell-var-from-loop
     assert process.communicate(timeout=60)[1] == b""
-
-
-def wait_until(condition, timeout=peers.TIMEOUT):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.005)
 
 
 def test_file_rotation(tmp_path):
@@ -819,7 +812,7 @@ def test_sessions_at_once_in_a_database(warp, mail_server, database, tmp_path):
         client.start()
     for client in clients:
         client.join()
-    wait_until(lambda: len(database.rows("connections")) == SESSIONS, 60)
+    wait_until(lambda: len(database.rows("connections")) == SESSIONS, timeout=60)
     assert sorted(row["mail_from"] for row in database.rows("messages")) == sorted(senders)
     connections = database.rows("connections")
     assert sorted(row["mail_from"] for row in connections) == sorted(senders)

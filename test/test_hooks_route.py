@@ -16,6 +16,7 @@ import mariadb
 import mta
 import netns
 import peers
+from waiting import wait_until
 from warp import Warp
 
 EXTRA_ROWS = {"'; DROP TABLE mx_external_servers; --@mail.example", "x' OR '1'='1@mail.example", 'a"b@mail.example',
@@ -363,8 +364,8 @@ def test_recipients_of_a_real_client_arrive_once_each(database, host, warp, mail
         sender.submit([mta.Mail("alice@client.example", recipients, b"Subject: x\r\n\r\nHello.\r\n")])
         sender.release()
         for attempt in range(1, len(SERVERS) + 1):
-            mta.wait(lambda count=attempt: sender.logfile.read_text().count("status=sent") == 4 * count
-                     and not sender.files_below("queue/active/*"), 30, sender.log)
+            wait_until(lambda count=attempt: sender.logfile.read_text().count("status=sent") == 4 * count
+                       and not sender.files_below("queue/active/*"), sender.log, 60)
             retry(sender)
     for domain, address in domains.items():
         arrived = [word for message in servers[address].messages for word in message["to"]]

@@ -19,6 +19,7 @@ import mta
 import netns
 from hooks import Hooks
 from test_hooks_content import BINARY, HOSTILE, MULTIPART, OCTETS, in_base64, part, run_hook, submit
+from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 
@@ -61,7 +62,7 @@ def daemon(path, *command, ready):
         process = subprocess.Popen([*mta.DIE_WITH_PARENT, *map(str, command)], stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=log, cwd=path)
     try:
-        mta.wait(lambda: connects(ready) or process.poll() is not None, 60, lambda: (path / "log").read_text())
+        wait_until(lambda: connects(ready) or process.poll() is not None, lambda: (path / "log").read_text(), 120)
         assert process.poll() is None, (path / "log").read_text()
         yield
     finally:
@@ -445,7 +446,7 @@ def test_rspamd_edits(rspamd):
 
 def test_rspamd_with_a_password(rspamd):    # pylint: disable=unused-argument
     env = {"RSPAMD_URL": "http://127.0.0.1:11334/"}
-    mta.wait(lambda: connects(("127.0.0.1", 11334)), 20, lambda: "the controller does not come")
+    wait_until(lambda: connects(("127.0.0.1", 11334)), "the controller", 60)
     assert does({**env, "RSPAMD_PASSWORD": "open; sesame\""}, b"X-Score: 20\r\n" + PLAIN) == ["add-header X-Spam: Yes"]
     assert "401" in failure("rspamd", {**env, "RSPAMD_PASSWORD": "wrong"})
 

@@ -1,12 +1,12 @@
 """--connect-on recipient: greeted here, connected when sender and recipient are known. DESIGN 4; PROTOCOL 29, 43, 44, 47,
 71, 72, 80 and the right column of its table of EHLO keywords."""
 import re
-import time
 
 import pytest
 
 import peers
 from hooks import Hooks
+from waiting import wait_until
 from warp import MESSAGE
 
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
@@ -44,14 +44,6 @@ def transaction(client, *recipients, data=MESSAGE):
         client.send_raw(data)
         reply = client.reply()
     return [*codes, reply.code]
-
-
-def wait_until(done, timeout=5):
-    """For what the server's thread sees a moment later."""
-    end = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_greeted_in_our_name(late):
@@ -318,8 +310,8 @@ def test_server_that_closes_between_messages(late, mail_server):
     client = late(upstream=server).greeted()
     assert transaction(client, "a@b") == [250, 250]
     server.peers[0].send("421 4.4.2 idle")
-    server.peers[0].close()
-    time.sleep(0.1)
+    server.peers[0].half_close()
+    wait_until(lambda: server.peers[0].ended, "smtpwarp to see it")
     client.ask("NOOP", "250")
     assert transaction(client, "a@b") == [250, 250]
     assert len(server.peers) == 2

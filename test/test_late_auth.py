@@ -2,7 +2,6 @@
 import base64
 import ssl
 import subprocess
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ import certificates
 import netns
 import peers
 from hooks import Hooks
+from waiting import wait_until
 from warp import BINARY, MESSAGE, Warp
 
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
@@ -71,13 +71,6 @@ def opened(proxy, *extensions, hello="EHLO client.example"):
     server.send("250-server.example", *[f"250-{line}" for line in extensions], "250 HELP")
     client.expect("250")
     return client, server
-
-
-def wait_until(done, timeout=5):
-    end = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def verbs(server):
@@ -514,7 +507,7 @@ def test_16_server_that_speaks_out_of_turn(late, line):
 
 
 def test_server_that_does_not_answer_auth(late):
-    proxy = late("--tls", "none", "--command-timeout", "0.2")
+    proxy = late("--tls", "none", "--command-timeout", "1")
     client, server = opened(proxy, "AUTH PLAIN")
     client.send(f"AUTH PLAIN {PLAIN}")
     server.until(b"\r\n")

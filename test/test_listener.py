@@ -5,19 +5,15 @@ import pathlib
 import resource
 import signal
 import socket
-import time
 
 import pytest
 
-import peers
-from warp import NO_REPORTS
+from waiting import wait_until
+from warp import NO_REPORTS, cpu_seconds
 
 
 def wait_children(proxy, count):
-    deadline = time.monotonic() + peers.TIMEOUT
-    while len(proxy.children()) != count:
-        assert time.monotonic() < deadline, f"{proxy.children()} instead of {count} children"
-        proxy.group.turn(0.003)
+    proxy.wait_until(lambda: len(proxy.children()) == count, f"{count} children")
 
 
 def served(proxy):
@@ -25,12 +21,6 @@ def served(proxy):
     session = proxy.session()
     session.banner()
     return session
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # Sessions at a time
@@ -167,10 +157,7 @@ def test_75_signals_that_end_nothing(warp, name):
 def stop_listening(proxy, host):
     """SIGTERM, and its first effect."""
     proxy.listener.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + peers.TIMEOUT
-    while 2525 in host.listening_ports():
-        assert time.monotonic() < deadline, "it still accepts"
-        proxy.group.turn(0.003)
+    proxy.wait_until(lambda: 2525 not in host.listening_ports(), "a closed port")
 
 
 def test_75_sigterm_lets_sessions_end(warp, host):
@@ -189,7 +176,7 @@ def test_75_sigterm_lets_sessions_end(warp, host):
 def test_75_sigterm_without_sessions(warp):
     proxy = warp().listen()
     proxy.listener.send_signal(signal.SIGTERM)
-    assert proxy.wait_exit(proxy.listener, timeout=3) == 0
+    assert proxy.wait_exit(proxy.listener) == 0
 
 
 @pytest.mark.parametrize("end", ["second signal", "drain timeout"])
@@ -207,7 +194,7 @@ def test_75_the_end_of_patience(warp, host, end):
     stop_listening(proxy, host)
     if end == "second signal":
         proxy.listener.send_signal(signal.SIGTERM)
-    assert proxy.wait_exit(proxy.listener, timeout=5) == 0
+    assert proxy.wait_exit(proxy.listener) == 0
     for session in idle, busy:
         assert session.client.rest() in (b"",) or session.client.got.split(b"\r\n")[-2].startswith(b"421 4.3.2")
         assert b"\r\n.\r\n" not in session.server.farewell()
@@ -218,7 +205,7 @@ def test_75_sigint_ends_it_too(warp):
     proxy = warp().listen()
     proxy.exit_codes = (0, -signal.SIGINT)
     proxy.listener.send_signal(signal.SIGINT)
-    proxy.wait_exit(proxy.listener, timeout=3)
+    proxy.wait_exit(proxy.listener)
 
 
 def test_75_address_in_use(warp, host):
@@ -250,10 +237,7 @@ def test_sighup_opens_the_log_anew(warp, mail_server):
     proxy.wait_for("close")
     proxy.log_path.rename(proxy.log_path.with_suffix(".1"))
     proxy.listener.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + peers.TIMEOUT
-    while not proxy.log_path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(proxy.log_path.exists)
     proxy.greeted().ask("QUIT", "221")
     proxy.wait_for("close")
     assert proxy.log_path.with_suffix(".1").read_text().count('"close"') == 1

@@ -388,7 +388,7 @@ def test_53_one_reply_too_many(lmtp):
 
 
 def test_53_one_reply_too_few(lmtp):
-    proxy = lmtp("--tls", "none", "--dot-timeout", "0.3")
+    proxy = lmtp("--tls", "none", "--dot-timeout", "1")
     session = opened(proxy)
     to_two(session)
     sent(session)
@@ -807,7 +807,7 @@ def test_53_no_unix_socket_there(warp, mail_server, path):
 @pytest.mark.parametrize("patient", [True, False])
 def test_53_unix_socket_that_is_busy(warp, path, patient):
     """With a full backlog: it is waited for."""
-    proxy = warp("--upstream", f"lmtp:unix:{path}", "--connect-timeout", "20" if patient else "0.3")
+    proxy = warp("--upstream", f"lmtp:unix:{path}", "--connect-timeout", "20" if patient else "1")
     proxy.doors.append(door := Listener(path, group=proxy.group, backlog=0))
     before = socket.socket(socket.AF_UNIX)
     before.connect(str(path))

@@ -13,6 +13,7 @@ import pytest
 import mta
 import netns
 from test_hooks_route import retry
+from waiting import wait_until
 
 pytestmark = [
     pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported() or ""),
@@ -135,7 +136,7 @@ def mails(count):
 def end(sender):
     """All of it is delivered or refused. What Postfix has put off is tried again, once its client has let go of the file."""
     while sender.queued():
-        mta.wait(lambda: not sender.files_below("queue/active/*", "queue/incoming/*"), 60, sender.log)
+        wait_until(lambda: not sender.files_below("queue/active/*", "queue/incoming/*"), sender.log, 60)
         time.sleep(0.3)
         if isinstance(sender, mta.Postfix):
             retry(sender)

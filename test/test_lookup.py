@@ -11,11 +11,14 @@ import pytest
 from hooks import Hooks
 from nameservers import A, AAAA, Nsd, Rude, over_tcp, query_name, query_type, record, reply
 from test_checks import HOSTILE
-from test_late import LATE, transaction, wait_until
+from test_late import LATE, transaction
 from test_upstream_tls import asked_for_tls, greet_again
+from waiting import wait_until
+from warp import cpu_seconds, is_pending
 
 WORLD, PRIVATE = "2001:db8::5", "fd00::5"
 EMPTY = "127.0.0.1 here\n"
+PATIENT = ["--connect-timeout", 60]     # longer than a test waits: what comes, comes before
 
 
 @pytest.fixture
@@ -51,6 +54,8 @@ def asked(names):
 
 def tried(proxy, count):
     """The addresses that were tried, in order, none of which is there."""
+    proxy.wait_for("error", count)
+    proxy.group.close()
     proxy.wait_for("close")
     records = [item for item in proxy.records("error") if item["error"].startswith("4.4.1")]
     assert len(records) == count
@@ -151,10 +156,8 @@ def test_74_one_family_fails(host, looking, mail_server, bad, want, how):
                 "NXDOMAIN": reply(query, flags=0x8183)}[how]
     server = mail_server(address=want)
     with Rude(answer) as names:
-        proxy = looking("--dns-server", names.name_port, "--upstream", f"mail.test:{server.port}")
-        start = time.monotonic()
+        proxy = looking("--dns-server", names.name_port, "--connect-timeout", 60, "--upstream", f"mail.test:{server.port}")
         proxy.connect().expect("220")
-        assert time.monotonic() - start < 2.5
     assert proxy.wait_for("connect")["server"]["ip"] == want
 
 
@@ -173,7 +176,7 @@ def test_74_second_name_server(host, looking, server, dead):
                "cut": lambda query, tcp: b"" if tcp else reply(query, flags=0x8380)}
     with Rude(answers.get(dead, lambda query, _: None)) as bad, Rude(having("127.0.0.1")) as good:
         first = "127.0.0.1:1" if dead == "closed" else bad.name_port
-        proxy = looking("--dns-server", first, "--dns-server", good.name_port, "--connect-timeout", 2,
+        proxy = looking("--dns-server", first, "--dns-server", good.name_port, "--connect-timeout", 3,
                         "--upstream", f"mail.test:{server.port}")
         proxy.connect().expect("220")
         assert sorted(asked(good)) == [("mail.test", A), ("mail.test", AAAA)]
@@ -203,7 +206,7 @@ def test_74_silent_name_server(host, looking):
         start = time.monotonic()
         client = proxy.connect()
         client.expect("421 4.4.3 mail.test: name lookup: name server: no answer in time")
-        assert 0.4 < time.monotonic() - start < 1.5
+        assert time.monotonic() - start > 0.4
         client.expect_end()
 
 
@@ -225,32 +228,31 @@ def waiting(proxy, mode, names):
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
 def test_74_client_leaves_meanwhile(host, looking, mode, how):
     with silent_names() as names:
-        proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *mode)
+        proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *PATIENT, *mode)
         client = waiting(proxy, mode, names)
         getattr(client, how)()
-        start = time.monotonic()
         assert proxy.wait_for("close")["by"] == "client"
         proxy.wait_exit()
-        assert time.monotonic() - start < 1
 
 
 @pytest.mark.parametrize("mode, signals", [([], 1), (LATE, 2)])
 def test_74_sigterm_meanwhile(host, looking, mode, signals):
     """Late, with a transaction open, a second one or --drain-timeout ends it."""
     with silent_names() as names:
-        proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *mode)
+        proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *PATIENT, *mode)
         client = waiting(proxy, mode, names)
+        process = proxy.processes[-1]
         for _ in range(signals):
-            proxy.processes[-1].send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-        client.expect("421 4.3.2", timeout=1)
+            process.send_signal(signal.SIGTERM)
+            wait_until(lambda: process.poll() is not None or not is_pending(process.pid, signal.SIGTERM))
+        client.expect("421 4.3.2")
         client.close()
-        proxy.wait_exit(timeout=2)
+        proxy.wait_exit()
 
 
 def test_74_drain_timeout_meanwhile(host, looking):
     with silent_names() as names:
-        proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *LATE, "--drain-timeout", 0.3)
+        proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test", *PATIENT, *LATE, "--drain-timeout", 0.3)
         client = proxy.connect()
         client.expect("220")
         client.ask("EHLO c", "250")
@@ -258,7 +260,7 @@ def test_74_drain_timeout_meanwhile(host, looking):
         client.send("RCPT TO:<c@d>")
         wait_until(lambda: names.queries)
         proxy.processes[-1].send_signal(signal.SIGTERM)
-        client.expect("421 4.3.2", timeout=2)
+        client.expect("421 4.3.2")
 
 
 def test_74_log_hooks_read_meanwhile(host, looking, tmp_path):
@@ -267,10 +269,10 @@ def test_74_log_hooks_read_meanwhile(host, looking, tmp_path):
     hooks.script("log", f"cat >{tmp_path}/seen")
     with silent_names() as names:
         proxy = looking("--hooks", hooks.directory, "--dns-server", names.name_port, "--upstream", "127.0.0.1:9",
-                        "--upstream", "mail.test")
+                        "--upstream", "mail.test", *PATIENT)
         client = proxy.connect()
         wait_until(lambda: names.queries)
-        wait_until(lambda: (tmp_path / "seen").exists() and "Connection refused" in (tmp_path / "seen").read_text(), 2)
+        wait_until(lambda: (tmp_path / "seen").exists() and "Connection refused" in (tmp_path / "seen").read_text())
         client.close()
 
 
@@ -280,10 +282,9 @@ def test_74_waiting_costs_nothing(host, looking):
         proxy = looking("--dns-server", names.name_port, "--upstream", "mail.test")
         client = proxy.connect()
         wait_until(lambda: names.queries)
-        time.sleep(1)
-        with open(f"/proc/{proxy.processes[-1].pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        assert (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < 0.2
+        before = cpu_seconds(proxy.processes[-1].pid)
+        time.sleep(0.5)
+        assert cpu_seconds(proxy.processes[-1].pid) - before < 0.1
         client.close()
 
 

@@ -211,7 +211,7 @@ def test_67_silent_upstream(warp, phase, option, code):
     session.client.expect(code, "421 4.4.2")
     session.client.expect_end()
     close = proxy.wait_for("close")
-    assert 250 < close["duration_ms"] < 5000 and re.search("time", close["reason"], re.I)
+    assert close["duration_ms"] > 250 and re.search("time", close["reason"], re.I)
 
 
 @pytest.mark.parametrize("command", ["NOOP", "RSET", "VRFY x", "HELP", "AUTH LOGIN"])
@@ -235,7 +235,7 @@ def test_67_silent_upstream_after_quit(warp):
 @pytest.mark.parametrize("phase", ["connect", "ehlo", "mail", "data", "dot"])
 def test_67_trickling_upstream(warp, phase):
     """A reply has its time as a whole: a byte now and then does not win more. (200 bytes at 20 ms: 4 s.)"""
-    options = [word for name in ("banner", "command", "mail", "data", "dot") for word in (f"--{name}-timeout", 0.3)]
+    options = [word for name in ("banner", "command", "mail", "data", "dot") for word in (f"--{name}-timeout", 1)]
     proxy = warp(*options)
     session = proxy.session()
     if phase == "dot":
@@ -249,18 +249,18 @@ def test_67_trickling_upstream(warp, phase):
             session.server.group.turn(0.02)
             if session.client.ended or session.client.buffer:
                 break
+        else:
+            pytest.fail("the upstream has more time than it should")
     if phase != "dot":
         session.client.expect("421")
     session.client.expect_end()
-    session.client.close()
-    assert proxy.wait_for("close")["duration_ms"] < 3000
 
 
 def test_67_many_replies_in_time_do_not_time_out(warp):
     """The deadline is that of each command, not of the session."""
-    session = warp("--mail-timeout", 0.4, "--command-timeout", 0.4).session()
+    session = warp("--mail-timeout", 1, "--command-timeout", 1).session()
     session.greet()
-    for number in range(12):
+    for number in range(25):
         session.client.send(f"NOOP {number}")
         session.server.line()
         session.client.silent(0.05)
@@ -270,7 +270,7 @@ def test_67_many_replies_in_time_do_not_time_out(warp):
 
 @pytest.mark.parametrize("phase", ["banner", "ehlo", "mail", "rcpt", "sent"])
 def test_67_silent_client(warp, phase):
-    proxy = warp("--idle-timeout", 0.3)
+    proxy = warp("--idle-timeout", 1)
     session = proxy.session().to(phase)
     session.client.expect("421 4.4.2")
     session.client.expect_end()
@@ -303,7 +303,7 @@ def test_67_upstream_that_stops_reading_in_data(warp):
     session = proxy.session().to("data")
     session.server.paused = True
     session.client.send_what_fits(b"x" * 98 + b"\r\n", 64 << 20)
-    proxy.wait_for("close", timeout=5)
+    proxy.wait_for("close")
     session.server.paused = False
     assert not END_OF_DATA.search(session.server.farewell())
     assert proxy.wait_for("message")["result"] in ("aborted", "deferred")
@@ -338,19 +338,19 @@ def test_67_unreachable_upstream(warp, host):
 
 def test_67_client_that_stays_after_its_421(warp):
     """smtpwarp waits a moment so that the client can read it, not for ever."""
-    proxy = warp("--idle-timeout", 0.2)
+    proxy = warp("--idle-timeout", 1)
     session = proxy.session().to("ehlo")
     session.client.expect("421 4.4.2")
-    session.client.expect_end()
-    proxy.wait_exit(timeout=6)
+    with pytest.raises(peers.Ended):
+        session.client.line()
+    proxy.wait_exit()
 
 
 # 69: slow on purpose
 
 def test_69_a_command_has_its_time_as_a_whole(warp):
     """A byte now and then (the idle timeout would start anew with each) does not win more."""
-    proxy = warp("--command-timeout", 0.4)
-    session = proxy.session()
+    session = warp("--command-timeout", 1).session()
     session.greet()
     with contextlib.suppress(OSError):
         for byte in b"NOOP " + b"x" * 200:
@@ -358,8 +358,9 @@ def test_69_a_command_has_its_time_as_a_whole(warp):
             session.client.group.turn(0.02)
             if session.client.buffer or session.client.ended:
                 break
+        else:
+            pytest.fail("the client has more time than it should")
     session.client.expect("421 4.4.2")
-    assert proxy.wait_for("close")["duration_ms"] < 3000
 
 
 def test_69_data_below_the_least_rate(warp):
@@ -378,8 +379,8 @@ def test_69_data_below_the_least_rate(warp):
 
 
 def test_69_a_slow_client_above_the_least_rate_is_served(warp):
-    session = warp("--min-rate", 10, "--block-timeout", 0.3).session().to("data")
-    for _ in range(40):
+    session = warp("--min-rate", 10, "--block-timeout", 1).session().to("data")
+    for _ in range(60):
         session.client.send_raw(b"twenty bytes or more\r\n")
         session.client.group.turn(0.02)
     session.client.send_raw(b".\r\n")
@@ -493,11 +494,11 @@ def test_74_client_that_speaks_at_once_reads_the_421(warp):
 
 def test_74_client_leaves_while_smtpwarp_dials(warp, host):
     host.nft("table inet t { chain o { type filter hook output priority 0; tcp dport 2599 drop; }; }")
-    proxy = warp("--upstream", "127.0.0.1:2599", "--connect-timeout", 20)
+    proxy = warp("--upstream", "127.0.0.1:2599", "--connect-timeout", 60)
     client = proxy.connect()
     proxy.group.turn(0.1)
     client.reset()
-    proxy.wait_exit(timeout=5)
+    proxy.wait_exit()
 
 
 # 66: a message is acknowledged by a reply to all of it, and by nothing else
@@ -548,7 +549,7 @@ def test_9_message_is_drained_though_the_upstream_stopped_reading(warp):
 
 
 def test_67_next_upstream_has_its_own_time(warp):
-    proxy = warp("--banner-timeout", 0.5)
+    proxy = warp("--banner-timeout", 1)
     second = proxy.listen_upstream("127.0.0.1", 2600)
     proxy.options += ["--upstream", proxy.upstream.name_port, "--upstream", "127.0.0.1:2600"]
     client = proxy.connect()

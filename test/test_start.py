@@ -10,13 +10,14 @@ import re
 import signal
 import socket
 import subprocess
-import time
 
 import pytest
 
 import hosts
 import netns
 import peers
+from waiting import wait_until
+from warp import is_pending
 
 pytestmark = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 
@@ -35,15 +36,6 @@ def fixture_net():
 def fixture_redirected(net):
     net.host.rules("nftables-output.nft")
     return net
-
-
-def eventually(condition, timeout=peers.TIMEOUT):
-    """The condition's value as soon as it is true."""
-    end = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {timeout} s: {condition.__name__}"
-        time.sleep(0.005)
-    return value
 
 
 # Super-servers: each function returns the command line; more are arguments for smtpwarp.
@@ -159,7 +151,7 @@ def test_message(redirected, server, options):
     def logged():
         records = net.host.syslog_events() if server in LOG_IN_SYSLOG else events(net.host.dir / "stderr")
         return sum(record["event"] == "close" for record in records) == len(targets) and records
-    records = eventually(logged)
+    records = wait_until(logged)
     assert [record["result"] for record in records if record["event"] == "message"] == ["accepted"] * len(targets)
     assert any(record["event"] == "comm" for record in records) == bool(options)
     if server is not socat_pair:
@@ -186,9 +178,10 @@ def test_inetd_wait_ends_when_idle_and_comes_back(redirected):
         return children(inetd_process.pid)
 
     for _ in range(2):
-        hosts.deliver(net.host.ns, net.mail.ip4)
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
         assert running()
-        eventually(lambda: not running())
+        hosts.finish(client)
+        wait_until(lambda: not running())
     assert len(net.messages) == 2
 
 
@@ -199,7 +192,7 @@ def test_inetd_wait_does_not_end_under_a_session(redirected):
     client.silent(0.5)
     assert children(inetd_process.pid)
     hosts.finish(client)
-    eventually(lambda: not children(inetd_process.pid))
+    wait_until(lambda: not children(inetd_process.pid))
 
 
 # Descriptors handed over
@@ -407,13 +400,8 @@ def test_sigterm_to_a_session_of_its_own(redirected):
     client.send("A line.", ".")
     client.expect("250 2.0.0 taken")
     assert re.fullmatch(rb"421 4\.3\.2 [ -~]*\r\n", client.rest())
-    eventually(lambda: not children(launcher.pid))
-
-
-def is_pending(pid, number):
-    """Whether the process has not taken this signal yet: a second one would become one with it, signal(7)."""
-    with open(f"/proc/{pid}/status") as status:
-        return int(re.search(r"^ShdPnd:\s*(\w+)", status.read(), re.M)[1], 16) >> (number - 1) & 1
+    client.close()
+    wait_until(lambda: not children(launcher.pid))
 
 
 @pytest.mark.parametrize("again", [signal.SIGTERM, None])
@@ -426,8 +414,9 @@ def test_sigterm_to_a_session_that_goes_on(redirected, again):
     os.kill(session, signal.SIGTERM)
     client.ask("RCPT TO:<b@server.example>")
     if again:
-        eventually(lambda: not is_pending(session, again))
+        wait_until(lambda: not is_pending(session, again))
         os.kill(session, again)
     assert re.fullmatch(rb"421 4\.3\.2 [ -~]*\r\n", client.rest())
-    eventually(lambda: not children(launcher.pid))
+    client.close()
+    wait_until(lambda: not children(launcher.pid))
     assert not net.messages

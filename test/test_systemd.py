@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import subprocess
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ import container
 import hosts
 import netns
 import peers
+from waiting import wait_until
 
 NEEDS = netns.unsupported() or container.missing()
 pytestmark = pytest.mark.skipif(bool(NEEDS), reason=NEEDS)
@@ -37,20 +37,12 @@ def booted(net, kind, settings="", dropins=None):
         yield machine
 
 
-def eventually(condition, timeout=peers.TIMEOUT):
-    end = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {timeout} s"
-        time.sleep(0.02)
-    return value
-
-
 def records(machine, event=None, **fields):
     """smtpwarp's records in the journal, once the last session's `close` is there, with the entries they came in."""
     def entries():
         found = [entry for entry in machine.journal(**fields) if entry["MESSAGE"].startswith("{")]
         return found if found and json.loads(found[-1]["MESSAGE"])["event"] == "close" else None
-    pairs = [(json.loads(entry["MESSAGE"]), entry) for entry in eventually(entries)]
+    pairs = [(json.loads(entry["MESSAGE"]), entry) for entry in wait_until(entries)]
     return [(record, entry) for record, entry in pairs if event in (None, record["event"])]
 
 
@@ -75,7 +67,7 @@ def test_tarpits_are_counted_together(net, kind):
     settings = "SMTPWARP_TARPIT=60\nSMTPWARP_MAX_TARPITS=1\nSMTPWARP_ALLOW_CLIENTS=192.0.2.1"
     with booted(net, kind, settings) as machine:
         held = hosts.connect(net.host.ns, net.mail.ip4)
-        held.silent(1.5)
+        wait_until(lambda: net.host.ns.abstract_names("smtpwarp-tarpit-"))
         hosts.connect(net.host.ns, net.mail.ip4).expect("554 5.7.1")
         held.silent(0)
         held.half_close()
@@ -120,12 +112,12 @@ def test_status_of_the_listener(net):
 
     with booted(net, "smtpwarp-listener") as machine:
         clients = [hosts.greeted(net.host.ns, net.mail.ip4) for _ in range(2)]
-        eventually(lambda: sessions(machine) == ["2"])
+        wait_until(lambda: sessions(machine) == ["2"])
         assert re.search(r'Status: ".*2', machine.run("systemctl status smtpwarp.service"))
         assert machine.show("smtpwarp.service", "ActiveState") == "active"
         for client in clients:
             hosts.finish(client)
-        eventually(lambda: sessions(machine) == ["0"])
+        wait_until(lambda: sessions(machine) == ["0"])
 
 
 def test_stop_lets_sessions_end(net):
@@ -133,7 +125,7 @@ def test_stop_lets_sessions_end(net):
         client = hosts.greeted(net.host.ns, net.mail.ip4)
         stopping = machine.popen("systemctl stop smtpwarp-listener.socket smtpwarp.service",
                                  stderr=subprocess.DEVNULL)
-        eventually(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
+        wait_until(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
         assert stopping.poll() is None
         hosts.finish(client)
         assert stopping.wait(peers.TIMEOUT) == 0
@@ -146,7 +138,7 @@ def test_restart_loses_no_connection(net):
     with booted(net, "smtpwarp-listener") as machine:
         client = hosts.greeted(net.host.ns, net.mail.ip4)
         restarting = machine.popen("systemctl restart smtpwarp.service")
-        eventually(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
+        wait_until(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
         waiting = hosts.connect(net.host.ns, net.mail.ip4)
         hosts.finish(client)
         hosts.finish(hosts.greet(waiting))
@@ -165,7 +157,7 @@ def test_a_crash_of_the_listener(net):
 def test_a_bad_option_is_not_tried_for_ever(net):
     with booted(net, "smtpwarp-listener", "SMTPWARP_TLS=sometimes") as machine:
         client = hosts.connect(net.host.ns, net.mail.ip4)
-        eventually(lambda: machine.show("smtpwarp-listener.socket", "ActiveState") == "failed")
+        wait_until(lambda: machine.show("smtpwarp-listener.socket", "ActiveState") == "failed")
         client.expect_end()
         assert machine.show("smtpwarp.service", "ExecMainStatus") == "64"
         assert machine.show("smtpwarp.service", "NRestarts") == "0"
@@ -181,7 +173,7 @@ def test_twenty_sessions_at_once(net):
         for client in clients:
             hosts.finish(client)
         assert len(net.messages) == 20
-        eventually(lambda: not machine.instances())
+        wait_until(lambda: not machine.instances())
 
 
 @pytest.mark.parametrize("standard_input", ["null", "socket"])
@@ -192,14 +184,14 @@ def test_failures_do_not_pile_up(net, standard_input):
     with booted(net, "smtpwarp", dropins=dropins) as machine:
         killed, gone = [hosts.greeted(net.host.ns, net.mail.ip4) for _ in range(2)]
         machine.run(f"systemctl kill --signal=KILL '{machine.instances()[0].split()[0]}'")
-        eventually(lambda: len(machine.instances()) == 1)
+        wait_until(lambda: len(machine.instances()) == 1)
         killed.close()
         gone.reset()
         (machine.root / "etc/smtpwarp/smtpwarp.conf").write_text("SMTPWARP_TLS=sometimes\n", encoding="utf-8")
         for _ in range(3):
             rest = hosts.connect(net.host.ns, net.mail.ip4).rest(timeout=60)
             assert re.fullmatch(rb"421 [ -~]*\r\n", rest), rest
-        eventually(lambda: not machine.instances())
+        wait_until(lambda: not machine.instances())
         assert machine.run("systemctl list-units --failed --plain --no-legend") == ""
         said = [entry["MESSAGE"] for entry in machine.journal(SYSLOG_IDENTIFIER="smtpwarp")]
         assert any("sometimes" in line for line in said)
@@ -217,7 +209,7 @@ def test_many_connections_do_not_fail_the_socket(net):
         clients = [hosts.connect(net.host.ns, net.mail.ip4) for _ in range(230)]
         for client in clients:
             client.reset()
-        eventually(lambda: not machine.instances(), 60)
+        wait_until(lambda: not machine.instances(), timeout=60)
         assert machine.show("smtpwarp.socket", "ActiveState") == "active"
         hosts.deliver(net.host.ns, net.mail.ip4)
 
@@ -244,7 +236,7 @@ def test_log_to_a_file(net):
     """In the one directory that the sandbox leaves for it."""
     with booted(net, "smtpwarp", "SMTPWARP_LOG=file:/var/log/smtpwarp/log") as machine:
         hosts.deliver(net.host.ns, net.mail.ip4)
-        eventually(lambda: '"close"' in machine.run("cat /var/log/smtpwarp/log"))
+        wait_until(lambda: '"close"' in machine.run("cat /var/log/smtpwarp/log"))
 
 
 @KINDS
@@ -339,7 +331,7 @@ def test_hooks(net, kind):
         client.expect("250")
         client.ask("QUIT", "221")
         client.expect_end()
-        whole = eventually(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
+        whole = wait_until(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
         logged = [json.loads(line) for line in whole.splitlines()]
         assert logged[0]["event"] in ("connect", "comm") and logged[-1]["event"] == "close"
         assert json.loads(machine.run("cat /var/log/smtpwarp/closed"))["messages"] == 1
@@ -354,5 +346,5 @@ def test_stop_leaves_hooks_their_moment(net):
         client = hosts.greeted(net.host.ns, net.mail.ip4)
         machine.run("systemctl stop 'smtpwarp@*.service'")
         client.expect("421")
-        whole = eventually(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
+        whole = wait_until(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
         assert json.loads(whole.splitlines()[-1])["reason"] == "shutting down"

@@ -435,7 +435,7 @@ def test_58_failed_handshake_when_required(warp, certs, fail, level):
 
 @pytest.mark.parametrize("second", ["refused", "554", "silence"])
 def test_58_fallback_connection_fails_too(warp, second):
-    proxy = warp("--connect-timeout", 1, "--banner-timeout", 0.4)
+    proxy = warp("--connect-timeout", 1, "--banner-timeout", 1)
     session = proxy.session()
     asked_for_tls(session)
     session.server.send("220 go ahead")

@@ -22,7 +22,7 @@ import time
 import uuid
 
 import hosts
-import peers
+from waiting import TIMEOUT, wait_until
 
 TARGET = """\
 [Unit]
@@ -50,17 +50,14 @@ def missing():
     return "" if shutil.which("systemd-nspawn") else "needs systemd-container"
 
 
-def remove_cgroup(path, timeout=peers.TIMEOUT):
+def remove_cgroup(path):
     """It is busy for a moment after its last process was killed."""
-    end = time.monotonic() + timeout
+    def removed(directory):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+        return not os.path.exists(directory)
     for directory, _, _ in os.walk(path, topdown=False):
-        while os.path.exists(directory):
-            try:
-                os.rmdir(directory)
-            except OSError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
+        wait_until(lambda: removed(directory), f"the end of {directory}")   # pylint: disable=cell-var-from-loop
 
 
 class Container:
@@ -175,10 +172,10 @@ class Container:
     def close(self):
         self.nspawn.send_signal(signal.SIGTERM)     # an orderly shutdown
         try:
-            self.nspawn.wait(peers.TIMEOUT)
+            self.nspawn.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             os.kill(self.leader or self.nspawn.pid, signal.SIGKILL)
-            self.nspawn.wait(peers.TIMEOUT)
+            self.nspawn.wait(TIMEOUT)
         self.output.close()
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)

@@ -241,7 +241,7 @@ def deliver(ns, address, port=25):
     finish(greeted(ns, address, port))
 
 
-def stop(child, timeout=20):
+def stop(child, timeout=peers.TIMEOUT):
     """SIGTERM; the exit code."""
     child.send_signal(signal.SIGTERM)
     return child.wait(timeout)

@@ -31,9 +31,9 @@ import smtplib
 import socket
 import subprocess
 import tempfile
-import time
 
 import certificates
+from waiting import wait_until
 
 SUBMIT_PORT = 10025
 SIZE_LIMIT = 50_000_000
@@ -103,15 +103,6 @@ def expected(mails):
     """The copies that servers must store, counted: to compare with Counter(s.identity() for s in server.stored())."""
     return collections.Counter((mail.sender, recipient, digest(mail.content))
                                for mail in mails for recipient in mail.recipients)
-
-
-def wait(condition, timeout, what):
-    """condition() until it is true; what() tells what was missing."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(what())
-        time.sleep(0.02)
 
 
 class Mta:
@@ -226,12 +217,12 @@ class Mta:
     def stored(self):
         return [Stored.parse(pathlib.Path(file).read_bytes()) for file in self.files()]
 
-    def wait_stored(self, count, timeout=60):
-        wait(lambda: len(self.files()) >= count, timeout,
-             lambda: f"{len(self.files())} of {count} mails are stored; {self.log()}")
+    def wait_stored(self, count, timeout=120):
+        wait_until(lambda: len(self.files()) >= count,
+                   lambda: f"{len(self.files())} of {count} mails are stored; {self.log()}", timeout)
 
-    def wait_idle(self, timeout=30):
-        wait(lambda: not self.queued(), timeout, lambda: f"mails stay in the queue: {self.queued()}; {self.log()}")
+    def wait_idle(self, timeout=120):
+        wait_until(lambda: not self.queued(), lambda: f"mails stay in the queue: {self.queued()}; {self.log()}", timeout)
 
     def log(self):
         """The end of what it wrote to its log, for failures."""

@@ -23,8 +23,9 @@ import re
 import signal
 import subprocess
 import threading
-import time
 import weakref
+
+from waiting import wait_until
 
 CLONE_NEWNET = 0x40000000
 TCP_LISTEN = "0A"
@@ -67,16 +68,15 @@ def _processes_in(inode):
                     yield int(entry)
 
 
-def _kill_all(inode, deadline=10):
+def _kill_all(inode):
     """Kills until none is left: a process may fork while the list is read."""
-    end = time.monotonic() + deadline
-    while pids := list(_processes_in(inode)):
+    def none_left():
+        pids = list(_processes_in(inode))
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if time.monotonic() > end:
-            raise TimeoutError(f"processes {pids} survive SIGKILL")
-        time.sleep(0.005)
+        return not pids
+    wait_until(none_left, lambda: f"processes {list(_processes_in(inode))} survive SIGKILL")
 
 
 def _destroy(fd, owner):
@@ -127,8 +127,16 @@ class NetNS:
             raise RuntimeError(f"{argv}: exit {error.returncode}: {error.stdout}{error.stderr}") from error
 
     def ip(self, *commands):
-        """ip(8) commands without the word `ip`, in one go."""
-        return self.run(["ip", "-batch", "-"], input="\n".join(commands) + "\n").stdout
+        """ip(8) commands without the word `ip`, in one go. IPv6 addresses that it adds are usable when it returns."""
+        output = self.run(["ip", "-batch", "-"], input="\n".join(commands) + "\n").stdout
+        for address in re.findall(r"(?m)^addr add ([0-9a-f:]*:[0-9a-f:]*)", "\n".join(commands)):
+            wait_until(lambda: self._is_local(address), f"a local route of {address}")  # pylint: disable=cell-var-from-loop
+        return output
+
+    def _is_local(self, address):
+        """Whether the kernel has the address's route. A work queue of its makes it, a moment after `ip addr add`."""
+        with self, open("/proc/thread-self/net/ipv6_route") as file:
+            return f"{ipaddress.IPv6Address(address).packed.hex()} 80 " in file.read()
 
     def nft(self, rules):
         """An nft(8) script; a chain's `type ...; policy ...;` line and every rule need a line of their own or a `;`."""
@@ -147,15 +155,18 @@ class NetNS:
             ports |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == TCP_LISTEN}
         return ports
 
-    def wait_listening(self, port, timeout=20, alive=lambda: True):
+    def abstract_names(self, start):
+        """The names of Unix sockets that are no files and begin so."""
+        with self, open("/proc/thread-self/net/unix") as file:
+            return [name for line in file if (name := line.split()[-1]).startswith("@" + start)]
+
+    def wait_listening(self, port, timeout=60, alive=lambda: True):
         """Until somebody listens on the port; alive() says whether that may still happen."""
-        end = time.monotonic() + timeout
-        while port not in self.listening_ports():
-            if not alive():
+        def listening():
+            if not (found := port in self.listening_ports()) and not alive():
                 raise RuntimeError(f"the server for port {port} has ended")
-            if time.monotonic() > end:
-                raise TimeoutError(f"nobody listens on port {port}")
-            time.sleep(0.005)
+            return found
+        wait_until(listening, f"somebody who listens on port {port}", timeout)
 
 
 def cable(left, right, number=0):

@@ -26,7 +26,8 @@ import termios
 import threading
 import time
 
-TIMEOUT = float(os.environ.get("TEST_TIMEOUT", 30))   # for what comes at once; long enough for a loaded machine
+from waiting import TIMEOUT, wait_until
+
 BLOCK = 65536
 
 
@@ -182,11 +183,17 @@ class Peer:
         return line
 
     def expect_end(self, timeout=TIMEOUT):
-        """The other side closes (or resets) the connection and sends nothing more before that."""
+        """The other side closes (or resets) the connection and sends nothing more before that. Then so does this one: a
+        process that lingers until its client has read all need not do so."""
         with contextlib.suppress(Ended):
             self.wait(lambda: self.buffer, "end", timeout)
         assert not self.buffer, f"{self.name}: wanted the end, got {bytes(self.buffer[:300])!r}"
+        self.close()
         return self.ended
+
+    def wait_readable(self):
+        """Something has come, and is left where it is, for a peer that is paused."""
+        wait_until(lambda: select.select([self.sock], [], [], 0)[0], f"something to read for {self.name}", pause=self.group.turn)
 
     def rest(self, timeout=TIMEOUT):
         """All that comes until the other side closes."""
@@ -257,11 +264,8 @@ class Peer:
 
     def drained(self, timeout=TIMEOUT):
         """Waits until the process at the other end has read all we sent (both ends in this namespace)."""
-        end = time.monotonic() + timeout
-        while self._unread():
-            if time.monotonic() > end:
-                raise TimeoutError(f"{self.name}: the other side does not read")
-            os.sched_yield()
+        wait_until(lambda: not self._unread(), f"{self.name}: the other side does not read", timeout,
+                   lambda _: os.sched_yield())
 
     def _unread(self):
         if struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]:
@@ -297,9 +301,14 @@ class Peer:
         self.close()
 
     def start_tls(self, context, timeout=TIMEOUT):
-        """Serves the handshake; the connection is TLS from here on."""
+        """Serves the handshake; the connection is TLS from here on. Another thread that shuts the socket down ends it."""
         self.sock.settimeout(timeout)
-        self.sock = context.wrap_socket(self.sock, server_side=True)
+        self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        try:
+            self.sock.do_handshake()
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.setblocking(False)
         self.absorb()
 

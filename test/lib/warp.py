@@ -16,9 +16,9 @@ import re
 import signal
 import socket
 import subprocess
-import time
 
 import peers
+from waiting import TIMEOUT, wait_until
 
 BINARY = os.path.abspath(os.environ.get("SMTPWARP", pathlib.Path(__file__).parent.parent.parent / "smtpwarp"))
 LISTENERS = {"v", "event", "time"}     # the fields of a record that belongs to no session
@@ -46,6 +46,19 @@ def send_message(client):
     client.ask("DATA", "354")
     client.send_raw(MESSAGE)
     client.expect("250")
+
+
+def is_pending(pid, number):
+    """Whether the process has not taken this signal yet: a second one would become one with it, signal(7)."""
+    with open(f"/proc/{pid}/status") as status:
+        return int(re.search(r"^ShdPnd:\s*(\w+)", status.read(), re.M)[1], 16) >> (number - 1) & 1
+
+
+def cpu_seconds(pid):
+    """What the process has used."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Warp:
@@ -100,7 +113,7 @@ class Warp:
         """listen() by these options; returns when smtpwarp says that it is ready."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind("")     # a name of the kernel's choice, reachable for --user too
-            notify.settimeout(peers.TIMEOUT)
+            notify.settimeout(TIMEOUT)
             self.env = {**(self.env or {}), "NOTIFY_SOCKET": "@" + notify.getsockname()[1:].decode()}
             self.listener = self.spawn(*options)
             assert b"READY=1" in notify.recv(4096)
@@ -145,14 +158,20 @@ class Warp:
         wanted = dict(fields, **({"event": event} if event else {}))
         return [record for record in records if wanted.items() <= {k: _plain(v) for k, v in record.items()}.items()]
 
-    def wait_for(self, event, count=1, timeout=peers.TIMEOUT, **fields):
+    def wait_until(self, condition, what=""):
+        """waiting.wait_until(), while what comes for the test's peers is taken in. A failure shows the log."""
+        return wait_until(condition, lambda: f"{what}; log: {self.log_text()[-3000:]}", pause=self.group.turn)
+
+    def wait_for(self, event, count=1, **fields):
         """The newest record of that event, once there are count of them."""
-        end = time.monotonic() + timeout
-        while len(found := self.records(event, **fields)) < count:
-            if time.monotonic() > end:
-                raise TimeoutError(f"no {count} records {event} {fields} in {self.log_text()[-3000:]}")
-            self.group.turn(0.002)
-        return found[count - 1]
+        def enough():
+            found = self.records(event, **fields)
+            return found[count - 1:count]
+        return self.wait_until(enough, f"{count} records {event} {fields}")[0]
+
+    def wait_held(self, count=1):
+        """Until so many clients of this namespace's smtpwarps are held (--tarpit): each has a socket for that."""
+        self.wait_until(lambda: len(self.namespace.abstract_names("smtpwarp-tarpit-")) == count, f"{count} clients that are held")
 
     def log_text(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -165,13 +184,9 @@ class Warp:
             return [int(word) for word in file.read().split()]
         return []
 
-    def wait_exit(self, process=None, timeout=peers.TIMEOUT):
+    def wait_exit(self, process=None):
         process = process or self.processes[-1]
-        end = time.monotonic() + timeout
-        while process.poll() is None:
-            if time.monotonic() > end:
-                raise TimeoutError(f"smtpwarp {process.args[1:]} is still running; log: {self.log_text()[-2000:]}")
-            self.group.turn(0.002)
+        self.wait_until(lambda: process.poll() is not None, f"the end of smtpwarp {process.args[1:]}")
         return process.returncode
 
     def close(self):

@@ -1,14 +1,14 @@
 /* Fuzz target: whatever a client says, to a server that answers properly.
  *
  * Octet 0: bits 0-1 --bare-newline, 2 no PIPELINING, 3 no CHUNKING, 4 no AUTH, 5 tight limits, 6 the server answers
- * only when the client waits, 7 the server speaks LMTP. Octet 1: how many octets come at a time, 0 all. Octet 2: seed of the server's replies.
- * The rest is what the client says. model.h checks what must hold. */
+ * only when the client waits, 7 the server speaks LMTP. Octet 1: how many octets come at a time, 0 all. Octet 2: seed of
+ * the server's replies. The rest is what the client says. minimal_session.h checks what must hold. */
 #include <stdlib.h>
 
-#include "test/lib/model.h"
+#include "test/lib/minimal_session.h"
 #include "test/lib/replay.h"
 
-static struct model model;
+static struct minimal_session model;
 static uint32_t seed;
 
 /* xorshift32; never 0. */
@@ -58,7 +58,7 @@ static void hear_server(const char *text)
 	size_t n = strlen(text), step = any(2) ? 1 : n, at = 0;
 
 	for (size_t end = step; end <= n; end += step)
-		at += model_server(&model, (const unsigned char *)text + at, end - at);
+		at += minimal_server(&model, (const unsigned char *)text + at, end - at);
 	CHECK(at == n && !model.over);
 }
 
@@ -86,7 +86,7 @@ static size_t hear_client(const uint8_t *in, size_t n, uint8_t options)
 		CHECK(copy != NULL);
 		if (n - at)
 			memcpy(copy, in + at, n - at);
-		used = model_client(&model, copy, n - at);
+		used = minimal_client(&model, copy, n - at);
 		free(copy);
 		at += used;
 		moved = (lazy && used) || answer(options) || used;
@@ -105,7 +105,7 @@ static void begin(uint8_t options)
 		.newline = (options & 3) == 3 ? SMTP_NL_NORMALIZE : (enum smtp_newline)(options & 3),
 	};
 
-	model_init(&model, &limits, NULL);
+	minimal_init(&model, &limits, NULL);
 	model.d.lmtp = options & 0x80;
 	model.d.offer.auth = !(options & 0x10);
 	model.d.offer.starttls = (options & 0x50) == 0x50;

@@ -1,11 +1,11 @@
 /* Fuzz target: whatever a server says to a client that speaks properly.
  *
- * Octet 0: which client, bit 7 to a server that speaks LMTP; octet 1: how many octets come at a time, 0 all. The rest is what the server says. model.h
- * checks what must hold; here: every recipient's code was in a reply, and what a client is shown of an EHLO list is a
- * proper reply. */
+ * Octet 0: which client, bit 7 to a server that speaks LMTP; octet 1: how many octets come at a time, 0 all. The rest is
+ * what the server says. minimal_session.h checks what must hold; here: every recipient's code was in a reply, and what a
+ * client is shown of an EHLO list is a proper reply. */
 #include <stdlib.h>
 
-#include "test/lib/model.h"
+#include "test/lib/minimal_session.h"
 #include "test/lib/replay.h"
 
 #define MESSAGE "MAIL FROM:<a@b> SIZE=5\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nRCPT TO:<g@h>\r\n"
@@ -18,7 +18,7 @@ static const char *const clients[] = {
 	"HELO c\r\nSTARTTLS\r\nNOOP\r\nFROB\r\n" MESSAGE "DATA\r\nx\n.\r\n.\r\nHELP\r\nQUIT\r\n",
 };
 
-static struct model model;
+static struct minimal_session model;
 
 static const struct dialogue_limits limits = {
 	.message_size = 1000,
@@ -67,7 +67,7 @@ static size_t hear_server(const uint8_t *in, size_t n)
 	CHECK(copy != NULL);
 	if (n)
 		memcpy(copy, in, n);
-	used = model_server(&model, copy, n);
+	used = minimal_server(&model, copy, n);
 	free(copy);
 	return used;
 }
@@ -81,13 +81,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		return 0;
 	client = clients[data[0] % (sizeof clients / sizeof *clients)];
 	step = data[1] ? data[1] : n;
-	model_init(&model, &limits, NULL);
+	minimal_init(&model, &limits, NULL);
 	model.d.lmtp = data[0] & 0x80;
 	model.d.offer.auth = true;
 	for (size_t end = at; end < n && !model.over;) {
 		end = n - end > step ? end + step : n;
 		at += hear_server(data + at, end - at);
-		client += model_client(&model, (const unsigned char *)client, strlen(client));
+		client += minimal_client(&model, (const unsigned char *)client, strlen(client));
 		check_recipients(&model.d.tx);
 		check_ehlo(&model.d.ehlo);
 	}

@@ -7,10 +7,10 @@
 #include "test/lib/unit.h"
 
 #define CHECK(condition) assert_true(condition)
-#include "test/lib/model.h"
+#include "test/lib/minimal_session.h"
 
 static struct text got;
-static struct model model;
+static struct minimal_session model;
 static bool in_message;
 
 static const struct dialogue_limits usual = {
@@ -92,10 +92,10 @@ static void drop(struct stream *s, size_t n)
 
 static size_t say_to_both(void)
 {
-	size_t client = model_client(&model, guarded(from_client.bytes, from_client.len), from_client.len), server;
+	size_t client = minimal_client(&model, guarded(from_client.bytes, from_client.len), from_client.len), server;
 
 	drop(&from_client, client);
-	server = model_server(&model, guarded(from_server.bytes, from_server.len), from_server.len);
+	server = minimal_server(&model, guarded(from_server.bytes, from_server.len), from_server.len);
 	drop(&from_server, server);
 	return client + server;
 }
@@ -136,7 +136,7 @@ static void begin(const struct dialogue_limits *limits, const char *ehlo)
 	from_client.len = from_server.len = 0;
 	clear(&got);
 	in_message = false;
-	model_init(&model, limits, note);
+	minimal_init(&model, limits, note);
 	model.d.offer.auth = true;
 	model.d.lmtp = server_lmtp;
 	if (!ehlo)

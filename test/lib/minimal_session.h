@@ -1,8 +1,8 @@
 /* The smallest session that obeys dialogue.h: it refuses what dialogue_check refuses, sends the rest, answers 354 with
  * a message, and checks what must hold after every step. unit_dialogue.c and both fuzzers drive it; the first writes
  * down what happens. CHECK aborts unless it is defined already, so that a fuzzer keeps the input. */
-#ifndef MODEL_H
-#define MODEL_H
+#ifndef MINIMAL_SESSION_H
+#define MINIMAL_SESSION_H
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,32 +13,32 @@
 #define CHECK(condition) ((condition) ? (void)0 : abort())
 #endif
 
-struct model {
+struct minimal_session {
 	struct dialogue d;
 	void (*note)(const char *event, const unsigned char *bytes, size_t n); /* NULL: nobody listens */
 	bool over;			/* the server broke the protocol */
 	bool deaf;			/* a command was fatal: nothing more is read from the client */
 	bool lone_dot;			/* 354 came though no recipient was accepted */
 	unsigned char last;		/* octet of the message that went on */
-	enum { MODEL_START, MODEL_DOT, MODEL_OTHER } line; /* of that message, NULs left out */
+	enum { MINIMAL_START, MINIMAL_DOT, MINIMAL_OTHER } line; /* of that message, NULs left out */
 };
 
-static inline void model_note(struct model *m, const char *event, const void *bytes, size_t n)
+static inline void minimal_note(struct minimal_session *m, const char *event, const void *bytes, size_t n)
 {
 	if (m->note)
 		m->note(event, bytes, n);
 }
 
-static inline void model_note_code(struct model *m, const char *event, int code)
+static inline void minimal_note_code(struct minimal_session *m, const char *event, int code)
 {
 	unsigned char digits[3] = { (unsigned char)('0' + code / 100), (unsigned char)('0' + code / 10 % 10),
 		(unsigned char)('0' + code % 10) };
 
-	model_note(m, event, digits, sizeof digits);
+	minimal_note(m, event, digits, sizeof digits);
 }
 
 /* dialogue_init wants zeroed storage; the recipients and their text are never looked at before they are written. */
-static inline void model_init(struct model *m, const struct dialogue_limits *limits,
+static inline void minimal_init(struct minimal_session *m, const struct dialogue_limits *limits,
     void (*note)(const char *, const unsigned char *, size_t))
 {
 	memset(&m->d, 0, offsetof(struct dialogue, tx.rcpt));
@@ -49,7 +49,7 @@ static inline void model_init(struct model *m, const struct dialogue_limits *lim
 	dialogue_init(&m->d, limits);
 }
 
-static inline void model_invariants(const struct model *m)
+static inline void minimal_invariants(const struct minimal_session *m)
 {
 	const struct dialogue_transaction *tx = &m->d.tx;
 
@@ -68,40 +68,40 @@ static inline void model_invariants(const struct model *m)
 		CHECK(m->d.queue[(m->d.head + i) % DIALOGUE_QUEUE_MAX].replies > 0);
 }
 
-static inline bool model_within(const unsigned char *part, size_t len, const unsigned char *in, size_t n)
+static inline bool minimal_within(const unsigned char *part, size_t len, const unsigned char *in, size_t n)
 {
 	return !len || (part >= in && part <= in + n && len <= (size_t)(in + n - part));
 }
 
 /* No server may find a line end, or an end, in the message that is not the client's. */
-static inline void model_watch(struct model *m, const struct smtp_piece *piece)
+static inline void minimal_watch(struct minimal_session *m, const struct smtp_piece *piece)
 {
 	for (size_t i = 0; i < piece->len; i++) {
 		unsigned char c = piece->bytes[i];
 
 		CHECK((m->last == '\r') == (c == '\n'));
 		if (c == '\n')
-			CHECK(m->line != MODEL_DOT || (piece->end && i + 1 == piece->len));
+			CHECK(m->line != MINIMAL_DOT || (piece->end && i + 1 == piece->len));
 		m->last = c;
 		if (c == '\n')
-			m->line = MODEL_START;
+			m->line = MINIMAL_START;
 		else if (c && c != '\r')
-			m->line = m->line == MODEL_START && c == '.' ? MODEL_DOT : MODEL_OTHER;
+			m->line = m->line == MINIMAL_START && c == '.' ? MINIMAL_DOT : MINIMAL_OTHER;
 	}
 	CHECK(!piece->end || (piece->len >= 3 && memcmp(piece->bytes + piece->len - 3, ".\r\n", 3) == 0));
 }
 
-static inline void model_piece(struct model *m, const struct smtp_piece *piece, const unsigned char *in, size_t used,
+static inline void minimal_piece(struct minimal_session *m, const struct smtp_piece *piece, const unsigned char *in, size_t used,
     bool data)
 {
-	CHECK(model_within(piece->bytes, piece->len, in, used) || (data && piece->len <= 4));
+	CHECK(minimal_within(piece->bytes, piece->len, in, used) || (data && piece->len <= 4));
 	if (data && m->d.limits.newline != SMTP_NL_PASS)
-		model_watch(m, piece);
+		minimal_watch(m, piece);
 	dialogue_scan(&m->d, piece->bytes, piece->len);
-	model_note(m, "piece", piece->bytes, piece->len);
+	minimal_note(m, "piece", piece->bytes, piece->len);
 	if (!piece->end)
 		return;
-	model_note(m, data ? "dot" : "chunk", NULL, 0);
+	minimal_note(m, data ? "dot" : "chunk", NULL, 0);
 	if (data) {
 		dialogue_complete(&m->d);
 		dialogue_end_data(&m->d);
@@ -110,7 +110,7 @@ static inline void model_piece(struct model *m, const struct smtp_piece *piece, 
 }
 
 /* What goes on is one clean line that says the same when it is read again. */
-static inline void model_written(const struct smtp_command *cmd)
+static inline void minimal_written(const struct smtp_command *cmd)
 {
 	static unsigned char out[SMTP_AUTH_LINE_MAX + 16], again[SMTP_AUTH_LINE_MAX + 16];
 	size_t n = smtp_command_write(cmd, out, sizeof out);
@@ -128,38 +128,38 @@ static inline void model_written(const struct smtp_command *cmd)
 	CHECK(smtp_command_write(&c, again, sizeof again) == n && memcmp(again, out, n) == 0);
 }
 
-static inline bool model_is_greeting(enum smtp_verb verb)
+static inline bool minimal_is_greeting(enum smtp_verb verb)
 {
 	return verb == SMTP_EHLO || verb == SMTP_HELO || verb == SMTP_LHLO;
 }
 
-static inline void model_command(struct model *m, const struct smtp_command *cmd)
+static inline void minimal_command(struct minimal_session *m, const struct smtp_command *cmd)
 {
 	const char *refusal = dialogue_check(&m->d, cmd);
 
 	if (refusal) {
 		CHECK(refusal[0] >= '2' && refusal[0] <= '5' && !strpbrk(refusal, "\r\n"));
-		model_note(m, "refuse", (const unsigned char *)refusal, 3);
+		minimal_note(m, "refuse", (const unsigned char *)refusal, 3);
 		dialogue_refuse(&m->d, cmd, refusal);
 		m->deaf = cmd->fatal;
 		return;
 	}
-	model_written(cmd);
-	model_note(m, "send", (const unsigned char *)smtp_verb_name(cmd->verb), strlen(smtp_verb_name(cmd->verb)));
-	if (model_is_greeting(cmd->verb)) /* the session greets in its own way */
+	minimal_written(cmd);
+	minimal_note(m, "send", (const unsigned char *)smtp_verb_name(cmd->verb), strlen(smtp_verb_name(cmd->verb)));
+	if (minimal_is_greeting(cmd->verb)) /* the session greets in its own way */
 		dialogue_expect(&m->d, cmd->verb, true);
 	else
 		dialogue_sent(&m->d, cmd);
 }
 
-static inline void model_local_replies(struct model *m)
+static inline void minimal_local_replies(struct minimal_session *m)
 {
 	for (const char *reply; (reply = dialogue_local_reply(&m->d));)
-		model_note(m, "local", (const unsigned char *)reply, 3);
+		minimal_note(m, "local", (const unsigned char *)reply, 3);
 }
 
 /* Offer the client's bytes once and do what comes of it. Returns octets used; *again: there may be more to take. */
-static inline size_t model_client_step(struct model *m, const unsigned char *in, size_t n, bool *again)
+static inline size_t minimal_client_step(struct minimal_session *m, const unsigned char *in, size_t n, bool *again)
 {
 	bool data = m->d.client == DIALOGUE_DATA;
 	struct smtp_command cmd;
@@ -179,52 +179,52 @@ static inline size_t model_client_step(struct model *m, const unsigned char *in,
 		*again = false;
 		break;
 	case DIALOGUE_LINE:
-		CHECK(used > 0 && model_within(cmd.line, cmd.line_len, in, used));
-		CHECK(model_within(cmd.arg, cmd.arg_len, cmd.line, cmd.line_len));
-		CHECK(model_within(cmd.path, cmd.path_len, cmd.line, cmd.line_len));
-		CHECK(model_within(cmd.address, cmd.address_len, cmd.line, cmd.line_len));
-		CHECK(model_within(cmd.params, cmd.params_len, cmd.line, cmd.line_len));
-		model_command(m, &cmd);
+		CHECK(used > 0 && minimal_within(cmd.line, cmd.line_len, in, used));
+		CHECK(minimal_within(cmd.arg, cmd.arg_len, cmd.line, cmd.line_len));
+		CHECK(minimal_within(cmd.path, cmd.path_len, cmd.line, cmd.line_len));
+		CHECK(minimal_within(cmd.address, cmd.address_len, cmd.line, cmd.line_len));
+		CHECK(minimal_within(cmd.params, cmd.params_len, cmd.line, cmd.line_len));
+		minimal_command(m, &cmd);
 		break;
 	case DIALOGUE_ANSWER:
 		CHECK(used > 0);
-		CHECK(model_within(cmd.line, cmd.line_len, in, used) || (cmd.line_len == 1 && *cmd.line == '*'));
+		CHECK(minimal_within(cmd.line, cmd.line_len, in, used) || (cmd.line_len == 1 && *cmd.line == '*'));
 		CHECK(!cmd.line_len || (!memchr(cmd.line, '\r', cmd.line_len) && !memchr(cmd.line, 0, cmd.line_len)));
-		model_note(m, "answer", cmd.line, cmd.line_len);
+		minimal_note(m, "answer", cmd.line, cmd.line_len);
 		cmd.verb = SMTP_AUTH_RESPONSE;
 		dialogue_sent(&m->d, &cmd);
 		break;
 	case DIALOGUE_PIECE:
-		model_piece(m, &piece, in, used, data);
+		minimal_piece(m, &piece, in, used, data);
 		break;
 	}
-	model_invariants(m);
+	minimal_invariants(m);
 	return used;
 }
 
 /* Take what can be taken of the client's bytes now. */
-static inline size_t model_client(struct model *m, const unsigned char *in, size_t n)
+static inline size_t minimal_client(struct minimal_session *m, const unsigned char *in, size_t n)
 {
 	size_t at = 0;
 
 	for (bool again = true; again && !m->over && !m->deaf;) {
-		model_local_replies(m);
-		at += model_client_step(m, in + at, n - at, &again);
+		minimal_local_replies(m);
+		at += minimal_client_step(m, in + at, n - at, &again);
 	}
-	model_local_replies(m);
+	minimal_local_replies(m);
 	return at;
 }
 
-static inline bool model_ends_transaction(const struct dialogue_reply *r)
+static inline bool minimal_ends_transaction(const struct dialogue_reply *r)
 {
 	return (r->content_end && !r->more) ||
-	    ((r->verb == SMTP_RSET || model_is_greeting(r->verb)) && r->line.code < 400);
+	    ((r->verb == SMTP_RSET || minimal_is_greeting(r->verb)) && r->line.code < 400);
 }
 
-static inline void model_data_answered(struct model *m)
+static inline void minimal_data_answered(struct minimal_session *m)
 {
 	m->last = '\n';
-	m->line = MODEL_START;
+	m->line = MINIMAL_START;
 	m->lone_dot = !m->d.tx.accepted;
 	if (m->lone_dot)
 		dialogue_expect(&m->d, SMTP_CONTENT, true);
@@ -233,7 +233,7 @@ static inline void model_data_answered(struct model *m)
 }
 
 /* A reply line goes on as one clean line of the same code and length. */
-static inline void model_reply_written(const struct smtp_line *line)
+static inline void minimal_reply_written(const struct smtp_line *line)
 {
 	static unsigned char out[SMTP_REPLY_MAX + 8];
 	size_t n = smtp_reply_write(line->code, line->last, line->text, line->text_len, out, sizeof out);
@@ -245,26 +245,26 @@ static inline void model_reply_written(const struct smtp_line *line)
 	    again.text_len == line->text_len);
 }
 
-static inline void model_reply(struct model *m, const struct dialogue_reply *r)
+static inline void minimal_reply(struct minimal_session *m, const struct dialogue_reply *r)
 {
 	if (!r->line.last)
 		return;
-	model_note_code(m, "reply", r->line.code);
+	minimal_note_code(m, "reply", r->line.code);
 	if (r->verb == SMTP_DATA && r->line.code == 354)
-		model_data_answered(m);
-	if (model_is_greeting(r->verb) && r->line.code == 250) {
+		minimal_data_answered(m);
+	if (minimal_is_greeting(r->verb) && r->line.code == 250) {
 		m->d.greeted = true;
 		m->d.lmtp_client = r->verb == SMTP_LHLO;
 	}
-	if (!model_ends_transaction(r))
+	if (!minimal_ends_transaction(r))
 		return;
 	for (uint32_t i = 0; i < m->d.tx.rcpts; i++)
-		model_note_code(m, "rcpt", m->d.tx.rcpt[i].code);
+		minimal_note_code(m, "rcpt", m->d.tx.rcpt[i].code);
 	dialogue_end_transaction(&m->d);
 }
 
 /* Take what can be taken of the server's bytes. */
-static inline size_t model_server(struct model *m, const unsigned char *in, size_t n)
+static inline size_t minimal_server(struct minimal_session *m, const unsigned char *in, size_t n)
 {
 	size_t at = 0, used;
 	struct dialogue_reply r;
@@ -272,7 +272,7 @@ static inline size_t model_server(struct model *m, const unsigned char *in, size
 	for (; !m->over; at += used) {
 		enum smtp_verb awaited;
 
-		model_local_replies(m);
+		minimal_local_replies(m);
 		awaited = dialogue_awaited(&m->d);
 		used = SIZE_MAX;
 		if (!dialogue_server_next(&m->d, in + at, n - at, &used, &r)) {
@@ -281,17 +281,17 @@ static inline size_t model_server(struct model *m, const unsigned char *in, size
 		}
 		CHECK(used <= n - at && (used > 0 || r.violation) && r.verb == awaited);
 		if (r.violation) {
-			model_note(m, "violation", (const unsigned char *)r.violation, strlen(r.violation));
+			minimal_note(m, "violation", (const unsigned char *)r.violation, strlen(r.violation));
 			m->over = true;
 			break;
 		}
 		CHECK(r.line.code >= 200 && r.line.code <= 599);
-		CHECK(model_within(r.line.text, r.line.text_len, in + at, used));
-		model_reply_written(&r.line);
-		model_reply(m, &r);
-		model_invariants(m);
+		CHECK(minimal_within(r.line.text, r.line.text_len, in + at, used));
+		minimal_reply_written(&r.line);
+		minimal_reply(m, &r);
+		minimal_invariants(m);
 	}
-	model_local_replies(m);
+	minimal_local_replies(m);
 	return at;
 }
 

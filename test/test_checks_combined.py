@@ -1,4 +1,4 @@
-"""Checks of clients and recipients together with TLS, PROXY headers, hooks, routes and extensions. What each does by itself
+"""Checks of clients and recipients combined with TLS, PROXY headers, hooks, routes and extensions. What each does by itself
 is in test_checks.py. PROTOCOL 39, 44, 48, 55, 65, 79."""
 import contextlib
 import socket

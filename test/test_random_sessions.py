@@ -1,5 +1,6 @@
-"""What is built side by side, at once and at random: names that are looked up, servers of SMTP and LMTP, AUTH of clients that
-connect late, routes, XCLIENT and TLS that fails. PROTOCOL 8, 34, 49, 53, 66, 72, 74."""
+"""Random sessions: clients, servers, name servers and hooks that do what they ought to most of the time and else what harms, with
+all of it at once: names that are looked up, SMTP and LMTP, AUTH of clients that connect late, routes, XCLIENT, TLS that fails.
+No message may be lost, doubled or go astray. PROTOCOL 8, 34, 49, 53, 66, 72, 74."""
 import base64
 import contextlib
 import os

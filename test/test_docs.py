@@ -1,4 +1,5 @@
 """The documents against the program: what is written is there, what is there is written."""
+import json
 import os
 import pathlib
 import re
@@ -10,8 +11,10 @@ import pytest
 
 TOP = pathlib.Path(__file__).parent.parent
 BINARY = os.path.abspath(os.environ.get("SMTPWARP", TOP / "smtpwarp"))
-MANUAL = (TOP / "man/smtpwarp.8").read_text()
+PAGES = {path.name: path.read_text() for path in sorted((TOP / "man").iterdir())}
+MANUAL, LOG, ROUTES = PAGES["smtpwarp.8"], PAGES["smtpwarp-log.5"], PAGES["smtpwarp-routes.5"]
 README = (TOP / "README.md").read_text()
+HACKING = (TOP / "HACKING.md").read_text()
 C_FILES = sorted([*TOP.glob("*.c"), *TOP.glob("session/*.c"), *TOP.glob("io/*.c"), *TOP.glob("pure/*.c")])
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
@@ -40,8 +43,8 @@ def manual_options():
     return found
 
 
-def section(name):
-    return MANUAL.partition(f".Sh {name}\n")[2].partition("\n.Sh ")[0]
+def section(name, page=MANUAL):
+    return page.partition(f".Sh {name}\n")[2].partition("\n.Sh ")[0]
 
 
 def rendered():
@@ -64,9 +67,8 @@ def test_manual_has_the_values_and_defaults_of_options():
     assert manual_options() == make_options()
 
 
-@pytest.mark.parametrize("name", ["README.md", "man/smtpwarp.8"])
-def test_every_option_that_is_named_exists(name):
-    text = (TOP / name).read_text()
+@pytest.mark.parametrize("text", [README, HACKING, *PAGES.values()], ids=["README", "HACKING", *PAGES])
+def test_every_option_that_is_named_exists(text):
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)) | set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", text))
     assert named - OTHER_PROGRAMS - {"name", "some-name"} <= set(make_options())
 
@@ -81,7 +83,7 @@ def test_readme_has_the_defaults_of_limits():
 # Variables
 
 def test_every_variable_that_is_named_belongs_to_an_option():
-    text = README + MANUAL + "".join(path.read_text() for path in (TOP / "units").iterdir())
+    text = README + HACKING + MANUAL + LOG + ROUTES + "".join(path.read_text() for path in (TOP / "units").iterdir())
     known = {"SMTPWARP_" + name.upper().replace("-", "_") for name in make_options()} | {"SMTPWARP_SOME_NAME"}
     named = set(re.findall(r"\bSMTPWARP_[A-Z_]+\b", text))
     assert "SMTPWARP_SOME_NAME" in named and named <= known
@@ -130,7 +132,7 @@ def written_fields():
 
 
 def named_fields():
-    items = re.findall(r"^\.(?:It )?Va (.*)$", section("LOG"), re.M)
+    items = re.findall(r"^\.(?:It )?Va (.*)$", LOG, re.M)
     return {name for item in items for name in re.findall(r"[a-z_]+", item)}
 
 
@@ -146,12 +148,12 @@ def test_manual_names_no_other_fields():
 
 def test_every_event_is_in_the_manual():
     events = set(re.findall(r'\b(?:common|begin)\(&j, (?:v, )?"([a-z]+)"', (TOP / "session/record.c").read_text()))
-    assert events == set(re.findall(r"^\.Ss ([a-z]+)$", section("LOG"), re.M))
+    assert events == set(re.findall(r"^\.Ss ([a-z]+)$", section("EVENTS", LOG), re.M))
 
 
 def test_every_direction_is_in_the_manual():
     marks = set(re.findall(r'"(->|<-|>\||<\||\|>|\|<|--)"', SOURCES))
-    assert marks == set(re.findall(r"^\.It Li (\S\S)$", section("LOG"), re.M))
+    assert marks == set(re.findall(r"^\.It Li (\S\S)$", section("EVENTS", LOG), re.M))
 
 
 # Replies
@@ -178,16 +180,58 @@ def test_every_keyword_of_ehlo_is_in_the_manual():
 # The documents themselves
 
 @NEEDS_MANDOC
-def test_manual_is_clean_mdoc():
-    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "man/smtpwarp.8"], capture_output=True, text=True)
+@pytest.mark.parametrize("name", PAGES)
+def test_manual_is_clean_mdoc(name):
+    lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", TOP / "man" / name], capture_output=True, text=True)
     assert (lint.stdout, lint.stderr, lint.returncode) == ("", "", 0)
 
 
-def test_manual_has_its_sections():
-    assert re.findall(r"^\.Sh (.*)$", MANUAL, re.M) == [
-        "NAME", "SYNOPSIS", "DESCRIPTION", "STARTING", "OPTIONS", "DESTINATION", "TLS", "SESSION", "LOG", "SIGNALS",
-        "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "CAVEATS",
-        "SECURITY CONSIDERATIONS"]
+@pytest.mark.parametrize("name, sections", [
+    ("smtpwarp.8", "NAME, SYNOPSIS, DESCRIPTION, STARTING, OPTIONS, DESTINATION, TLS, SESSION, SIGNALS, ENVIRONMENT, FILES, EXIT STATUS,"
+                   " EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS, CAVEATS, SECURITY CONSIDERATIONS"),
+    ("smtpwarp-log.5", "NAME, DESCRIPTION, FIELDS OF EVERY RECORD, EVENTS, EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS,"
+                       " SECURITY CONSIDERATIONS"),
+    ("smtpwarp-routes.5", "NAME, DESCRIPTION, FILES, DIAGNOSTICS, SEE ALSO")])
+def test_manual_has_its_sections(name, sections):
+    assert re.findall(r"^\.Sh (.*)$", PAGES[name], re.M) == sections.split(", ")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_manuals_lead_to_each_other(name):
+    """Each sees all others, and names no page of ours that is not there."""
+    pages = {tuple(other.split(".")) for other in PAGES}
+    linked = set(re.findall(r"^\.Xr (smtpwarp\S*) (\d)", section("SEE ALSO", PAGES[name]), re.M))
+    assert linked == pages - {tuple(name.split("."))}
+    assert set(re.findall(r"^\.Xr (smtpwarp\S*) (\d)", PAGES[name], re.M)) <= pages
+    assert set(re.findall(r"\b(smtpwarp[\w-]*)\((\d)\)", README + HACKING + (TOP / "MIGRATING.md").read_text())) <= pages
+
+
+def test_sections_that_are_referred_to_exist():
+    """.Sx within a page."""
+    for name, page in PAGES.items():
+        heads = set(re.findall(r"^\.S[hs] (.*)$", page, re.M))
+        named = set(re.findall(r"\bSx ([A-Za-z -]+?)(?: [.,;:()]|$)", page, re.M))
+        assert named <= heads, name
+
+
+def test_log_has_the_example_of_a_query(tmp_path):
+    """What it shows for jq(1) finds the records that it says."""
+    command = re.search(r"^\.Dl (jq .*)$", LOG, re.M)[1].replace("\\(dq", '"')
+    sample = (TOP / "hooks/sample/log.jsonl").read_text()
+    rejected = [line.replace('"accepted"', '"rejected"') for line in sample.splitlines() if '"event":"message"' in line]
+    (tmp_path / "log").write_text(sample + "".join(line + "\n" for line in rejected))
+    shown = subprocess.run(["sh", "-c", command.replace("/var/log/smtpwarp/log", str(tmp_path / "log"))], capture_output=True,
+                           text=True, check=True).stdout
+    assert [json.loads(line)["result"] for line in shown.splitlines()] == ["rejected"]
+
+
+def test_routes_of_the_manual_pass_the_check(tmp_path):
+    """The page's example and that of units/."""
+    example = re.search(r"^\.Bd -literal -offset indent\n(pattern;.*?)\.Ed$", ROUTES, re.M | re.S)[1].replace("\\&", "")
+    for text in example, (TOP / "units/routes.example").read_text():
+        (tmp_path / "routes").write_text(text)
+        result = run("--check", "--listen", "127.0.0.1:1", "--routes", str(tmp_path / "routes"))
+        assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_readme_leads_with_the_two_commands():
@@ -195,15 +239,28 @@ def test_readme_leads_with_the_two_commands():
     assert README.index("make demo") < README.index("\n## ")
 
 
+def test_readme_says_first_what_it_is_then_shows_it():
+    """A sentence, the two commands, a picture and a line of the log, before anything else."""
+    first = README.partition("\n## ")[0]
+    assert first.splitlines()[2].startswith("smtpwarp is ") and first.index("smtpwarp is ") < first.index("make demo")
+    lines = code(first)
+    assert any(re.match(r"\| .*firewall.*smtpwarp", line) for line in lines)
+    record = json.loads("".join(lines[next(i for i, line in enumerate(lines) if line.startswith("{")):]))
+    assert record["event"] == "message" and len(first.splitlines()) <= 40
+
+
 def test_commands_of_readme_are_make_targets():
     makefile = (TOP / "Makefile").read_text()
-    commands = [line.partition("#")[0].split()[1:] for line in code(README) if re.match(r"make\b", line)]
-    commands += [text.split() for text in re.findall(r"`make ([^`]+)`", README)]
-    words = {word for command in commands for word in command}
-    assert {"demo", "test", "bench", "install", "CC=gcc"} <= words
+    commands = [line.partition("#")[0].split()[1:] for line in code(README + HACKING) if re.match(r"make\b", line)]
+    commands += [text.split() for text in re.findall(r"`make ([^`]+)`", README + HACKING)]
+    words = {word for command in commands for word in command} - {"&&"}
+    assert {"demo", "test", "bench", "fuzz", "asan", "hooks", "install", "CC=gcc"} <= words
     for word in words:
-        pattern = rf"^{word.partition('=')[0]} *=" if "=" in word else rf"^{word}:"
-        assert re.search(pattern, makefile, re.M), f"make {word}"
+        name = word.partition("=")[0]
+        if "build/test/unit_" in word:
+            assert (TOP / "test/unit" / f"{word.rpartition('unit_')[2]}.c").exists(), word
+        else:
+            assert re.search(rf"^{name} *=" if "=" in word else rf"^{name}:", makefile, re.M), f"make {word}"
 
 
 @pytest.mark.parametrize("text", [README, MANUAL], ids=["README.md", "man/smtpwarp.8"])
@@ -212,9 +269,21 @@ def test_files_that_are_named_exist(text):
     assert named and [name for name in named if not (TOP / "units" / name).exists()] == []
 
 
-def test_readme_has_every_source_file():
-    listed = set(re.findall(r"`(\w+\.c)`", README.partition("## The source")[2]))
-    assert listed == {path.name for path in C_FILES}
+def test_map_has_every_box_and_every_source_file():
+    """And nothing else: HACKING.md, whose first table has the boxes, its second the files of folders."""
+    boxes, files = [re.findall(r"^\| (`[^|]+) \|", table, re.M) for table in re.split(r"\nWhere to find what", HACKING)]
+    boxes = {name for cell in boxes for name in re.findall(r"`([^`]+)`", cell)}
+    files = [name.strip("`") for name in files]
+    assert boxes == {path.name for path in C_FILES if path.parent == TOP} | {
+        "session/", "io/", "pure/", "hooks/", "units/", "test/"}
+    assert sorted(files) == sorted(str(path.relative_to(TOP)) for path in C_FILES if path.parent != TOP)
+
+
+def test_files_that_the_map_names_exist():
+    named = set(re.findall(r"`((?:man|test|hooks|pure|io|session|lib|units)/[\w./-]+)`", HACKING)) - {"test/test_house.py"}
+    named = {name for name in named if "NAME" not in name}
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (TOP / name).exists() and not (TOP / "test" / name).exists()] == []
 
 
 def test_examples_of_smtpwarp_pass_its_check():

@@ -1,19 +1,20 @@
-/* Writes each event to systemd's journal, as an entry with fields of its own: journalctl SMTPWARP_SESSION=...
+/* Writes each event to systemd's journal as an entry with fields: journalctl SMTPWARP_SESSION=...
  *
  * Events: log
  * Needs: libjansson4, libsystemd0
  * Links: jansson libsystemd
  * Variables: none
  *
- * MESSAGE is a sentence, SMTPWARP_RECORD the event as it came. A member that is a string, a number or a truth value is
- * a field SMTPWARP_NAME; members of an object have the object's name in front (SMTPWARP_CLIENT_IP), but for these:
- * SMTPWARP_MAIL_FROM is the address, SMTPWARP_RCPT_TO one for each recipient, and the reply to a message is
- * SMTPWARP_CODE, SMTPWARP_ENHANCED and SMTPWARP_REPLY. A key that a hook has logged is SMTPWARP_HOOKS_KEY.
+ * MESSAGE is a sentence, SMTPWARP_RECORD the event as it came. A member that is a string, a number or a truth value
+ * becomes a field SMTPWARP_NAME. Members of an object have the object's name in front (SMTPWARP_CLIENT_IP), with these
+ * exceptions: SMTPWARP_MAIL_FROM is the address, there is one SMTPWARP_RCPT_TO for each recipient, and the reply to a
+ * message is in SMTPWARP_CODE, SMTPWARP_ENHANCED and SMTPWARP_REPLY. A key that a hook logged is SMTPWARP_HOOKS_KEY.
  *
- * It wants `--log none`, or another sink: `--log journal` writes entries whose MESSAGE is JSON, without these fields.
+ * Use it with `--log none` or another sink than the journal: `--log journal` writes entries whose MESSAGE is JSON, without
+ * these fields.
  */
 #define _GNU_SOURCE
-#define SD_JOURNAL_SUPPRESS_LOCATION /* or the library adds CODE_FILE and so on */
+#define SD_JOURNAL_SUPPRESS_LOCATION /* otherwise the library adds CODE_FILE and so on */
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -29,9 +30,9 @@
 #define JOURNAL "/run/systemd/journal/socket"
 #define PREFIX "SMTPWARP"
 #define NAME_SIZE 65 /* journald drops longer names */
-#define PARTS_MAX 1000 /* of the 1024 that writev(2) takes: the library makes 2 of a field, 5 if a line feed is in it */
+#define PARTS_MAX 1000 /* of the 1024 that writev(2) takes: the library makes 2 of a field, 5 if it has a line feed */
 
-/* The entry that is being made. */
+/* The entry under construction. */
 static struct {
 	struct iovec fields[PARTS_MAX / 2];
 	int count;
@@ -47,7 +48,7 @@ static void *checked(void *memory)
 	return memory;
 }
 
-/* NAME=value. Where there is no more room, SMTPWARP_RECORD has it still. */
+/* NAME=value. A field for which there is no room is left out; SMTPWARP_RECORD still has it. */
 static void add(const char *name, const void *value, size_t n)
 {
 	size_t head = strlen(name) + 1;
@@ -86,7 +87,7 @@ static void add_scalar(const char *name, const json_t *value)
 	}
 }
 
-/* PREFIX_KEY as journald allows it: of capitals, digits and underscores. */
+/* PREFIX_KEY in the characters that journald allows: capitals, digits and underscores. */
 static void make_name(char name[NAME_SIZE], const char *prefix, const char *key)
 {
 	int n = snprintf(name, NAME_SIZE, "%s_%s", prefix, key);
@@ -135,7 +136,7 @@ static void add_recipients(const json_t *recipients)
 		add_scalar(PREFIX "_RCPT_TO", json_object_get(recipient, "address"));
 }
 
-/* A string member, "" if there is none. */
+/* A string member, or "" without one. */
 static const char *text(const json_t *object, const char *key)
 {
 	const char *value = json_string_value(json_object_get(object, key));
@@ -184,7 +185,7 @@ static void tell(FILE *out, const char *event, const json_t *record)
 		fprintf(out, "%s: %s", event, text(record, "error"));
 }
 
-/* Control characters that peers have sent, U+0080 to U+009F among them, would keep journalctl from showing MESSAGE. */
+/* journalctl does not show a MESSAGE with control characters, which peers may send, including U+0080 to U+009F. */
 static void make_printable(char *in, size_t n)
 {
 	unsigned char last = 0;
@@ -228,7 +229,7 @@ static int priority(const char *event, const json_t *record)
 	return LOG_INFO;
 }
 
-/* The recipients come last: there may be more of them than there is room for. */
+/* The recipients come last, because there may be too many for the room. */
 static int send_record(const json_t *record, const char *line, size_t n)
 {
 	const char *event = text(record, "event");
@@ -276,7 +277,7 @@ int main(void)
 	ssize_t n;
 	int status = 0;
 
-	/* The library takes no journal for success. */
+	/* Without a journal the library reports success. */
 	if (access(JOURNAL, W_OK) != 0) {
 		perror("journal: " JOURNAL);
 		return EX_TEMPFAIL;

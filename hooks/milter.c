@@ -6,34 +6,34 @@
  * Variables:
  *   MILTER_SOCKET   where the milter listens: unix:/PATH (or local:), inet:PORT@HOST, inet6:PORT@HOST; must be set
  *   MILTER_TIMEOUT  seconds to wait for each of its replies, 1 to 3600 (25: less than --hook-timeout)
- *   MILTER_MACROS   NAME=VALUE ..., separated by blanks: macros that the milter gets besides the usual ones, or with
- *                   another value. The usual ones: j=HOST _ v=smtpwarp daemon_name=smtpwarp client_addr client_port
+ *   MILTER_MACROS   NAME=VALUE ..., separated by blanks: macros that the milter gets in addition to the usual ones, or
+ *                   with another value. The usual ones: j=HOST _ v=smtpwarp daemon_name=smtpwarp client_addr client_port
  *                   client_name client_ptr tls_version cipher verify cert_subject i=SESSION auth_authen auth_type=PLAIN
- *                   mail_addr mail_host mail_mailer rcpt_addr rcpt_host rcpt_mailer (those of TLS and AUTH only where
- *                   there is TLS or AUTH; cert_subject, the name in a client's certificate, only where a proxy told it)
+ *                   mail_addr mail_host mail_mailer rcpt_addr rcpt_host rcpt_mailer (those of TLS and AUTH only if
+ *                   there is TLS or AUTH; cert_subject, the name in a client's certificate, only if a proxy gave it)
  *
- * Two milters are two hooks, the second a script of two lines that sets its own MILTER_SOCKET and starts this program.
+ * For a second milter write a hook of two lines that sets its own MILTER_SOCKET and starts this program.
  *
- * The whole session is told anew for each message: protocol version 6 (down to 2 if the milter is older), with the
- * steps, replies and macros that the milter wants. Its answers become these verdicts:
+ * For each message the milter is told the whole session from the start: in protocol version 6 (down to 2 if the milter is
+ * older), with the steps, replies and macros that the milter asks for. Its answers become these verdicts:
  *   accept, no change    nothing
- *   changes              replace-message, always the whole of it: what the milter left alone stays as it is to the
- *                        octet, and what it wrote goes out as it wrote it. add-header would fold a signature anew,
- *                        remove-header takes away all of a name; a DKIM signature outlives neither.
- *   reject, tempfail     reject, defer, with the milter's own code and text if it gives one (lines joined by blanks)
+ *   changes              replace-message with the whole message: what the milter left alone stays the same to the octet,
+ *                        and what it wrote goes out as it wrote it. add-header would fold a signature anew, and
+ *                        remove-header removes all fields of a name; either would break DKIM signatures.
+ *   reject, tempfail     reject, defer, with the milter's own code and text if it gives them (lines joined by blanks)
  *   discard              discard
  *   shutdown, 421        close
- *   quarantine           reject, and the reason joins the record as `milter_quarantine`: nothing can be held here
- *   recipient refused    The server has accepted it already, so the whole message is refused: no copy goes to somebody
- *                        whom the milter refused. reject if any refusal was permanent, else defer.
- *   change of envelope   (sender changed, recipient added or removed) failure, exit 75: to go on would deliver to the
- *                        wrong people
- * A milter that does not answer, or not as the protocol has it, is a failure too, exit 75. Settings that are wrong: 78.
+ *   quarantine           reject, because nothing can be held here; the record has the reason as `milter_quarantine`
+ *   recipient refused    reject if any refusal was permanent, else defer, for the whole message. The server has already
+ *                        accepted the recipient, and a recipient whom the milter refused must not get a copy.
+ *   change of envelope   (sender changed, recipient added or removed) failure, exit 75, because going on would deliver to
+ *                        the wrong people
+ * If the milter does not answer, or violates the protocol, that is a failure, too, exit 75. Wrong settings exit with 78.
  *
- * A position for a new field counts the Received field that a mail server puts on top and this proxy does not: 0 and 1
- * are both the top. Deleted fields keep their number until the end, as in Sendmail. In what the milter gets, NUL in a
- * header field is a blank, control characters in names and addresses are question marks, and a body's last line has its
- * line end.
+ * The milter's positions for new fields count the Received field that a mail server puts on top. This proxy has none, so 0
+ * and 1 both mean the top. Deleted fields keep their number until the end, as in Sendmail. What the milter gets has blanks
+ * for NUL in header fields, question marks for control characters in names and addresses, and a line end after the last
+ * line of the body.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

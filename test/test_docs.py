@@ -297,6 +297,19 @@ def test_examples_of_smtpwarp_pass_its_check():
         assert result.returncode == 0, f"{line}: {result.stderr}"
 
 
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+@pytest.mark.parametrize("address, verdict", [("Bob@OLD.example", "reject 550 5.1.2 That domain is no more\n"),
+                                              ("bob@new.example", "")])
+def test_hook_of_readme_decides_as_it_says(address, verdict):
+    lines = code(README)
+    begin = lines.index("#!/bin/sh")
+    script = "\n".join(lines[begin:begin + 5])
+    sample = json.loads((TOP / "hooks/sample/rcpt.json").read_text())
+    sample["rcpt"]["address"] = address
+    done = subprocess.run(["sh", "-c", script], input=json.dumps(sample), capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (verdict, "")
+
+
 def test_nftables_rule_is_the_one_of_units():
     """What README and manual show is in units/nftables-output.nft, but for blanks and comments."""
     def rule(text):

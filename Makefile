@@ -13,10 +13,12 @@ PYTHON = /usr/bin/python3
 PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 
 # session.c first, record.c last: what every session touches, then what few do.
-SOURCES = session/session.c session/talk.c session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/upstream.c \
-	session/commands.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/base64.c io/file.c io/net.c pure/address.c \
-	pure/json.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c session/filter.c session/keep.c \
-	session/recipient.c session/route.c session/login.c io/passwords.c io/routes.c session/checks.c session/tarpit.c \
+SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
+	session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/server.c session/hello.c session/steps.c \
+	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/base64.c io/file.c \
+	io/net.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
+	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
+	session/checks.c session/tarpit.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
 	pure/verdict.c io/message.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)

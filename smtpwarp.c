@@ -4,12 +4,15 @@
  * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
  */
 #define _GNU_SOURCE
-#include "io/passwords.h"
-#include "session/checks.h"
 #include "hooks.h"
+#include "io/event.h"
 #include "io/keys.h"
 #include "io/log.h"
+#include "io/net.h"
+#include "io/passwords.h"
+#include "io/routes.h"
 #include "pure/options.h"
+#include "pure/route.h"
 #include "pure/text.h"
 #include "session/session.h"
 #include "tls.h"
@@ -97,7 +100,7 @@ static _Noreturn void die(int code, const char *format, ...)
 		const char *ignored;
 
 		log_open("syslog", &ignored);
-		record_fault(why, NULL);
+		event_fault(why, NULL);
 	} else {
 		fprintf(stderr, "smtpwarp: %s\n", why);
 	}
@@ -251,9 +254,9 @@ static const char *about_routes(const char *option)
 
 static _Noreturn void make_index(void)
 {
-	if (routes_index(options.routes, index_made, late_check_line, &options, routes_why, sizeof routes_why))
+	if (routes_index(options.routes, index_made, route_check_line, &options, routes_why, sizeof routes_why))
 		_exit(EX_OK);
-	record_fault(about_routes("--routes"), NULL);
+	event_fault(about_routes("--routes"), NULL);
 	_exit(EX_CONFIG);
 }
 
@@ -290,7 +293,7 @@ static void tell_of_old(const char *why)
 	char text[480];
 
 	snprintf(text, sizeof text, "%s; what was read before is still in use", why);
-	record_fault(text, NULL);
+	event_fault(text, NULL);
 }
 
 static void refresh_keys(bool force)
@@ -309,7 +312,7 @@ static void warn_of_exposed(const char *option, const char *file)
 	if (!file)
 		return;
 	snprintf(text, sizeof text, "warning: --%s %.300s: every user of this host can get at it", option, file);
-	record_fault(text, NULL);
+	event_fault(text, NULL);
 }
 
 static void warn_of_exposed_secrets(void)
@@ -347,7 +350,7 @@ static void check_routes(void)
 
 	if (!options.routes)
 		return;
-	if (!routes_index(options.routes, fd, late_check_line, &options, routes_why, sizeof routes_why))
+	if (!routes_index(options.routes, fd, route_check_line, &options, routes_why, sizeof routes_why))
 		die(EX_CONFIG, "%s", about_routes("--routes"));
 	if (options.check && *routes_why)
 		printf("smtpwarp: %s\n", about_routes("--routes"));
@@ -360,7 +363,7 @@ static void check_routes(void)
 
 static _Noreturn void compile_routes(void)
 {
-	if (!routes_compile(options.compile_routes, late_check_line, &options, routes_why, sizeof routes_why))
+	if (!routes_compile(options.compile_routes, route_check_line, &options, routes_why, sizeof routes_why))
 		die(EX_CONFIG, "%s", about_routes("--compile-routes"));
 	exit(EX_OK);
 }
@@ -479,7 +482,7 @@ static void child_ended(pid_t pid, int how)
 		}
 	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM) {
 		snprintf(text, sizeof text, "session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
-		record_fault(text, NULL);
+		event_fault(text, NULL);
 	}
 }
 
@@ -512,7 +515,7 @@ static void turn_away(int fd, const union net_address *source, const char *reaso
 	int n = snprintf(reply, sizeof reply, "421 4.3.2 %s\r\n", reason);
 
 	send(fd, reply, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	record_fault(reason, source);
+	event_fault(reason, source);
 	close(fd);
 }
 
@@ -649,14 +652,14 @@ static void read_again(void)
 	reload = 0;
 	if (options.log && log_reopen(options.log, &why) < 0) {
 		snprintf(text, sizeof text, "--log %s: %s; the old file is still in use", options.log, why);
-		record_fault(text, NULL);
+		event_fault(text, NULL);
 	}
 	refresh_keys(true);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, text, sizeof text))
 		tell_of_old(text);
 	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &why) < 0) {
 		snprintf(text, sizeof text, "--tls-ca %s: %s; what was read before is still in use", options.tls_ca, why);
-		record_fault(text, NULL);
+		event_fault(text, NULL);
 	}
 }
 
@@ -717,7 +720,7 @@ static void become_user(void)
 
 static void refuse_open_relay(const union net_address *local)
 {
-	const char *why = checks_open_relay(&options, &hooks, local);
+	const char *why = options_open_relay(&options, hooks.events & 1u << HOOK_RCPT, local);
 
 	if (why)
 		die(EX_CONFIG, "%s", why);

@@ -10,19 +10,14 @@
 #ifndef ROUTES_H
 #define ROUTES_H
 
+#include "pure/route.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define ROUTES_LINE_MAX 4096   /* octets of a line with its end */
 #define ROUTES_SMALL (64 << 10) /* octets of a file that needs no index */
-
-/* A line's fields, trimmed, NUL-terminated; they lead into the caller's line, or to "". */
-struct routes_line {
-	const unsigned char *pattern;
-	size_t pattern_len;
-	const char *server, *tls;
-};
 
 enum routes_kind { ROUTES_LINE, ROUTES_NOTHING, ROUTES_BAD };
 

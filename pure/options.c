@@ -632,3 +632,13 @@ int options_read(struct options *o, int argc, char **argv, bool *done, char *why
 	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;
 	return code ? code : add_warp_listen(o, why, why_cap);
 }
+
+const char *options_open_relay(const struct options *o, bool rcpt_hook, const union net_address *local)
+{
+	bool guarded = (!o->upstreams && !o->routes) || o->allows || o->valid_recipients || rcpt_hook;
+
+	if (guarded || local->sa.sa_family == AF_UNSPEC || net_is_loopback(local))
+		return NULL;
+	return "--upstream or --routes on an address that is not loopback: anybody who reaches it could relay. Say who may "
+	       "(--allow-clients), to whom (--valid-recipients), or have a rcpt hook decide";
+}

@@ -82,4 +82,8 @@ struct options {
  * on standard output. o keeps pointers into argv and the environment. */
 int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
 
+/* Why clients of this local address could relay anywhere that --upstream or --routes lead, though nothing says who may: NULL if they
+ * cannot. rcpt_hook: a hook decides on each recipient. Static storage. */
+const char *options_open_relay(const struct options *o, bool rcpt_hook, const union net_address *local);
+
 #endif

@@ -1,11 +1,16 @@
-/* Checks of clients and recipients in a session. See checks.h and session.h.
+/* Checks of clients and recipients in a session. See checks.h.
  *
  * At connect, in this order: --allow-clients; --dnsbl and --greet-delay, at the same time; then hooks. At RCPT:
  * --valid-recipients, then hooks. Whoever is refused here may be held for a while first (--tarpit), and always gets a reply.
  */
 #define _GNU_SOURCE
 #include "session/checks.h"
-#include "session/session.h"
+#include "io/dns.h"
+#include "session/gate.h"
+#include "session/held.h"
+#include "session/record.h"
+#include "session/talk.h"
+#include "session/tarpit.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -24,16 +29,6 @@
 /* ---- values of --dnsbl ---- */
 
 /* ---- an open relay ---- */
-
-const char *checks_open_relay(const struct options *o, const struct hook_list *hooks, const union net_address *local)
-{
-	bool guarded = (!o->upstreams && !o->routes) || o->allows || o->valid_recipients || (hooks->events & 1u << HOOK_RCPT);
-
-	if (guarded || local->sa.sa_family == AF_UNSPEC || net_is_loopback(local))
-		return NULL;
-	return "--upstream or --routes on an address that is not loopback: anybody who reaches it could relay. Say who may "
-	       "(--allow-clients), to whom (--valid-recipients), or have a rcpt hook decide";
-}
 
 static bool is_allowed(const struct options *o, const union net_address *client)
 {
@@ -55,6 +50,7 @@ static bool is_allowed(const struct options *o, const union net_address *client)
 /* What the checks of this session have come to. */
 static struct checks {
 	int64_t began, greet_at;   /* greet_at: not before that */
+	bool refused;		   /* there is a reply to be given */
 	const char *reason;	   /* the session's end; NULL: the held recipient is refused, not the client */
 	char reply[500];
 	struct dns_servers servers;
@@ -83,21 +79,23 @@ static void end_asking(void)
 		madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
-static void give_reply(struct session *s)
+void checks_give_reply(struct session *s)
 {
 	struct checks *c = &checks;
 
-	s->stage = STAGE_NONE;
-	s->active_at = s->now;
-	s->handled++;
+	c->refused = false;
 	if (!c->reason) {
-		relay_refuse_recipient(s, c->reply);
+		held_refuse_recipient(s, c->reply);
 		return;
 	}
 	dialogue_forget_server(&s->dialogue);
-	session_reply(s, c->reply);
-	session_end(s, "smtpwarp", c->reason);
-	s->linger = true;
+	talk_reply(s, c->reply);
+	talk_end(s, END_LINGER, END_BY_SMTPWARP, c->reason);
+}
+
+bool checks_have_reply(void)
+{
+	return checks.refused;
 }
 
 /* At once, or after --tarpit if there is a place. */
@@ -105,13 +103,12 @@ static void refuse(struct session *s, const char *reason)
 {
 	end_asking();
 	checks.reason = reason;
-	if (!checks_hold(s, STAGE_REFUSE, s->o->tarpit))
-		give_reply(s);
-}
-
-void checks_tarpit_over(struct session *s)
-{
-	give_reply(s);
+	checks.refused = true;
+	if (tarpit_hold(s, s->o->tarpit))
+		return;
+	if (s->gate.stage == GATE_CHECKS)
+		gate_enter(s, GATE_OPEN);
+	checks_give_reply(s);
 }
 
 static void record(struct session *s, const char *on, struct record_check *r)
@@ -119,7 +116,7 @@ static void record(struct session *s, const char *on, struct record_check *r)
 	r->on = on;
 	r->verdict = r->text ? "reject" : "accept";
 	r->us = s->now - checks.began;
-	record_check(&s->view, r);
+	record_check(s, r);
 }
 
 /* ---- lists ---- */
@@ -137,7 +134,7 @@ static void ask(struct session *s)
 		while (strcasecmp(o->dnsbl[before].zone, o->dnsbl[i].zone) != 0)
 			before++;
 		c->asked[i] = before < i ? c->asked[before] : c->queries;
-		if (before < i || !dns_reversed(&s->view.client, o->dnsbl[i].zone, name))
+		if (before < i || !dns_reversed(&s->client.address, o->dnsbl[i].zone, name))
 			continue;
 		dns_start(&query[c->queries++], &c->servers, name, DNS_A, s->now, o->dnsbl_timeout);
 	}
@@ -206,7 +203,7 @@ static void ask_text(struct session *s)
 	struct checks *c = &checks;
 	char name[DNS_NAME_MAX + 1];
 
-	dns_reversed(&s->view.client, c->listing[c->worst].zone, name);
+	dns_reversed(&s->client.address, c->listing[c->worst].zone, name);
 	dns_start(&query[0], &c->servers, name, DNS_TXT, s->now, s->o->dnsbl_timeout);
 }
 
@@ -217,7 +214,7 @@ static void refuse_listed(struct session *s)
 	char text[NET_TEXT];
 	bool told = !query[0].failure && query[0].result == DNS_FOUND && a->text_len;
 
-	snprintf(c->reply, sizeof c->reply, "554 5.7.1 Client %s is listed by %s%s%.*s", net_text(&s->view.client, text),
+	snprintf(c->reply, sizeof c->reply, "554 5.7.1 Client %s is listed by %s%s%.*s", net_text(&s->client.address, text),
 	    c->listing[c->worst].zone, told ? ": " : "", told ? (int)a->text_len : 0, a->text);
 	record_lists(s, c->reply + 4);
 	refuse(s, "listed by --dnsbl");
@@ -225,12 +222,12 @@ static void refuse_listed(struct session *s)
 
 /* ---- at connect ---- */
 
-/* The client has said something that it could not know a reason for. */
+/* The client spoke before the greeting. */
 static void refuse_early(struct session *s)
 {
 	static const char reply[] = "554 5.5.1 Protocol error: you spoke too early";
-	size_t n = leg_count(&s->client);
-	struct record_check r = { .text = reply + 4, .data = leg_bytes(&s->client),
+	size_t n = leg_count(&s->client.leg);
+	struct record_check r = { .text = reply + 4, .data = leg_bytes(&s->client.leg),
 		.data_len = n < EARLY_LOGGED ? n : EARLY_LOGGED };
 
 	strcpy(checks.reply, reply);
@@ -240,7 +237,7 @@ static void refuse_early(struct session *s)
 
 bool checks_too_early(struct session *s)
 {
-	if (!s->teased || !leg_count(&s->client))
+	if (!s->checks.teased || !leg_count(&s->client.leg))
 		return false;
 	refuse_early(s);
 	return true;
@@ -252,7 +249,7 @@ static void refuse_stranger(struct session *s)
 	char text[NET_TEXT];
 
 	snprintf(checks.reply, sizeof checks.reply, "554 5.7.1 Client %s is not allowed here (--allow-clients)",
-	    net_text(&s->view.client, text));
+	    net_text(&s->client.address, text));
 	record(s, "clients", &r);
 	refuse(s, "client is not allowed");
 }
@@ -260,27 +257,27 @@ static void refuse_stranger(struct session *s)
 /* Direct connections only: for others the redirect has decided. */
 static bool relays_openly(struct session *s)
 {
-	const char *why = s->origin == NET_DIRECT ? checks_open_relay(s->o, s->hooks, &s->local) : NULL;
+	bool asks = s->hooks->events & 1u << HOOK_RCPT;
+	const char *why = s->server.origin == NET_DIRECT ? options_open_relay(s->o, asks, &s->client.local) : NULL;
 
 	if (!why)
 		return false;
-	record_error(&s->view, why);
-	session_reply(s, "421 4.3.5 Service is not configured rightly");
-	session_end(s, "smtpwarp", "open relay");
-	s->linger = true;
+	record_error(s, why);
+	talk_reply(s, "421 4.3.5 Service is not configured rightly");
+	talk_end(s, END_LINGER, END_BY_SMTPWARP, "open relay");
 	return true;
 }
 
 void checks_start(struct session *s)
 {
 	const struct options *o = s->o;
-	const union net_address *client = &s->view.client;
+	const union net_address *client = &s->client.address;
 	bool allowed = is_allowed(o, client);
 
 	if (relays_openly(s))
 		return;
 	if (!o->allows && !o->dnsbls && !o->greet_delay) { /* nor are pages of ours touched */
-		session_checked(s);
+		s->checks.passed = true;
 		return;
 	}
 	checks.began = s->now;
@@ -292,11 +289,11 @@ void checks_start(struct session *s)
 	if (o->dnsbls && !allowed && client->sa.sa_family != AF_UNSPEC && !net_is_loopback(client))
 		ask(s);
 	if (o->greet_delay) {
-		s->teased = true;
+		s->checks.teased = true;
 		checks.greet_at = s->now + o->greet_delay;
-		session_replyf(s, "220-%s ESMTP", upstream_own_name(s));
+		talk_replyf(s, "220-%s ESMTP", talk_own_name(s));
 	}
-	s->stage = STAGE_CHECKS;
+	gate_enter(s, GATE_CHECKS);
 }
 
 static bool is_asking(void)
@@ -311,7 +308,7 @@ void checks_turn(struct session *s)
 {
 	struct checks *c = &checks;
 
-	if (s->stage != STAGE_CHECKS)
+	if (s->gate.stage != GATE_CHECKS)
 		return;
 	for (unsigned i = 0; i < c->queries; i++)
 		dns_turn(&query[i], s->now);
@@ -332,8 +329,13 @@ void checks_turn(struct session *s)
 	if (c->queries)
 		record_lists(s, NULL);
 	end_asking();
-	s->stage = STAGE_NONE;
-	session_checked(s);
+	gate_enter(s, GATE_OPEN);
+	s->checks.passed = true;
+}
+
+void checks_take_passed(struct session *s)
+{
+	s->checks.passed = false;
 }
 
 int64_t checks_deadline(const struct session *s)
@@ -352,7 +354,7 @@ unsigned checks_watch(const struct session *s, struct pollfd *p)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; s->stage == STAGE_CHECKS && i < checks.queries; i++)
+	for (unsigned i = 0; s->gate.stage == GATE_CHECKS && i < checks.queries; i++)
 		n += dns_watch(&query[i], p + n);
 	return n;
 }

@@ -1,19 +1,25 @@
 /* TLS towards the client: STARTTLS (RFC 3207) that smtpwarp serves itself, TLS from the first octet (RFC 8314), and STARTTLS
- * that is left to the two ends. See session.h.
+ * that is left to the two ends. See clienttls.h.
  *
  * What comes behind STARTTLS, or behind the 220, in the clear was put there by somebody in between who wants it taken for
  * what was said inside TLS (RFC 3207 6, CVE-2011-0411): the session ends.
  */
 #define _GNU_SOURCE
-#include "session/session.h"
+#include "session/clienttls.h"
 #include "io/keys.h"
+#include "session/gate.h"
+#include "session/identity.h"
+#include "session/record.h"
+#include "session/serverstate.h"
+#include "session/talk.h"
+#include "session/transaction.h"
 
 #include <sys/socket.h>
 
 #define STAGE_BYTES (32 << 10) /* two whole records in one read */
 
 static struct tls *engine; /* made ready, 220 is on its way */
-static const char *first_end; /* who closed first, of a tunnel */
+static enum end_by first_end; /* who closed first, of a tunnel */
 static bool carried; /* something, from the client */
 
 static bool passes_through(const struct session *s)
@@ -21,16 +27,16 @@ static bool passes_through(const struct session *s)
 	return s->o->client_tls == CLIENT_TLS_PASSTHROUGH && !s->dialogue.encrypted;
 }
 
-bool secure_is_ours(const struct session *s, enum smtp_verb verb)
+bool clienttls_is_ours(const struct session *s, enum smtp_verb verb)
 {
 	return verb == SMTP_STARTTLS && !passes_through(s);
 }
 
-bool secure_offers(const struct session *s)
+bool clienttls_offers(const struct session *s)
 {
 	if (passes_through(s))
-		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.tls &&
-		    s->dialogue.lmtp == (s->greet_verb == SMTP_LHLO); /* inside they must speak the same */
+		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.leg.tls &&
+		    s->dialogue.lmtp == (s->hello.verb == SMTP_LHLO); /* inside they must speak the same */
 	return s->o->client_tls != CLIENT_TLS_NONE && s->o->client_tls != CLIENT_TLS_IMPLICIT && !s->dialogue.encrypted;
 }
 
@@ -38,10 +44,9 @@ bool secure_offers(const struct session *s)
 
 static void end_tampered(struct session *s, const char *error, const char *reply)
 {
-	record_error(&s->view, error);
-	session_reply(s, reply);
-	session_end(s, "smtpwarp", error);
-	s->linger = true;
+	record_error(s, error);
+	talk_reply(s, reply);
+	talk_end(s, END_LINGER, END_BY_SMTPWARP, error);
 }
 
 static const char injected[] = "plaintext behind STARTTLS: the client spoke, or somebody for it, before TLS was there";
@@ -51,7 +56,7 @@ static bool spoke_on(struct session *s, bool heard)
 {
 	char c;
 
-	if (!leg_count(&s->client) && (heard || recv(s->client.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) <= 0))
+	if (!leg_count(&s->client.leg) && (heard || recv(s->client.leg.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) <= 0))
 		return false;
 	end_tampered(s, injected, "421 4.7.0 Nothing may follow STARTTLS before TLS is there");
 	return true;
@@ -59,12 +64,13 @@ static bool spoke_on(struct session *s, bool heard)
 
 /* ---- the handshake ---- */
 
-static void record_outcome(const struct session *s, const char *result, const struct tls_facts *facts, const char *reason)
+static void record_outcome(const struct session *s, enum record_tls_result result, const struct tls_facts *facts,
+    const char *reason)
 {
-	const char *name = s->client.tls ? tls_asked_name(s->client.tls) : NULL;
+	const char *name = s->client.leg.tls ? tls_asked_name(s->client.leg.tls) : NULL;
 
-	record_tls(&s->view, "client", client_tls_name(s->o->client_tls), result, name, facts, reason,
-	    s->shake_at ? s->now - s->shake_at : -1);
+	record_tls(s, &(struct record_handshake){ RECORD_CLIENT, result, client_tls_name(s->o->client_tls), name, reason, facts,
+	    s->shake_at ? s->now - s->shake_at : -1 });
 }
 
 static void shake(struct session *s, struct tls *t)
@@ -73,12 +79,12 @@ static void shake(struct session *s, struct tls *t)
 	static unsigned char stage_bytes[STAGE_BYTES];
 
 	leg_storage(&stage, stage_bytes, sizeof stage_bytes);
-	leg_use_tls(&s->client, t, &stage);
-	s->stage = STAGE_SHAKE;
+	leg_use_tls(&s->client.leg, t, &stage);
+	gate_enter(s, GATE_SHAKE);
 	s->shake_at = s->now;
 }
 
-void secure_begin(struct session *s)
+void clienttls_begin(struct session *s)
 {
 	const char *why;
 	struct tls *t = tls_serve(&why);
@@ -87,9 +93,8 @@ void secure_begin(struct session *s)
 		shake(s, t);
 		return;
 	}
-	record_outcome(s, "failed", NULL, why);
-	session_end(s, "smtpwarp", why);
-	s->silent = true;
+	record_outcome(s, RECORD_TLS_FAILED, NULL, why);
+	talk_end(s, END_SILENT, END_BY_SMTPWARP, why);
 }
 
 static void answer_starttls(struct session *s)
@@ -100,89 +105,81 @@ static void answer_starttls(struct session *s)
 		return;
 	engine = tls_serve(&why);
 	if (engine) {
-		session_reply(s, "220 Go ahead");
-		leg_flush(&s->client);
+		talk_reply(s, "220 Go ahead");
+		leg_flush(&s->client.leg);
 		return;
 	}
-	record_outcome(s, "failed", NULL, why);
-	session_reply(s, "454 4.7.0 TLS is not available now");
-	s->stage = STAGE_NONE;
+	record_outcome(s, RECORD_TLS_FAILED, NULL, why);
+	talk_reply(s, "454 4.7.0 TLS is not available now");
+	gate_enter(s, GATE_OPEN);
 }
 
-void secure_failed(struct session *s, const char *reason)
+void clienttls_failed(struct session *s, const char *reason)
 {
-	const char *failure = tls_failure(s->client.tls);
+	const char *failure = tls_failure(s->client.leg.tls);
 
-	if (s->o->client_tls != CLIENT_TLS_IMPLICIT && tls_began_otherwise(s->client.tls))
-		record_error(&s->view, injected);
-	record_outcome(s, "failed", NULL, failure ? failure : reason);
-	session_end(s, "client", "TLS handshake failed");
-	s->silent = true;
+	if (s->o->client_tls != CLIENT_TLS_IMPLICIT && tls_began_otherwise(s->client.leg.tls))
+		record_error(s, injected);
+	record_outcome(s, RECORD_TLS_FAILED, NULL, failure ? failure : reason);
+	talk_end(s, END_SILENT, END_BY_CLIENT, "TLS handshake failed");
 }
 
-/* RFC 3207 4.2: as if the client had just come. */
-static void begin_anew(struct session *s)
+void clienttls_accept(struct session *s)
 {
 	struct tls_facts facts;
 
-	relay_end_transaction(s, NULL); /* one that was refused */
-	dialogue_encrypted(&s->dialogue);
-	s->view.helo_len = 0;
-	tls_facts(s->client.tls, &facts);
-	if (!s->view.client_tls) { /* else the client's own ends at the proxy before us, and this is the proxy's */
-		s->client_facts = facts;
-		s->view.client_tls = &s->client_facts;
-	}
-	record_outcome(s, "ok", &facts, NULL);
-	s->stage = STAGE_NONE;
-	s->active_at = s->now;
-	s->handled++;
-	if (s->o->client_tls == CLIENT_TLS_IMPLICIT)
-		checks_start(s);
+	s->secured = false;
+	tls_facts(s->client.leg.tls, &facts);
+	identity_secured(s, &facts);
+	record_outcome(s, RECORD_TLS_OK, &facts, NULL);
 }
 
-void secure_turn(struct session *s)
+static void shake_on(struct session *s)
 {
-	if (s->ending)
+	if (s->client.leg.broken || tls_failure(s->client.leg.tls))
+		clienttls_failed(s, s->client.leg.why);
+	else if (tls_handshake_done(s->client.leg.tls))
+		s->secured = true;
+	else if (s->client.leg.eof)
+		clienttls_failed(s, s->client.leg.why);
+}
+
+void clienttls_turn(struct session *s)
+{
+	if (talk_ended(s))
 		return;
-	if (s->stage == STAGE_STARTTLS && passes_through(s))
+	if (s->gate.stage == GATE_STARTTLS && passes_through(s))
 		spoke_on(s, false);
-	else if (s->stage == STAGE_STARTTLS)
+	else if (s->gate.stage == GATE_STARTTLS)
 		answer_starttls(s);
-	if (s->stage == STAGE_STARTTLS && engine && !leg_pending(&s->client) && !spoke_on(s, true))
+	if (s->gate.stage == GATE_STARTTLS && engine && !leg_pending(&s->client.leg) && !spoke_on(s, true))
 		shake(s, engine); /* what has been read by now came before 220 was out */
-	if (s->stage != STAGE_SHAKE)
-		return;
-	if (s->client.broken || tls_failure(s->client.tls))
-		secure_failed(s, s->client.why);
-	else if (tls_handshake_done(s->client.tls))
-		begin_anew(s);
-	else if (s->client.eof)
-		secure_failed(s, s->client.why);
+	if (s->gate.stage == GATE_SHAKE && !s->secured)
+		shake_on(s);
 }
 
 /* ---- passthrough ---- */
 
-bool secure_answered(struct session *s, int code)
+bool clienttls_answered(struct session *s, int code)
 {
-	s->stage = STAGE_NONE;
-	if (code != 220)
+	if (code != 220) {
+		gate_enter(s, GATE_OPEN);
 		return true;
+	}
 	if (spoke_on(s, false))
 		return false;
-	if (leg_count(&s->server)) { /* CVE-2021-38371 */
+	if (leg_count(&s->server.leg)) { /* CVE-2021-38371 */
 		end_tampered(s, "plaintext after the reply to STARTTLS: somebody injected it",
 		    "421 4.7.0 upstream's reply to STARTTLS is not to be trusted");
 		return false;
 	}
-	s->stage = STAGE_TUNNEL;
-	s->silent = s->quit = true; /* no word of ours may stand in what follows, to either side */
-	s->active_at = s->now;
-	record_outcome(s, "passthrough", NULL, NULL);
+	gate_enter(s, GATE_TUNNEL);
+	serverstate_enter(s, SERVER_TUNNEL);
+	record_outcome(s, RECORD_TLS_PASSTHROUGH, NULL, NULL);
 	return true;
 }
 
-static bool carry(struct session *s, struct leg *from, struct leg *to)
+static bool carry(struct leg *from, struct leg *to)
 {
 	size_t n = leg_count(from), room = leg_write_room(to);
 
@@ -191,21 +188,21 @@ static bool carry(struct session *s, struct leg *from, struct leg *to)
 		return false;
 	leg_write(to, leg_bytes(from), n);
 	leg_consume(from, n);
-	s->active_at = s->now;
 	return true;
 }
 
-void secure_carry(struct session *s)
+bool clienttls_carry(struct session *s)
 {
 	static const char early[] = "the upstream spoke before the client's handshake: somebody injected it";
+	bool moved = carry(&s->client.leg, &s->server.leg);
 
-	carried = carry(s, &s->client, &s->server) || carried;
-	if (leg_count(&s->server) && !carried) { /* in TLS the client speaks first */
-		record_error(&s->view, early);
-		session_end(s, "smtpwarp", early);
-		return;
+	carried = carried || moved;
+	if (leg_count(&s->server.leg) && !carried) { /* in TLS the client speaks first */
+		record_error(s, early);
+		talk_end(s, END_SILENT, END_BY_SMTPWARP, early);
+		return false;
 	}
-	carry(s, &s->server, &s->client);
+	return carry(&s->server.leg, &s->client.leg) || moved;
 }
 
 /* All that `from` will ever say has gone on. */
@@ -214,24 +211,24 @@ static bool is_through(const struct leg *from, const struct leg *to)
 	return from->eof && !leg_count(from) && !leg_pending(to);
 }
 
-static void pass_end(struct session *s, struct leg *from, struct leg *to, const char *by)
+static void pass_end(struct session *s, struct leg *from, struct leg *to, enum end_by by)
 {
 	if (!is_through(from, to) || first_end == by)
 		return;
-	if (first_end) { /* both have */
-		session_end(s, first_end, "connection closed");
+	if (first_end != END_BY_NOBODY) { /* both have */
+		talk_end(s, END_SILENT, first_end, "connection closed");
 		return;
 	}
 	first_end = by;
 	leg_shut(to);
 }
 
-void secure_carry_ends(struct session *s)
+void clienttls_carry_ends(struct session *s)
 {
-	if (s->client.broken)
-		session_end(s, "client", s->client.why);
-	else if (s->server.broken)
-		session_end(s, "upstream", s->server.why);
-	pass_end(s, &s->client, &s->server, "client");
-	pass_end(s, &s->server, &s->client, "upstream");
+	if (s->client.leg.broken)
+		talk_end(s, END_SILENT, END_BY_CLIENT, s->client.leg.why);
+	else if (s->server.leg.broken)
+		talk_end(s, END_SILENT, END_BY_UPSTREAM, s->server.leg.why);
+	pass_end(s, &s->client.leg, &s->server.leg, END_BY_CLIENT);
+	pass_end(s, &s->server.leg, &s->client.leg, END_BY_UPSTREAM);
 }

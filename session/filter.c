@@ -1,11 +1,20 @@
-/* Hooks in a session: which event runs which hooks, and what their verdicts do. See session.h.
+/* Hooks in a session: which event runs which hooks, and what their verdicts do. See filter.h.
  *
  * Hooks of an event run one after the other; the first that does not accept ends the chain. While they run, the client's
  * bytes wait. A verdict counts only as a whole: every line of it is looked at before the first has an effect.
  */
 #define _GNU_SOURCE
+#include "session/filter.h"
 #include "io/log.h"
-#include "session/session.h"
+#include "session/clock.h"
+#include "session/gate.h"
+#include "session/held.h"
+#include "session/record.h"
+#include "session/routing.h"
+#include "session/server.h"
+#include "session/talk.h"
+#include "session/tarpit.h"
+#include "session/transaction.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -31,6 +40,18 @@ static struct filter {
 static struct hook_run streams[LOG_STREAMS_MAX];
 static unsigned stream_count;
 
+void filter_prepare(struct session *s)
+{
+	static struct record_notes notes;
+
+	s->notes = &notes;
+}
+
+bool filter_wants(const struct session *s, enum hook_event event)
+{
+	return s->hooks->events & 1u << event;
+}
+
 /* ---- outcomes ---- */
 
 static void set_outcome(struct filter_outcome *o, enum filter_word word, int code, const uint16_t enhanced[3],
@@ -51,23 +72,27 @@ void filter_out_of_order(struct filter_outcome *o)
 	set_outcome(o, FILTER_REFUSE, 451, enhanced, (const unsigned char *)text, sizeof text - 1);
 }
 
+/* The hooks of this event have decided: at once, or after a tarpit verdict if there is a place. */
 static void finish(struct session *s)
 {
 	struct filter *f = &filter;
 	int64_t tarpit = f->tarpit * INT64_C(1000000);
 
-	s->stage = STAGE_NONE;
 	f->tarpit = 0;
-	if (checks_hold(s, STAGE_TARPIT, tarpit))
-		return;
-	s->active_at = s->now;
-	s->handled++;
-	relay_filtered(s, f->event, &f->outcome);
+	if (!tarpit_hold(s, tarpit))
+		s->filtered = true;
 }
 
 void filter_tarpit_over(struct session *s)
 {
-	finish(s);
+	s->filtered = true;
+}
+
+enum hook_event filter_take(struct session *s, const struct filter_outcome **outcome)
+{
+	s->filtered = false;
+	*outcome = &filter.outcome;
+	return filter.event;
 }
 
 /* ---- one verdict ---- */
@@ -111,11 +136,11 @@ static const char *check_line(const struct session *s, const struct verdict *v, 
 	struct smtp_command cmd;
 
 	if (is_route(v->word)) {
-		if (filter.event != HOOK_CONNECT && !s->late)
+		if (filter.event != HOOK_CONNECT && !s->o->limits.on_recipient)
 			return "the server is connected already: this word needs --connect-on recipient";
 		return set_route(route, v);
 	}
-	if (v->word == VERDICT_REWRITE && !relay_rewritten(s, v->text, v->text_len, &cmd))
+	if (v->word == VERDICT_REWRITE && !held_rewritten(s, v->text, v->text_len, &cmd))
 		return "rewrite takes an address";
 	return NULL;
 }
@@ -141,17 +166,17 @@ static void apply(struct session *s, const struct verdict *v)
 		f->tarpit = v->seconds > f->tarpit ? v->seconds : f->tarpit;
 		return;
 	case VERDICT_REWRITE:
-		relay_rewrite(s, v->text, v->text_len);
+		held_rewrite(s, v->text, v->text_len);
 		return;
 	case VERDICT_LOG:
-		if (!record_note(&s->text->notes, transaction, v))
-			record_error(&s->view, "log verdicts of hooks are longer than 4096 octets: one is left out");
+		if (!record_note(s->notes, transaction, v))
+			record_error(s, "log verdicts of hooks are longer than 4096 octets: one is left out");
 		return;
 	case VERDICT_ACCEPT:
-	case VERDICT_SOURCE: /* of these set_route() has kept the effect */
+	case VERDICT_SOURCE: /* set_route() has applied these */
 	case VERDICT_UPSTREAM:
 	case VERDICT_TLS:
-	case VERDICT_ADD_HEADER: /* and these message_edit() looks for by itself */
+	case VERDICT_ADD_HEADER: /* message_edit() applies these */
 	case VERDICT_REMOVE_HEADER:
 	case VERDICT_REPLACE_MESSAGE:
 		return;
@@ -162,12 +187,6 @@ static void apply(struct session *s, const struct verdict *v)
 static size_t verdict_lines(const struct hook_run *r)
 {
 	return r->message_at ? r->message_at : r->verdict_len;
-}
-
-/* The route that a verdict at this event bears on. */
-static struct route *route_of(struct session *s)
-{
-	return filter.event == HOOK_CONNECT ? &s->route : filter.event == HOOK_MAIL ? &s->text->of_mail : &s->text->wanted;
 }
 
 /* All lines, without effect. final: the line that ends it; word ACCEPT if there is none. edits: whether one of them
@@ -220,21 +239,17 @@ static void forget_replacement(void)
 static bool take_edits(struct session *s, bool edits)
 {
 	struct filter *f = &filter;
-	struct smtp_header *header = &s->dialogue.tx.header;
+	size_t n = verdict_lines(&f->run);
 
 	if (!f->run.message_at && !edits)
 		return true;
-	if (edits && !message_edit(f->run.message_at ? &f->replacement : &s->message, f->run.verdict,
-			 verdict_lines(&f->run)))
+	if (edits && !(f->run.message_at ? message_edit(&f->replacement, f->run.verdict, n) : transaction_edit(s, f->run.verdict, n)))
 		return false;
 	if (f->run.message_at) {
-		message_drop(&s->message);
-		s->message = f->replacement;
+		transaction_replace(s, &f->replacement);
 		forget_replacement();
 	}
-	s->dialogue.tx.octets = s->message.size;
-	memset(header, 0, sizeof *header);
-	smtp_header_scan(header, s->message.bytes, s->message.size);
+	dialogue_edited(&s->dialogue, s->tx.message.bytes, s->tx.message.size);
 	return true;
 }
 
@@ -245,7 +260,7 @@ static void log_verdict(struct session *s, const char *word, const unsigned char
 	const struct hook_run *r = &filter.run;
 	size_t lines = r->state == HOOK_DONE ? verdict_lines(r) : 0;
 
-	record_verdict(&s->view, filter.event, r->hook->name, word, text, n, r->verdict,
+	record_verdict(s, filter.event, r->hook->name, word, text, n, r->verdict,
 	    lines < LINES_MAX ? lines : LINES_MAX, s->now - filter.hook_at);
 }
 
@@ -265,7 +280,7 @@ static void failed(struct session *s, const char *why)
 static void hook_ended(struct session *s)
 {
 	struct filter *f = &filter;
-	struct route *target = route_of(s), route = *target;
+	struct route route = *routing_of(s, f->event);
 	struct verdict final;
 	const char *why;
 	bool edits;
@@ -281,7 +296,10 @@ static void hook_ended(struct session *s)
 		failed(s, why);
 		return;
 	}
-	*target = route;
+	if (f->event == HOOK_CONNECT)
+		server_take_route(s, &route);
+	else if (f->event == HOOK_MAIL || f->event == HOOK_RCPT)
+		routing_set(s, f->event, &route);
 	apply_all(s);
 	if (f->outcome.word != FILTER_ACCEPT || f->run.verdict_len || s->o->verbose)
 		log_verdict(s, verdict_word_name(final.word), final.text, final.word <= VERDICT_SHUT ? final.text_len : 0);
@@ -300,19 +318,19 @@ static void start(struct session *s, const struct hook *h)
 {
 	struct filter *f = &filter;
 	bool data = f->event == HOOK_DATA;
-	struct hook_input input = { NULL, 0, data ? s->message.fd : -1, data ? &f->replacement : NULL, replacement_max(s),
+	struct hook_input input = { NULL, 0, data ? s->tx.message.fd : -1, data ? &f->replacement : NULL, replacement_max(s),
 		s->o->timeouts.hook };
 
 	f->next = (unsigned)(h - s->hooks->hook) + 1;
 	f->hook_at = s->now;
-	input.line_len = record_hook(&s->view, f->event, &s->original, &s->held->cmd, NULL, NULL, &input.line);
+	input.line_len = record_hook(s, f->event, &input.line);
 	if (data)
-		lseek(s->message.fd, 0, SEEK_SET); /* writing it, or the hook before, has left it elsewhere */
+		lseek(s->tx.message.fd, 0, SEEK_SET); /* writing it, or the hook before, has left it elsewhere */
 	forget_replacement();
 	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "", .message_fd = -1 });
 	if (!input.line_len)
 		hook_kill(&f->run, "this event is too large to be told");
-	session_tick(s);
+	clock_tick(s);
 }
 
 void filter_run(struct session *s, enum hook_event event)
@@ -324,7 +342,7 @@ void filter_run(struct session *s, enum hook_event event)
 	f->chain_at = s->now;
 	f->outcome.word = FILTER_ACCEPT;
 	f->run.state = HOOK_IDLE;
-	s->stage = STAGE_HOOKS;
+	gate_enter(s, GATE_HOOKS);
 	filter_turn(s);
 }
 
@@ -335,7 +353,7 @@ void filter_turn(struct session *s)
 
 	for (unsigned i = 0; i < stream_count; i++)
 		hook_turn(&streams[i]);
-	while (s->stage == STAGE_HOOKS) {
+	while (s->gate.stage == GATE_HOOKS && !s->filtered && !talk_ended(s)) {
 		hook_turn(&f->run);
 		if (f->run.state == HOOK_RUNNING)
 			return;
@@ -365,11 +383,11 @@ void filter_overdue(struct session *s)
 	filter_turn(s);
 }
 
-unsigned filter_watch(const struct session *s, struct pollfd *p)
+unsigned filter_watch(struct pollfd *p)
 {
 	unsigned n = 0;
 
-	if (s->stage == STAGE_HOOKS)
+	if (filter.run.state == HOOK_RUNNING)
 		n += hook_watch(&filter.run, p);
 	for (unsigned i = 0; i < stream_count; i++)
 		n += hook_watch(&streams[i], p + n);
@@ -400,7 +418,7 @@ void filter_begin(struct session *s)
 	}
 	for (unsigned i = 0; i < stream_count; i++)
 		if (streams[i].state == HOOK_FAILED)
-			record_verdict(&s->view, HOOK_LOG, streams[i].hook->name, "failed",
+			record_verdict(s, HOOK_LOG, streams[i].hook->name, "failed",
 			    (const unsigned char *)streams[i].why, strlen(streams[i].why), NULL, 0, 0);
 }
 
@@ -416,11 +434,11 @@ static void wait_for(struct session *s, bool (*done)(void), int64_t start)
 		sigset_t none;
 
 		sigemptyset(&none);
-		ppoll(p, filter_watch(s, p), &tick, &none);
+		ppoll(p, filter_watch(p), &tick, &none);
 		for (unsigned i = 0; i < stream_count; i++)
 			hook_turn(&streams[i]);
 		hook_turn(&filter.run);
-		session_tick(s);
+		clock_tick(s);
 	}
 }
 
@@ -442,10 +460,9 @@ static void run_close_hooks(struct session *s)
 	struct hook_input input = { .message_fd = -1, .patience = s->o->timeouts.hook };
 	const struct hook *h;
 
-	s->stage = STAGE_HOOKS;
 	filter.event = HOOK_CLOSE;
 	for (unsigned i = 0; (h = hooks_next(s->hooks, HOOK_CLOSE, i)); i = (unsigned)(h - s->hooks->hook) + 1) {
-		input.line_len = record_hook(&s->view, HOOK_CLOSE, NULL, NULL, &s->times, &s->totals, &input.line);
+		input.line_len = record_hook(s, HOOK_CLOSE, &input.line);
 		filter.hook_at = s->now;
 		hook_start(&filter.run, h, &input);
 		wait_for(s, close_hook_ended, filter.hook_at);
@@ -453,16 +470,15 @@ static void run_close_hooks(struct session *s)
 		if (filter.run.state == HOOK_FAILED)
 			failed(s, filter.run.why);
 	}
-	s->stage = STAGE_NONE;
 }
 
 void filter_abort(struct session *s)
 {
-	if (s->stage == STAGE_HOOKS)
+	if (s->gate.stage == GATE_HOOKS)
 		hook_kill(&filter.run, "the session ended");
 	if (s->hooks->events)
 		message_drop(&filter.replacement);
-	s->stage = STAGE_NONE;
+	s->filtered = false;
 }
 
 void filter_end(struct session *s)

@@ -1,21 +1,31 @@
-/* The command that waits for hooks or a server, and sending commands on. */
+/* The command that waits, and sending commands on. See held.h. */
 #define _GNU_SOURCE
+#include "session/held.h"
 #include "pure/sasl.h"
-#include "session/session.h"
+#include "session/identity.h"
+#include "session/talk.h"
+#include "session/transaction.h"
 
 #include <stdio.h>
 #include <string.h>
 
+void held_prepare(struct session *s)
+{
+	static struct held held;
+
+	s->held = &held;
+}
+
 /* AUTH is logged by its mechanism alone. */
-void log_command(struct session *s, const struct smtp_command *cmd, const char *direction)
+void held_comm(struct session *s, const struct smtp_command *cmd, enum record_direction direction)
 {
 	size_t n = cmd->line_len;
 
 	if (cmd->verb == SMTP_AUTH)
 		n = (size_t)(cmd->arg - cmd->line) + sasl_mechanism(cmd->arg, cmd->arg_len);
-	if (cmd->verb == SMTP_UNKNOWN && s->auth_seen)
+	if (cmd->verb == SMTP_UNKNOWN && s->commands.auth_seen)
 		n = 0;
-	session_comm(s, direction, cmd->line, n);
+	talk_comm(s, direction, cmd->line, n);
 }
 
 /* Parse n octets of a line of our own, kept in held->line. */
@@ -24,7 +34,7 @@ static void parse_held(struct session *s, size_t n)
 	smtp_parse(s->held->line, n, &s->held->cmd);
 }
 
-void relay_hold(struct session *s, const struct smtp_command *cmd)
+void held_keep(struct session *s, const struct smtp_command *cmd)
 {
 	if (cmd == &s->held->cmd)
 		return;
@@ -44,7 +54,7 @@ static size_t write_rcpt(const struct smtp_command *from, const unsigned char *a
 	return at + from->params_len;
 }
 
-bool relay_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd)
+bool held_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd)
 {
 	static unsigned char line[sizeof s->held->line];
 
@@ -55,11 +65,11 @@ bool relay_rewritten(const struct session *s, const unsigned char *address, size
 	return !cmd->refusal && cmd->address_len == n;
 }
 
-bool relay_rewrite(struct session *s, const unsigned char *address, size_t n)
+bool held_rewrite(struct session *s, const unsigned char *address, size_t n)
 {
 	struct smtp_command cmd;
 
-	if (!relay_rewritten(s, address, n, &cmd))
+	if (!held_rewritten(s, address, n, &cmd))
 		return false;
 	if (!s->held->original_len) {
 		s->held->original_len = s->held->cmd.address_len;
@@ -78,7 +88,7 @@ static void note_refusal(struct session *s, int code, const unsigned char *text,
 		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
 }
 
-void note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
+void held_note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
 {
 	char whole[512];
 	int len = snprintf(whole, sizeof whole, "%u.%u.%u %.*s", enhanced[0], enhanced[1], enhanced[2],
@@ -87,32 +97,20 @@ void note_refused(struct session *s, int code, const uint16_t enhanced[3], const
 	note_refusal(s, code, (const unsigned char *)whole, (size_t)len);
 }
 
-/* The same with a line of ours, "451 4.3.5 text", for the held RCPT. */
-void relay_refuse_held(struct session *s, const char *reply)
+void held_refuse(struct session *s, const char *reply)
 {
 	struct smtp_line line;
 
-	session_reply(s, reply);
+	talk_reply(s, reply);
 	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
 		note_refusal(s, line.code, line.text, line.text_len);
 }
 
-/* A bad command was refused with this reply: perhaps one too many. */
-void count_refusal(struct session *s, const char *reply, bool fatal)
+void held_refuse_recipient(struct session *s, const char *reply)
 {
-	s->totals.errors += *reply == '5';
-	if (!fatal && (!s->o->max_errors || s->totals.errors < s->o->max_errors))
-		return;
-	s->closing = true;
-	dialogue_refuse(&s->dialogue, &(struct smtp_command){ .verb = SMTP_UNKNOWN },
-	    "421 4.7.0 Too many bad commands, or one too bad");
-}
-
-void relay_refuse_recipient(struct session *s, const char *reply)
-{
-	relay_refuse_held(s, reply);
-	count_refusal(s, reply, false);
-	local_replies(s);
+	held_refuse(s, reply);
+	talk_count_refusal(s, reply, false);
+	talk_local_replies(s);
 }
 
 /* The first chunk with --received: its count is more by what stands in front. false: it goes as it is; one with a count that
@@ -129,44 +127,30 @@ static bool send_traced_chunk(struct session *s, const struct smtp_command *cmd)
 	if (!n)
 		return false;
 	len = (size_t)sprintf(line, "BDAT %llu%s\r\n", (unsigned long long)cmd->octets + n, cmd->last ? " LAST" : "");
-	leg_write(&s->server, line, len);
-	leg_write(&s->server, trace, n);
+	leg_write(&s->server.leg, line, len);
+	leg_write(&s->server.leg, trace, n);
 	return true;
 }
 
-void send_command(struct session *s, const struct smtp_command *cmd)
+void held_send_command(struct session *s, const struct smtp_command *cmd)
 {
 	size_t room = cmd->line_len + 16;
 
-	if (!send_traced_chunk(s, cmd) && !s->server.broken)
-		leg_wrote(&s->server, smtp_command_write(cmd, leg_room(&s->server, room), room));
+	if (!send_traced_chunk(s, cmd) && !s->server.leg.broken)
+		leg_wrote(&s->server.leg, smtp_command_write(cmd, leg_room(&s->server.leg, room), room));
 	dialogue_sent(&s->dialogue, cmd);
-	s->server.secret = s->server.secret || cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE;
+	if (cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE)
+		leg_keep_secret(&s->server.leg);
 }
 
-void note_sent(struct session *s, enum smtp_verb verb)
-{
-	if (verb == SMTP_QUIT)
-		s->quit = true;
-	if (verb == SMTP_MAIL)
-		s->mail_at = s->now;
-	if (verb == SMTP_RCPT && s->dialogue.tx.rcpts == 1)
-		s->rcpt_at = s->now;
-	if (verb == SMTP_BDAT) {
-		if (s->times.data < 0)
-			s->times.data = s->now - s->connected_at;
-		relay_begin_octets(s);
-	}
-}
-
-void relay_send_held(struct session *s)
+void held_send(struct session *s)
 {
 	const struct smtp_command *cmd = &s->held->cmd;
 
-	if (s->late)
-		session_comm(s, "|>", cmd->line, cmd->line_len);
-	send_command(s, cmd);
-	note_sent(s, cmd->verb);
+	if (s->o->limits.on_recipient)
+		talk_comm(s, COMM_OWN, cmd->line, cmd->line_len);
+	held_send_command(s, cmd);
+	transaction_sent(s, cmd->verb);
 	if (s->held->original_len)
 		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
 }

@@ -1,11 +1,15 @@
-/* Who the client is: what a proxy before us says of it, and what the server behind us is told. See session.h.
+/* Who the client is: what a proxy before us says of it, and what the server behind us is told. See identity.h.
  *
- * The client of the records, of hooks and of all that goes on is s->view.client; s->peer is the other end of its socket, which
- * is a proxy when that has sent a PROXY header.
+ * Records, hooks and the server are told of s->client.address. s->client.peer is the other end of the client's socket: a proxy, when
+ * that has sent a PROXY header.
  */
 #define _GNU_SOURCE
+#include "session/identity.h"
 #include "pure/proxyproto.h"
-#include "session/session.h"
+#include "session/clock.h"
+#include "session/record.h"
+#include "session/serverstate.h"
+#include "session/talk.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,12 +20,19 @@
 
 #define SECOND INT64_C(1000000)
 
+void identity_begin(struct session *s)
+{
+	net_ends(s->client.leg.fd, &s->client.local, &s->client.peer);
+	s->client.address = s->client.peer;
+	net_nodelay(s->client.leg.fd);
+}
+
 /* ---- a PROXY header before the session ---- */
 
 static bool is_proxy(const struct session *s)
 {
 	for (unsigned i = 0; i < s->o->proxies; i++)
-		if (net_in_block(&s->peer, &s->o->proxy[i]))
+		if (net_in_block(&s->client.peer, &s->o->proxy[i]))
 			return true;
 	return false;
 }
@@ -29,7 +40,7 @@ static bool is_proxy(const struct session *s)
 /* false: time is up, or the service is to stop. */
 static bool wait_for_header(struct session *s)
 {
-	struct pollfd p = { .fd = s->client.fd, .events = POLLIN };
+	struct pollfd p = { .fd = s->client.leg.fd, .events = POLLIN };
 	int64_t limit = s->o->timeouts.proxy, left = s->started + limit - s->now;
 	struct timespec wait = { left / SECOND, left % SECOND * 1000 };
 	sigset_t open_mask;
@@ -38,7 +49,7 @@ static bool wait_for_header(struct session *s)
 		return false;
 	sigemptyset(&open_mask);
 	ppoll(&p, 1, limit ? &wait : NULL, &open_mask);
-	session_tick(s);
+	clock_tick(s);
 	return true;
 }
 
@@ -51,13 +62,15 @@ static const char *read_header(struct session *s, struct proxyproto *header)
 	size_t have = 0, used;
 
 	while (status == PROXYPROTO_MORE) {
-		ssize_t n = recv(s->client.fd, bytes + have, sizeof bytes - have, MSG_PEEK | MSG_DONTWAIT);
+		ssize_t n = recv(s->client.leg.fd, bytes + have, sizeof bytes - have, MSG_PEEK | MSG_DONTWAIT);
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return strerror(errno);
 		if (n == 0) {
-			s->client.eof = !have;
-			return have ? "connection closed within the PROXY header" : "connection closed";
+			if (have)
+				return "connection closed within the PROXY header";
+			leg_end_input(&s->client.leg);
+			return "connection closed";
 		}
 		if (n < 0) {
 			if (!wait_for_header(s))
@@ -67,7 +80,7 @@ static const char *read_header(struct session *s, struct proxyproto *header)
 		status = proxyproto_read(bytes, have + (size_t)n, &used, header, &why);
 		if (status == PROXYPROTO_BAD)
 			return why;
-		n = recv(s->client.fd, bytes + have, status == PROXYPROTO_DONE ? used - have : (size_t)n, MSG_DONTWAIT);
+		n = recv(s->client.leg.fd, bytes + have, status == PROXYPROTO_DONE ? used - have : (size_t)n, MSG_DONTWAIT);
 		have += n > 0 ? (size_t)n : 0;
 	}
 	return NULL;
@@ -94,8 +107,8 @@ static void take_tls(struct session *s, const struct proxyproto_tls *tls)
 {
 	if (!tls->on)
 		return;
-	s->client_facts = (struct tls_facts){ given(tls->version), given(tls->cipher), NULL, given(tls->cn), tls->verified };
-	s->view.client_tls = &s->client_facts;
+	s->client.facts = (struct tls_facts){ given(tls->version), given(tls->cipher), NULL, given(tls->cn), tls->verified };
+	s->client.has_facts = true;
 	dialogue_encrypted(&s->dialogue);
 }
 
@@ -106,13 +119,12 @@ const char *identity_accept(struct session *s)
 
 	if (fault || !is_proxy(s))
 		return fault;
-	s->active_at = s->now;
 	if (header.source.sa.sa_family == AF_UNSPEC) /* the proxy speaks for itself: a check of its own, perhaps */
 		return NULL;
 	unmap_both(&header);
-	s->view.proxy = s->peer;
-	s->view.client = header.source;
-	s->reached = header.dest;
+	s->client.proxy = s->client.peer;
+	s->client.address = header.source;
+	s->client.reached = header.dest;
 	take_tls(s, &header.tls);
 	return NULL;
 }
@@ -123,52 +135,52 @@ const char *identity_accept(struct session *s)
 static struct {
 	bool asking;
 	bool confirmed;
-	bool put_off; /* nobody could tell: it may be known later */
+	bool put_off; /* a temporary failure of the DNS: the name may be known later */
 	int64_t until;
 	size_t len; /* 0: there is none, or not yet */
 	char text[DNS_NAME_MAX + 1];
 	struct dns_servers servers;
 	struct dns_query query;
-} name;
+} host_name;
 
 static void ask_for(struct session *s, const char *what, enum dns_type type)
 {
-	int64_t left = name.until - s->now;
+	int64_t left = host_name.until - s->now;
 
-	dns_start(&name.query, &name.servers, what, type, s->now, left > 0 ? left : 1);
+	dns_start(&host_name.query, &host_name.servers, what, type, s->now, left > 0 ? left : 1);
 }
 
 void identity_ask(struct session *s)
 {
 	const struct options *o = s->o;
-	bool six = s->view.client.sa.sa_family == AF_INET6;
+	bool six = s->client.address.sa.sa_family == AF_INET6;
 	char reversed[DNS_NAME_MAX + 1];
 
 	if (o->no_client_names || !(o->xclient || o->xforward || o->received) ||
-	    !dns_reversed(&s->view.client, six ? "ip6.arpa" : "in-addr.arpa", reversed))
+	    !dns_reversed(&s->client.address, six ? "ip6.arpa" : "in-addr.arpa", reversed))
 		return;
-	dns_servers_choose(&name.servers, &o->dns);
-	name.asking = true;
-	name.until = s->now + o->dnsbl_timeout;
+	dns_servers_choose(&host_name.servers, &o->dns);
+	host_name.asking = true;
+	host_name.until = s->now + o->dnsbl_timeout;
 	ask_for(s, reversed, DNS_PTR);
 }
 
 /* One of the two answers. */
 static void take_answer(struct session *s)
 {
-	const struct dns_query *q = &name.query;
-	const union net_address *client = &s->view.client;
+	const struct dns_query *q = &host_name.query;
+	const union net_address *client = &s->client.address;
 	bool found = !q->failure && q->result == DNS_FOUND;
 
-	name.asking = false;
-	name.put_off = q->failure != NULL;
-	if (name.len) {
-		name.confirmed = found && dns_has(&q->answer, client);
+	host_name.asking = false;
+	host_name.put_off = q->failure != NULL;
+	if (host_name.len) {
+		host_name.confirmed = found && dns_has(&q->answer, client);
 	} else if (found && q->answer.text_len) {
-		name.len = q->answer.text_len;
-		memcpy(name.text, q->answer.text, name.len);
-		name.asking = true;
-		ask_for(s, name.text, client->sa.sa_family == AF_INET6 ? DNS_AAAA : DNS_A);
+		host_name.len = q->answer.text_len;
+		memcpy(host_name.text, q->answer.text, host_name.len);
+		host_name.asking = true;
+		ask_for(s, host_name.text, client->sa.sa_family == AF_INET6 ? DNS_AAAA : DNS_A);
 	}
 }
 
@@ -178,35 +190,37 @@ static void forward_on(struct session *s);
 /* The connection may have gone that something was due on. */
 static void tell_due(struct session *s)
 {
-	s->name_due = false;
-	if (s->ending || s->state != SERVER_OPEN)
+	bool waits = s->gate.stage == GATE_TOLD || s->gate.stage == GATE_SERVER;
+
+	s->client.name_due = false;
+	if (talk_ended(s))
 		return;
-	if (s->greet == GREET_XCLIENT)
+	if (s->server.state == SERVER_XCLIENT)
 		tell(s, SMTP_XCLIENT);
-	else if (s->greet == GREET_NONE && (s->stage == STAGE_FORWARD || s->stage == STAGE_OPEN))
+	else if (s->server.state == SERVER_READY && waits)
 		forward_on(s);
 }
 
 void identity_turn(struct session *s)
 {
-	while (name.asking) {
-		dns_turn(&name.query, s->now);
-		if (name.query.state == DNS_RUNNING)
+	while (host_name.asking) {
+		dns_turn(&host_name.query, s->now);
+		if (host_name.query.state == DNS_RUNNING)
 			return;
 		take_answer(s);
 	}
-	if (s->name_due)
+	if (s->client.name_due)
 		tell_due(s);
 }
 
 unsigned identity_watch(const struct session *s, struct pollfd *p)
 {
-	return name.asking && !s->ending ? dns_watch(&name.query, p) : 0;
+	return host_name.asking && !talk_ended(s) ? dns_watch(&host_name.query, p) : 0;
 }
 
 int64_t identity_deadline(void)
 {
-	return name.asking ? dns_deadline(&name.query) : INT64_MAX;
+	return host_name.asking ? dns_deadline(&host_name.query) : INT64_MAX;
 }
 
 /* ---- a PROXY header to the server ---- */
@@ -214,8 +228,8 @@ int64_t identity_deadline(void)
 /* Where the client connected to. */
 static const union net_address *reached(const struct session *s)
 {
-	return s->reached.sa.sa_family != AF_UNSPEC ? &s->reached :
-	    s->original.sa.sa_family != AF_UNSPEC ? &s->original : &s->local;
+	return s->client.reached.sa.sa_family != AF_UNSPEC ? &s->client.reached :
+	    s->server.original.sa.sa_family != AF_UNSPEC ? &s->server.original : &s->client.local;
 }
 
 static void put_text(char *to, size_t cap, const char *text)
@@ -235,19 +249,19 @@ static void describe_tls(const struct tls_facts *facts, struct proxyproto_tls *t
 
 void identity_send_proxy(struct session *s)
 {
-	struct proxyproto header = { s->view.client, *reached(s), { 0 } };
+	struct proxyproto header = { s->client.address, *reached(s), { 0 } };
 	static const char note[] = "a PROXY header was sent";
 	unsigned char *line;
 
-	s->name_due = false; /* of a connection before this one */
+	s->client.name_due = false; /* of a connection before this one */
 	if (!s->o->send_proxy)
 		return;
-	if (s->view.client_tls)
-		describe_tls(s->view.client_tls, &header.tls);
-	line = leg_room(&s->server, PROXYPROTO_WRITTEN);
-	leg_wrote(&s->server, proxyproto_write(s->o->send_proxy, &header, line, PROXYPROTO_WRITTEN));
-	leg_flush(&s->server); /* before TLS, which may begin next; an empty socket takes it */
-	session_comm(s, "--", note, sizeof note - 1);
+	if (s->client.has_facts)
+		describe_tls(&s->client.facts, &header.tls);
+	line = leg_room(&s->server.leg, PROXYPROTO_WRITTEN);
+	leg_wrote(&s->server.leg, proxyproto_write(s->o->send_proxy, &header, line, PROXYPROTO_WRITTEN));
+	leg_flush(&s->server.leg); /* before TLS, which may begin next; an empty socket takes it */
+	talk_comm(s, COMM_NOTE, note, sizeof note - 1);
 }
 
 /* ---- XCLIENT and XFORWARD ---- */
@@ -325,7 +339,7 @@ static bool is_here(const union net_address *client)
 /* Octets of a value, 0 if there is none. */
 static size_t put_value(const struct session *s, enum attribute attribute, char *out)
 {
-	const union net_address *client = &s->view.client;
+	const union net_address *client = &s->client.address;
 
 	switch (attribute) {
 	case ATTRIBUTE_ADDR:
@@ -337,20 +351,20 @@ static size_t put_value(const struct session *s, enum attribute attribute, char 
 	case ATTRIBUTE_DESTPORT:
 		return put_port(reached(s), out);
 	case ATTRIBUTE_PROTO:
-		return (size_t)sprintf(out, s->greet_verb == SMTP_HELO ? "SMTP" :
-		    s->greet_verb == SMTP_LHLO && s->dialogue.lmtp ? "LMTP" : "ESMTP"); /* Postfix knows no other */
+		return (size_t)sprintf(out, s->hello.verb == SMTP_HELO ? "SMTP" :
+		    s->hello.verb == SMTP_LHLO && s->dialogue.lmtp ? "LMTP" : "ESMTP"); /* Postfix knows no other */
 	case ATTRIBUTE_HELO:
-		return put_xtext(s->helo, s->view.helo_len, out);
+		return put_xtext(s->hello.name, s->hello.name_len, out);
 	case ATTRIBUTE_LOGIN:
 		return put_xtext(s->dialogue.user, s->dialogue.user_len, out);
 	case ATTRIBUTE_IDENT:
-		return (size_t)sprintf(out, "%s", s->view.id);
+		return (size_t)sprintf(out, "%s", s->id);
 	case ATTRIBUTE_SOURCE:
 		return (size_t)sprintf(out, is_here(client) ? "LOCAL" : "REMOTE");
 	case ATTRIBUTE_NAME:
-		return name.confirmed ? put_xtext((unsigned char *)name.text, name.len, out) : 0;
+		return host_name.confirmed ? put_xtext((unsigned char *)host_name.text, host_name.len, out) : 0;
 	case ATTRIBUTE_REVERSE_NAME:
-		return put_xtext((unsigned char *)name.text, name.len, out);
+		return put_xtext((unsigned char *)host_name.text, host_name.len, out);
 	case ATTRIBUTE_COUNT:
 		break;
 	}
@@ -362,7 +376,7 @@ static const char *no_value(enum smtp_verb verb, enum attribute attribute)
 {
 	bool of_name = attribute == ATTRIBUTE_NAME || attribute == ATTRIBUTE_REVERSE_NAME;
 
-	return verb == SMTP_XCLIENT && of_name && name.put_off ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
+	return verb == SMTP_XCLIENT && of_name && host_name.put_off ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
 }
 
 /* As many of the attributes that are left as a line holds; once the name is known, if it is among them. */
@@ -371,14 +385,14 @@ static void tell(struct session *s, enum smtp_verb verb)
 	char line[LINE + 1], item[sizeof attribute_name[0] + VALUE + 2];
 	size_t at = (size_t)sprintf(line, "%s", smtp_verb_name(verb));
 
-	if (name.asking && s->untold & (BIT(NAME) | BIT(REVERSE_NAME))) {
-		s->name_due = true;
+	if (host_name.asking && s->client.untold & (BIT(NAME) | BIT(REVERSE_NAME))) {
+		s->client.name_due = true;
 		return;
 	}
 	for (unsigned i = 0; i < ATTRIBUTE_COUNT; i++) {
 		size_t n, value;
 
-		if (!(s->untold & 1u << i))
+		if (!(s->client.untold & 1u << i))
 			continue;
 		n = (size_t)sprintf(item, " %s=", attribute_name[i]);
 		value = put_value(s, (enum attribute)i, item + n);
@@ -387,9 +401,9 @@ static void tell(struct session *s, enum smtp_verb verb)
 			break;
 		memcpy(line + at, item, n);
 		at += n;
-		s->untold &= ~(1u << i);
+		s->client.untold &= ~(1u << i);
 	}
-	relay_own_command(s, verb, line, at);
+	talk_own_command(s, verb, line, at);
 }
 
 /* Attributes that the server lists behind the keyword. */
@@ -415,22 +429,22 @@ static unsigned listed(const struct session *s, enum smtp_extension extension)
 bool identity_introduce(struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
-	bool authenticated = d->authenticated && (!s->late || s->auth_said); /* here, and not with another server */
+	bool authenticated = d->authenticated && (!s->o->limits.on_recipient || s->server.auth == SERVER_AUTH_SAID); /* here, and not with another server */
 
-	s->forward = s->o->xforward ? listed(s, SMTP_EXT_XFORWARD) & OF_XFORWARD : 0;
-	if (!s->o->xclient || s->greet == GREET_INTRODUCED)
+	s->client.forward = s->o->xforward ? listed(s, SMTP_EXT_XFORWARD) & OF_XFORWARD : 0;
+	if (!s->o->xclient || s->server.state == SERVER_EHLO_AGAIN)
 		return false;
-	s->untold = listed(s, SMTP_EXT_XCLIENT) & OF_XCLIENT;
-	if (authenticated && !(d->user_len && s->untold & BIT(LOGIN)))
+	s->client.untold = listed(s, SMTP_EXT_XCLIENT) & OF_XCLIENT;
+	if (authenticated && !(d->user_len && s->client.untold & BIT(LOGIN)))
 		return false;
 	if (!authenticated)
-		s->untold &= ~BIT(LOGIN);
+		s->client.untold &= ~BIT(LOGIN);
 	return identity_more(s);
 }
 
 bool identity_more(struct session *s)
 {
-	if (!s->untold)
+	if (!s->client.untold)
 		return false;
 	tell(s, SMTP_XCLIENT);
 	return true;
@@ -438,15 +452,13 @@ bool identity_more(struct session *s)
 
 bool identity_forward(struct session *s)
 {
-	bool waits = name.asking && s->o->received; /* before the message that the name is to be put on */
+	bool waits = host_name.asking && s->o->received; /* before the message that the name is to be put on */
 
-	s->untold = s->forward;
-	if (!s->untold && !waits)
+	s->client.untold = s->client.forward;
+	if (!s->client.untold && !waits)
 		return false;
-	if (s->stage == STAGE_NONE)
-		s->stage = STAGE_FORWARD;
 	if (waits)
-		s->name_due = true;
+		s->client.name_due = true;
 	else
 		tell(s, SMTP_XFORWARD);
 	return true;
@@ -455,15 +467,10 @@ bool identity_forward(struct session *s)
 /* What is left to be told, or MAIL. */
 static void forward_on(struct session *s)
 {
-	s->handled++;
-	if (s->untold) {
+	if (s->client.untold)
 		tell(s, SMTP_XFORWARD);
-	} else if (s->stage == STAGE_OPEN) {
-		late_send_mail(s);
-	} else {
-		s->stage = STAGE_NONE;
-		relay_send_held(s);
-	}
+	else
+		s->client.told = true;
 }
 
 /* What is told here is for the server's log: mail does not wait for a server that does not want to hear it. */
@@ -472,12 +479,30 @@ void identity_forwarded(struct session *s, const struct dialogue_reply *r)
 	char error[400];
 
 	if (r->line.code / 100 != 2) {
-		snprintf(error, sizeof error, "%s: XFORWARD was refused: %d %.*s", s->host, r->line.code,
+		snprintf(error, sizeof error, "%s: XFORWARD was refused: %d %.*s", s->server.host, r->line.code,
 		    (int)(r->line.text_len < 100 ? r->line.text_len : 100), (const char *)r->line.text);
-		record_error(&s->view, error);
-		s->forward = s->untold = 0;
+		record_error(s, error);
+		s->client.forward = s->client.untold = 0;
 	}
 	forward_on(s);
+}
+
+void identity_take_told(struct session *s)
+{
+	s->client.told = false;
+}
+
+void identity_forget_forward(struct session *s)
+{
+	s->client.forward = 0;
+}
+
+void identity_secured(struct session *s, const struct tls_facts *facts)
+{
+	if (s->client.has_facts) /* the client's own TLS ends at the proxy before us, and this is the proxy's */
+		return;
+	s->client.facts = *facts;
+	s->client.has_facts = true;
 }
 
 /* ---- a Received field ---- */
@@ -486,11 +511,11 @@ void identity_forwarded(struct session *s, const struct dialogue_reply *r)
  * field, or end it. */
 static size_t put_helo(const struct session *s, char *out)
 {
-	size_t n = s->view.helo_len, at = 0;
-	bool literal = n > 2 && s->helo[0] == '[' && s->helo[n - 1] == ']';
+	size_t n = s->hello.name_len, at = 0;
+	bool literal = n > 2 && s->hello.name[0] == '[' && s->hello.name[n - 1] == ']';
 
 	for (size_t i = 0; i < n; i++) {
-		unsigned char c = s->helo[i];
+		unsigned char c = s->hello.name[i];
 		bool bracket = literal && (i == 0 || i == n - 1 || c == ':');
 
 		out[at++] = smtp_is_alnum(c) || c == '-' || c == '.' || c == '_' || bracket ? (char)c : '?';
@@ -501,12 +526,12 @@ static size_t put_helo(const struct session *s, char *out)
 /* RFC 3848, RFC 6531 4.3. */
 static size_t put_protocol(const struct session *s, char *out)
 {
-	bool utf8 = s->dialogue.tx.smtputf8, lmtp = s->greet_verb == SMTP_LHLO;
+	bool utf8 = s->dialogue.tx.smtputf8, lmtp = s->hello.verb == SMTP_LHLO;
 
-	if (s->greet_verb == SMTP_HELO)
+	if (s->hello.verb == SMTP_HELO)
 		return (size_t)sprintf(out, "SMTP");
 	return (size_t)sprintf(out, "%s%s%s%s", utf8 ? "UTF8" : "", lmtp ? "LMTP" : utf8 ? "SMTP" : "ESMTP",
-	    s->view.client_tls ? "S" : "", s->dialogue.authenticated ? "A" : "");
+	    s->client.has_facts ? "S" : "", s->dialogue.authenticated ? "A" : "");
 }
 
 /* RFC 5322 3.3. strftime(3) would bring locales along. */
@@ -525,8 +550,8 @@ static size_t put_date(char *out)
 size_t identity_trace(const struct session *s, const char **field)
 {
 	static char trace[2048]; /* a name of SMTP_HOST_MAX, two of 255, and what is constant */
-	const union net_address *client = &s->view.client;
-	const struct tls_facts *tls = s->view.client_tls;
+	const union net_address *client = &s->client.address;
+	const struct tls_facts *tls = s->client.has_facts ? &s->client.facts : NULL;
 	char text[NET_TEXT];
 	size_t n;
 
@@ -535,14 +560,14 @@ size_t identity_trace(const struct session *s, const char **field)
 	n = (size_t)sprintf(trace, "Received: from ");
 	n += put_helo(s, trace + n);
 	if (client->sa.sa_family != AF_UNSPEC)
-		n += (size_t)sprintf(trace + n, " (%.*s%s[%s%s])", name.confirmed ? (int)name.len : 0, name.text,
-		    name.confirmed ? " " : "", client->sa.sa_family == AF_INET6 ? "IPv6:" : "", bare_text(client, text));
-	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with ", upstream_own_name(s));
+		n += (size_t)sprintf(trace + n, " (%.*s%s[%s%s])", host_name.confirmed ? (int)host_name.len : 0, host_name.text,
+		    host_name.confirmed ? " " : "", client->sa.sa_family == AF_INET6 ? "IPv6:" : "", bare_text(client, text));
+	n += (size_t)sprintf(trace + n, "\r\n\tby %.255s with ", talk_own_name(s));
 	n += put_protocol(s, trace + n);
 	if (tls && tls->version)
 		n += (size_t)sprintf(trace + n, " (%.64s%s%.64s)", tls->version, tls->cipher ? " " : "",
 		    tls->cipher ? tls->cipher : "");
-	n += (size_t)sprintf(trace + n, "\r\n\tid %s; ", s->view.id);
+	n += (size_t)sprintf(trace + n, "\r\n\tid %s; ", s->id);
 	n += put_date(trace + n);
 	n += (size_t)sprintf(trace + n, "\r\n");
 	*field = trace;
@@ -555,5 +580,5 @@ void identity_send_trace(struct session *s)
 	size_t n = identity_trace(s, &trace);
 
 	if (n)
-		leg_write(&s->server, trace, n);
+		leg_write(&s->server.leg, trace, n);
 }

@@ -66,7 +66,7 @@ void leg_open(struct leg *l, int fd)
 	l->tls = NULL;
 	clear(&l->in);
 	clear(&l->out);
-	l->eof = l->broken = l->lost = l->blocked = l->secret = false;
+	l->eof = l->broken = l->lost = l->blocked = l->secret = l->shut = false;
 	l->why = NULL;
 }
 
@@ -78,6 +78,11 @@ static void fail(struct leg *l, int error, bool reading)
 	l->lost = l->lost || buffered(&l->out);
 	l->why = error == ECONNRESET || error == EPIPE ? "connection reset" : strerror(error);
 	clear(&l->out);
+}
+
+void leg_end_input(struct leg *l)
+{
+	l->eof = true;
 }
 
 void leg_break(struct leg *l)
@@ -183,6 +188,19 @@ void leg_flush(struct leg *l)
 	}
 }
 
+void leg_flush_at(struct leg *l, int64_t now)
+{
+	leg_flush(l);
+	if (l->sent != l->flushed || !leg_pending(l))
+		l->moved_at = now;
+	l->flushed = l->sent;
+}
+
+void leg_keep_secret(struct leg *l)
+{
+	l->secret = true;
+}
+
 bool leg_pending(const struct leg *l)
 {
 	return !l->broken && (buffered(&l->out) || l->blocked);
@@ -238,17 +256,21 @@ static void decrypt(struct leg *l)
 	}
 }
 
-void leg_read(struct leg *l, bool bulk)
+void leg_read(struct leg *l, bool bulk, int64_t now)
 {
+	uint64_t before = l->received;
+
 	make_room(&l->in, bulk ? l->in.large_cap - buffered(&l->in) : 1);
 	if (!l->tls) {
 		l->in.end += receive(l, l->in.bytes + l->in.end, l->in.cap - l->in.end);
-		return;
+	} else {
+		make_room(l->stage, l->stage->large_cap - buffered(l->stage));
+		if (!leg_has_more(l))
+			l->stage->end += receive(l, l->stage->bytes, l->stage->cap);
+		decrypt(l);
 	}
-	make_room(l->stage, l->stage->large_cap - buffered(l->stage));
-	if (!leg_has_more(l))
-		l->stage->end += receive(l, l->stage->bytes, l->stage->cap);
-	decrypt(l);
+	if (l->received != before)
+		l->read_at = now;
 }
 
 void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage)
@@ -270,6 +292,7 @@ void leg_shut(struct leg *l)
 {
 	end_tls(l);
 	shutdown(l->fd, SHUT_WR);
+	l->shut = true;
 }
 
 void leg_close(struct leg *l)
@@ -299,4 +322,10 @@ size_t leg_count(const struct leg *l)
 void leg_consume(struct leg *l, size_t n)
 {
 	drop(&l->in, n);
+}
+
+void leg_consume_secret(struct leg *l, size_t n)
+{
+	explicit_bzero(l->in.bytes + l->in.start, n);
+	leg_consume(l, n);
 }

@@ -32,8 +32,12 @@ struct leg {
 	bool lost;    /* bytes were to be sent that it never took */
 	bool blocked; /* the socket took less than it was offered */
 	bool secret;  /* what is in `out` is wiped once it is sent */
+	bool shut;    /* the peer was told that nothing more comes */
 	const char *why; /* what ended it: static storage */
-	uint64_t received, sent; /* octets on the wire */
+	uint64_t received, sent; /* octets on the wire, of all connections that this leg had */
+	uint64_t flushed;  /* value of sent at the last leg_flush_at() */
+	int64_t read_at;   /* when something last came in */
+	int64_t moved_at;  /* when it last took something, or had nothing to take */
 };
 
 /* Give a buffer its large storage. */
@@ -59,8 +63,11 @@ size_t leg_write_room(const struct leg *l);
 /* Whether there is something to read that poll(2) does not know of: inside TLS. */
 bool leg_has_more(const struct leg *l);
 
-/* Read what there is, once. bulk: much may come. Sets eof, or broken and why. */
-void leg_read(struct leg *l, bool bulk);
+/* Read what there is, once, at this time. bulk: much may come. Sets eof, or broken and why. */
+void leg_read(struct leg *l, bool bulk, int64_t now);
+
+/* The peer will send no more, as somebody else has read. */
+void leg_end_input(struct leg *l);
 
 /* The peer is gone, though it may have left something to read: poll(2) says so by POLLHUP or POLLERR. */
 void leg_break(struct leg *l);
@@ -75,6 +82,12 @@ void leg_wrote(struct leg *l, size_t n);
 /* Send what is kept, as far as the socket takes it. */
 void leg_flush(struct leg *l);
 
+/* The same, at this time: sets moved_at. */
+void leg_flush_at(struct leg *l, int64_t now);
+
+/* What is kept now is a secret: it is wiped once it is sent. */
+void leg_keep_secret(struct leg *l);
+
 /* Something is kept that the socket must take first. */
 bool leg_pending(const struct leg *l);
 
@@ -82,5 +95,8 @@ bool leg_pending(const struct leg *l);
 const unsigned char *leg_bytes(const struct leg *l);
 size_t leg_count(const struct leg *l);
 void leg_consume(struct leg *l, size_t n);
+
+/* The same for octets that are a secret: they are wiped. */
+void leg_consume_secret(struct leg *l, size_t n);
 
 #endif

@@ -1,8 +1,7 @@
 /* Records. See record.h. */
 #define _GNU_SOURCE
 #include "session/record.h"
-#include "pure/json.h"
-#include "io/log.h"
+#include "io/event.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +12,7 @@
 static _Alignas(4096) char line[2 << 20];
 static char hook_line[sizeof line]; /* of its own: records are written while a hook reads it */
 
-void record_id(char id[RECORD_ID])
+void record_id(char id[SESSION_ID])
 {
 	static const char base32[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 	struct timespec now;
@@ -38,56 +37,9 @@ void record_id(char id[RECORD_ID])
 	id[26] = 0;
 }
 
-static void time_member(struct json *j)
-{
-	struct timespec now;
-	struct tm utc;
-	char text[96];
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &utc);
-	snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ", utc.tm_year + 1900, utc.tm_mon + 1,
-	    utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec / 1000);
-	json_string(j, "time", text);
-}
-
-static void begin_in(struct json *j, char *out, const char *event)
-{
-	json_begin(j, out, sizeof line);
-	json_number(j, "v", 1);
-	json_string(j, "event", event);
-}
-
 static void begin(struct json *j, const char *event)
 {
-	begin_in(j, line, event);
-}
-
-static void finish(struct json *j, enum log_priority priority)
-{
-	size_t n = json_end(j);
-
-	if (n)
-		log_write(priority, line, n);
-}
-
-static void address_members(struct json *j, const union net_address *a)
-{
-	char text[NET_TEXT];
-
-	json_string(j, "ip", *net_text(a, text) ? text : NULL);
-	json_number(j, "port", net_port(a));
-}
-
-static void address_object(struct json *j, const char *name, const union net_address *a)
-{
-	if (!a || a->sa.sa_family == AF_UNSPEC) {
-		json_null(j, name);
-		return;
-	}
-	json_open(j, name, '{');
-	address_members(j, a);
-	json_close(j, '}');
+	event_begin(j, line, sizeof line, event);
 }
 
 static void tls_member(struct json *j, const struct tls_facts *facts)
@@ -106,30 +58,30 @@ static void tls_member(struct json *j, const struct tls_facts *facts)
 }
 
 /* Who talks to whom. */
-static void ends(struct json *j, const struct record_view *v)
+static void ends(struct json *j, const struct session *s)
 {
-	const struct dialogue *d = v->dialogue;
+	const struct dialogue *d = &s->dialogue;
 
-	json_string(j, "session", v->id);
-	time_member(j);
+	json_string(j, "session", s->id);
+	event_time(j);
 	json_open(j, "client", '{');
-	address_members(j, &v->client);
-	tls_member(j, v->client_tls);
+	event_address_members(j, &s->client.address);
+	tls_member(j, s->client.has_facts ? &s->client.facts : NULL);
 	json_close(j, '}');
-	if (v->proxy.sa.sa_family != AF_UNSPEC)
-		address_object(j, "proxy", &v->proxy);
-	if (v->server.sa.sa_family == AF_UNSPEC) {
+	if (s->client.proxy.sa.sa_family != AF_UNSPEC)
+		event_address(j, "proxy", &s->client.proxy);
+	if (s->server.address.sa.sa_family == AF_UNSPEC) {
 		json_null(j, "server");
 	} else {
 		json_open(j, "server", '{');
-		address_members(j, &v->server);
-		if (v->server.sa.sa_family == AF_UNIX)
-			json_string(j, "path", v->server_path);
-		tls_member(j, v->server_tls);
+		event_address_members(j, &s->server.address);
+		if (s->server.address.sa.sa_family == AF_UNIX)
+			json_string(j, "path", s->server.host);
+		tls_member(j, s->server.has_facts ? &s->server.facts : NULL);
 		json_close(j, '}');
 	}
-	if (v->helo_len)
-		json_bytes(j, "helo", v->helo, v->helo_len);
+	if (s->hello.name_len)
+		json_bytes(j, "helo", s->hello.name, s->hello.name_len);
 	else
 		json_null(j, "helo");
 	if (d->authenticated)
@@ -220,12 +172,12 @@ static void content(struct json *j, const struct dialogue_transaction *tx, uint3
 		json_null(j, "message_id");
 }
 
-static void common(struct json *j, const struct record_view *v, const char *event)
+static void common(struct json *j, const struct session *s, const char *event)
 {
-	const struct dialogue_transaction *tx = &v->dialogue->tx;
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
 
 	begin(j, event);
-	ends(j, v);
+	ends(j, s);
 	sender(j, tx);
 	content(j, tx, 0, tx->rcpts, false);
 }
@@ -298,40 +250,40 @@ static void notes_member(struct json *j, const struct record_notes *notes, uint3
 
 /* ---- records ---- */
 
-void record_connect(const struct record_view *v, const union net_address *original, const union net_address *source,
-    const struct record_times *t, const struct smtp_line *banner)
+void record_connect(const struct session *s, const struct smtp_line *banner)
 {
 	struct json j;
 
 	if (!log_wanted())
 		return;
-	common(&j, v, "connect");
-	address_object(&j, "original", original);
-	address_object(&j, "source", source);
-	json_ms(&j, "connect_ms", t->connect);
-	json_ms(&j, "banner_ms", t->banner);
+	common(&j, s, "connect");
+	event_address(&j, "original", &s->server.original);
+	event_address(&j, "source", &s->server.source);
+	json_ms(&j, "connect_ms", s->server.connect);
+	json_ms(&j, "banner_ms", s->hello.banner);
 	json_bytes(&j, "banner", banner->text, banner->text_len);
-	finish(&j, LOG_PRIORITY_INFO);
+	event_end(&j, line, LOG_PRIORITY_INFO);
 }
 
-void record_tls(const struct record_view *v, const char *side, const char *level, const char *result, const char *name,
-    const struct tls_facts *facts, const char *reason, int64_t us)
+void record_tls(const struct session *s, const struct record_handshake *h)
 {
+	static const char sides[][9] = { "client", "upstream" }, results[][12] = { "ok", "failed", "fallback", "passthrough" };
+	const struct tls_facts *facts = h->facts;
 	struct json j;
 
 	if (!log_wanted())
 		return;
-	common(&j, v, "tls");
-	json_string(&j, "side", side);
-	json_string(&j, "level", level);
-	json_string(&j, "result", result);
+	common(&j, s, "tls");
+	json_string(&j, "side", sides[h->side]);
+	json_string(&j, "level", h->level);
+	json_string(&j, "result", results[h->result]);
 	json_string(&j, "version", facts ? facts->version : NULL);
 	json_string(&j, "cipher", facts ? facts->cipher : NULL);
 	json_bool(&j, "verified", facts && facts->verified);
-	json_string(&j, "name", name);
-	json_string(&j, "reason", reason);
-	json_ms(&j, "tls_ms", us);
-	finish(&j, facts || *result == 'p' ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
+	json_string(&j, "name", h->name);
+	json_string(&j, "reason", h->reason);
+	json_ms(&j, "tls_ms", h->us);
+	event_end(&j, line, facts || h->result == RECORD_TLS_PASSTHROUGH ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
 }
 
 static void decision(struct json *j, const struct dialogue_decision *d)
@@ -347,91 +299,103 @@ static void decision(struct json *j, const struct dialogue_decision *d)
 	json_close(j, '}');
 }
 
-static void message(const struct record_view *v, const char *result, const struct record_times *t, uint32_t from,
-    uint32_t to)
+static const char *result_name(enum transaction_result result)
 {
-	const struct dialogue_transaction *tx = &v->dialogue->tx;
+	static const char names[][10] = { "", "accepted", "deferred", "rejected", "discarded", "aborted", "unknown" };
+
+	return names[result];
+}
+
+/* Recipients `from` to `to`; in halves, if the record of all of them is too long. */
+static void message(const struct session *s, enum transaction_result result, uint32_t from, uint32_t to)
+{
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
 	struct json j;
 
 	begin(&j, "message");
-	ends(&j, v);
+	ends(&j, s);
 	sender(&j, tx);
 	content(&j, tx, from, to, true);
 	if (to - from < tx->rcpts)
 		json_number(&j, "first_rcpt", from);
-	json_string(&j, "result", result);
+	json_string(&j, "result", result_name(result));
 	decision(&j, &tx->decision);
-	json_ms(&j, "mail_ms", t->mail);
-	json_ms(&j, "rcpt_ms", t->rcpt);
-	json_ms(&j, "data_ms", t->data);
-	json_ms(&j, "accept_ms", t->accept);
-	notes_member(&j, v->notes, v->dialogue->transactions);
+	json_ms(&j, "mail_ms", s->tx.mail);
+	json_ms(&j, "rcpt_ms", s->tx.rcpt);
+	json_ms(&j, "data_ms", s->tx.data);
+	json_ms(&j, "accept_ms", s->tx.accept);
+	notes_member(&j, s->notes, s->dialogue.transactions);
 	if (to - from > 1 && (j.full || j.len > log_record_max())) {
-		message(v, result, t, from, from + (to - from) / 2);
-		message(v, result, t, from + (to - from) / 2, to);
+		message(s, result, from, from + (to - from) / 2);
+		message(s, result, from + (to - from) / 2, to);
 		return;
 	}
-	finish(&j, LOG_PRIORITY_INFO);
+	event_end(&j, line, LOG_PRIORITY_INFO);
 }
 
-void record_message(const struct record_view *v, const char *result, const struct record_times *t)
+void record_message(const struct session *s, enum transaction_result result)
 {
 	if (log_wanted())
-		message(v, result, t, 0, v->dialogue->tx.rcpts);
+		message(s, result, 0, s->dialogue.tx.rcpts);
 }
 
-static void close_members(struct json *j, const struct record_view *v, const struct record_times *t,
-    const struct record_totals *totals)
+static const char *by_name(enum end_by by)
 {
-	json_number(j, "messages", totals->messages);
-	json_number(j, "recipients", totals->recipients);
-	json_number(j, "errors", totals->errors);
-	json_number(j, "client_in", totals->client_in);
-	json_number(j, "client_out", totals->client_out);
-	json_number(j, "server_in", totals->server_in);
-	json_number(j, "server_out", totals->server_out);
-	json_ms(j, "connect_ms", t->connect);
-	json_ms(j, "banner_ms", t->banner);
-	json_ms(j, "tls_ms", t->tls);
-	json_ms(j, "duration_ms", totals->duration);
-	notes_member(j, v->notes, UINT32_MAX);
-	json_number(j, "log_dropped", totals->dropped);
-	json_string(j, "by", totals->by);
-	json_string(j, "reason", totals->reason);
+	static const char names[][9] = { "", "client", "upstream", "smtpwarp" };
+
+	return *names[by] ? names[by] : NULL;
 }
 
-void record_close(const struct record_view *v, const struct record_times *t, const struct record_totals *totals)
+static void close_members(struct json *j, const struct session *s)
+{
+	json_number(j, "messages", s->tx.messages);
+	json_number(j, "recipients", s->tx.recipients);
+	json_number(j, "errors", s->errors);
+	json_number(j, "client_in", s->client.leg.received);
+	json_number(j, "client_out", s->client.leg.sent);
+	json_number(j, "server_in", s->server.leg.received);
+	json_number(j, "server_out", s->server.leg.sent);
+	json_ms(j, "connect_ms", s->server.connect);
+	json_ms(j, "banner_ms", s->hello.banner);
+	json_ms(j, "tls_ms", s->server.tls);
+	json_ms(j, "duration_ms", s->end.over - s->started);
+	notes_member(j, s->notes, UINT32_MAX);
+	json_number(j, "log_dropped", s->end.dropped);
+	json_string(j, "by", by_name(s->end.by));
+	json_string(j, "reason", s->end.reason);
+}
+
+void record_close(const struct session *s)
 {
 	struct json j;
 
 	if (!log_wanted())
 		return;
-	common(&j, v, "close");
-	close_members(&j, v, t, totals);
-	finish(&j, LOG_PRIORITY_INFO);
+	common(&j, s, "close");
+	close_members(&j, s);
+	event_end(&j, line, LOG_PRIORITY_INFO);
 }
 
-size_t record_hook(const struct record_view *v, enum hook_event event, const union net_address *original,
-    const struct smtp_command *cmd, const struct record_times *t, const struct record_totals *totals, const char **text)
+size_t record_hook(const struct session *s, enum hook_event event, const char **text)
 {
-	const struct dialogue_transaction *tx = &v->dialogue->tx;
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
 	struct json j;
 
-	begin_in(&j, hook_line, hook_event_name(event));
-	ends(&j, v);
+	event_begin(&j, hook_line, sizeof hook_line, hook_event_name(event));
+	ends(&j, s);
 	if (event == HOOK_MAIL)
-		mailbox_of(&j, "mail_from", cmd);
+		mailbox_of(&j, "mail_from", &s->held->cmd);
 	else
 		sender(&j, tx);
 	content(&j, tx, 0, tx->rcpts, false);
 	if (event == HOOK_CONNECT)
-		address_object(&j, "original", original);
+		event_address(&j, "original", &s->server.original);
 	if (event == HOOK_RCPT)
-		mailbox_of(&j, "rcpt", cmd);
+		mailbox_of(&j, "rcpt", &s->held->cmd);
 	if (event == HOOK_DATA)
 		json_string(&j, "message", "/dev/fd/3");
 	if (event == HOOK_CLOSE)
-		close_members(&j, v, t, totals);
+		close_members(&j, s);
 	*text = hook_line;
 	return json_end(&j);
 }
@@ -450,14 +414,14 @@ static void lines_member(struct json *j, const unsigned char *lines, size_t n)
 	json_close(j, ']');
 }
 
-void record_verdict(const struct record_view *v, enum hook_event event, const char *hook, const char *word,
+void record_verdict(const struct session *s, enum hook_event event, const char *hook, const char *word,
     const unsigned char *text, size_t text_len, const unsigned char *lines, size_t n, int64_t us)
 {
 	struct json j;
 
 	if (!log_wanted())
 		return;
-	common(&j, v, "verdict");
+	common(&j, s, "verdict");
 	json_string(&j, "on", hook_event_name(event));
 	json_string(&j, "hook", hook);
 	json_string(&j, "verdict", word);
@@ -467,7 +431,7 @@ void record_verdict(const struct record_view *v, enum hook_event event, const ch
 		json_null(&j, "text");
 	lines_member(&j, lines, n);
 	json_ms(&j, "hook_ms", us);
-	finish(&j, strcmp(word, "failed") == 0 ? LOG_PRIORITY_ERROR : LOG_PRIORITY_INFO);
+	event_end(&j, line, strcmp(word, "failed") == 0 ? LOG_PRIORITY_ERROR : LOG_PRIORITY_INFO);
 }
 
 static void listing(struct json *j, const struct record_listing *l)
@@ -483,14 +447,14 @@ static void listing(struct json *j, const struct record_listing *l)
 	json_close(j, '}');
 }
 
-void record_check(const struct record_view *v, const struct record_check *c)
+void record_check(const struct session *s, const struct record_check *c)
 {
 	struct json j;
 	bool failed = false;
 
 	if (!log_wanted())
 		return;
-	common(&j, v, "verdict");
+	common(&j, s, "verdict");
 	json_string(&j, "on", c->on);
 	json_null(&j, "hook");
 	json_string(&j, "verdict", c->verdict);
@@ -507,40 +471,30 @@ void record_check(const struct record_view *v, const struct record_check *c)
 		json_signed(&j, "score", c->score);
 	}
 	json_ms(&j, "check_ms", c->us);
-	finish(&j, failed ? LOG_PRIORITY_WARNING : LOG_PRIORITY_INFO);
+	event_end(&j, line, failed ? LOG_PRIORITY_WARNING : LOG_PRIORITY_INFO);
 }
 
-void record_error(const struct record_view *v, const char *error)
+void record_error(const struct session *s, const char *error)
 {
 	struct json j;
 
 	if (!log_wanted())
 		return;
-	common(&j, v, "error");
+	common(&j, s, "error");
 	json_string(&j, "error", error);
-	finish(&j, LOG_PRIORITY_ERROR);
+	event_end(&j, line, LOG_PRIORITY_ERROR);
 }
 
-void record_comm(const struct record_view *v, const char *direction, const void *bytes, size_t n)
+void record_comm(const struct session *s, enum record_direction direction, const void *bytes, size_t n)
 {
+	static const char marks[][3] = { "->", "<-", ">|", "<|", "|>", "|<", "--" };
 	struct json j;
 
 	if (!log_wanted())
 		return;
 	begin(&j, "comm");
-	ends(&j, v);
-	json_string(&j, "direction", direction);
+	ends(&j, s);
+	json_string(&j, "direction", marks[direction]);
 	json_bytes(&j, "data", bytes, n);
-	finish(&j, LOG_PRIORITY_DEBUG);
-}
-
-void record_fault(const char *error, const union net_address *client)
-{
-	struct json j;
-
-	begin(&j, "error");
-	time_member(&j);
-	address_object(&j, "client", client);
-	json_string(&j, "error", error);
-	finish(&j, LOG_PRIORITY_ERROR);
+	event_end(&j, line, LOG_PRIORITY_DEBUG);
 }

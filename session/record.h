@@ -1,16 +1,11 @@
-/* What smtpwarp tells about a session: one JSON object per event, to the log. Fields are those of smtpwarp(8), LOG.
+/* What smtpwarp tells about a session: one JSON object per event, to the log. Fields are those of smtpwarp-log(5).
  */
 #ifndef RECORD_H
 #define RECORD_H
 
-#include "pure/dialogue.h"
-#include "io/net.h"
-#include "tls.h"
-#include "pure/verdict.h"
+#include "session/state.h"
 
 #include <stdint.h>
-
-#define RECORD_ID 27 /* a ULID with its NUL */
 
 #define RECORD_NOTES_MAX 4096
 
@@ -23,49 +18,48 @@ struct record_notes {
 /* Add a note; false: there is no room. */
 bool record_note(struct record_notes *notes, uint32_t transaction, const struct verdict *v);
 
-/* What records of one session have in common. Pointers may be NULL where there is nothing to say. */
-struct record_view {
-	char id[RECORD_ID];
-	union net_address client, server; /* server AF_UNSPEC: none; AF_UNIX: server_path */
-	const char *server_path;
-	union net_address proxy; /* who told us of the client by a PROXY header; AF_UNSPEC: nobody */
-	const struct tls_facts *client_tls, *server_tls;
-	const unsigned char *helo;
-	size_t helo_len;
-	const struct dialogue *dialogue;
-	const struct record_notes *notes;
+/* How TLS on one side came out. Texts may be NULL where there is nothing to say. */
+enum record_side { RECORD_CLIENT, RECORD_UPSTREAM };
+enum record_tls_result { RECORD_TLS_OK, RECORD_TLS_FAILED, RECORD_TLS_FALLBACK, RECORD_TLS_PASSTHROUGH };
+struct record_handshake {
+	enum record_side side;
+	enum record_tls_result result;
+	const char *level, *name, *reason;
+	const struct tls_facts *facts; /* NULL: there is no TLS */
+	int64_t us;		       /* -1: no handshake was begun */
 };
 
-/* Durations in microseconds; -1: it did not come to that. */
-struct record_times {
-	int64_t connect, banner, tls, mail, rcpt, data, accept;
-};
-
-struct record_totals {
-	uint64_t messages, recipients, errors; /* accepted messages and recipients; bad commands */
-	uint64_t dropped;		       /* records that `log` hooks have lost */
-	uint64_t client_in, client_out, server_in, server_out; /* octets */
-	int64_t duration;
-	const char *by, *reason;
+/* Who says what to whom, with --verbose. The marks are Warp's. */
+enum record_direction {
+	COMM_ON,       /* -> the client's command goes on to the server */
+	COMM_BACK,     /* <- the server's reply goes on to the client */
+	COMM_TAKEN,    /* >| the client's command ends here */
+	COMM_ANSWERED, /* <| our reply to the client */
+	COMM_OWN,      /* |> our command to the server */
+	COMM_OWN_REPLY, /* |< the server's reply to it */
+	COMM_NOTE      /* -- */
 };
 
 /* Make a ULID: 48 bits of milliseconds, 80 random ones. */
-void record_id(char id[RECORD_ID]);
+void record_id(char id[SESSION_ID]);
 
-void record_connect(const struct record_view *v, const union net_address *original, const union net_address *source,
-    const struct record_times *t, const struct smtp_line *banner);
-/* side: "upstream" or "client"; result: "ok", "failed", "fallback" or "passthrough"; name, facts and reason may be NULL. */
-void record_tls(const struct record_view *v, const char *side, const char *level, const char *result, const char *name,
-    const struct tls_facts *facts, const char *reason, int64_t us);
+/* The server's banner is in, of which this is the last line. */
+void record_connect(const struct session *s, const struct smtp_line *banner);
+
+void record_tls(const struct session *s, const struct record_handshake *h);
+
 /* The transaction as the dialogue has it now. */
-void record_message(const struct record_view *v, const char *result, const struct record_times *t);
-void record_close(const struct record_view *v, const struct record_times *t, const struct record_totals *totals);
-/* The line that a hook of this event gets: octets at *line, which stays until the next call; 0: it does not fit. original:
- * of a connect event; cmd: the MAIL or RCPT that is being decided; t and totals: of a close event. NULL where there are none. */
-size_t record_hook(const struct record_view *v, enum hook_event event, const union net_address *original,
-    const struct smtp_command *cmd, const struct record_times *t, const struct record_totals *totals, const char **line);
+void record_message(const struct session *s, enum transaction_result result);
+
+/* The session is over. */
+void record_close(const struct session *s);
+
+/* The line that a hook of this event gets; in mail and rcpt of the held command. Octets at *line, which stays until the next
+ * call; 0: it does not fit. */
+size_t record_hook(const struct session *s, enum hook_event event, const char **line);
+
 /* What a hook said: its final word ("failed" for none) and text, the lines before that (n octets). */
-void record_verdict(const struct record_view *v, enum hook_event event, const char *hook, const char *word,
+void record_verdict(const struct session *s, enum hook_event event, const char *hook, const char *word,
     const unsigned char *text, size_t text_len, const unsigned char *lines, size_t n, int64_t us);
 /* What a list of the DNS said of a client. */
 struct record_listing {
@@ -88,12 +82,9 @@ struct record_check {
 	int64_t us;
 };
 
-void record_check(const struct record_view *v, const struct record_check *c);
-void record_error(const struct record_view *v, const char *error);
-/* direction: "->" and so on. */
-void record_comm(const struct record_view *v, const char *direction, const void *bytes, size_t n);
+void record_check(const struct session *s, const struct record_check *c);
+void record_error(const struct session *s, const char *error);
+void record_comm(const struct session *s, enum record_direction direction, const void *bytes, size_t n);
 
-/* An error that belongs to no session. client: whom it hit, or NULL. */
-void record_fault(const char *error, const union net_address *client);
 
 #endif

@@ -1,6 +1,12 @@
-/* Holding clients back, a bounded number of them. */
+/* Holding clients back. See tarpit.h.
+ *
+ * Places are names of Unix sockets without a file (unix(7)). So sessions are counted together however they were started, and the kernel
+ * frees the place of a process that is gone.
+ */
 #define _GNU_SOURCE
-#include "session/session.h"
+#include "session/tarpit.h"
+#include "session/gate.h"
+#include "session/record.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -8,9 +14,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define PLACES_TRIED 128
+#define PLACES_TRIED 128 /* in a search for a free one: less than 0.1 ms */
 
-static int place = -1;
+static int place = -1; /* its socket; -1: none */
 
 static bool bind_place(uint32_t number)
 {
@@ -20,8 +26,8 @@ static bool bind_place(uint32_t number)
 	return bind(place, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0;
 }
 
-/* Sessions begin their search at different places, so that it is short as long as many are free. Half of --max-sessions are left to
- * others. */
+/* Sessions begin their search at different places, so that it is short as long as many are free. Half of --max-sessions stay
+ * free for clients that are not held. */
 static bool take_place(const struct session *s)
 {
 	const struct options *o = s->o;
@@ -35,25 +41,29 @@ static bool take_place(const struct session *s)
 			return true;
 		if (errno == EADDRINUSE)
 			continue;
-		record_error(&s->view, "no Unix socket to count held clients by");
+		record_error(s, "no Unix socket to count held clients by");
 		break;
 	}
-	checks_release();
+	tarpit_release();
 	return false;
 }
 
-bool checks_hold(struct session *s, enum session_stage stage, int64_t time)
+bool tarpit_hold(struct session *s, int64_t time)
 {
 	if (!time || !take_place(s))
 		return false;
-	s->stage = stage;
-	s->tarpit_until = s->now + time;
+	gate_delay(s, s->now + time);
 	return true;
 }
 
-void checks_release(void)
+void tarpit_release(void)
 {
 	if (place >= 0)
 		close(place);
 	place = -1;
+}
+
+bool tarpit_holds(const struct session *s)
+{
+	return s->gate.stage == GATE_TARPIT;
 }

@@ -1,6 +1,7 @@
-/* Where to, from where, and how: parts of a route from text, and whether two are one. */
+/* A route. See route.h. */
 #define _GNU_SOURCE
-#include "session/session.h"
+#include "pure/route.h"
+#include "smtp.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -53,7 +54,7 @@ static bool same_server(const char *a, const char *b)
 	return (*a == '/' ? strcmp(a, b) : strcasecmp(a, b)) == 0;
 }
 
-bool same_route(const struct route *a, const struct route *b)
+bool route_is_same(const struct route *a, const struct route *b)
 {
 	return same_server(a->upstream.host, b->upstream.host) && a->upstream.port == b->upstream.port &&
 	    a->upstream.implicit_tls == b->upstream.implicit_tls && a->upstream.lmtp == b->upstream.lmtp && a->tls == b->tls &&
@@ -127,8 +128,7 @@ static bool lacks_name(const struct route *r)
 	return false;
 }
 
-/* What a line says, where verdicts of hooks have not said it. */
-const char *take_line(const struct routes_line *line, void *route)
+const char *route_take_line(const struct routes_line *line, void *route)
 {
 	struct route *r = route;
 	const char *fault = set_servers(r, line->server);
@@ -140,11 +140,11 @@ const char *take_line(const struct routes_line *line, void *route)
 	return fault;
 }
 
-const char *late_check_line(const struct routes_line *line, void *arg)
+const char *route_check_line(const struct routes_line *line, void *arg)
 {
 	const struct options *o = arg;
 	struct route r = { .tls = o->tls };
 
 	snprintf(r.tls_name, sizeof r.tls_name, "%s", o->tls_name ? o->tls_name : "");
-	return take_line(line, &r);
+	return route_take_line(line, &r);
 }

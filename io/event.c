@@ -1,0 +1,65 @@
+/* Events of the log. See event.h. */
+#define _GNU_SOURCE
+#include "io/event.h"
+
+#include <stdio.h>
+#include <time.h>
+
+void event_begin(struct json *j, char *out, size_t cap, const char *name)
+{
+	json_begin(j, out, cap);
+	json_number(j, "v", 1);
+	json_string(j, "event", name);
+}
+
+void event_end(struct json *j, const char *out, enum log_priority priority)
+{
+	size_t n = json_end(j);
+
+	if (n)
+		log_write(priority, out, n);
+}
+
+void event_time(struct json *j)
+{
+	struct timespec now;
+	struct tm utc;
+	char text[96];
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ", utc.tm_year + 1900, utc.tm_mon + 1,
+	    utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec / 1000);
+	json_string(j, "time", text);
+}
+
+void event_address_members(struct json *j, const union net_address *a)
+{
+	char text[NET_TEXT];
+
+	json_string(j, "ip", *net_text(a, text) ? text : NULL);
+	json_number(j, "port", net_port(a));
+}
+
+void event_address(struct json *j, const char *name, const union net_address *a)
+{
+	if (!a || a->sa.sa_family == AF_UNSPEC) {
+		json_null(j, name);
+		return;
+	}
+	json_open(j, name, '{');
+	event_address_members(j, a);
+	json_close(j, '}');
+}
+
+void event_fault(const char *error, const union net_address *client)
+{
+	char line[4096];
+	struct json j;
+
+	event_begin(&j, line, sizeof line, "error");
+	event_time(&j);
+	event_address(&j, "client", client);
+	json_string(&j, "error", error);
+	event_end(&j, line, LOG_PRIORITY_ERROR);
+}

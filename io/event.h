@@ -1,0 +1,27 @@
+/* What all events of the log have in common, and the event of an error that belongs to no session. Fields are those of
+ * smtpwarp-log(5).
+ */
+#ifndef EVENT_H
+#define EVENT_H
+
+#include "io/log.h"
+#include "pure/address.h"
+#include "pure/json.h"
+
+/* Begin the event with this name in cap octets at out, which stay the caller's. */
+void event_begin(struct json *j, char *out, size_t cap, const char *name);
+
+/* End it and write it to the log; one that did not fit is lost. */
+void event_end(struct json *j, const char *out, enum log_priority priority);
+
+/* The time now, RFC 3339 with microseconds in UTC. */
+void event_time(struct json *j);
+
+/* Members of an address; an object of it, null if a is NULL or AF_UNSPEC. */
+void event_address_members(struct json *j, const union net_address *a);
+void event_address(struct json *j, const char *name, const union net_address *a);
+
+/* An error that belongs to no session. client: whom it hit, or NULL. error is cut to what 4 KiB hold. */
+void event_fault(const char *error, const union net_address *client);
+
+#endif

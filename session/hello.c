@@ -1,0 +1,525 @@
+/* Banner, EHLO, HELO and LHLO. See hello.h. */
+#define _GNU_SOURCE
+#include "session/hello.h"
+#include "session/checks.h"
+#include "session/clienttls.h"
+#include "session/gate.h"
+#include "session/identity.h"
+#include "session/record.h"
+#include "session/server.h"
+#include "session/serverstate.h"
+#include "session/talk.h"
+#include "session/transaction.h"
+#include "session/upstreamauth.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void hello_prepare(struct session *s)
+{
+	static struct hello_texts text;
+
+	s->hello.text = &text;
+	s->hello.banner = -1;
+}
+
+/* Say the client's name to the server. By LMTP there is but one way, RFC 2033 4.1. */
+static void say_name(struct session *s, enum smtp_verb verb, enum server_state state)
+{
+	unsigned char line[sizeof s->hello.name + 8];
+	size_t n;
+
+	if (s->dialogue.lmtp)
+		verb = SMTP_LHLO;
+	n = (size_t)snprintf((char *)line, 6, "%s ", smtp_verb_name(verb));
+	memcpy(line + n, s->hello.name, s->hello.name_len);
+	serverstate_enter(s, state);
+	talk_own_command(s, verb, (const char *)line, n + s->hello.name_len);
+}
+
+/* The last word of a greeting is EHLO, or LHLO. */
+static bool ends_with_list(const struct session *s)
+{
+	return s->hello.verb != SMTP_HELO || s->o->limits.on_recipient || s->dialogue.lmtp;
+}
+
+/* For the client, or because it has what we want to know. */
+static bool wants_list(const struct session *s)
+{
+	return ends_with_list(s) || s->o->xclient || s->o->xforward || upstreamauth_is_due(s);
+}
+
+static void begin_greeting(struct session *s)
+{
+	identity_forget_forward(s);
+	if (wants_list(s) || server_wants_tls(s))
+		say_name(s, SMTP_EHLO, SERVER_EHLO);
+	else
+		say_name(s, SMTP_HELO, SERVER_HELO);
+}
+
+static void note_name(struct session *s, const struct smtp_command *cmd)
+{
+	s->hello.verb = cmd->verb;
+	s->hello.name_len = cmd->arg_len < sizeof s->hello.name ? cmd->arg_len : sizeof s->hello.name;
+	memcpy(s->hello.name, cmd->arg, s->hello.name_len);
+}
+
+void hello_try_name(struct session *s, const struct smtp_command *cmd)
+{
+	memcpy(s->hello.text->name, s->hello.name, s->hello.name_len);
+	s->hello.text->name_len = s->hello.name_len;
+	s->hello.text->verb = s->hello.verb;
+	note_name(s, cmd);
+}
+
+void hello_keep_name(struct session *s)
+{
+	if (!s->dialogue.greeted) /* there was none: let records have this one */
+		return;
+	memcpy(s->hello.name, s->hello.text->name, s->hello.text->name_len);
+	s->hello.name_len = s->hello.text->name_len;
+	s->hello.verb = s->hello.text->verb;
+}
+
+void hello_forget(struct session *s)
+{
+	s->hello.name_len = 0;
+}
+
+/* What the client's EHLO or HELO changes: it is greeted, and no transaction is open, RFC 5321 4.1.4. */
+static void greeted(struct session *s)
+{
+	dialogue_greeted(&s->dialogue, s->hello.verb == SMTP_LHLO);
+	transaction_end(s, TRANSACTION_BY_REPLIES);
+}
+
+/* A password must not cross the network in the clear, RFC 4954 9. */
+static bool may_authenticate(const struct session *s)
+{
+	if (s->dialogue.encrypted)
+		return true;
+	return !s->dialogue.limits.require_tls &&
+	    (s->o->plain_auth || s->client.address.sa.sa_family == AF_UNSPEC || net_is_local(&s->client.address));
+}
+
+/* The greeting is over. */
+static void settle_server(struct session *s)
+{
+	if (serverstate_is_greeting(s))
+		serverstate_enter(s, SERVER_READY);
+}
+
+/* A list to the client. */
+static void send_list(struct session *s, const struct smtp_ehlo *e)
+{
+	const struct dialogue *d = &s->dialogue;
+	const struct smtp_offer offer = {
+		.size_limit = s->o->limits.message_size,
+		.requiretls = s->server.facts.verified && s->server.leg.tls,
+		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s),
+		.starttls = clienttls_offers(s),
+		.single = d->lmtp && s->hello.verb == SMTP_EHLO && !s->o->limits.on_recipient,
+	};
+	size_t n = smtp_ehlo_bound(e);
+	unsigned char *list;
+
+	dialogue_offers(&s->dialogue, &offer, s->o->auth && !may_authenticate(s));
+	list = leg_room(&s->client.leg, n);
+	n = smtp_ehlo_write(e, &d->offer, list, n);
+	talk_comm(s, COMM_ANSWERED, list, n - 2);
+	leg_wrote(&s->client.leg, n);
+	settle_server(s);
+	greeted(s);
+}
+
+/* A client that says HELO to a server of LMTP hears of no extensions, and uses none. */
+static void answer_helo(struct session *s)
+{
+	const struct smtp_ehlo *e = &s->dialogue.ehlo;
+
+	talk_replyf(s, "250 %.*s", (int)e->domain_len, (const char *)e->domain);
+	dialogue_no_extensions(&s->dialogue);
+	settle_server(s);
+	greeted(s);
+}
+
+static void put_line(struct session *s, struct smtp_ehlo *list, bool first, const char *text)
+{
+	if (list)
+		smtp_ehlo_line(list, first, (const unsigned char *)text, strlen(text));
+	else
+		dialogue_ehlo_line(&s->dialogue, first, (const unsigned char *)text, strlen(text));
+}
+
+/* --connect-on recipient: the extensions that do not depend on a server. list NULL: they are those that hold from here on. */
+static void list_own(struct session *s, struct smtp_ehlo *list)
+{
+	static const char lines[][20] = { "ENHANCEDSTATUSCODES", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING" };
+
+	put_line(s, list, true, talk_own_name(s));
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+		put_line(s, list, false, lines[i]);
+}
+
+/* --connect-on recipient: the same and AUTH as the server has it. Its own list stays in the dialogue, for what it is sent. */
+static void answer_with_auth(struct session *s)
+{
+	static struct smtp_ehlo list; /* no page for what hardly any session needs */
+	char line[300];
+	size_t n = 0;
+	const unsigned char *mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
+
+	list_own(s, &list);
+	if (mechanisms) {
+		n = (size_t)snprintf(line, sizeof line, "AUTH %.*s", (int)n, (const char *)mechanisms);
+		smtp_ehlo_line(&list, false, (const unsigned char *)line, n);
+	}
+	gate_enter(s, GATE_OPEN);
+	send_list(s, &list);
+	server_auth_listed(s);
+}
+
+/* The server's list is in. With --connect-on recipient the client is not shown it. */
+static void answer_with_list(struct session *s)
+{
+	if (s->auth.authenticated) /* once, RFC 4954 4 */
+		dialogue_withdraw(&s->dialogue, SMTP_EXT_AUTH);
+	if (s->gate.stage == GATE_LIST) {
+		answer_with_auth(s);
+	} else if (s->gate.stage == GATE_SERVER) {
+		settle_server(s);
+		s->hello.ready = true;
+	} else {
+		send_list(s, &s->dialogue.ehlo);
+	}
+}
+
+/* --connect-on recipient with --auth: which mechanisms there are, only a server knows. */
+static void ask_for_list(struct session *s)
+{
+	bool reuses = serverstate_is_open(s);
+
+	gate_enter(s, GATE_LIST);
+	transaction_bind(s, reuses ? TRANSACTION_REUSES : TRANSACTION_DIALS);
+	if (reuses) {
+		begin_greeting(s);
+		return;
+	}
+	server_take_route(s, &s->routes->of_session);
+	server_open(s);
+}
+
+/* HELO in our own name: no extension is offered. */
+static void answer_own_helo(struct session *s)
+{
+	struct smtp_offer offer = s->dialogue.offer;
+
+	offer.auth = false;
+	dialogue_offers(&s->dialogue, &offer, false);
+	transaction_reset_server(s);
+	talk_replyf(s, "250 %s", talk_own_name(s));
+	greeted(s);
+}
+
+/* --connect-on recipient. A session that begins anew leaves the server it had, unless that is the one for AUTH: it may know the
+ * client. */
+static void answer_in_own_name(struct session *s)
+{
+	bool asks = s->hello.verb != SMTP_HELO && s->o->auth && may_authenticate(s);
+	bool stays = asks ? s->server.auth != SERVER_AUTH_NOBODY : s->server.auth == SERVER_AUTH_SAID;
+
+	if (!stays)
+		server_leave(s);
+	if (asks) {
+		ask_for_list(s);
+	} else if (s->hello.verb != SMTP_HELO) {
+		list_own(s, NULL);
+		send_list(s, &s->dialogue.ehlo);
+	} else {
+		answer_own_helo(s);
+	}
+}
+
+void hello_said(struct session *s, const struct smtp_command *cmd)
+{
+	note_name(s, cmd);
+	if (s->o->limits.on_recipient)
+		answer_in_own_name(s);
+	else
+		begin_greeting(s);
+}
+
+void hello_banner(struct session *s)
+{
+	dialogue_forget_server(&s->dialogue);
+	talk_replyf(s, "220 %s ESMTP", talk_own_name(s));
+}
+
+void hello_take_ready(struct session *s)
+{
+	s->hello.ready = false;
+}
+
+/* ---- what the server says ---- */
+
+/* The greeting ends with the server's own reply. */
+static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
+{
+	if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST) {
+		char why[200];
+
+		snprintf(why, sizeof why, "reply %d to its greeting", r->line.code);
+		server_failed(s, "4.4.1", why);
+		return;
+	}
+	talk_comm(s, COMM_ANSWERED, r->line.raw, r->line.raw_len);
+	talk_pass(s, r);
+	if (r->line.code / 100 == 2)
+		greeted(s);
+	serverstate_enter(s, s->dialogue.greeted ? SERVER_READY : SERVER_IDLE);
+}
+
+/* The client's own word once more. A refusal of EHLO from before is none of this one. */
+static void say_again(struct session *s, enum server_state state)
+{
+	bool list = ends_with_list(s);
+
+	s->hello.text->ehlo_refusal[0] = 0;
+	say_name(s, list ? SMTP_EHLO : SMTP_HELO, list ? state : SERVER_HELO);
+}
+
+/* The server knows whom it has to do with. */
+static void answer_greeting(struct session *s)
+{
+	if (s->dialogue.lmtp && s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)
+		answer_helo(s);
+	else if (ends_with_list(s))
+		answer_with_list(s);
+	else
+		say_again(s, SERVER_HELO);
+}
+
+/* --upstream-auth: begin (r NULL), or go on. true: a reply is awaited; or it cannot be, and the client has been told. */
+static bool authenticate(struct session *s, const struct dialogue_reply *r)
+{
+	struct upstreamauth_refusal refusal;
+	char error[sizeof s->server.text->failure + sizeof refusal.more + 2];
+
+	switch (r ? upstreamauth_answered(s, r, &refusal) : upstreamauth_begin(s, &refusal)) {
+	case UPSTREAMAUTH_NOT_DUE:
+	case UPSTREAMAUTH_LET_IN:
+		return false;
+	case UPSTREAMAUTH_GOES_ON:
+		if (s->server.state != SERVER_AUTH)
+			serverstate_enter(s, SERVER_AUTH);
+		return true;
+	case UPSTREAMAUTH_NO_TLS:
+		server_lacks_tls(s);
+		break;
+	case UPSTREAMAUTH_REFUSED:
+		break;
+	}
+	server_unusable(s, refusal.enhanced, refusal.reason, refusal.reason);
+	snprintf(error, sizeof error, "%s%s%s", s->server.text->failure, *refusal.more ? ": " : "", refusal.more);
+	record_error(s, error);
+	return true;
+}
+
+/* The server's list is in, and TLS is as it will stay. */
+static void introduce(struct session *s)
+{
+	if (identity_introduce(s))
+		serverstate_enter(s, SERVER_XCLIENT);
+	else if (!authenticate(s, NULL))
+		answer_greeting(s);
+}
+
+/* A server that does not hear who the client is would judge it by our address. */
+static void after_xclient(struct session *s, const struct dialogue_reply *r)
+{
+	char reason[200];
+
+	if (r->line.code == 220) {
+		upstreamauth_forget(s); /* so has the server */
+		if (!identity_more(s))
+			say_again(s, SERVER_EHLO_AGAIN);
+		return;
+	}
+	snprintf(reason, sizeof reason, "XCLIENT was refused: %d %.*s", r->line.code,
+	    (int)(r->line.text_len < 160 ? r->line.text_len : 160), (const char *)r->line.text);
+	server_unusable(s, "4.3.5", reason, "XCLIENT was refused");
+	record_error(s, s->server.text->failure);
+}
+
+/* A server that refuses EHLO knows only HELO, perhaps. */
+static void try_helo(struct session *s, const struct dialogue_reply *r)
+{
+	char *refusal = s->hello.text->ehlo_refusal;
+	size_t cap = sizeof s->hello.text->ehlo_refusal;
+
+	dialogue_withdraw(&s->dialogue, ~0u);
+	if (authenticate(s, NULL))
+		return;
+	snprintf(refusal, cap, "%.*s", r->line.raw_len < cap ? (int)r->line.raw_len : 0, (const char *)r->line.raw);
+	say_name(s, SMTP_HELO, SERVER_HELO);
+}
+
+static void after_ehlo(struct session *s, const struct dialogue_reply *r)
+{
+	bool offered = s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS;
+	bool refused = r->line.code >= 500;
+
+	if (r->line.code == 250 && server_wants_tls(s) && offered)
+		server_starttls(s);
+	else if (server_wants_tls(s) && server_needs_tls(s) && (r->line.code == 250 || refused))
+		server_tls_failed(s, "STARTTLS is not offered");
+	else if (r->line.code == 250)
+		introduce(s);
+	else if (refused && !s->dialogue.lmtp)
+		try_helo(s, r);
+	else
+		answer_with_reply(s, r);
+}
+
+static void after_starttls(struct session *s, const struct dialogue_reply *r)
+{
+	static const char injected[] = "plaintext after the reply to STARTTLS: somebody injected it";
+
+	if (r->line.code == 220 && leg_count(&s->server.leg)) { /* RFC 3207 6, CVE-2021-38371 */
+		record_error(s, injected);
+		server_close(s);
+		server_refuse(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
+	} else if (r->line.code == 220) {
+		server_start_handshake(s);
+	} else if (server_needs_tls(s)) {
+		server_tls_failed(s, "STARTTLS was refused");
+	} else {
+		server_goes_plain(s);
+		introduce(s);
+	}
+}
+
+void hello_secured(struct session *s)
+{
+	if (wants_list(s))
+		say_name(s, SMTP_EHLO, SERVER_EHLO_TLS);
+	else
+		say_name(s, SMTP_HELO, SERVER_HELO);
+}
+
+static void after_helo(struct session *s, const struct dialogue_reply *r)
+{
+	dialogue_no_extensions(&s->dialogue);
+	if (r->line.code != 250 || (s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)) {
+		answer_with_reply(s, r);
+		return;
+	}
+	dialogue_ehlo_line(&s->dialogue, true, r->line.text, r->line.text_len);
+	answer_with_list(s);
+}
+
+/* The banner's last line; with --connect-on recipient, or after TLS failed, it is not for the client. */
+static void after_banner(struct session *s, const struct dialogue_reply *r)
+{
+	bool redialing = s->server.redialing, accepted = r->line.code == 220;
+	char reason[200];
+
+	if ((redialing || s->o->limits.on_recipient) && !accepted) {
+		snprintf(reason, sizeof reason, "greeting %d", r->line.code);
+		server_failed(s, "4.4.1", reason);
+		return;
+	}
+	server_greeted(s, !accepted);
+	if (!redialing) {
+		s->hello.banner = s->now - s->server.connected_at;
+		record_connect(s, &r->line);
+	}
+	if (redialing || s->o->limits.on_recipient)
+		begin_greeting(s);
+	else
+		serverstate_enter(s, SERVER_IDLE);
+}
+
+/* Another candidate may greet better than this one did. */
+static bool try_another(struct session *s, const struct dialogue_reply *r)
+{
+	char reason[200];
+
+	if (s->server.redialing || r->line.code == 220 || !server_has_more(s))
+		return false;
+	if (r->line.last) {
+		snprintf(reason, sizeof reason, "greeting %d %.*s", r->line.code,
+		    (int)(r->line.text_len < 160 ? r->line.text_len : 160), (const char *)r->line.text);
+		server_failed(s, "4.4.1", reason);
+	}
+	return true;
+}
+
+/* Behind a first line that said 220 (--greet-delay) another code ends the session, for clients that go by the first. */
+static void pass_banner(struct session *s, const struct dialogue_reply *r)
+{
+	talk_pass(s, r);
+	if (s->checks.teased && s->server.refused)
+		talk_end(s, END_LINGER, END_BY_UPSTREAM, "it refused in its greeting");
+}
+
+static void take_banner(struct session *s, const struct dialogue_reply *r)
+{
+	bool ours = s->server.redialing || s->o->limits.on_recipient;
+
+	if (try_another(s, r) || !r->line.last)
+		return;
+	after_banner(s, r);
+	if (ours)
+		return;
+	if (checks_too_early(s))
+		server_leave(s);
+	else
+		pass_banner(s, r);
+}
+
+void hello_reply(struct session *s, const struct dialogue_reply *r)
+{
+	if (r->verb == SMTP_GREETING) {
+		take_banner(s, r);
+		return;
+	}
+	if (!r->line.last)
+		return;
+	if (r->line.code == 421) {
+		answer_with_reply(s, r);
+		return;
+	}
+	switch (s->server.state) {
+	case SERVER_EHLO:
+	case SERVER_EHLO_TLS:
+	case SERVER_EHLO_AGAIN:
+		after_ehlo(s, r);
+		return;
+	case SERVER_XCLIENT:
+		after_xclient(s, r);
+		return;
+	case SERVER_AUTH:
+		if (!authenticate(s, r))
+			answer_greeting(s);
+		return;
+	case SERVER_STARTTLS:
+		after_starttls(s, r);
+		return;
+	case SERVER_HELO:
+		after_helo(s, r);
+		return;
+	case SERVER_NONE:
+	case SERVER_RESOLVING:
+	case SERVER_CONNECTING:
+	case SERVER_SHAKE_FIRST:
+	case SERVER_SHAKE:
+	case SERVER_BANNER:
+	case SERVER_IDLE:
+	case SERVER_READY:
+	case SERVER_TUNNEL:
+	case SERVER_GONE:
+		return;
+	}
+}

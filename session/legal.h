@@ -1,0 +1,29 @@
+/* Legal transitions of a session's states are data (state.h). A build with AddressSanitizer, and so every unit test, looks at each
+ * transition and aborts at one that is not listed. Other builds do not have the tables. */
+#ifndef LEGAL_H
+#define LEGAL_H
+
+#include <stdint.h>
+#include <stdlib.h>
+
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define LEGAL_CHECKED 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define LEGAL_CHECKED 1
+#endif
+
+/* follows: for each state the bits of those that may come next. */
+#ifdef LEGAL_CHECKED
+#define LEGAL(follows, from, to)                                                                                       \
+	do {                                                                                                           \
+		if (!((follows)[from] >> (to) & 1u))                                                                   \
+			abort();                                                                                       \
+	} while (0)
+#else
+#define LEGAL(follows, from, to) ((void)(follows))
+#endif
+
+#endif

@@ -1,0 +1,321 @@
+/* What becomes of what the server says. See replies.h. */
+#define _GNU_SOURCE
+#include "session/replies.h"
+#include "session/clienttls.h"
+#include "session/gate.h"
+#include "session/hello.h"
+#include "session/identity.h"
+#include "session/maildata.h"
+#include "session/recipient.h"
+#include "session/record.h"
+#include "session/server.h"
+#include "session/serverstate.h"
+#include "session/talk.h"
+#include "session/transaction.h"
+
+#include <stdio.h>
+
+/* A server is chosen and greeted for a command that the client has said already. */
+static bool is_chosen(const struct session *s)
+{
+	return s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST;
+}
+
+/* --connect-on recipient: the server is connected, but no transaction and no authenticated client needs it. */
+static bool is_unneeded(const struct session *s)
+{
+	return s->o->limits.on_recipient && s->tx.server != TRANSACTION_BOUND && s->server.auth != SERVER_AUTH_SAID;
+}
+
+/* ---- the server is gone ---- */
+
+/* Whether the message that is under way cannot be with the server as a whole. */
+static bool lacks_message(const struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+	bool unsent = d->tx.complete && s->server.leg.lost && d->queued == 1;
+
+	return unsent || transaction_is_whole(s) || (dialogue_in_content(d) && d->queued <= 1);
+}
+
+static void end_unknown(struct session *s, const char *reason)
+{
+	transaction_end(s, TRANSACTION_UNKNOWN);
+	talk_end(s, END_SILENT, END_BY_UPSTREAM, reason);
+}
+
+/* Nothing waits for the outcome of a message: the session ends with what the server still owes. */
+static void end_lost(struct session *s, const char *reason)
+{
+	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
+	bool refused_ehlo = s->server.state == SERVER_HELO && s->hello.text->ehlo_refusal[0];
+	char error[400];
+
+	server_close(s);
+	if (refused_ehlo) { /* its word on EHLO was its last */
+		dialogue_forget_server(&s->dialogue);
+		talk_reply(s, s->hello.text->ehlo_refusal);
+		return;
+	}
+	if (awaited == SMTP_QUIT) {
+		talk_reply(s, "221 2.0.0 Bye");
+		talk_end(s, END_FLUSH, END_BY_CLIENT, "QUIT");
+		return;
+	}
+	snprintf(error, sizeof error, "%s: %s", s->server.host, reason);
+	record_error(s, error);
+	talk_replyf(s, "421 4.4.2 %s: %s", s->server.host, reason);
+	talk_end(s, END_LINGER, END_BY_UPSTREAM, reason);
+}
+
+void replies_server_lost(struct session *s, const char *reason)
+{
+	char reply[400];
+
+	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING || is_chosen(s)) {
+		server_failed(s, "4.4.1", reason);
+	} else if (is_unneeded(s)) {
+		server_close(s);
+		dialogue_forget_server(&s->dialogue);
+	} else if (lacks_message(s)) {
+		snprintf(reply, sizeof reply, "451 4.4.2 %s: %s", s->server.host, reason);
+		record_error(s, reply + 10);
+		maildata_give_up(s, reply);
+	} else if (transaction_outcome_due(s)) {
+		end_unknown(s, "connection lost before the reply to a message: its outcome is unknown");
+	} else {
+		end_lost(s, reason);
+	}
+}
+
+static void end_by_server(struct session *s)
+{
+	bool unknown = transaction_outcome_due(s); /* of other recipients */
+
+	transaction_end(s, unknown ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
+	talk_end(s, END_LINGER, END_BY_UPSTREAM, "reply 421");
+}
+
+/* ---- replies out of turn ---- */
+
+/* The server says something while it is sent a message: it will not take it. Whatever it says, it has not seen the
+ * end, so nothing of it can mean that the message was accepted. */
+static void handle_early_reply(struct session *s, const struct dialogue_reply *r)
+{
+	char reply[TRANSACTION_DRAINED];
+	int n = (int)(r->line.text_len < 480 ? r->line.text_len : 480);
+
+	if (r->line.code >= 400)
+		snprintf(reply, sizeof reply, "%d %.*s", r->line.code, n, (const char *)r->line.text);
+	else
+		snprintf(reply, sizeof reply, "451 4.5.0 %s: reply in the middle of a message", s->server.host);
+	record_error(s, reply);
+	maildata_give_up(s, reply);
+}
+
+/* silent: the client is not told. */
+static void handle_violation(struct session *s, const char *why, bool silent)
+{
+	char error[400];
+
+	snprintf(error, sizeof error, "%s: %s", s->server.host, why);
+	record_error(s, error);
+	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING || is_chosen(s)) {
+		server_failed(s, "4.5.0", why);
+		return;
+	}
+	if (transaction_outcome_due(s)) {
+		silent = true;
+		transaction_end(s, TRANSACTION_UNKNOWN);
+	} else if (!silent) {
+		talk_replyf(s, "421 4.5.0 %s: %s", s->server.host, why);
+	}
+	server_close(s);
+	talk_end(s, silent ? END_SILENT : END_LINGER, END_BY_UPSTREAM, why);
+}
+
+static void handle_early_acceptance(struct session *s)
+{
+	bool lost = s->server.leg.lost; /* else it may have all of it after all, and have taken it */
+
+	dialogue_decide(&s->dialogue, 0, NULL, 0);
+	transaction_end(s, lost ? TRANSACTION_ABORTED : TRANSACTION_UNKNOWN);
+	handle_violation(s, "a message was accepted before all of it was sent", !lost);
+}
+
+/* Whether this is said while the server is sent a message. */
+static bool is_early(const struct session *s, const struct dialogue_reply *r)
+{
+	const struct dialogue *d = &s->dialogue;
+
+	if ((d->client == DIALOGUE_DATA || transaction_is_whole(s)) && r->verb == SMTP_NOTHING)
+		return true;
+	return r->verb == SMTP_BDAT &&
+	    ((d->client == DIALOGUE_CHUNK && d->queued == 0) || s->tx.content == CONTENT_SENDING_CHUNK);
+}
+
+/* A reply that nobody needs, or that must not come now. true: it is dealt with. */
+static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r)
+{
+	bool idle = is_unneeded(s), unneeded = idle && !is_chosen(s);
+
+	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* it has waited long enough */
+		if (r->line.last)
+			replies_server_lost(s, "reply 421");
+	} else if (r->violation && unneeded) {
+		record_error(s, r->violation);
+		replies_server_lost(s, r->violation);
+	} else if (is_early(s, r)) {
+		handle_early_reply(s, r);
+	} else if (r->violation) {
+		handle_violation(s, r->violation, false);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+/* What is said next is not what it answers. Behind STARTTLS it is worse, see hello.c. */
+static bool is_followed(const struct session *s, const struct dialogue_reply *r)
+{
+	return (is_chosen(s) || r->verb == SMTP_XCLIENT || r->verb == SMTP_XFORWARD) && r->line.last &&
+	    s->dialogue.queued == 0 && leg_count(&s->server.leg) && r->verb != SMTP_STARTTLS;
+}
+
+/* ---- replies in turn ---- */
+
+/* DATA was pipelined behind recipients of which none was accepted, and the server wants the message all the same: it
+ * gets an empty one, the client a refusal (RFC 2920 3.1). */
+static void refuse_without_recipients(struct session *s)
+{
+	static const char reply[] = "554 5.5.1 No valid recipients";
+
+	talk_own_command(s, SMTP_CONTENT, ".", 1);
+	dialogue_decide(&s->dialogue, 554, (const unsigned char *)reply + 4, sizeof reply - 5);
+	transaction_end(s, TRANSACTION_BY_REPLIES);
+	talk_reply(s, reply);
+}
+
+/* What a reply's last line changes beside the dialogue. */
+static void after_reply(struct session *s, const struct dialogue_reply *r)
+{
+	bool positive = r->line.code < 400;
+
+	if (r->line.code == 421) {
+		end_by_server(s);
+		return;
+	}
+	if (!r->content_end)
+		transaction_answered(s, r->verb);
+	if (r->verb == SMTP_DATA && positive)
+		maildata_passes(s);
+	if (r->content_end && !r->more) {
+		transaction_answered(s, SMTP_CONTENT);
+		transaction_end(s, TRANSACTION_BY_REPLIES);
+	}
+	if (r->verb == SMTP_BDAT && !r->content_end && !positive && s->dialogue.lmtp)
+		transaction_reset_server(s); /* how many replies a next chunk would have is not known */
+	if (r->verb == SMTP_RSET && positive)
+		transaction_end(s, TRANSACTION_BY_REPLIES);
+	if (r->verb == SMTP_QUIT && positive)
+		talk_end(s, END_FLUSH, END_BY_CLIENT, "QUIT");
+}
+
+static void pass_reply(struct session *s, const struct dialogue_reply *r)
+{
+	talk_pass(s, r);
+	if (r->content_end && !s->dialogue.lmtp)
+		talk_repeat(s, NULL);
+	after_reply(s, r);
+}
+
+/* The last line of a reply to a command of ours, after the greeting. */
+static void handle_own(struct session *s, const struct dialogue_reply *r)
+{
+	bool goes_on = r->line.code != 421;
+
+	if (r->verb == SMTP_XFORWARD && goes_on)
+		identity_forwarded(s, r);
+	else if (s->gate.stage == GATE_SERVER && (r->verb == SMTP_MAIL || r->verb == SMTP_XFORWARD))
+		recipient_mail_answered(s, r);
+	else if (!goes_on)
+		pass_reply(s, r);
+	else if (s->tx.content == CONTENT_ASKED && r->verb == SMTP_DATA)
+		maildata_data_answered(s, r);
+}
+
+static void log_reply(struct session *s, const struct dialogue_reply *r, enum record_direction direction)
+{
+	bool secret = r->verb == SMTP_AUTH || r->verb == SMTP_AUTH_RESPONSE;
+
+	talk_comm(s, direction, r->line.raw, secret && r->line.code == 334 ? 3 : r->line.raw_len);
+}
+
+static void handle_in_turn(struct session *s, const struct dialogue_reply *r)
+{
+	bool last = r->line.last;
+
+	if (is_followed(s, r)) {
+		handle_violation(s, "a reply that nothing was asked for", false);
+	} else if (r->verb == SMTP_GREETING || serverstate_is_greeting(s)) {
+		hello_reply(s, r);
+		if (last && r->line.code == 421 && serverstate_is_open(s))
+			end_by_server(s);
+	} else if (last && r->hidden) {
+		handle_own(s, r);
+	} else if (last && r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {
+		refuse_without_recipients(s);
+	} else if (last && (r->verb != SMTP_STARTTLS || clienttls_answered(s, r->line.code))) {
+		pass_reply(s, r);
+	}
+}
+
+static void handle_reply(struct session *s, const struct dialogue_reply *r)
+{
+	bool ours = r->hidden || serverstate_is_greeting(s);
+	bool unsent = leg_pending(&s->server.leg) || s->server.leg.lost || s->tx.content == CONTENT_SENT_LATE;
+
+	if (handle_out_of_turn(s, r))
+		return;
+	talk_gather(s, r, !ours || s->tx.content == CONTENT_ASKED);
+	if (r->content_end && r->line.code < 400 && unsent) {
+		handle_early_acceptance(s);
+		return;
+	}
+	log_reply(s, r, ours ? COMM_OWN_REPLY : COMM_BACK);
+	handle_in_turn(s, r);
+}
+
+/* A reply to a chunk that is still being sent waits until the chunk is through, else both would be out of step. */
+static bool may_handle(const struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+
+	if (talk_ended(s) || !serverstate_is_open(s) || s->server.state == SERVER_TUNNEL || gate_has_news(s) ||
+	    leg_write_room(&s->client.leg) <= REPLIES_ROOM)
+		return false;
+	if (s->tx.content == CONTENT_SENDING_CHUNK)
+		return s->server.leg.eof;
+	return d->client != DIALOGUE_CHUNK || dialogue_awaited(d) != SMTP_BDAT || d->queued > 1 || s->server.leg.eof;
+}
+
+bool replies_turn(struct session *s)
+{
+	struct dialogue_reply r;
+	bool handled = false;
+	size_t used;
+
+	talk_local_replies(s);
+	s->replies.starved = false;
+	while (may_handle(s)) {
+		s->replies.starved = !dialogue_server_next(&s->dialogue, leg_bytes(&s->server.leg), leg_count(&s->server.leg), &used, &r);
+		if (s->replies.starved)
+			break;
+		leg_consume(&s->server.leg, used); /* the line stays where it is until the next read */
+		handled = true;
+		s->replies.count += r.line.last;
+		handle_reply(s, &r);
+		talk_local_replies(s);
+	}
+	return handled;
+}

@@ -1,0 +1,580 @@
+/* The server of a session. See server.h. */
+#define _GNU_SOURCE
+#include "session/server.h"
+#include "session/identity.h"
+#include "session/serverstate.h"
+#include "session/talk.h"
+#include "session/transaction.h"
+#include "session/upstreamauth.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define LOOKUP_TIME INT64_C(10000000) /* or --connect-timeout, if that is less */
+
+void server_prepare(struct session *s)
+{
+	static struct server_texts text;
+
+	s->server.text = &text;
+	s->server.claim = -1;
+	s->server.connect = s->server.tls = -1;
+}
+
+/* ---- where to ---- */
+
+static void tell_failure(struct session *s, const char *enhanced, const char *reason)
+{
+	snprintf(s->server.text->failure, sizeof s->server.text->failure, "%s %.100s: %.140s", enhanced, s->server.host, reason);
+}
+
+static const union net_address *source_for(const struct net_outbound *out, const union net_address *dest)
+{
+	return dest->sa.sa_family == AF_INET6 ? &out->source6 : &out->source4;
+}
+
+/* Source addresses of options, replaced by those of verdicts. false: a verdict wants one of the other family only, and a
+ * connection from any address would not be what it asked for. */
+static bool choose_source(const struct session *s, const union net_address *dest, struct net_outbound *out)
+{
+	const union net_address *wanted = dest->sa.sa_family == AF_INET6 ? &s->server.route.source6 : &s->server.route.source4;
+	bool any = s->server.route.source4.sa.sa_family != AF_UNSPEC || s->server.route.source6.sa.sa_family != AF_UNSPEC;
+
+	*out = s->server.outbound;
+	if (!any || dest->sa.sa_family == AF_UNIX) /* which has none */
+		return true;
+	out->transparent = false;
+	if (wanted->sa.sa_family == AF_UNSPEC)
+		return source_for(out, dest)->sa.sa_family != AF_UNSPEC;
+	if (wanted->sa.sa_family == AF_INET6)
+		out->source6 = *wanted;
+	else
+		out->source4 = *wanted;
+	return true;
+}
+
+/* Begin a connection to this address. false: it cannot even begin, s->server.text->failure says why. */
+static bool dial(struct session *s, const union net_address *dest)
+{
+	const char *what;
+	char reason[160], text[NET_TEXT];
+	struct net_outbound out;
+	int fd = -1;
+
+	s->server.address = *dest;
+	s->server.has_facts = false;
+	memset(&s->server.facts, 0, sizeof s->server.facts);
+	s->server.tls = -1;
+	upstreamauth_forget(s);
+	dialogue_server_speaks(&s->dialogue, s->server.upstream && s->server.upstream->lmtp);
+	s->server.handshake_at = 0;
+	if (net_same(dest, &s->client.local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
+		tell_failure(s, "4.3.5", "this is the address of smtpwarp itself");
+		return false;
+	}
+	if (!choose_source(s, dest, &out)) {
+		tell_failure(s, "4.3.5", "the source address is of the other family of addresses");
+		return false;
+	}
+	what = "connect";
+	fd = dest->sa.sa_family == AF_UNIX ? net_connect_unix(s->server.host, s->o->timeouts.connect) : net_connect(dest, &out, &what);
+	if (fd >= 0) {
+		leg_open(&s->server.leg, fd);
+		net_local(fd, &s->server.source);
+		if (dest->sa.sa_family != AF_UNIX)
+			s->server.claim = net_claim(&s->server.source);
+		serverstate_enter(s, SERVER_CONNECTING);
+		s->server.dialed_at = s->now;
+		return true;
+	}
+	if (errno == EADDRNOTAVAIL && strcmp(what, "source address") == 0)
+		snprintf(reason, sizeof reason, "the source address %s is not on this host",
+		    net_text(source_for(&out, dest), text));
+	else
+		snprintf(reason, sizeof reason, "%s: %s", what, strerror(errno));
+	tell_failure(s, strcmp(what, "connect") == 0 ? "4.4.1" : "4.3.5", reason);
+	return false;
+}
+
+/* The next one to try, NULL: there is none. It may be put into *room. */
+static const struct upstream *upstream_to_try(const struct session *s, struct upstream *room)
+{
+	unsigned n = s->server.next_upstream;
+
+	if (s->server.route.upstream.host[0])
+		return route_server(&s->server.route, n, room);
+	return n < s->o->upstreams ? &s->o->upstream[n] : NULL;
+}
+
+static bool more_upstreams(const struct session *s)
+{
+	struct upstream unused;
+
+	return upstream_to_try(s, &unused) != NULL;
+}
+
+/* The name was looked up: what came of it, into the list of candidates. */
+static void take_addresses(struct session *s)
+{
+	char reason[80] = "name lookup: ";
+	const size_t n = strlen(reason);
+
+	serverstate_enter(s, SERVER_NONE);
+	s->server.candidates = lookup_end(s->server.candidate, reason + n, sizeof reason - n);
+	if (s->server.candidates)
+		return;
+	tell_failure(s, "4.4.3", reason);
+	record_error(s, s->server.text->failure);
+}
+
+/* The addresses of the next upstream into the list of candidates; a name may take until SERVER_RESOLVING is over. */
+static bool next_upstream(struct session *s)
+{
+	const struct upstream *u;
+	int64_t patience = s->o->timeouts.connect;
+
+	if (!more_upstreams(s))
+		return false;
+	u = s->server.upstream = upstream_to_try(s, &s->server.text->other);
+	s->server.next_upstream++;
+	snprintf(s->server.host, sizeof s->server.host, "%s", u->host);
+	s->server.next_candidate = 0;
+	s->server.address.sa.sa_family = AF_UNSPEC; /* none of it yet */
+	s->server.candidates = !net_is_name(u->host);
+	if (s->server.candidates) {
+		if (!net_parse(u->host, u->port, s->server.candidate))
+			s->server.candidate[0].sa.sa_family = AF_UNIX; /* a path */
+		return true;
+	}
+	serverstate_enter(s, SERVER_RESOLVING);
+	lookup_start(u->host, u->port, &s->o->dns, s->now, patience && patience < LOOKUP_TIME ? patience : LOOKUP_TIME);
+	if (lookup_turn(s->now))
+		take_addresses(s);
+	return true;
+}
+
+/* true: an attempt is under way. */
+static bool dial_next(struct session *s)
+{
+	do {
+		while (s->server.next_candidate < s->server.candidates) {
+			if (dial(s, &s->server.candidate[s->server.next_candidate++]))
+				return true;
+			record_error(s, s->server.text->failure);
+		}
+	} while (next_upstream(s) && s->server.state != SERVER_RESOLVING);
+	return s->server.state == SERVER_RESOLVING;
+}
+
+bool server_has_more(const struct session *s)
+{
+	return s->server.next_candidate < s->server.candidates || more_upstreams(s);
+}
+
+void server_refuse(struct session *s, const char *enhanced_and_reason)
+{
+	char *failure = s->server.text->failure;
+
+	if (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) {
+		if (enhanced_and_reason != failure)
+			snprintf(failure, sizeof s->server.text->failure, "%s", enhanced_and_reason);
+		s->server.news = SERVER_OUT;
+		return;
+	}
+	talk_replyf(s, "421 %s", enhanced_and_reason);
+	talk_end(s, END_LINGER, END_BY_SMTPWARP, enhanced_and_reason);
+}
+
+/* No server is there; without --connect-on recipient, none will be. */
+static void stay_away(struct session *s)
+{
+	if (!s->o->limits.on_recipient && s->server.state != SERVER_GONE)
+		serverstate_enter(s, SERVER_GONE);
+}
+
+static void give_up(struct session *s)
+{
+	dialogue_forget_server(&s->dialogue);
+	s->server.redialing = false;
+	stay_away(s);
+	server_refuse(s, s->server.text->failure);
+}
+
+static void try_next(struct session *s)
+{
+	if (!dial_next(s))
+		give_up(s);
+}
+
+/* The next one may know TLS, which this one did not. A client that has seen this one's banner is not for another. */
+static void try_other(struct session *s)
+{
+	if (s->server.redialing && !s->o->limits.on_recipient) {
+		give_up(s);
+		return;
+	}
+	s->server.no_tls = s->server.redialing = false;
+	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+	try_next(s);
+}
+
+void server_look(struct session *s)
+{
+	if (s->server.state != SERVER_RESOLVING || !lookup_turn(s->now))
+		return;
+	take_addresses(s);
+	try_next(s);
+}
+
+int64_t server_deadline(const struct session *s)
+{
+	return s->server.state == SERVER_RESOLVING ? lookup_deadline() : INT64_MAX;
+}
+
+unsigned server_watch(const struct session *s, struct pollfd *p)
+{
+	return s->server.state == SERVER_RESOLVING ? lookup_watch(p) : 0;
+}
+
+/* smtpwarp's own connections must be exempt from the redirect. When they are not, the client of this session is
+ * another smtpwarp, or this one, and connecting onward would go round for ever. */
+static bool caught_own(struct session *s)
+{
+	static const char error[] = "this connection is smtpwarp's own, caught by the redirect: exempt smtpwarp's user "
+				    "or --mark in the firewall rule";
+
+	if (!net_is_claimed(&s->client.peer))
+		return false;
+	record_error(s, error);
+	talk_reply(s, "421 4.3.5 smtpwarp's own connection was redirected to it");
+	talk_end(s, END_FLUSH, END_BY_NOBODY, NULL);
+	return true;
+}
+
+/* What to try: upstreams, or the original destination. */
+static bool find_destination(struct session *s)
+{
+	char text[NET_TEXT];
+
+	s->server.candidates = s->server.next_candidate = s->server.next_upstream = 0;
+	s->server.upstream = NULL;
+	if (more_upstreams(s))
+		return true;
+	if (s->server.origin == NET_DIRECT) {
+		snprintf(s->server.text->failure, sizeof s->server.text->failure,
+		    "4.3.5 No destination: this connection was not redirected here, and there is no --upstream");
+		record_error(s, s->server.text->failure);
+		return false;
+	}
+	s->server.candidate[0] = s->server.original;
+	s->server.candidates = 1;
+	snprintf(s->server.host, sizeof s->server.host, "%s", net_text(&s->server.original, text));
+	return true;
+}
+
+/* --outbound-ip client: the client's own address, whatever its port. */
+static void use_client_address(struct session *s)
+{
+	union net_address *source = s->client.address.sa.sa_family == AF_INET6 ? &s->server.outbound.source6 :
+									       &s->server.outbound.source4;
+
+	*source = s->client.address;
+	if (source->sa.sa_family == AF_INET6)
+		source->v6.sin6_port = 0;
+	else
+		source->v4.sin_port = 0;
+	s->server.outbound.transparent = true;
+}
+
+bool server_locate(struct session *s)
+{
+	s->server.outbound = s->o->outbound;
+	if (s->o->outbound_client)
+		use_client_address(s);
+	s->server.route.tls = s->o->tls;
+	snprintf(s->server.route.tls_name, sizeof s->server.route.tls_name, "%s", s->o->tls_name ? s->o->tls_name : "");
+	s->server.origin = net_original(s->client.leg.fd, &s->client.local, &s->client.peer, &s->server.original);
+	return s->server.origin == NET_DIRECT || !caught_own(s);
+}
+
+void server_connect(struct session *s)
+{
+	if (find_destination(s))
+		try_next(s);
+	else
+		server_refuse(s, s->server.text->failure);
+}
+
+void server_take_route(struct session *s, const struct route *r)
+{
+	s->server.route = *r;
+}
+
+void server_open(struct session *s)
+{
+	if (s->server.state != SERVER_NONE)
+		server_leave(s);
+	s->server.no_tls = s->server.redialing = false;
+	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+	server_connect(s);
+}
+
+/* Whether QUIT can be said at once, and has not been. */
+static bool may_quit(const struct session *s)
+{
+	bool between = s->server.state == SERVER_IDLE || s->server.state == SERVER_READY;
+	bool sending = s->tx.content == CONTENT_SENDING || s->tx.content == CONTENT_SENDING_CHUNK;
+
+	return between && !sending && (transaction_is_kept(s) || !dialogue_in_content(&s->dialogue)) &&
+	    !leg_pending(&s->server.leg) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->server.refused &&
+	    !dialogue_quitting(&s->dialogue) && !s->server.leg.eof;
+}
+
+/* The server learns that nothing more comes; it must not wait for the rest of a session. */
+void server_leave(struct session *s)
+{
+	if (may_quit(s)) {
+		talk_own_command(s, SMTP_QUIT, "QUIT", 4);
+		leg_flush(&s->server.leg);
+		dialogue_forget_server(&s->dialogue);
+	}
+	server_close(s);
+}
+
+/* This connection ends; another may be tried. */
+static void drop(struct session *s)
+{
+	leg_close(&s->server.leg);
+	if (s->server.claim >= 0)
+		close(s->server.claim);
+	s->server.claim = -1;
+	s->server.auth = SERVER_AUTH_NOBODY;
+	snprintf(s->server.text->gone, sizeof s->server.text->gone, "421 4.4.2 %s: connection is closed", s->server.host);
+	if (s->server.state != SERVER_NONE && s->server.state != SERVER_GONE)
+		serverstate_enter(s, SERVER_NONE);
+}
+
+void server_close(struct session *s)
+{
+	if (s->server.state == SERVER_RESOLVING)
+		lookup_stop();
+	drop(s);
+	stay_away(s);
+	transaction_unbind(s);
+	s->server.refused = false;
+}
+
+void server_failed(struct session *s, const char *enhanced, const char *reason)
+{
+	bool said = s->server.auth == SERVER_AUTH_SAID;
+
+	tell_failure(s, enhanced, reason);
+	record_error(s, s->server.text->failure);
+	drop(s);
+	dialogue_forget_server(&s->dialogue);
+	if (said) { /* no other would know the client */
+		s->server.news = SERVER_LOST;
+	} else if (s->tx.server == TRANSACTION_REUSES) { /* it may have had enough of this connection only */
+		transaction_bind(s, TRANSACTION_DIALS);
+		server_open(s);
+	} else {
+		try_other(s);
+	}
+}
+
+void server_forget_gone(struct session *s)
+{
+	if (s->server.state == SERVER_NONE)
+		s->server.address.sa.sa_family = AF_UNSPEC;
+}
+
+enum server_news server_take_news(struct session *s)
+{
+	enum server_news news = s->server.news;
+
+	s->server.news = SERVER_NO_NEWS;
+	return news;
+}
+
+void server_auth_listed(struct session *s)
+{
+	if (s->server.auth == SERVER_AUTH_NOBODY)
+		s->server.auth = SERVER_AUTH_LISTED;
+}
+
+void server_auth_said(struct session *s)
+{
+	s->server.auth = SERVER_AUTH_SAID;
+}
+
+void server_greeted(struct session *s, bool refused)
+{
+	if (s->server.claim >= 0)
+		close(s->server.claim);
+	s->server.claim = -1;
+	s->server.refused = refused;
+	s->server.redialing = false;
+}
+
+/* ---- TLS ---- */
+
+const char *server_tls_name(const struct session *s)
+{
+	if (s->server.route.tls_name[0])
+		return s->server.route.tls_name;
+	return s->server.upstream && net_is_name(s->server.upstream->host) ? s->server.upstream->host : NULL;
+}
+
+static bool implicit_tls(const struct session *s)
+{
+	return s->server.upstream && s->server.upstream->implicit_tls;
+}
+
+static void record_handshake(const struct session *s, enum record_tls_result result, const char *reason, int64_t us)
+{
+	record_tls(s, &(struct record_handshake){ RECORD_UPSTREAM, result, tls_level_name(s->server.route.tls), server_tls_name(s),
+	    reason, s->server.has_facts ? &s->server.facts : NULL, us });
+}
+
+void server_starttls(struct session *s)
+{
+	serverstate_enter(s, SERVER_STARTTLS);
+	s->server.handshake_at = s->now;
+	talk_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
+}
+
+void server_goes_plain(struct session *s)
+{
+	record_handshake(s, RECORD_TLS_FALLBACK, "STARTTLS was refused", -1);
+	s->server.no_tls = true;
+}
+
+void server_lacks_tls(struct session *s)
+{
+	s->server.no_tls = true;
+}
+
+void server_start_handshake(struct session *s)
+{
+	static struct buffer stage;
+	static unsigned char stage_bytes[4096]; /* a small record with its header in one read */
+	const char *why;
+	struct tls *t;
+
+	/* Without anchors everything is as if signed by nobody, which the record then says; only verify fails. */
+	if (!tls_has_anchors())
+		tls_load_anchors(s->o->tls_ca, &why);
+	s->server.handshake_at = s->now;
+	serverstate_enter(s, s->server.state == SERVER_STARTTLS ? SERVER_SHAKE : SERVER_SHAKE_FIRST);
+	t = tls_start(s->server.route.tls == TLS_NONE ? TLS_MAY : s->server.route.tls, server_tls_name(s), &why);
+	if (!t) {
+		server_tls_failed(s, why);
+		return;
+	}
+	leg_storage(&stage, stage_bytes, sizeof stage_bytes);
+	leg_use_tls(&s->server.leg, t, &stage);
+	leg_flush(&s->server.leg);
+}
+
+/* The same server again, on a connection that has not seen TLS fail. */
+static void redial_plain(struct session *s)
+{
+	union net_address same = s->server.address;
+
+	s->server.no_tls = s->server.redialing = true;
+	drop(s);
+	dialogue_forget_server(&s->dialogue);
+	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
+	if (!dial(s, &same)) {
+		record_error(s, s->server.text->failure);
+		dialogue_forget_server(&s->dialogue);
+		try_other(s);
+	}
+}
+
+bool server_wants_tls(const struct session *s)
+{
+	/* passed through, it is the client's to ask for, unless it speaks TLS to the proxy before us */
+	if (s->o->client_tls == CLIENT_TLS_PASSTHROUGH && s->server.route.tls <= TLS_MAY && !s->dialogue.encrypted)
+		return false;
+	return s->server.route.tls != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
+}
+
+/* verify-if-offered does not take back what it has begun: whoever can spoil a handshake would have the mail in plain. */
+bool server_needs_tls(const struct session *s)
+{
+	bool begun = s->server.state == SERVER_STARTTLS || s->server.state == SERVER_SHAKE;
+
+	return s->server.route.tls >= TLS_ENCRYPT || (s->server.route.tls == TLS_OFFERED && begun) || upstreamauth_is_due(s);
+}
+
+void server_tls_failed(struct session *s, const char *reason)
+{
+	bool fallback = !server_needs_tls(s) && !implicit_tls(s);
+	const char *failure = s->server.leg.tls ? tls_failure(s->server.leg.tls) : NULL;
+
+	reason = failure ? failure : reason;
+	record_handshake(s, fallback ? RECORD_TLS_FALLBACK : RECORD_TLS_FAILED, reason,
+	    s->server.handshake_at ? s->now - s->server.handshake_at : -1);
+	if (implicit_tls(s)) {
+		server_failed(s, "4.7.5", reason);
+		return;
+	}
+	if (fallback) {
+		redial_plain(s);
+		return;
+	}
+	s->server.no_tls = true;
+	server_unusable(s, "4.7.5", reason, "no TLS");
+}
+
+void server_unusable(struct session *s, const char *enhanced, const char *reason, const char *later)
+{
+	tell_failure(s, enhanced, reason);
+	server_close(s);
+	dialogue_forget_server(&s->dialogue);
+	if (s->o->limits.on_recipient) {
+		server_refuse(s, s->server.text->failure);
+		return;
+	}
+	talk_replyf(s, "451 %s %s: %s", enhanced, s->server.host, reason);
+	snprintf(s->server.text->gone, sizeof s->server.text->gone, "421 %s %s: %s", enhanced, s->server.host, later);
+}
+
+bool server_handshake(struct session *s)
+{
+	if (s->server.leg.broken || tls_failure(s->server.leg.tls)) {
+		server_tls_failed(s, s->server.leg.why ? s->server.leg.why : "TLS failed");
+		return false;
+	}
+	if (!tls_handshake_done(s->server.leg.tls))
+		return false;
+	s->server.tls = s->now - s->server.handshake_at;
+	tls_facts(s->server.leg.tls, &s->server.facts);
+	s->server.has_facts = true;
+	record_handshake(s, RECORD_TLS_OK, s->server.facts.reason, s->server.tls);
+	if (s->server.state == SERVER_SHAKE)
+		return true;
+	serverstate_enter(s, SERVER_BANNER);
+	return false;
+}
+
+void server_connected(struct session *s)
+{
+	int error = net_connected(s->server.leg.fd);
+
+	if (error) {
+		server_failed(s, "4.4.1", strerror(error));
+		return;
+	}
+	s->server.connected_at = s->now;
+	s->server.connect = s->now - s->server.dialed_at;
+	identity_send_proxy(s);
+	if (implicit_tls(s))
+		server_start_handshake(s);
+	else
+		serverstate_enter(s, SERVER_BANNER);
+}

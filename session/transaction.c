@@ -1,0 +1,242 @@
+/* A mail transaction. See transaction.h. */
+#include "session/transaction.h"
+#include "session/legal.h"
+#include "session/record.h"
+#include "session/serverstate.h"
+#include "session/talk.h"
+
+#include <stdio.h>
+
+/* Durations of a transaction that has not begun. */
+static void forget_times(struct session *s)
+{
+	s->tx.mail = s->tx.rcpt = s->tx.data = s->tx.accept = -1;
+}
+
+void transaction_prepare(struct session *s)
+{
+	static char drained[TRANSACTION_DRAINED];
+
+	s->tx.drained = drained;
+	s->tx.message.fd = -1;
+	forget_times(s);
+}
+
+bool transaction_outcome_due(const struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+
+	return serverstate_is_open(s) && d->tx.complete && !s->server.leg.lost && dialogue_awaited(d) != SMTP_NOTHING;
+}
+
+/* ---- its message ---- */
+
+void transaction_enter(struct session *s, enum content_state content)
+{
+#define CONTENT_BIT(state) 1u << CONTENT_##state
+#define X(state, next) [CONTENT_##state] = next,
+	static const uint32_t follows[] = { CONTENT_STATES(X) };
+#undef X
+#undef CONTENT_BIT
+
+	LEGAL(follows, s->tx.content, content);
+	s->tx.content = content;
+}
+
+bool transaction_is_kept(const struct session *s)
+{
+	switch (s->tx.content) {
+	case CONTENT_NONE:
+	case CONTENT_PASSING:
+	case CONTENT_DRAINING:
+	case CONTENT_SENT:
+	case CONTENT_SENT_LATE:
+		return false;
+	case CONTENT_KEEPING:
+	case CONTENT_SPOILED:
+	case CONTENT_WHOLE:
+	case CONTENT_ASKED:
+	case CONTENT_SENDING:
+	case CONTENT_SENDING_CHUNK:
+		break;
+	}
+	return true;
+}
+
+bool transaction_is_whole(const struct session *s)
+{
+	return transaction_is_kept(s) && !dialogue_in_content(&s->dialogue) && s->gate.stage != GATE_OPEN;
+}
+
+const char *transaction_fault(const struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+	uint64_t limit = s->o->limits.message_size;
+
+	if (d->client != DIALOGUE_DATA)
+		return NULL;
+	if (limit && d->tx.octets > limit)
+		return "552 5.3.4 Message is larger than this server takes";
+	if (d->scanner.broken && s->o->limits.newline == SMTP_NL_REJECT)
+		return "554 5.6.0 A bare carriage return or line feed is not allowed in a message";
+	return NULL;
+}
+
+void transaction_octets_begin(struct session *s)
+{
+	s->tx.content_at = s->now;
+	s->tx.content_from = s->client.leg.received;
+}
+
+void transaction_octets_waited(struct session *s, int64_t duration)
+{
+	s->tx.content_at += duration;
+}
+
+void transaction_keep(struct session *s)
+{
+	if (!transaction_is_kept(s)) {
+		message_begin(&s->tx.message);
+		transaction_enter(s, CONTENT_KEEPING);
+	}
+	transaction_octets_begin(s);
+}
+
+void transaction_add(struct session *s, const void *bytes, size_t n)
+{
+	message_add(&s->tx.message, bytes, n);
+}
+
+bool transaction_seal(struct session *s)
+{
+	if (!message_seal(&s->tx.message))
+		return false;
+	s->tx.sent = 0;
+	transaction_enter(s, CONTENT_WHOLE);
+	return true;
+}
+
+void transaction_spoil(struct session *s, const char *reply)
+{
+	s->tx.spoiled = reply;
+	transaction_enter(s, CONTENT_SPOILED);
+}
+
+void transaction_drain(struct session *s, const char *reply)
+{
+	snprintf(s->tx.drained, TRANSACTION_DRAINED, "%s", reply);
+	transaction_enter(s, CONTENT_DRAINING);
+}
+
+void transaction_progress(struct session *s, size_t n)
+{
+	s->tx.sent += n;
+}
+
+/* What the server has said by now, and is no reply to an earlier command, it said too early. */
+void transaction_content_sent(struct session *s)
+{
+	bool spoke = leg_count(&s->server.leg) || leg_has_more(&s->server.leg);
+
+	transaction_enter(s, s->dialogue.queued <= 1 && spoke ? CONTENT_SENT_LATE : CONTENT_SENT);
+	s->tx.sent_at = s->now;
+	message_drop(&s->tx.message);
+}
+
+void transaction_replace(struct session *s, struct message *m)
+{
+	message_drop(&s->tx.message);
+	s->tx.message = *m;
+}
+
+bool transaction_edit(struct session *s, const unsigned char *verdict, size_t n)
+{
+	return message_edit(&s->tx.message, verdict, n);
+}
+
+/* ---- its server ---- */
+
+void transaction_bind(struct session *s, enum transaction_server server)
+{
+	s->tx.server = server;
+}
+
+void transaction_unbind(struct session *s)
+{
+	if (s->tx.server == TRANSACTION_BOUND)
+		s->tx.server = TRANSACTION_UNBOUND;
+}
+
+void transaction_reset_server(struct session *s)
+{
+	if (serverstate_is_open(s) && (!s->o->limits.on_recipient || s->tx.server == TRANSACTION_BOUND))
+		talk_own_command(s, SMTP_RSET, "RSET", 4);
+	transaction_unbind(s);
+}
+
+/* ---- its times ---- */
+
+void transaction_data_begins(struct session *s)
+{
+	s->tx.data = s->now - s->server.connected_at;
+}
+
+void transaction_sent(struct session *s, enum smtp_verb verb)
+{
+	if (verb == SMTP_MAIL)
+		s->tx.mail_at = s->now;
+	if (verb == SMTP_RCPT && s->dialogue.tx.rcpts == 1)
+		s->tx.rcpt_at = s->now;
+	if (verb == SMTP_BDAT) {
+		if (s->tx.data < 0)
+			transaction_data_begins(s);
+		transaction_octets_begin(s);
+		transaction_enter(s, CONTENT_PASSING);
+	}
+}
+
+void transaction_answered(struct session *s, enum smtp_verb verb)
+{
+	if (verb == SMTP_MAIL)
+		s->tx.mail = s->now - s->tx.mail_at;
+	if (verb == SMTP_RCPT)
+		s->tx.rcpt = s->now - s->tx.rcpt_at;
+	if (verb == SMTP_CONTENT)
+		s->tx.accept = s->now - s->tx.sent_at;
+}
+
+/* ---- its end ---- */
+
+static enum transaction_result result_of(const struct dialogue_transaction *tx)
+{
+	int code = tx->decision.code;
+
+	if (code)
+		return code >= 500 ? TRANSACTION_REJECTED : code >= 400 ? TRANSACTION_DEFERRED : TRANSACTION_ACCEPTED;
+	if (!tx->rcpts || tx->accepted || tx->unanswered)
+		return TRANSACTION_ABORTED;
+	for (uint32_t i = 0; i < tx->rcpts; i++)
+		if (tx->rcpt[i].code < 500)
+			return TRANSACTION_DEFERRED;
+	return TRANSACTION_REJECTED;
+}
+
+void transaction_end(struct session *s, enum transaction_result result)
+{
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
+
+	if (tx->mail == DIALOGUE_NO_MAIL)
+		return;
+	result = result == TRANSACTION_BY_REPLIES ? result_of(tx) : result;
+	if (result == TRANSACTION_ACCEPTED) {
+		s->tx.messages++;
+		s->tx.recipients += tx->accepted;
+	}
+	record_message(s, result);
+	dialogue_end_transaction(&s->dialogue);
+	message_drop(&s->tx.message);
+	if (s->tx.content != CONTENT_NONE)
+		transaction_enter(s, CONTENT_NONE);
+	transaction_unbind(s);
+	forget_times(s);
+}

@@ -1,0 +1,137 @@
+/* AUTH towards the upstream, for clients that cannot: --upstream-auth. See upstreamauth.h; io/passwords.h has names and
+ * passwords.
+ *
+ * The secret is nowhere but in what io/passwords.c keeps, in the line that says it, which is wiped once sent, and in TLS. No record
+ * has it, and the `auth` of records is the client's.
+ */
+#define _GNU_SOURCE
+#include "session/upstreamauth.h"
+#include "io/passwords.h"
+#include "session/talk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool find_pair(const struct session *s, struct sasl_pair *p)
+{
+	return s->o->upstream_auth && passwords_for(s->server.host, net_port(&s->server.address), p);
+}
+
+bool upstreamauth_is_due(const struct session *s)
+{
+	struct sasl_pair unused;
+
+	return find_pair(s, &unused);
+}
+
+static enum upstreamauth_status refuse(struct upstreamauth_refusal *r, const char *enhanced, const char *reason, const char *more)
+{
+	r->enhanced = enhanced;
+	r->reason = reason;
+	snprintf(r->more, sizeof r->more, "%s", more);
+	return UPSTREAMAUTH_REFUSED;
+}
+
+/* A line that records have up to the first `shown` octets of it. */
+static void say(struct session *s, enum smtp_verb verb, const char *line, size_t n, size_t shown)
+{
+	unsigned char *out;
+
+	talk_comm(s, COMM_OWN, shown ? line : "(answer to AUTH)", shown ? shown : 16);
+	if (!s->server.leg.broken) { /* in one piece: a buffer that grows behind the first would leave a copy */
+		out = leg_room(&s->server.leg, n + 2);
+		memcpy(out, line, n);
+		memcpy(out + n, "\r\n", 2);
+		leg_wrote(&s->server.leg, n + 2);
+	}
+	leg_keep_secret(&s->server.leg);
+	dialogue_expect(&s->dialogue, verb, true);
+}
+
+static bool lists(const unsigned char *text, size_t n, const char *mechanism)
+{
+	size_t len;
+
+	for (; n; text += len, n -= len) {
+		smtp_trim(&text, &n);
+		len = smtp_word(text, n);
+		if (smtp_is(text, len, mechanism))
+			return true;
+		if (!len)
+			return false;
+	}
+	return false;
+}
+
+static void say_plain(struct session *s, const struct sasl_pair *p)
+{
+	static const char command[] = "AUTH PLAIN ";
+	char line[sizeof command + SASL_LINE_MAX];
+	size_t n = sizeof command - 1;
+
+	memcpy(line, command, n);
+	n += sasl_plain(p, line + n);
+	s->auth.words = 0;
+	say(s, SMTP_AUTH, line, n, sizeof command - 2);
+	explicit_bzero(line, sizeof line);
+}
+
+enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamauth_refusal *refusal)
+{
+	const unsigned char *mechanisms;
+	struct sasl_pair p;
+	size_t n = 0;
+
+	if (s->auth.authenticated || !find_pair(s, &p))
+		return UPSTREAMAUTH_NOT_DUE;
+	mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
+	if (!s->server.leg.tls) {
+		refuse(refusal, "4.7.5", "no TLS", "there is a password for it");
+		return UPSTREAMAUTH_NO_TLS;
+	}
+	if (mechanisms && lists(mechanisms, n, "PLAIN")) {
+		say_plain(s, &p);
+	} else if (mechanisms && lists(mechanisms, n, "LOGIN")) {
+		s->auth.words = 2;
+		say(s, SMTP_AUTH, "AUTH LOGIN", 10, 10);
+	} else {
+		return refuse(refusal, "4.7.4", "neither AUTH PLAIN nor LOGIN is offered", "");
+	}
+	return UPSTREAMAUTH_GOES_ON;
+}
+
+/* 334: the next word of LOGIN. false: nothing is left to be said. */
+static bool say_next_word(struct session *s)
+{
+	char line[SASL_LINE_MAX];
+	struct sasl_pair p;
+	size_t n;
+
+	if (!s->auth.words || !find_pair(s, &p))
+		return false;
+	n = s->auth.words == 2 ? sasl_word(p.user, p.user_len, line) : sasl_word(p.password, p.password_len, line);
+	s->auth.words--;
+	say(s, SMTP_AUTH_RESPONSE, line, n, 0);
+	explicit_bzero(line, sizeof line);
+	return true;
+}
+
+enum upstreamauth_status upstreamauth_answered(struct session *s, const struct dialogue_reply *r,
+    struct upstreamauth_refusal *refusal)
+{
+	char more[200];
+
+	s->auth.authenticated = r->line.code / 100 == 2;
+	if (s->auth.authenticated)
+		return UPSTREAMAUTH_LET_IN;
+	if (r->line.code == 334 && say_next_word(s))
+		return UPSTREAMAUTH_GOES_ON;
+	snprintf(more, sizeof more, "%d %.*s", r->line.code, (int)(r->line.text_len < 160 ? r->line.text_len : 160),
+	    (const char *)r->line.text);
+	return refuse(refusal, "4.7.8", "authentication failed", more);
+}
+
+void upstreamauth_forget(struct session *s)
+{
+	s->auth.authenticated = false;
+}

@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define READS_MAX 64	  /* in one turn, so that no hook keeps the session from looking at the clock */
+#define READS_MAX 64	  /* in one turn, so that a hook cannot keep the session from its deadlines */
 
 extern char **environ;
 
@@ -51,7 +51,7 @@ static unsigned count_of(const struct hook_list *l, enum hook_event event)
 	return n;
 }
 
-/* In its place by event and name: there are few. */
+/* Insert it in the order of events and names. There are few, so shifting is cheap. */
 static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
 {
 	struct stat st;
@@ -73,7 +73,7 @@ static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event
 	return true;
 }
 
-/* What editors and package managers leave behind is none. */
+/* Skip what editors and package managers leave behind, and hidden files. */
 static bool is_skipped(const char *name)
 {
 	return name[0] == '.' || name[strlen(name) - 1] == '~';
@@ -196,8 +196,7 @@ static void fail_run_errno(struct hook_run *r, const char *what)
 	fail_run(r, r->error);
 }
 
-/* A pipe of which our end, 0 for reading or 1 for writing, does not block. The other must: it is a program's stdin or
- * stdout. */
+/* A pipe. Our end, 0 for reading or 1 for writing, does not block. The other must block: it is a program's stdin or stdout. */
 static bool make_pipe(int pair[2], int ours)
 {
 	if (pipe2(pair, O_CLOEXEC) < 0)
@@ -206,7 +205,7 @@ static bool make_pipe(int pair[2], int ours)
 	return true;
 }
 
-/* All descriptors of ours are 3 or higher and close on exec, so 0 to 2 can be filled first, then 3. */
+/* All our descriptors are 3 or higher and close on exec, so filling 0 to 2 first, then 3, overwrites none that is still needed. */
 static int spawn(struct hook_run *r, int in, int out, int err)
 {
 	char *argv[] = { (char *)(uintptr_t)r->hook->path, NULL };
@@ -217,7 +216,7 @@ static int spawn(struct hook_run *r, int in, int out, int err)
 
 	sigemptyset(&none);
 	sigemptyset(&defaults);
-	sigaddset(&defaults, SIGPIPE); /* ignored here, and that would survive exec */
+	sigaddset(&defaults, SIGPIPE); /* we ignore it, and an ignored signal stays ignored after exec */
 	posix_spawnattr_init(&attributes);
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setsigdefault(&attributes, &defaults);
@@ -264,7 +263,7 @@ static void start_socket(struct hook_run *r)
 
 /* ---- running ---- */
 
-/* Over a socket the first octets carry the message's descriptor. */
+/* Over a socket the message's descriptor goes with the first octets. */
 static ssize_t send_part(struct hook_run *r, const char *bytes, size_t n)
 {
 	union {
@@ -287,7 +286,7 @@ static ssize_t send_part(struct hook_run *r, const char *bytes, size_t n)
 	return sendmsg(r->in, &message, MSG_NOSIGNAL);
 }
 
-/* The end of the line is the end of what it gets. */
+/* The hook gets nothing after its line. */
 static void end_input(struct hook_run *r)
 {
 	if (r->hook->socket)
@@ -311,7 +310,7 @@ static void feed(struct hook_run *r)
 			return;
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0) { /* it does not want all of it, which is its right */
+		if (n < 0) { /* a hook need not read all of its line */
 			end_input(r);
 			return;
 		}
@@ -339,10 +338,10 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 	else
 		start_program(r);
 	if (r->state == HOOK_RUNNING && input->line)
-		feed(r); /* the line goes before anybody waits */
+		feed(r); /* send the line before anything waits */
 }
 
-/* Bytes of a message that the hook returns: the line ends become CR LF, as in a message that a client sends. */
+/* Take bytes of a message that the hook returns. Line ends become CR LF, as for a message from a client. */
 static void take_replacement(struct hook_run *r, const unsigned char *bytes, size_t n)
 {
 	struct message *m = r->input.replacement;
@@ -354,7 +353,7 @@ static void take_replacement(struct hook_run *r, const unsigned char *bytes, siz
 		bytes += used;
 		n -= used;
 	}
-	if (n) { /* a CR whose LF, if it is one, comes next */
+	if (n) { /* a CR: its LF may come next */
 		r->verdict[r->message_at] = bytes[0];
 		r->verdict_len = r->message_at + 1;
 	} else {
@@ -368,7 +367,7 @@ static void look_for_message(struct hook_run *r)
 {
 	bool begun = r->message_at != 0;
 
-	if (!r->input.line) { /* nothing that a `log` hook prints means anything */
+	if (!r->input.line) { /* what a `log` hook prints has no meaning */
 		r->verdict_len = 0;
 		return;
 	}
@@ -385,7 +384,7 @@ static void look_for_message(struct hook_run *r)
 		take_replacement(r, r->verdict + r->message_at, r->verdict_len - r->message_at);
 }
 
-/* Octets read, 0 at the end (errno is not 0: by an error), -1 if there are none now. */
+/* Returns octets read; 0 at the end, or after an error, which errno then holds; -1: nothing to read now. */
 static ssize_t read_some(int fd, void *into, size_t room)
 {
 	ssize_t n;
@@ -406,7 +405,7 @@ static void read_verdict(struct hook_run *r)
 
 		if (n < 0)
 			return;
-		if (n == 0 && r->message_at && errno) { /* it died before it had read the line: this may be half of it */
+		if (n == 0 && r->message_at && errno) { /* it died before it read its line: the message may be incomplete */
 			fail_run_errno(r, "the message it returns broke off");
 		} else if (n == 0 && r->hook->socket) {
 			r->out = -1;
@@ -421,13 +420,13 @@ static void read_verdict(struct hook_run *r)
 	}
 }
 
-/* Of what it says on stderr the last line is kept. */
+/* Keep the last line of its stderr. */
 static void read_errors(struct hook_run *r)
 {
 	char bytes[512];
 	ssize_t n;
 
-	/* Twice what a pipe holds, and not for ever. */
+	/* Read up to twice what a pipe holds, no more. */
 	for (int reads = 0; reads < 4 * READS_MAX && r->err >= 0 &&
 	     (n = read_some(r->err, bytes, sizeof bytes)) >= 0; reads++) {
 		if (n == 0)
@@ -443,7 +442,7 @@ static void read_errors(struct hook_run *r)
 	}
 }
 
-/* The last line as a string. */
+/* Make the last line a string. */
 static void end_errors(struct hook_run *r)
 {
 	while (r->error_len && (r->error[r->error_len - 1] == '\n' || r->error[r->error_len - 1] == '\r'))
@@ -451,7 +450,7 @@ static void end_errors(struct hook_run *r)
 	r->error[r->error_len] = 0;
 }
 
-/* A program that breaks off says so by its exit status; a socket only closes, so its message must be counted. */
+/* A program that breaks off says so with its exit status. A socket only closes, so the hook must say how long its message is. */
 static const char *miscounted(const struct hook_run *r)
 {
 	uint64_t said = verdict_message_octets(r->verdict, r->message_at);
@@ -470,7 +469,7 @@ static void end_replacement(struct hook_run *r)
 		fail_run(r, why);
 		return;
 	}
-	if (r->verdict_len > r->message_at) /* a last CR */
+	if (r->verdict_len > r->message_at) /* a CR at the very end */
 		message_add(m, "\r\n", 2);
 	r->verdict_len = r->message_at;
 	if (!message_seal(m))
@@ -492,7 +491,7 @@ static void ended(struct hook_run *r, const char *why)
 	r->state = HOOK_DONE;
 }
 
-/* A program has ended when it has exited, whoever may hold its stdout still; what it wrote by then is its verdict. */
+/* A program's run ends with its exit, even if another process holds its stdout open. What it wrote by then is its verdict. */
 static void look_for_exit(struct hook_run *r)
 {
 	static char why[48];
@@ -515,7 +514,7 @@ static void kill_group(struct hook_run *r)
 	if (!r->pid)
 		return;
 	kill(-r->pid, SIGKILL);
-	/* One that became another user cannot be killed, nor be waited for. */
+	/* A process that changed its user cannot be killed, so do not wait for it. */
 	while (kill(r->pid, SIGKILL) == 0 && waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	r->pid = 0;
@@ -533,7 +532,7 @@ void hook_turn(struct hook_run *r)
 		end_errors(r);
 	} else if (!r->hook->socket) {
 		look_for_exit(r);
-	} else if (r->out < 0) { /* a filter that crashed closes its socket, too: only a word is a verdict */
+	} else if (r->out < 0) { /* a filter that crashes closes its socket, too, so no octets are no verdict */
 		ended(r, r->verdict_len || r->message_at ? NULL : "it closed the socket without a verdict");
 	}
 }
@@ -563,7 +562,7 @@ unsigned hook_watch(const struct hook_run *r, struct pollfd *p)
 		return 0;
 	if (r->hook->socket)
 		return watch_descriptor(p, r->out, (short)(POLLIN | feeds));
-	/* A descriptor of which nothing is asked is left out: its reader's end would be reported for ever. */
+	/* Leave out a descriptor that waits for nothing: poll(2) would report for ever that its reader is gone. */
 	n += watch_descriptor(p + n, feeds ? r->in : -1, POLLOUT);
 	n += watch_descriptor(p + n, r->out, POLLIN);
 	n += watch_descriptor(p + n, r->err, POLLIN);

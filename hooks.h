@@ -1,5 +1,6 @@
-/* Hooks: which there are, and running one: a program with a line on its stdin, or a Unix socket that is sent it. Who
- * decides when, and what a verdict does, is filter.h's. Descriptors are polled by the session's loop.
+/* Hooks: finding them (hooks_...), and one run of a hook (hook_...). A hook is a program that gets a line on its stdin, or a
+ * Unix socket that the line is sent to. session/filter.c decides when to run which, and what a verdict does. The session's loop
+ * polls the descriptors.
  */
 #ifndef HOOKS_H
 #define HOOKS_H
@@ -14,12 +15,12 @@
 #define HOOKS_NAMES (16 << 10) /* octets of their paths */
 #define HOOK_ERROR_MAX 200   /* octets kept of the last line of a hook's stderr */
 #define HOOK_POLLED 3	     /* descriptors of one run */
-#define HOOK_MESSAGE_ROOM 4096 /* octets behind the verdict that a returned message passes through */
+#define HOOK_MESSAGE_ROOM 4096 /* octets behind the verdict, for a returned message on its way */
 
 struct hook {
 	enum hook_event event;
 	bool socket;
-	const char *path, *name; /* name: the end of path */
+	const char *path, *name; /* name: the last component of path */
 };
 
 struct hook_list {
@@ -28,60 +29,60 @@ struct hook_list {
 	struct hook hook[HOOKS_MAX];
 	size_t names_len;
 	char names[HOOKS_NAMES];
-	char broken[160]; /* why there is no telling which hooks there are; "": there is */
+	char broken[160]; /* why the hooks cannot be read; "": they can */
 };
 
-/* Read the folders of dir into *l, sorted by the byte order of names in each. optional: dir need not be there. plugins:
- * names, separated by commas, of hooks to take from the folders of plugins_dir as well; NULL: none. Returns false with
- * l->broken set and no hooks. */
+/* Read the folders of dir into *l, each sorted by the byte order of names. optional: dir may be missing. plugins: names of
+ * hooks, separated by commas, to add from the folders of plugins_dir; NULL: none. Returns false with l->broken set and no
+ * hooks. */
 bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char *plugins_dir, const char *plugins);
 
-/* What is wrong with a hook that can be seen before it is run; NULL: nothing. Static storage. */
+/* What is wrong with a hook that shows before it is run; NULL: nothing. Static storage. */
 const char *hooks_fault(const struct hook *h);
 
-/* The next hook of an event at or after index i; NULL: none is left. */
+/* The next hook of this event at or after index i; NULL: there is none. */
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i);
 
 enum hook_state { HOOK_IDLE, HOOK_RUNNING, HOOK_DONE, HOOK_FAILED };
 
-/* What a hook is started with. */
+/* Input of a hook. */
 struct hook_input {
-	const char *line; /* must stay as it is until the run is over; NULL: lines will come (event log) */
+	const char *line; /* must stay until the run is over; NULL: lines will come (event log) */
 	size_t line_len;
-	int message_fd;		     /* becomes its descriptor 3; -1: none */
-	struct message *replacement; /* where a message that it returns goes; NULL: it may return none */
-	uint64_t replacement_max;    /* octets */
-	int64_t patience;	     /* microseconds that a socket may take to be connected to; 0: for ever */
+	int message_fd;		     /* becomes the hook's descriptor 3; -1: none */
+	struct message *replacement; /* takes a message that the hook returns; NULL: it may return none */
+	uint64_t replacement_max;    /* octets of it */
+	int64_t patience;	     /* microseconds to connect to a socket; 0: no limit */
 };
 
-/* One run. */
+/* One run of a hook. */
 struct hook_run {
 	enum hook_state state;
 	const struct hook *hook;
-	pid_t pid; /* 0: none is left to wait for */
-	int in, out, err; /* our ends; -1: closed. of a socket in and out are one */
+	pid_t pid; /* 0: no process to wait for */
+	int in, out, err; /* our ends; -1: closed. For a socket in and out are the same */
 	struct hook_input input;
 	size_t line_done;
-	size_t message_at; /* where in the verdict the returned message begins, else 0 */
-	uint64_t received; /* octets of its stdout or socket */
-	struct smtp_scanner scanner; /* makes its line ends what they must be */
+	size_t message_at; /* where in verdict the returned message begins, else 0 */
+	uint64_t received; /* octets read from its stdout or socket */
+	struct smtp_scanner scanner; /* turns its line ends into CR LF */
 	size_t verdict_len, error_len;
 	const char *why; /* HOOK_FAILED: static storage, or error */
 	char error[HOOK_ERROR_MAX];
 	unsigned char verdict[VERDICT_MAX + HOOK_MESSAGE_ROOM];
 };
 
-/* Start a hook; sets r->state. SIGCHLD must interrupt the caller's ppoll(2). posix_spawn(3), unix(7) SCM_RIGHTS. With no
- * line, r->in is for the caller to take (non-blocking). */
+/* Start a hook; sets r->state. Without input->line the caller writes to r->in, which does not block. SIGCHLD must interrupt the
+ * caller's ppoll(2). posix_spawn(3), unix(7) SCM_RIGHTS. */
 void hook_start(struct hook_run *r, const struct hook *h, const struct hook_input *input);
 
-/* Fill in what is to be polled, up to HOOK_POLLED entries; returns how many. */
+/* Fill in the descriptors to poll, at most HOOK_POLLED; returns how many. */
 unsigned hook_watch(const struct hook_run *r, struct pollfd *p);
 
-/* Move bytes as far as they go and look whether it has ended; sets r->state. */
+/* Move bytes as far as possible without waiting, and see whether the hook has ended; sets r->state. */
 void hook_turn(struct hook_run *r);
 
-/* End it now, its whole process group killed; r->state becomes HOOK_FAILED with this reason. */
+/* End it now: kills its whole process group. r->state becomes HOOK_FAILED for this reason. */
 void hook_kill(struct hook_run *r, const char *why);
 
 #endif

@@ -7,7 +7,7 @@
 #endif
 
 static const struct {
-	char name[9]; /* no pointers to relocate */
+	char name[9]; /* no pointers, which would be relocated */
 	unsigned char group; /* enum smtp_group */
 } verbs[] = {
 #define X(verb, group) { #verb, SMTP_##group },
@@ -172,7 +172,7 @@ static bool is_xtext(const unsigned char *in, size_t n)
 
 static const char syntax_param[] = "501 5.5.4 Malformed or duplicate parameter";
 
-/* A parameter whose meaning we need, or whose form we can judge. */
+/* Use a parameter whose meaning we need, or check its form. */
 static const char *take_param(struct smtp_command *cmd, const struct smtp_param *p)
 {
 	const unsigned char *semicolon;
@@ -223,8 +223,8 @@ static const char *parse_params(struct smtp_command *cmd)
 	return at < cmd->params_len ? syntax_param : NULL;
 }
 
-/* Octets of the path at the start of in: up to its '>', quoted strings and backslashes honoured (RFC 5321 4.1.2), or
- * up to the next blank when it has no brackets. 0: no path. */
+/* Octets of the path at the start of in: up to its '>', or up to the next blank if it has no brackets. Quoted strings and
+ * backslashes count, RFC 5321 4.1.2. 0: it is no path. */
 static size_t path_length(const unsigned char *in, size_t n)
 {
 	bool quoted = false, bracket = n && in[0] == '<';
@@ -248,7 +248,7 @@ static size_t path_length(const unsigned char *in, size_t n)
 	return bracket || quoted ? 0 : n;
 }
 
-/* The mailbox of a path: "<@a,@b:user@c>" is user@c, RFC 5321 4.1.1.3 wants routes accepted and ignored. */
+/* The mailbox of a path. "<@a,@b:user@c>" is user@c: RFC 5321 4.1.1.3 wants routes accepted and ignored. */
 static void parse_address(struct smtp_command *cmd)
 {
 	const unsigned char *colon;
@@ -298,7 +298,7 @@ static const char *parse_path(struct smtp_command *cmd, const char *intro)
 	return parse_params(cmd);
 }
 
-/* RFC 3030 2. With a chunk size that cannot be read, what follows would be taken for commands. */
+/* RFC 3030 2. If the size of a chunk cannot be read, the chunk would be taken for commands. */
 static const char *parse_bdat(struct smtp_command *cmd)
 {
 	size_t digits = 0;
@@ -479,7 +479,7 @@ static unsigned char *put_enhanced(unsigned char *at, const uint16_t enhanced[3]
 	return at;
 }
 
-/* Octets of text that fit on a line of `room`, broken at a blank if there is one. */
+/* Octets of text that fit on a line of `room`; the line is broken at a blank if it has one. */
 static size_t line_of(const unsigned char *text, size_t n, size_t room)
 {
 	size_t len = room;
@@ -521,16 +521,16 @@ size_t smtp_reply_wrap(int code, const uint16_t enhanced[3], const unsigned char
 /* ---- EHLO ---- */
 
 enum ehlo_rule {
-	KEEP,	     /* goes on as the upstream says it */
-	DROP,	     /* between smtpwarp and the upstream only */
+	KEEP,	     /* as the upstream says it */
+	DROP,	     /* never: it is between smtpwarp and the upstream */
 	WITH_LIMIT,  /* SIZE, lowered to our limit */
-	ONCE,	     /* PIPELINING: always there, once */
+	ONCE,	     /* PIPELINING: smtp_ehlo_write() adds it */
 	IF_AUTH,     /* see struct smtp_offer */
 	IF_VERIFIED,
-	IF_MANY	     /* LIMITS, unless ours stand in its place */
+	IF_MANY	     /* LIMITS, unless we have limits of our own */
 };
 
-/* Keywords that smtpwarp can carry; any other is removed, for it could change the framing. */
+/* Keywords that smtpwarp supports. It removes any other, which might change the framing. */
 static const struct {
 	char name[20];
 	unsigned short extension;
@@ -558,7 +558,7 @@ static const struct {
 	{ "VRFY", 0, KEEP },
 	{ "EXPN", 0, KEEP },
 	{ "NO-SOLICITING", 0, KEEP },
-	/* "AUTH=LOGIN" is how AUTH was announced before RFC 2554; old clients look for it beside the other. */
+	/* "AUTH=LOGIN" announced AUTH before RFC 2554; old clients look for it in addition */
 	{ "AUTH=", SMTP_EXT_AUTH, IF_AUTH },
 };
 
@@ -650,15 +650,14 @@ static bool shows(enum ehlo_rule rule, const struct smtp_offer *offer)
 	return false;
 }
 
-/* A stored line has two octets beside its text, a written one six; a line is four octets at least. The rest is for the
- * first line and the last ones, and a number behind SIZE. */
+/* A stored line has two octets beside its text, a written one six, and a text has four octets at least. The rest is for the
+ * first line, the last ones, and a number after SIZE. */
 size_t smtp_ehlo_bound(const struct smtp_ehlo *e)
 {
 	return e->domain_len + 2 * e->text_len + 96;
 }
 
-/* Last stands what does not go by the upstream's list: LIMITS and STARTTLS of ours, and PIPELINING, which our queue gives to
- * every client. */
+/* At the end: LIMITS and STARTTLS of our own, and PIPELINING, which our queue provides for every client. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
 {
 	static const unsigned char starttls[] = "STARTTLS", pipelining[] = "PIPELINING", single[] = "LIMITS RCPTMAX=1";
@@ -692,9 +691,9 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 
 /* ---- DATA ---- */
 
-/* Index of the first CR or LF, n if there is none. Eight octets at a time, or sixteen where the processor has the
- * instructions for sure: the classic "has a zero byte" test on the word xored with CR and with LF may only err beyond a
- * true hit, and the byte loop settles where. */
+/* Index of the first CR or LF, n if there is none. Looks at eight octets at a time, or sixteen where the processor certainly
+ * has the instructions. The classic "has a zero byte" test, on the word xored with CR and with LF, errs only beyond a true hit,
+ * and the byte loop finds the place. */
 static size_t find_cr_lf(const unsigned char *in, size_t n)
 {
 	size_t i = 0;
@@ -726,7 +725,7 @@ static size_t find_cr_lf(const unsigned char *in, size_t n)
 	return i;
 }
 
-/* Octets of the whole lines at the start that need no second look: all but a handful of a usual message. */
+/* Octets of whole lines at the start that can be sent on as they are: nearly all of a usual message. */
 static size_t plain_lines(const struct smtp_scanner *s, const unsigned char *in, size_t n)
 {
 	size_t done = 0, len;
@@ -752,7 +751,7 @@ static enum found fix(struct smtp_piece *piece, const char *bytes)
 	return FIXED;
 }
 
-/* A line that begins with a dot goes on as `stuffed`, whose first dot is the transport's, RFC 5321 4.5.2. */
+/* Send on a line that begins with a dot as `stuffed`, whose first dot is transparency, RFC 5321 4.5.2. */
 static enum found fix_dot(struct smtp_scanner *s, struct smtp_piece *piece, const char *stuffed)
 {
 	if (s->unstuff)
@@ -761,8 +760,8 @@ static enum found fix_dot(struct smtp_scanner *s, struct smtp_piece *piece, cons
 	return fix(piece, stuffed);
 }
 
-/* At in[0], the start of a line as the client sees lines (*used: octets that FIXED, DOT_LINE or PLAIN take). A line
- * of a lone dot closed by anything but CR LF must not look like the end to anyone: it keeps its dot, stuffed. */
+/* in[0] is at the start of a line as the client sees lines. *used: octets that FIXED, DOT_LINE or PLAIN take. A lone dot before
+ * anything but CR LF must not look like the end of data to any server: it keeps its dot and is stuffed. */
 static enum found line_start(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
     struct smtp_piece *piece)
 {
@@ -784,7 +783,7 @@ static enum found line_start(struct smtp_scanner *s, const unsigned char *in, si
 	if (pass || (in[1] != '\n' && in[1] != 0)) {
 		if (s->unstuff)
 			return fix(piece, "");
-		s->content--; /* this dot is the client's stuffing */
+		s->content--; /* the client has stuffed this dot */
 		return PLAIN;
 	}
 	s->broken = true;
@@ -795,7 +794,7 @@ static enum found line_start(struct smtp_scanner *s, const unsigned char *in, si
 	return fix_dot(s, piece, "..\r\n");
 }
 
-/* At in[0], a CR or LF inside a line. */
+/* in[0] is a CR or LF inside a line. */
 static enum found line_end(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used,
     struct smtp_piece *piece)
 {
@@ -826,7 +825,7 @@ static enum found look_at(struct smtp_scanner *s, const unsigned char *in, size_
 	switch (s->at) {
 	case SMTP_AT_CRLF:
 		return line_start(s, in, n, used, piece);
-	case SMTP_AT_BARE: /* the client did not stuff here, for it saw no line */
+	case SMTP_AT_BARE: /* to the client this is no start of a line, so it has stuffed no dot */
 		s->at = SMTP_IN_LINE;
 		*used = in[0] == '.' ? 1 : 0;
 		if (in[0] == '.')
@@ -836,7 +835,7 @@ static enum found look_at(struct smtp_scanner *s, const unsigned char *in, size_
 			*used = 1;
 		}
 		return PLAIN;
-	case SMTP_IN_NULS: /* a server that drops NULs would see a dot at the start of the line */
+	case SMTP_IN_NULS: /* to a server that drops NULs a dot here is at the start of the line */
 		if (in[0] == 0 || (in[0] == '.' && s->newline == SMTP_NL_PASS)) {
 			*used = 1;
 			return PLAIN;
@@ -877,7 +876,7 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 			run += step;
 			continue;
 		}
-		if (found == FIXED && run) /* the plain bytes first; what is here is looked at again */
+		if (found == FIXED && run) /* first the plain bytes; the next call looks here again */
 			*s = before;
 		break;
 	}
@@ -896,7 +895,7 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 	return run > 0 || piece->end;
 }
 
-/* Index of the next LF that a dot follows, n if there is none. */
+/* Index of the next LF before a dot, n if there is none. */
 static size_t find_lf_dot(const unsigned char *in, size_t i, size_t n)
 {
 #ifdef __SSE2__
@@ -926,7 +925,7 @@ size_t smtp_dot_free(const unsigned char *in, size_t n)
 			return lf + 1;
 		lf++;
 	}
-	/* A CR stays with its LF: behind a lone LF the next run would see no line begin. */
+	/* Keep a CR with its LF: after a lone LF the next run would not see a line begin. */
 	return n > 1 && in[n - 1] == '\r' ? n - 1 : n;
 }
 
@@ -969,7 +968,7 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 			else if (!is_control(c) && !smtp_is_blank(c) && h->id_len < sizeof h->id)
 				h->id[h->id_len++] = c;
 			break;
-		case SMTP_HD_AFTER: /* folded on? RFC 5322 2.2.3 */
+		case SMTP_HD_AFTER: /* a folded line? RFC 5322 2.2.3 */
 			h->state = smtp_is_blank(c) ? SMTP_HD_VALUE : SMTP_HD_DONE;
 			break;
 		case SMTP_HD_DONE:

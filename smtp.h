@@ -1,9 +1,7 @@
-/* SMTP as bytes: commands, replies, EHLO lists, DATA framing.
- *
- * Everything here is a pure function over bytes and lengths: no descriptors, no errno, no clock, no heap.
- * The caller offers what it has read and is told how many bytes were used; unused bytes must be offered again
- * together with what follows them. Pointers handed out lead into the caller's bytes and live as long as those.
- * What belongs to which command, and in what order, is dialogue.h's.
+/* SMTP as bytes: commands, replies, EHLO lists, the framing of DATA. Everything here is a pure function over bytes and lengths:
+ * no descriptors, no errno, no clock, no heap. The caller offers what it has read and is told how many bytes were used; it
+ * offers the unused ones again, together with what follows. Pointers that are returned lead into the caller's bytes and live as
+ * long as those. dialogue.h knows the order of commands and what belongs to which.
  */
 #ifndef SMTP_H
 #define SMTP_H
@@ -13,14 +11,14 @@
 #include <stdint.h>
 
 #define SMTP_AUTH_LINE_MAX 12288 /* octets of an AUTH line with CRLF, RFC 4954 4 */
-#define SMTP_COMMAND_MIN 512	 /* least command line that must be taken, RFC 5321 4.5.3.1.4 */
+#define SMTP_COMMAND_MIN 512	 /* shortest limit for a command line, RFC 5321 4.5.3.1.4 */
 #define SMTP_REPLY_MAX 12800	 /* octets of one reply line: 512 by RFC 5321 4.5.3.1.5, 12288 after AUTH */
-#define SMTP_EHLO_MAX 1024	 /* octets of the keyword lines kept of an EHLO reply */
+#define SMTP_EHLO_MAX 1024	 /* octets that are kept of an EHLO reply's keyword lines */
 #define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
 #define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
 
-/* Verbs, each with its place in a pipelined group: HOLD ends the group (RFC 2920 3.1, RFC 3030 4.2), ALONE begins one:
- * it waits until everything before it is answered. */
+/* Verbs and their places in a pipelined group: HOLD ends the group (RFC 2920 3.1, RFC 3030 4.2). ALONE begins one: it waits
+ * until everything before it is answered. */
 #define SMTP_VERBS(X)                                                                                                  \
 	X(EHLO, ALONE)                                                                                                 \
 	X(HELO, ALONE)                                                                                                 \
@@ -45,11 +43,11 @@ enum smtp_verb {
 #define X(verb, group) SMTP_##verb,
 	SMTP_VERBS(X)
 #undef X
-	    SMTP_UNKNOWN,   /* no verb of ours */
-	SMTP_GREETING,	    /* the server's greeting: awaited though nothing was sent */
+	    SMTP_UNKNOWN,   /* none of the above */
+	SMTP_GREETING,	    /* the server's greeting, which answers no command */
 	SMTP_CONTENT,	    /* the message after 354, up to and with the final dot */
 	SMTP_AUTH_RESPONSE, /* a line that answers 334 */
-	SMTP_NOTHING	    /* what a reply answers that nobody asked for */
+	SMTP_NOTHING	    /* a reply answers no command at all */
 };
 
 enum smtp_group { SMTP_FREE, SMTP_HOLD, SMTP_ALONE };
@@ -59,28 +57,28 @@ struct smtp_command {
 	enum smtp_verb verb;
 	const unsigned char *line; /* without its line end */
 	size_t line_len;
-	const unsigned char *arg; /* what follows the verb, blanks trimmed at both ends */
+	const unsigned char *arg; /* what follows the verb, trimmed */
 	size_t arg_len;
-	const unsigned char *path; /* MAIL, RCPT: as given, with its angle brackets if it has them */
+	const unsigned char *path; /* MAIL, RCPT: as given, with angle brackets if there are any */
 	size_t path_len;
-	const unsigned char *address; /* the mailbox in it, without brackets and source route; empty: null path */
+	const unsigned char *address; /* its mailbox without brackets and source route; empty: null path */
 	size_t address_len;
 	const unsigned char *params; /* what follows the path, trimmed */
 	size_t params_len;
-	uint64_t octets;     /* MAIL: SIZE=; BDAT: of the chunk */
+	uint64_t octets;     /* MAIL: SIZE=; BDAT: octets of the chunk */
 	bool last;	     /* BDAT: LAST */
 	bool binarymime;     /* MAIL: BODY=BINARYMIME, RFC 3030 3 */
 	bool eightbit;	     /* MAIL: BODY=8BITMIME, RFC 6152 */
 	bool smtputf8;	     /* MAIL: SMTPUTF8, RFC 6531 */
 	bool requiretls;     /* MAIL: REQUIRETLS, RFC 8689 */
 	bool auth;	     /* MAIL: AUTH=, RFC 4954 5 */
-	bool unusual;	     /* MAIL, RCPT: a parameter beyond SIZE, BODY=7BIT or 8BITMIME, SMTPUTF8 and that */
-	bool tolerated;	     /* not as RFC 5321 has it, but what was meant is plain */
-	bool fatal;	     /* what follows cannot be read as SMTP: end the session after the refusal */
-	const char *refusal; /* reply to give when the line is no good (static storage, no CRLF), else NULL */
+	bool unusual;	     /* MAIL, RCPT: has a parameter other than SIZE, BODY=7BIT or 8BITMIME, SMTPUTF8, AUTH */
+	bool tolerated;	     /* violates RFC 5321, but its meaning is plain */
+	bool fatal;	     /* what follows cannot be read as SMTP: refuse, then end the session */
+	const char *refusal; /* reply to a malformed line (static storage, no CRLF), else NULL */
 };
 
-/* A parameter of MAIL or RCPT. value is NULL without '='. */
+/* A parameter of MAIL or RCPT. value: NULL without '='. */
 struct smtp_param {
 	const unsigned char *keyword, *value;
 	size_t keyword_len, value_len;
@@ -97,32 +95,32 @@ struct smtp_line {
 
 enum smtp_newline { SMTP_NL_NORMALIZE, SMTP_NL_REJECT, SMTP_NL_PASS };
 
-/* Bytes of a message as they go on. They lead into the caller's bytes or to a constant. */
+/* Bytes of a message as they are sent on. They lead into the caller's bytes, or to a constant. */
 struct smtp_piece {
 	const unsigned char *bytes;
 	size_t len;
-	bool end; /* DATA: these bytes close with the final dot's line. BDAT: the chunk ends here */
+	bool end; /* DATA: the final dot's line is in these bytes. BDAT: the chunk ends here */
 };
 
-/* Scans a message in DATA (RFC 5321 4.1.1.4, 4.5.2). All zero is a new one. */
+/* Scans a message in DATA (RFC 5321 4.1.1.4, 4.5.2). A new one is all zero. */
 struct smtp_scanner {
 	enum smtp_newline newline;
-	bool unstuff; /* the pieces are the message itself: no stuffed dots, no line of the final dot */
-	bool plain;   /* and so is what comes in, e.g. from a program: it has no end, and a dot is just a dot */
+	bool unstuff; /* pieces become the message itself: no stuffed dots, no final dot's line */
+	bool plain;   /* with unstuff: so is the input, e.g. of a program: it has no end, and no dot is stuffed */
 	enum {
 		SMTP_AT_CRLF, /* at the start of a line, after CR LF */
-		SMTP_AT_BARE, /* at the start of a line that only we see: after a bare LF */
+		SMTP_AT_BARE, /* at the start of a line for us, not for the client: after a bare LF */
 		SMTP_IN_LINE,
-		SMTP_IN_NULS /* in a line of which only NULs were seen */
+		SMTP_IN_NULS /* in a line that has only NULs so far */
 	} at;
-	bool broken;	  /* a bare CR or LF, or a NUL beside a dot at the start of a line, was seen */
-	uint64_t content; /* octets passed on, without stuffed dots and the final dot's line */
+	bool broken;	  /* has seen a bare CR or LF, or a NUL beside a dot at the start of a line */
+	uint64_t content; /* octets sent on, without stuffed dots and the final dot's line */
 };
 
-/* Finds the Message-ID in a header section (RFC 5322 3.6.4). All zero is a new one. */
+/* Finds the Message-ID in a header section (RFC 5322 3.6.4). A new one is all zero. */
 struct smtp_header {
 	enum { SMTP_HD_NAME, SMTP_HD_SKIP, SMTP_HD_VALUE, SMTP_HD_AFTER, SMTP_HD_DONE } state;
-	size_t matched; /* octets of "message-id:" seen at the start of this line; of any line: not 0 */
+	size_t matched; /* octets of "message-id:" matched on this line */
 	size_t id_len;
 	unsigned char id[256];
 };
@@ -140,19 +138,19 @@ enum smtp_extension {
 	SMTP_EXT_XFORWARD = 1 << 9
 };
 
-/* What an EHLO reply offers, and its lines that may go on to a client. */
+/* What an EHLO reply offers, and those of its lines that may be shown to a client. */
 struct smtp_ehlo {
-	unsigned extensions; /* of enum smtp_extension */
-	unsigned seen;	     /* rows of the keyword table, against duplicates */
-	uint64_t size;	     /* SIZE's number; 0 is no fixed limit, RFC 1870 4 */
+	unsigned extensions; /* bits of enum smtp_extension */
+	unsigned seen;	     /* bits: rows of the keyword table that were seen, to find duplicates */
+	uint64_t size;	     /* of SIZE; 0: no fixed limit, RFC 1870 4 */
 	size_t domain_len, text_len;
 	unsigned char domain[512];	   /* text of the first line */
-	unsigned char text[SMTP_EHLO_MAX]; /* a line each: row of the table (1 octet), length (1), text */
+	unsigned char text[SMTP_EHLO_MAX]; /* for each line: its row in the table (1 octet), its length (1), its text */
 };
 
-/* What smtpwarp lowers in, or holds back from, the list that a client sees. */
+/* What smtpwarp changes in the list that it shows to a client. */
 struct smtp_offer {
-	uint64_t size_limit; /* 0: none of ours */
+	uint64_t size_limit; /* our limit; 0: none */
 	bool auth;	     /* the client may see AUTH */
 	bool requiretls;     /* the upstream's TLS was verified */
 	bool starttls;	     /* the client may ask for TLS */
@@ -164,16 +162,16 @@ const char *smtp_verb_name(enum smtp_verb verb);
 
 enum smtp_group smtp_verb_group(enum smtp_verb verb);
 
-/* Octets up to and with the first LF, 0 if there is none. */
+/* Octets up to the first LF, which counts; 0: there is none. */
 size_t smtp_find_line(const unsigned char *in, size_t n);
 
-/* Octets of the word at the start of in: up to the first blank. */
+/* Octets of the word at the start of in, up to the first blank. */
 size_t smtp_word(const unsigned char *in, size_t n);
 
-/* Octets of a line without its line end, if it has one. */
+/* Octets of a line without its line end, if there is one. */
 size_t smtp_without_end(const unsigned char *in, size_t n);
 
-/* Move *in and *n so that no blank is left at either end. */
+/* Trim blanks at both ends of *n octets at *in. */
 void smtp_trim(const unsigned char **in, size_t *n);
 
 /* Space or tab. */
@@ -181,74 +179,74 @@ bool smtp_is_blank(unsigned char c);
 
 bool smtp_is_alnum(unsigned char c);
 
-/* Decimal number of 1 to 20 digits (RFC 1870 3, RFC 3030 2); one that does not fit becomes the largest that does. false: it
- * is none. */
+/* Decimal number of 1 to 20 digits (RFC 1870 3, RFC 3030 2). A number that is too large becomes UINT64_MAX. false: it is no
+ * number. */
 bool smtp_number(const unsigned char *in, size_t n, uint64_t *value);
 
-/* ASCII lower case; other octets as they are. */
+/* ASCII letters become lower case; other octets stay. */
 unsigned char smtp_lower(unsigned char c);
 
-/* Parse a line of n octets (line end included or not) as a command, RFC 5321 4.1.1. A bare LF ends a line as well as
- * CR LF does (real clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
+/* Parse a line of n octets, with or without its end, as a command, RFC 5321 4.1.1. A bare LF ends a line as CR LF does (real
+ * clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
 void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd);
 
-/* Walk parameters: *at starts at 0. false at the end or at something that is none (then *at < n). RFC 5321 4.1.2. */
+/* Walk through parameters: *at starts at 0. false at the end, or at something that is no parameter (then *at < n). RFC 5321
+ * 4.1.2. */
 bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct smtp_param *p);
 
-/* Whether the octets are this word, ASCII case ignored. */
+/* Whether the octets are this word, in any case of letters. */
 bool smtp_is(const unsigned char *in, size_t n, const char *word);
 
-/* Write the command as it goes on, with CRLF. Blanks are trimmed, "MAIL FROM: a@b" becomes "MAIL FROM:<a@b>" (RFC
- * 5321 3.3). Returns octets; 0 if cap is less than line_len + 16. */
+/* Write the command as it is sent on, with CRLF: blanks are trimmed, "MAIL FROM: a@b" becomes "MAIL FROM:<a@b>" (RFC 5321 3.3).
+ * Returns octets; 0 if cap is less than line_len + 16. */
 size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, size_t cap);
 
-/* Parse a reply line of n octets with its line end (LF alone is tolerated), RFC 5321 4.2. false: it is none. */
+/* Parse a reply line of n octets with its end (LF alone is tolerated), RFC 5321 4.2. false: it is no reply line. */
 bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line);
 
-/* Enhanced code at the start of a reply text (RFC 3463 2) into class, subject, detail; all 0 if there is none. */
+/* The enhanced code at the start of a reply text (RFC 3463 2): class, subject, detail; all 0 if there is none. */
 void smtp_enhanced(const unsigned char *text, size_t n, uint16_t enhanced[3]);
 
-/* Write a reply line with CRLF: code, '-' or ' ', text with CR, NUL and other controls made blank. Returns octets;
- * 0 if cap is less than n + 6. */
+/* Write a reply line with CRLF: code, '-' or ' ', text. NUL, CR and other controls in the text become blanks. Returns octets; 0
+ * if cap is less than n + 6. */
 size_t smtp_reply_write(int code, bool last, const unsigned char *text, size_t n, unsigned char *out, size_t cap);
 
-/* Write a reply with a text of any length, the enhanced code (RFC 2034 4) on each line and no line longer than 512 octets
- * (RFC 5321 4.5.3.1.5). What is not printable ASCII becomes blank or '?'. The text is cut to SMTP_WRAP_TEXT octets. Returns
- * octets, 0 if cap is less than SMTP_WRAP_MAX. */
+/* Write a reply with a text of any length: the enhanced code (RFC 2034 4) on each line, and no line longer than 512 octets (RFC
+ * 5321 4.5.3.1.5). What is not printable ASCII becomes a blank or '?'. The text is cut to SMTP_WRAP_TEXT octets. Returns
+ * octets; 0 if cap is less than SMTP_WRAP_MAX. */
 #define SMTP_WRAP_TEXT 2048
 #define SMTP_WRAP_MAX 2560
 size_t smtp_reply_wrap(int code, const uint16_t enhanced[3], const unsigned char *text, size_t n, unsigned char *out,
     size_t cap);
 
-/* One line of a 250 reply to EHLO. first: it is the domain's and *e begins anew. RFC 5321 4.1.1.1. */
+/* Take one line of a 250 reply to EHLO. first: this line has the domain, and *e begins anew. RFC 5321 4.1.1.1. */
 void smtp_ehlo_line(struct smtp_ehlo *e, bool first, const unsigned char *text, size_t n);
 
-/* What stands behind the keyword of an extension, trimmed: *n octets; NULL: it is not offered, or its line was not kept. */
+/* The arguments of an extension, trimmed, *n octets. NULL: it is not offered, or there was no room to keep its line. */
 const unsigned char *smtp_ehlo_args(const struct smtp_ehlo *e, enum smtp_extension extension, size_t *n);
 
-/* The lower of two limits on a message's size, of which 0 is none. */
+/* The lower of two limits on a message's size; 0 is no limit. */
 uint64_t smtp_lower_size(uint64_t a, uint64_t b);
 
-/* Octets that the list which the client sees takes at most; never more than SMTP_EHLO_WRITTEN. */
+/* Octets that the list for a client takes at most; never more than SMTP_EHLO_WRITTEN. */
 #define SMTP_EHLO_WRITTEN (4 * SMTP_EHLO_MAX)
 size_t smtp_ehlo_bound(const struct smtp_ehlo *e);
 
-/* Write that list. Returns octets, 0 if cap is less than the bound. */
+/* Write that list. Returns octets; 0 if cap is less than smtp_ehlo_bound(). */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap);
 
-/* The next piece of a message in DATA. false: more bytes are needed (at most 3 are held back). The pieces together
- * are the message as it goes on, with the final dot's line. */
+/* The next piece of a message in DATA. false: more bytes are needed; at most 3 are held back. The pieces together are the
+ * message as it is sent on, with the final dot's line. */
 bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used, struct smtp_piece *piece);
 
-/* Octets of a message, or of what the run before left of it, that go out in one run: up to the next line that begins with
- * a dot, which wants a second one in front (RFC 5321 4.5.2). in may hold less than the rest: a run does not end inside
- * CR LF. */
+/* Octets that can be sent in one run of what is left of a message: up to the next line that begins with a dot and needs a
+ * second one (RFC 5321 4.5.2). in may hold a part of the rest: a run never ends between CR and LF. */
 size_t smtp_dot_free(const unsigned char *in, size_t n);
 
 /* Whether all octets are below 128. */
 bool smtp_is_seven_bit(const unsigned char *in, size_t n);
 
-/* Feed message bytes in order, in pieces of any size. */
+/* Scan bytes of a message in order, in pieces of any size. */
 void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n);
 
 #endif

@@ -1,7 +1,6 @@
-/* main: options, how smtpwarp was started, the accept loop and its limits.
- *
- * It looks at what it was given (DESIGN, smtpwarp(8) STARTING): a connected socket is served; listening sockets are
- * accepted from, with one process forked per connection, so that nothing a session does can harm the listener.
+/* main: options, how smtpwarp was started, the accept loop and its limits. It looks at what it was given, see STARTING in
+ * smtpwarp(8): it serves a connected socket; from listening sockets it accepts connections and forks one process for each, so
+ * that nothing a session does can harm the listener.
  */
 #define _GNU_SOURCE
 #include "hooks.h"
@@ -43,22 +42,22 @@
 static struct options options;
 static struct hook_list hooks;
 
-/* The descriptor that is the client's connection, -1: there is none, or not one. */
+/* The client's connection if we were given one; -1: we were given listening sockets, or none. */
 static int connection = -1;
 
 static struct {
 	int socket[SOCKETS_MAX];
 	unsigned sockets;
-	bool inetd_wait; /* fd 0 listens: exit when idle */
-	int spare;	 /* given up for a moment to refuse a client when descriptors run out */
+	bool inetd_wait; /* inetd passed a listening socket as fd 0: exit when idle */
+	int spare;	 /* a descriptor in reserve, for refuse_one() */
 	int notify;
-	pid_t pid; /* its process: sessions inherit the handler of signals, but not the tally */
+	pid_t pid; /* the listener's process: sessions inherit its signal handler, but not the tally */
 } listener = { .spare = -1, .notify = -1 };
 
-/* What the listener counts. It stands in memory that forks leave out: a page that is written after a fork would be copied
- * for each session, and its page tables with it. */
+/* What the listener counts. It lies in memory that forks leave out: a page that the listener writes after a fork would be
+ * copied for each session, and its page tables with it. */
 static struct tally {
-	uint32_t sessions; /* children in use */
+	uint32_t sessions; /* running now: elements of child[] in use */
 	uint64_t served;
 	time_t status_at;
 	bool status_due;
@@ -112,8 +111,8 @@ static _Noreturn void die_errno(int code, const char *what)
 	die(code, "%s: %s", what, strerror(errno));
 }
 
-/* Nothing but SMTP may reach the client: descriptors 1 and 2 that are its socket become /dev/null, and ones that are
- * closed are taken, so that no socket of ours gets such a number. */
+/* Nothing but SMTP may reach the client. Replace descriptors 1 and 2 by /dev/null if they are its socket, and fill those that
+ * are closed, so that no socket of ours gets such a number. */
 static void guard_standard_descriptors(void)
 {
 	for (int fd = 0; fd <= 2; fd++) {
@@ -143,7 +142,7 @@ static void open_log(void)
 
 /* ---- what options name ---- */
 
-/* A level that verifies certificates needs to know whose they are to be. */
+/* A level that verifies certificates needs a name to look for in them. */
 static void check_tls_name(void)
 {
 	bool nameless = !options.tls_name && !options.upstreams && !options.routes;
@@ -155,7 +154,7 @@ static void check_tls_name(void)
 		    tls_level_name(options.tls));
 }
 
-/* The default file need not be there where nothing has to be verified. */
+/* The default file may be missing where nothing has to be verified. */
 static void load_anchors(void)
 {
 	bool named = strcmp(options.tls_ca, OPTIONS_CA_FILE) != 0;
@@ -191,7 +190,8 @@ static void load_keys(enum keys_side side, const char *cert, const char *key)
 		die(EX_CONFIG, "%s", why);
 }
 
-/* What can only be judged together, or by a look at the system. Certificates, keys and passwords stay read. */
+/* Check options that depend on each other or on the system. Certificates, keys and passwords are loaded here and stay in
+ * memory. */
 static void check_options(void)
 {
 	char why[512];
@@ -216,7 +216,7 @@ static bool find_hooks(void)
 	return hooks_scan(&hooks, options.hooks, !options.hooks_given, options.plugins_dir, options.plugins);
 }
 
-/* Hooks get the descriptors that they are meant to get, whatever we were started with. */
+/* Hooks must inherit no descriptors but those that hooks.c gives them, whatever was open when we were started. */
 static void close_on_exec(void)
 {
 	enum { CLOEXEC = 1 << 2 }; /* close_range(2), linux/close_range.h */
@@ -226,7 +226,7 @@ static void close_on_exec(void)
 			fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-/* For --check: what can be seen before a hook is run. */
+/* --check finds the faults that show before a hook is run. */
 static void check_hooks(void)
 {
 	for (unsigned i = 0; i < hooks.count; i++) {
@@ -239,10 +239,10 @@ static void check_hooks(void)
 
 /* ---- routes ---- */
 
-static pid_t indexer; /* makes an index of the file of --routes, into index_made */
+static pid_t indexer; /* process that makes an index of --routes into index_made; 0: none */
 static int index_made;
 
-static char routes_why[500]; /* see routes.h */
+static char routes_why[500]; /* "FILE: reason" from routes.h */
 
 static const char *about_routes(const char *option)
 {
@@ -260,7 +260,7 @@ static _Noreturn void make_index(void)
 	_exit(EX_CONFIG);
 }
 
-/* A large file that has changed: until its index is made, by a process of its own, sessions read it through. */
+/* A large file has changed: a process of its own makes a new index. Until that is done sessions read the file through. */
 static void index_routes_again(void)
 {
 	if (indexer || !routes_wants_index(options.routes))
@@ -324,8 +324,8 @@ static void warn_of_exposed_secrets(void)
 
 /* ---- what may be replaced ---- */
 
-/* What is new counts for the next session. At all but certificates, which somebody may be waiting to see, the listener looks
- * once a second at most. */
+/* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
+ * may be waiting to see a new one; everything else once a second at most. */
 static void look_again(void)
 {
 	static time_t looked_at;
@@ -339,10 +339,10 @@ static void look_again(void)
 	if (options.routes)
 		index_routes_again();
 	if (hooks.count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
-		find_hooks(); /* else there is nothing to write down, in pages that sessions share */
+		find_hooks(); /* without hooks nothing is written, and the page stays shared with sessions */
 }
 
-/* As the user whom sessions run as. The index of a large file is there before the first of them is. */
+/* Runs as the user that sessions run as. The index of a large file is ready before the first session. */
 static void check_routes(void)
 {
 	bool large = options.routes && routes_wants_index(options.routes);
@@ -374,7 +374,7 @@ static const char *notify_path;
 
 static void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* sd_notify(3), whose protocol is one datagram. */
+/* sd_notify(3): its protocol is one datagram. */
 static void notify(const char *format, ...)
 {
 	char text[160];
@@ -408,14 +408,14 @@ static void open_notify(void)
 	}
 }
 
-/* Neither hooks nor sessions are to take these variables for theirs.
- * Returns the number of sockets passed from LISTEN_FDS_START on; 0: none, or they are for another process. */
+/* Take systemd's variables out of the environment, so that hooks do not take them for theirs. Returns the number of sockets
+ * passed from LISTEN_FDS_START on; 0: none, or they are for another process. */
 static unsigned take_environment(void)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
 	long n = pid && fds && strtol(pid, NULL, 10) == getpid() ? strtol(fds, NULL, 10) : 0;
 
-	notify_path = getenv("NOTIFY_SOCKET"); /* the string stays where it is */
+	notify_path = getenv("NOTIFY_SOCKET"); /* the string survives unsetenv(3) */
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
@@ -425,7 +425,7 @@ static unsigned take_environment(void)
 	return n > 0 ? (unsigned)n : 0;
 }
 
-/* At most once a second. */
+/* Tell systemd how many sessions there are, once a second at most. */
 static void status(void)
 {
 	struct timespec now;
@@ -450,8 +450,8 @@ static void on_signal(int number)
 		*(volatile sig_atomic_t *)&tally->children_ended = 1;
 }
 
-/* Signals come in only while ppoll(2) waits, here and in sessions, so that none is lost between a look at its flag and
- * the wait. A session inherits all of it; what it cares for is SIGTERM. */
+/* Signals are delivered only while ppoll(2) waits, here and in sessions, so that none is lost between a look at its flag and
+ * the wait. Sessions inherit this; they react to SIGTERM. */
 static void catch_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -542,7 +542,7 @@ static void fork_session(int fd, const union net_address *source)
 		return;
 	}
 	look_again();
-	pid = _Fork(); /* no threads and no handlers: fork(2) itself is all we need */
+	pid = _Fork(); /* there are no threads and no atfork handlers to run */
 	if (pid == 0)
 		serve(fd);
 	if (pid < 0) {
@@ -556,7 +556,7 @@ static void fork_session(int fd, const union net_address *source)
 	tally->status_due = listener.notify >= 0;
 }
 
-/* Out of descriptors: the one in reserve lets a waiting client hear so, instead of waiting in vain. */
+/* No descriptors are left: give up the one in reserve for a moment, to tell a waiting client. */
 static void refuse_one(int listening)
 {
 	int fd;
@@ -578,7 +578,7 @@ static void accept_one(int listening)
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && listener.spare >= 0)
 		refuse_one(listening);
 	else if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
-		poll(NULL, 0, 50); /* it waits in the queue, and would be reported again at once */
+		poll(NULL, 0, 50); /* the connection stays in the queue and would be reported again at once */
 	if (fd < 0)
 		return;
 	memset(&source, 0, sizeof source);
@@ -592,7 +592,7 @@ static void signal_children(int number)
 		kill(tally->child[i].pid, number);
 }
 
-/* Wait for events at most `seconds`, -1: for ever. Returns whether a connection came. */
+/* Wait for events, for `seconds` at most; -1: without limit. Returns whether a connection came. */
 static bool wait_for_work(double seconds, bool accepting)
 {
 	struct pollfd p[SOCKETS_MAX];
@@ -614,7 +614,8 @@ static bool wait_for_work(double seconds, bool accepting)
 	return came;
 }
 
-/* Sessions may go on for a while; then, or at a second signal, they are told to end, and at last killed. */
+/* Let sessions go on for --drain-timeout. After that, or at a second signal, tell them to end; after five more seconds kill
+ * them. */
 static void drain(void)
 {
 	struct timespec start, now;
@@ -632,7 +633,7 @@ static void drain(void)
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		left = limit - (double)(now.tv_sec - start.tv_sec) - (double)(now.tv_nsec - start.tv_nsec) / 1e9;
 		if (told < 2 && (left <= 0 || terminate > told + 1)) {
-			/* Both count in a session; two make it end at once. */
+			/* a session counts both signals, and ends at once after two */
 			signal_children(told ? SIGKILL : SIGTERM);
 			signal_children(told ? SIGKILL : SIGINT);
 			told++;
@@ -643,7 +644,7 @@ static void drain(void)
 	}
 }
 
-/* SIGHUP: what may have been replaced since the start. */
+/* SIGHUP: read again what may have been replaced. */
 static void read_again(void)
 {
 	const char *why;
@@ -676,7 +677,7 @@ static _Noreturn void listen_loop(void)
 	listener.pid = getpid();
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE && !tls_has_anchors())
-		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; what lacks shows in their records */
+		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; if it fails, their records say so */
 	for (unsigned i = 0; i < listener.sockets; i++)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
 	notify("READY=1\nSTATUS=ready");
@@ -696,8 +697,8 @@ static _Noreturn void listen_loop(void)
 
 /* ---- start ---- */
 
-/* A session that is woken does not push aside the one that woke it: on a busy machine that saves a third of the CPU
- * time per message. Sessions inherit it. musl's sched_setscheduler(3) only says ENOSYS. */
+/* Under SCHED_BATCH a session that is woken does not preempt the one that woke it: on a busy machine this saves a third of the
+ * CPU time per message. Sessions inherit it. musl's sched_setscheduler(3) always fails with ENOSYS. */
 static void prefer_throughput(void)
 {
 	struct sched_param none = { .sched_priority = 0 };
@@ -752,7 +753,7 @@ static void take_passed(unsigned n)
 	}
 }
 
-/* All that is listened on: what we were given, and --listen. */
+/* Collect the sockets to listen on: those that we were given, and --listen. */
 static void gather_sockets(unsigned passed, enum net_kind given)
 {
 	take_passed(passed);
@@ -795,7 +796,7 @@ int main(int argc, char **argv)
 	if (options.compile_routes)
 		compile_routes();
 	if (!find_hooks() && (connection < 0 || options.listens))
-		die(EX_CONFIG, "%s", hooks.broken); /* a client hears of it from its session, see --hook-failure */
+		die(EX_CONFIG, "%s", hooks.broken); /* a session that has a client tells it, see --hook-failure */
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	open_log();

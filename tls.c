@@ -11,7 +11,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-/* Distributions build BearSSL for glibc with _FORTIFY_SOURCE; these are the names it then wants that musl lacks. */
+/* Distributions build BearSSL for glibc with _FORTIFY_SOURCE. It then needs these functions, which musl lacks. */
 #ifdef SMTPWARP_FORTIFY_SHIMS
 void *__memcpy_chk(void *to, const void *from, size_t n, size_t room);
 void *__memmove_chk(void *to, const void *from, size_t n, size_t room);
@@ -41,12 +41,12 @@ void *__memset_chk(void *to, int c, size_t n, size_t room)
 
 #define CHAIN_MAX 16 /* certificates of a chain */
 
-/* Judges the peer's chain as br_x509_minimal does, but lets the level decide what the verdict means. It takes the
- * peer's key from the first certificate by itself: br_x509_minimal stops reading, and has no key, once a
- * certificate is expired or has another name, and opportunistic TLS must work with those (RFC 7435 3). The chain is
- * gathered first, so that only the trust anchors it asks for have to be decoded. */
+/* Judges the peer's chain as br_x509_minimal does, but the level decides what the result means. It takes the peer's key from
+ * the first certificate itself: br_x509_minimal stops reading, and has no key, if a certificate is expired or has another name,
+ * and opportunistic TLS must work with those (RFC 7435 3). The whole chain is collected first, so that only the trust anchors
+ * that it needs are decoded. */
 struct chain {
-	const br_x509_class *vtable; /* first: BearSSL knows the object by it */
+	const br_x509_class *vtable; /* must be first: BearSSL calls us through it */
 	br_x509_minimal_context minimal;
 	br_x509_decoder_context leaf;
 	const char *name;
@@ -60,14 +60,14 @@ struct chain {
 };
 
 struct tls {
-	union { /* the others begin with the first */
+	union { /* client and server begin with common */
 		br_ssl_engine_context common;
 		br_ssl_client_context client;
 		br_ssl_server_context server;
 	} engine;
 	bool handshake_done;
 	bool used;
-	unsigned char first; /* octet of the peer's; 0: none came */
+	unsigned char first; /* first octet from the peer; 0: none yet */
 	unsigned char in[BR_SSL_BUFSIZE_INPUT];
 	unsigned char out[BR_SSL_BUFSIZE_OUTPUT];
 };
@@ -100,8 +100,8 @@ static const struct {
 	{ br_sha512_ID, &br_sha512_vtable },
 };
 
-#define FIRST_SHA256 3 /* of these */
-#define HANDSHAKE 22 /* type of a record, RFC 5246 6.2.1 */
+#define FIRST_SHA256 3 /* index in hashes */
+#define HANDSHAKE 22 /* content type of a record, RFC 5246 6.2.1 */
 
 static void start_chain(const br_x509_class **context, const char *name)
 {
@@ -150,7 +150,7 @@ static void prepare_minimal(struct chain *c)
 		br_x509_minimal_set_hash(&c->minimal, hashes[i].id, hashes[i].hash);
 }
 
-/* What br_x509_minimal says of the chain, with just the anchors that it can need. */
+/* Let br_x509_minimal judge the chain, with just the anchors that it can need. */
 static unsigned judge_chain(struct chain *c)
 {
 	const br_x509_class **x = &c->minimal.vtable;
@@ -186,7 +186,7 @@ static const br_x509_pkey *get_pkey(const br_x509_class *const *context, unsigne
 	br_x509_decoder_context *leaf = (br_x509_decoder_context *)&c->leaf; /* the accessor's type lacks const */
 	const br_x509_class *const *minimal = &c->minimal.vtable;
 
-	if (c->enforce) /* with what the certificate allows its key to do */
+	if (c->enforce) /* including what the certificate allows the key to be used for */
 		return (*minimal)->get_pkey(minimal, usages);
 	if (usages)
 		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
@@ -198,7 +198,7 @@ static const br_x509_class chain_class = { sizeof(struct chain), start_chain, st
 
 /* ---- the engine ---- */
 
-/* Those that clients are offered: ephemeral keys, SHA-2. */
+/* Cipher suites for clients: ephemeral keys and SHA-2. */
 #define GOOD_SUITES(X)                                                                                                 \
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)                                                                       \
@@ -211,7 +211,7 @@ static const br_x509_class chain_class = { sizeof(struct chain), start_chain, st
 	X(TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384)
 
-/* And those that some server may still need. */
+/* For upstreams: those, and what old servers need. */
 #define SUITES(X)                                                                                                      \
 	GOOD_SUITES(X)                                                                                                 \
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA)                                                                        \
@@ -244,7 +244,7 @@ static const char *const suite_names[] = {
 #undef X
 };
 
-/* suite_count of the list above; hashes from this one on. */
+/* Use the first suite_count suites of the list above, and the hashes from first_hash on. */
 static void set_algorithms(br_ssl_engine_context *e, size_t suite_count, size_t first_hash)
 {
 	br_ssl_engine_set_suites(e, suites, suite_count);
@@ -257,7 +257,7 @@ static void set_algorithms(br_ssl_engine_context *e, size_t suite_count, size_t 
 	br_ssl_engine_set_default_chapol(e);
 }
 
-/* What both sides have last, versions and algorithms being set. false: no random numbers. */
+/* The last steps for both sides. Versions and algorithms must be set. false: there are no random numbers. */
 static bool make_ready(struct tls *t, uint32_t flags)
 {
 	br_ssl_engine_context *e = &t->engine.common;
@@ -268,8 +268,8 @@ static bool make_ready(struct tls *t, uint32_t flags)
 	t->used = true;
 	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
 	br_ssl_engine_add_flags(e, flags | BR_OPT_NO_RENEGOTIATION);
-	/* BearSSL's own seeding needs /dev/urandom or RDRAND, which a chroot or an old processor may lack. Only now,
-	 * with the hashes set, does the engine take it. */
+	/* BearSSL's own seeding needs /dev/urandom or RDRAND; a chroot or an old processor may lack them. The engine accepts a
+	 * seed only now, with the hashes set. */
 	if (getrandom(seed, sizeof seed, 0) != (ssize_t)sizeof seed)
 		return false;
 	br_ssl_engine_inject_entropy(e, seed, sizeof seed);
@@ -277,7 +277,7 @@ static bool make_ready(struct tls *t, uint32_t flags)
 	return true;
 }
 
-/* What an upstream gets that asks for a certificate. */
+/* For an upstream that asks for a certificate. */
 static void set_own_certificate(br_ssl_client_context *c)
 {
 	const struct keys *k = keys_current(KEYS_UPSTREAM);
@@ -308,7 +308,7 @@ struct tls *tls_start(enum tls_level level, const char *name, const char **why)
 	chain.has_name = name != NULL;
 	br_ssl_engine_set_x509(e, &chain.vtable);
 	*why = no_name;
-	if (chain.enforce && !name) /* else any name would do */
+	if (chain.enforce && !name) /* without a name BearSSL accepts a certificate for any name */
 		return NULL;
 	*why = "no random numbers";
 	if (!make_ready(t, 0))
@@ -327,7 +327,7 @@ struct tls *tls_serve(const char **why)
 	br_ssl_engine_set_versions(&s->eng, BR_TLS12, BR_TLS12);
 	set_algorithms(&s->eng, GOOD_COUNT, FIRST_SHA256);
 	br_ssl_engine_set_default_ec(&s->eng);
-	if (k->rsa) /* its key only signs, so what would decrypt with it is not needed */
+	if (k->rsa) /* with ECDHE the key only signs, so nothing is needed that decrypts */
 		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, k->rsa, BR_KEYTYPE_SIGN, NULL,
 		    br_rsa_pkcs1_sign_get_default());
 	else
@@ -350,7 +350,7 @@ static unsigned state(const struct tls *t)
 	return br_ssl_engine_current_state(&t->engine.common);
 }
 
-/* SENDAPP is first offered when the handshake is over, and may be withdrawn while a record is full. */
+/* The engine offers SENDAPP first when the handshake is over, and may withdraw it while a record is full. */
 static void note_handshake(struct tls *t)
 {
 	if (!t->handshake_done && (state(t) & (BR_SSL_SENDAPP | BR_SSL_RECVAPP)))
@@ -548,7 +548,7 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	explicit_bzero(&session, sizeof session);
 	facts->verified = false;
 	facts->reason = facts->cn = NULL;
-	if (t == &towards_client) /* of which no certificate was asked for */
+	if (t == &towards_client) /* clients are not asked for certificates */
 		return;
 	facts->verified = chain.verdict == 0 && chain.has_name;
 	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL : no_name;

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define ATTEMPTS 4
-#define DATAGRAMS 8 /* looked at in one turn: a flood must not keep the session from its clock */
+#define DATAGRAMS 8 /* read in one turn: a flood must not keep the session from its deadlines */
 
 /* ---- settings ---- */
 
@@ -62,7 +62,7 @@ static void end_query(struct dns_query *q, enum dns_result result, const char *f
 	q->failure = failure;
 }
 
-/* A socket that only what the server sends comes in by, with a port of the kernel's choice. */
+/* Open a connected socket: only what this server sends comes in, at a port that the kernel chose. */
 static bool open_query_socket(struct dns_query *q, bool tcp)
 {
 	const union net_address *a = &q->servers->server[(q->attempt - 1) % q->servers->count];
@@ -75,7 +75,7 @@ static bool open_query_socket(struct dns_query *q, bool tcp)
 		(tcp && errno == EINPROGRESS));
 }
 
-/* Ask the next server. One that cannot even be sent to has had its attempt. */
+/* Ask the next server. A server that cannot be sent to has had its attempt. */
 static void attempt(struct dns_query *q, int64_t now)
 {
 	uint16_t id;
@@ -111,7 +111,7 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
 		end_query(q, DNS_BAD, "no name");
 }
 
-/* This server will not do: the next has its turn now. */
+/* This server is of no use: ask the next one now. */
 static void ask_next_server(struct dns_query *q, int64_t now, const char *why)
 {
 	if (q->attempt < ATTEMPTS)
@@ -137,7 +137,7 @@ static void take_message(struct dns_query *q, const unsigned char *in, size_t n,
 		ask_next_server(q, now, "the server failed");
 		return;
 	case DNS_FOREIGN:
-		if (q->tcp) /* nothing else comes there */
+		if (q->tcp) /* over TCP nothing else follows */
 			ask_next_server(q, now, "the server failed");
 		return;
 	}
@@ -157,7 +157,7 @@ static void turn_udp(struct dns_query *q, int64_t now)
 	}
 }
 
-/* The question goes once the connection is made; the answer has its length before it. */
+/* Send the question once the connection is made, then read the answer; its length comes first. */
 static void turn_tcp(struct dns_query *q, int64_t now)
 {
 	size_t question = 2 + q->question_len, whole = q->got < 2 ? 2 : 2 + dns_get16(q->in);

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LINES_MAX (16u << 20) /* octets of a file that file_lines() looks at */
+#define LINES_MAX (16u << 20) /* octets of a file that file_lines() reads */
 
 ssize_t file_read(int fd, void *into, size_t cap)
 {
@@ -48,7 +48,7 @@ void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg
 {
 	char text[4096];
 	size_t have = 0, all = 0;
-	bool skipping = false; /* in a line that was too long */
+	bool skipping = false; /* in a line that is too long */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	ssize_t n = fd < 0 ? 0 : 1;
 
@@ -58,7 +58,7 @@ void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg
 		n = read(fd, text + have, sizeof text - 1 - have);
 		have += n > 0 ? (size_t)n : 0;
 		all += n > 0 ? (size_t)n : 0;
-		if (n <= 0 && have) /* the last line needs no LF */
+		if (n <= 0 && have) /* end the last line, which may lack its LF */
 			text[have++] = '\n';
 		while ((end = memchr(line, '\n', have))) {
 			*end = 0;

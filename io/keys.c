@@ -1,4 +1,4 @@
-/* Certificate and key. See keys.h. */
+/* Certificates and keys. See keys.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/keys.h"
 #include "io/file.h"
@@ -21,7 +21,7 @@
 static const char *take_chain(struct keys *k, unsigned char *text, size_t n)
 {
 	const unsigned char *at = text;
-	unsigned char *out = text; /* DER is shorter than its text, and stays behind what is read */
+	unsigned char *out = text; /* DER is shorter than its text, so it never overtakes what is read */
 	struct pem p;
 	size_t len;
 
@@ -71,9 +71,9 @@ static const char *take_key(struct keys *k, unsigned char *text, size_t n)
 	return "no private key in it";
 }
 
-/* ---- whether both belong together ---- */
+/* ---- whether certificate and key match ---- */
 
-/* The modulus is p times q. BearSSL 0.6 has a function for that, which fails with 4096 bits. */
+/* The modulus is p times q. BearSSL 0.6 has a function for that, but it fails for 4096 bits. */
 static bool is_rsa_of(const br_rsa_private_key *private, const br_rsa_public_key *public)
 {
 	unsigned char n[BR_X509_BUFSIZE_KEY] = { 0 };
@@ -133,7 +133,7 @@ const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, uns
 
 /* ---- the files ---- */
 
-/* What tells one state of a file from another. */
+/* Tells whether a file has changed. */
 struct stamp {
 	int error;
 	dev_t device;
@@ -143,10 +143,10 @@ struct stamp {
 };
 
 static struct store {
-	const char *cert, *key; /* names */
+	const char *cert, *key; /* names of the files */
 	struct stamp stamp[2];
 	bool exposed;
-	struct keys *keys; /* followed by the texts */
+	struct keys *keys; /* the texts follow it */
 	size_t size;
 } stores[KEYS_SIDES];
 
@@ -170,10 +170,10 @@ static void take_stamp(const char *path, struct stamp *s, mode_t *mode)
 	s->device = st.st_dev;
 	s->inode = st.st_ino;
 	s->size = st.st_size;
-	s->changed = st.st_ctim; /* which chown(1) changes too */
+	s->changed = st.st_ctim; /* the change time: chown(1) sets it, too */
 }
 
-/* Octets read, at most cap; -1 with errno. */
+/* Returns octets read, at most cap; -1 with errno set. */
 static ssize_t read_pem(const char *path, unsigned char *into, size_t cap)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -184,7 +184,7 @@ static ssize_t read_pem(const char *path, unsigned char *into, size_t cap)
 	return n;
 }
 
-/* Both files into the memory behind k. NULL, or what is wrong with which of the two. */
+/* Read both files into the memory after k. Returns NULL, or what is wrong, with *about_key saying in which file. */
 static const char *read_both(struct keys *k, const char *cert, const char *key, bool *about_key)
 {
 	unsigned char *text = (unsigned char *)(k + 1);
@@ -200,8 +200,8 @@ static const char *read_both(struct keys *k, const char *cert, const char *key, 
 	return keys_parse(k, text, (size_t)cert_len, text + cert_len, (size_t)key_len, about_key);
 }
 
-/* As they are now. Two that do not match may be on the way to a new pair, one after the other: who has no old pair waits a
- * moment for the second. */
+/* Read both as they are now. If they do not match, a new pair may be coming, one file after the other; with no old pair to go
+ * on with, wait a moment for the second file. */
 static const char *read_pair(struct store *store, struct keys *k, bool *about_key, mode_t *mode)
 {
 	for (unsigned tries = 0;; tries++) {
@@ -219,7 +219,7 @@ static const char *read_pair(struct store *store, struct keys *k, bool *about_ke
 
 bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
 {
-	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* of which pages that are not used cost nothing */
+	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* pages that are not used cost nothing */
 	struct keys *k = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	struct store *store = &stores[side];
 	const char *reason;
@@ -238,7 +238,7 @@ bool keys_load(enum keys_side side, const char *cert, const char *key, char *why
 	madvise(k, size, MADV_DONTDUMP);
 	mprotect(k, size, PROT_READ);
 	if (store->keys)
-		munmap(store->keys, store->size); /* not overwritten: sessions may still use it */
+		munmap(store->keys, store->size); /* do not overwrite it: sessions may still use it */
 	store->keys = k;
 	store->size = size;
 	store->exposed = mode & (S_IROTH | S_IWOTH);

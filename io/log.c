@@ -16,23 +16,23 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define SYSLOG_MAX 8000	      /* what syslog daemons take of one datagram (rsyslog's default is 8 KiB) */
+#define SYSLOG_MAX 8000	      /* what syslog daemons take in one datagram (rsyslog's default is 8 KiB) */
 #define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
 #define RECORD_MAX (1 << 22)
 #define STREAM_RECORD_MAX (256 << 10)
 
 static struct {
 	enum sink_kind kind;
-	int fd; /* of a socket: -1 until the first record, and after its daemon went away */
-	int flags; /* of sends: no more waiting once it was in vain */
-	bool detail; /* LOG_PRIORITY_DEBUG, too */
+	int fd; /* a socket's: -1 before the first record, and after its daemon went away */
+	int flags; /* for sendmsg(2): MSG_DONTWAIT once waiting was in vain */
+	bool detail; /* whether it takes LOG_PRIORITY_DEBUG */
 	struct sockaddr_un address;
 } sink = { SINK_STDERR, STDERR_FILENO, 0, false, { 0, "" } };
 
 static struct stream {
 	int fd; /* -1: its reader is gone */
 	size_t start, end;
-	char rest[STREAM_RECORD_MAX]; /* of a record that was taken in part */
+	char rest[STREAM_RECORD_MAX]; /* what is left of a record that was taken in part */
 } stream[LOG_STREAMS_MAX];
 static unsigned streams;
 static uint64_t dropped;
@@ -158,7 +158,7 @@ static void end_stream(struct stream *s)
 	s->fd = -1;
 }
 
-/* Octets taken; the stream ends when its reader is gone. */
+/* Returns octets taken. Ends the stream if its reader is gone. */
 static size_t offer(struct stream *s, const char *bytes, size_t n)
 {
 	ssize_t taken;
@@ -171,7 +171,7 @@ static size_t offer(struct stream *s, const char *bytes, size_t n)
 	return taken > 0 ? (size_t)taken : 0;
 }
 
-/* What is left of the last record. true: all of it is gone. */
+/* Write what is left of the last record. true: nothing is left. */
 static bool flush_stream(struct stream *s)
 {
 	while (s->fd >= 0 && s->start < s->end) {
@@ -229,7 +229,7 @@ size_t log_record_max(void)
 	return streams ? STREAM_RECORD_MAX : RECORD_MAX;
 }
 
-/* Larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol has it. */
+/* The record is larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol wants it. */
 static void send_file(const struct iovec parts[2])
 {
 	union {

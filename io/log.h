@@ -9,40 +9,40 @@
 
 enum log_priority { LOG_PRIORITY_ERROR = 3, LOG_PRIORITY_WARNING = 4, LOG_PRIORITY_INFO = 6, LOG_PRIORITY_DEBUG = 7 };
 
-/* sink: see sink.h. Opens it now: later there may be no right
- * or no path to do so. Returns 0, or -1 with *why set (static storage). Closes the sink that was open before. */
+/* Open a sink (see sink.h), now: later there may be no permission for it, or no path to it. Returns 0, or -1 with *why set
+ * (static storage). Closes the former sink. */
 int log_open(const char *sink, const char **why);
 
-/* Open a "file:PATH" sink anew, as rotation wants it; other sinks have nothing to open. Returns as log_open(); on failure
- * the old file stays. */
+/* Open the file of "file:PATH" again, after log rotation; other sinks have nothing to open. Returns as log_open(), but on
+ * failure the old file stays in use. */
 int log_reopen(const char *sink, const char **why);
 
-/* Whether anything is kept of what is written. */
+/* Whether there is a sink or stream that records go to. */
 bool log_wanted(void);
 
-/* Whether records of LOG_PRIORITY_DEBUG go to the sink; streams get them in any case. */
+/* Set whether records of LOG_PRIORITY_DEBUG go to the sink. Streams get them in any case. */
 void log_detail(bool wanted);
-bool log_detailed(void); /* to anybody */
+bool log_detailed(void); /* whether they go anywhere */
 
-/* One more reader of all records from now on, on a non-blocking descriptor that becomes the log's. A reader that does not
- * keep up, or is gone, loses whole records, never parts, and never holds a session up. At most LOG_STREAMS_MAX. */
+/* Send all further records to this non-blocking descriptor as well; it becomes the log's. A reader that is too slow or gone
+ * loses whole records, never parts, and never delays a session. There may be LOG_STREAMS_MAX of them. */
 #define LOG_STREAMS_MAX 4
 void log_add_stream(int fd);
 
-/* Records that streams have lost. */
+/* How many records streams have lost. */
 uint64_t log_dropped(void);
 
-/* Try to send what streams have not taken yet. false: something is left. */
+/* Try to send what streams have not taken yet. false: some is left. */
 bool log_flush_streams(void);
 
-/* End of all streams. */
+/* Close all streams. */
 void log_close_streams(void);
 
-/* Write a record of n octets that ends with a newline. A sink that is gone loses the record; a full one may
- * hold a session up for a fifth of a second, once. */
+/* Write a record: n octets that end with a newline. If the sink is gone the record is lost. A full sink may delay a session by
+ * a fifth of a second, once. */
 void log_write(enum log_priority priority, const char *record, size_t n);
 
-/* Octets of the largest record the sink takes whole. */
+/* Octets of the largest record that the sink takes as a whole. */
 size_t log_record_max(void);
 
 #endif

@@ -11,22 +11,22 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define GRACE INT64_C(1000000) /* for one family's answer after the other's */
+#define GRACE INT64_C(1000000) /* for one family's answer once the other's is in */
 
-/* Alone in its pages: they are given back. */
+/* On pages of its own, which lookup_stop() gives back. */
 static struct {
 	_Alignas(4096) struct dns_query query[2]; /* AAAA, A */
 	uint16_t port;
-	bool named; /* some form of the name is there, though it has no address */
+	bool named; /* some form of the name exists, though it has no address */
 	bool over;
-	int64_t until, hurry_at; /* hurry_at 0: neither answer is in */
-	const char *next;	 /* suffixes that are left; "": the name as it is; NULL: that was the last */
-	const char *failure;	 /* of the name servers */
+	int64_t until, hurry_at; /* hurry_at: when not to wait for the other family any more; 0: no answer yet */
+	const char *next;	 /* suffixes to try; "": the name as it is; NULL: none are left */
+	const char *failure;	 /* why the name servers failed */
 	size_t found;
 	union net_address list[LOOKUP_MAX];
 	unsigned char rank[LOOKUP_MAX];
 	struct dns_settings settings;
-	char name[DNS_NAME_MAX + 1]; /* without a last dot; "": it can be no name */
+	char name[DNS_NAME_MAX + 1]; /* without a final dot; "": it cannot be a host name */
 } lookup;
 
 /* ---- which first ---- */
@@ -41,12 +41,12 @@ static enum scope scope_of(const struct in6_addr *a)
 						  SCOPE_WORLD;
 }
 
-/* What RFC 6724, 6 comes to here: what there is no way to comes last; before it IPv6 that is left with a source of another
- * scope, as in a network whose addresses are private; then private IPv6, IPv4, IPv6. */
+/* Ranks after RFC 6724 6, best first: 4 IPv6, 3 IPv4, 2 private IPv6 (RFC 4193), 1 IPv6 whose source address has another scope,
+ * as in a network with private addresses only, 0 no route. */
 static unsigned char rank_of_address(const union net_address *a)
 {
 	bool six = a->sa.sa_family == AF_INET6;
-	int fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* connecting it sends nothing */
+	int fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* connecting a datagram socket sends nothing */
 	union net_address source;
 	unsigned char rank = 0;
 
@@ -64,7 +64,7 @@ static unsigned char rank_of_address(const union net_address *a)
 	return scope_of(&a->v6.sin6_addr) == SCOPE_PRIVATE ? 2 : 4;
 }
 
-/* Into its place: behind those as good. */
+/* Insert an address after those of the same rank or a better one. */
 static void add_address(const union net_address *a)
 {
 	size_t at = lookup.found;
@@ -118,7 +118,7 @@ static void take_line(void *arg, char *line)
 	add_address(&a);
 }
 
-/* "localhost", or below it: RFC 6761 6.3. */
+/* "localhost" or a name below it: RFC 6761 6.3. */
 static bool is_localhost(const char *name)
 {
 	static const char word[] = "localhost";
@@ -145,7 +145,7 @@ static const struct dns_answer *answer_of(unsigned i)
 	return q->state == DNS_DONE && !q->failure && q->result == DNS_FOUND ? &q->answer : NULL;
 }
 
-/* Ask for the next form of the name. false: that was the last. */
+/* Ask for the next form of the name. false: there are no more. */
 static bool ask_next_form(int64_t now)
 {
 	char full[sizeof lookup.name + sizeof lookup.settings.search];
@@ -166,7 +166,7 @@ static bool ask_next_form(int64_t now)
 	return true;
 }
 
-/* Those of either family that there are; neither leaves no room for the other. */
+/* Add the addresses of both families; leave room for IPv4, at most half of the list. */
 static void add_answers(const struct dns_answer *six, const struct dns_answer *four)
 {
 	unsigned fours = four ? four->count : 0, half = fours < LOOKUP_MAX / 2 ? fours : LOOKUP_MAX / 2;
@@ -185,8 +185,8 @@ static void add_answers(const struct dns_answer *six, const struct dns_answer *f
 	}
 }
 
-/* Both answers are in, or one that will do. A server that fails ends it, whatever other forms of the name there are: one of
- * those could be another host's. */
+/* Use the answers: both are in, or one that suffices. If a server fails the lookup ends, even if there are other forms of the
+ * name: one of those might be another host. Returns whether the lookup is over. */
 static bool use_answers(int64_t now)
 {
 	const struct dns_answer *six = answer_of(0), *four = answer_of(1);
@@ -202,7 +202,7 @@ static bool use_answers(int64_t now)
 	return lookup.failure || !ask_next_form(now);
 }
 
-/* What is still to be waited for: a name server that knows one family only need not be waited for to the end. */
+/* Whether to wait for more. Once one family's answer is in the other has GRACE left: some name servers never answer for IPv6. */
 static bool waits(int64_t now)
 {
 	if (lookup.query[0].state != DNS_RUNNING && lookup.query[1].state != DNS_RUNNING)
@@ -242,7 +242,7 @@ unsigned lookup_watch(struct pollfd *p)
 
 /* ---- begin and end ---- */
 
-/* A name that is complete is not looked for elsewhere: with suffixes it could be another host's. */
+/* A complete name is looked up as it is: with a suffix it might be another host. */
 static const char *first_suffix(const char *host)
 {
 	unsigned dots = 0;
@@ -279,7 +279,7 @@ void lookup_stop(void)
 {
 	dns_stop(&lookup.query[0]);
 	dns_stop(&lookup.query[1]);
-	madvise(&lookup, sizeof lookup, MADV_DONTNEED); /* to no avail where pages are larger */
+	madvise(&lookup, sizeof lookup, MADV_DONTNEED); /* has no effect where pages are larger */
 }
 
 size_t lookup_end(union net_address list[LOOKUP_MAX], char *why, size_t why_cap)

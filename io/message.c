@@ -12,8 +12,8 @@
 
 #define SMALL_MAX (32 << 10)
 
-/* Pieces that wait to be written together; a usual message is one write(2), and read where it stands. One for the message
- * that is filled, one for the message that it is made of. */
+/* Small pieces are written together; a usual message takes one write(2), and is read from the buffer. One buffer is for the
+ * message that is being filled, one for the message that it is made from. */
 static unsigned char smalls[2][SMALL_MAX], *small = smalls[0];
 static size_t small_len;
 
@@ -78,7 +78,7 @@ void message_drop(struct message *m)
 		munmap((void *)(uintptr_t)m->bytes, m->size);
 	if (m->fd >= 0)
 		close(m->fd);
-	if (m->buffer == small) /* the one begun last leaves its turn to the next: the other may still be read */
+	if (m->buffer == small) /* the other buffer may still be read, so the next message gets this one */
 		small = other(small);
 	m->buffer = NULL;
 	m->bytes = NULL;
@@ -89,8 +89,8 @@ void message_drop(struct message *m)
 
 /* ---- headers ---- */
 
-/* Octets of the header field at in (RFC 5322 2.2), folded lines included, and of its name; 0: there is none. Blanks in front
- * of the colon are obsolete (4.5.8), but who reads the message takes such a line for a field. */
+/* Octets of the header field at in (RFC 5322 2.2), folded lines included, and of its name. 0: there is no field. Blanks before
+ * the colon are obsolete (4.5.8), but readers of the message take such a line for a field. */
 static size_t header_length(const unsigned char *in, size_t n, size_t *name_len)
 {
 	size_t len = 0, line;
@@ -110,8 +110,8 @@ static size_t header_length(const unsigned char *in, size_t n, size_t *name_len)
 	return len;
 }
 
-/* Names that a verdict removes, and behind the last line that says so; in the order of by_name(), each once: who sends the
- * message and who writes the hook may both have thousands of them. */
+/* Names that a verdict removes, and the offset after the last line that says so; sorted by by_name(), each once. They are
+ * searched by bisection: a message's sender and a hook's author may each have thousands of them. */
 static struct removal {
 	const unsigned char *name;
 	size_t len, at;
@@ -128,7 +128,7 @@ static int by_name(const void *left, const void *right)
 	return difference;
 }
 
-/* Whether a remove-header behind offset `at` of the verdict has that name. */
+/* Whether a remove-header after offset `at` of the verdict has that name. */
 static bool removed(const unsigned char *name, size_t n, size_t at)
 {
 	const struct removal wanted = { name, n, 0 }, *r;
@@ -137,7 +137,7 @@ static bool removed(const unsigned char *name, size_t n, size_t at)
 	return r && r->at > at;
 }
 
-/* The next line in front of the one that ends the verdict. */
+/* The next line before the one that ends the verdict. */
 static bool next_edit(const unsigned char *verdict, size_t n, size_t *at, struct verdict *v)
 {
 	const char *why;
@@ -162,7 +162,7 @@ static void find_removals(const unsigned char *verdict, size_t n)
 	removal_count = count ? last + 1 : 0;
 }
 
-/* The new fields, the last of a verdict on top: each goes above what is there. They are put together from the end. */
+/* Add the new fields, the verdict's last one on top: each goes above what is there. They are put together from the end. */
 static void add_fields(struct message *m, const unsigned char *verdict, size_t n)
 {
 	static unsigned char fields[2 * VERDICT_MAX], field[2 * VERDICT_MAX + 8];
@@ -179,7 +179,7 @@ static void add_fields(struct message *m, const unsigned char *verdict, size_t n
 	message_add(m, fields + start, sizeof fields - start);
 }
 
-/* Header fields that stay go together, with the body after them. */
+/* Copy the header fields that stay, and the body. */
 static void copy_rest(struct message *to, const struct message *from)
 {
 	size_t at = 0, kept = 0, len, name_len;
@@ -194,8 +194,8 @@ static void copy_rest(struct message *to, const struct message *from)
 	message_add(to, from->bytes + kept, from->size - kept);
 }
 
-/* A message whose first line is neither a field nor the empty line has no header: what is put on top must not run into
- * it. */
+/* A message whose first line is neither a field nor the empty line has no header: fields on top of it must not run into its
+ * text. */
 static bool needs_empty_line(const struct message *m)
 {
 	size_t name_len;

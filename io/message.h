@@ -1,6 +1,6 @@
-/* A whole message in a memory file (memfd_create(2)): filled piece by piece, sealed, edited, read. Content is as RFC 5322
- * has it: CR LF line ends, no stuffed dots. Nothing is kept in the process but the descriptor and buffers for small
- * pieces and messages. A sealed file can be handed to hooks as it is: none can change it.
+/* A whole message in a memory file (memfd_create(2)): filled piece by piece, sealed, edited, read. The content is as in RFC
+ * 5322: CR LF line ends, no stuffed dots. The process keeps only the descriptor, and buffers for small pieces and messages. A
+ * sealed file can be given to hooks as it is: nobody can change it.
  */
 #ifndef MESSAGE_H
 #define MESSAGE_H
@@ -10,26 +10,26 @@
 struct message {
 	int fd; /* -1: none */
 	uint64_t size;
-	const unsigned char *bytes; /* sealed: all of it, until it is dropped */
-	unsigned char *buffer;	    /* for its small pieces; it is read there if there are no others */
-	bool mapped;		    /* bytes are the file's own pages */
-	bool failed;		    /* the kernel had no memory for it, or the file system no room */
+	const unsigned char *bytes; /* all of the message, from message_seal() to message_drop() */
+	unsigned char *buffer;	    /* holds small pieces; a small message is read there */
+	bool mapped;		    /* bytes is a mapping of the file */
+	bool failed;		    /* the kernel had no memory for it */
 };
 
-/* Begin a new one; *m must be empty (fd -1). At most two are there at a time, and only the one begun last is filled. */
+/* Begin a new message; *m must be empty (fd -1). There may be two at a time; only the one begun last can be added to. */
 void message_begin(struct message *m);
 
-/* Add n octets. What fails is told by message_seal(). */
+/* Add n octets. message_seal() tells of failures. */
 void message_add(struct message *m, const void *bytes, size_t n);
 
-/* It is whole: from now on it can be read, and not be written by anybody. false: there is no room, errno says why. */
+/* End the message: from now on it can be read, and nobody can write to it. false: there is no room, errno says why. */
 bool message_seal(struct message *m);
 
-/* Forget it. */
+/* Forget the message. */
 void message_drop(struct message *m);
 
-/* Apply the add-header and remove-header lines of a verdict of n octets, which verdict_next() has found good, in their
- * order. *m becomes the edited message, sealed; its content is copied once. false as for message_seal(). */
+/* Apply the add-header and remove-header lines of a verdict of n octets in their order; verdict_next() must have accepted them.
+ * *m becomes the edited message, sealed; its content is copied once. Returns as message_seal(). */
 bool message_edit(struct message *m, const unsigned char *verdict, size_t n);
 
 #endif

@@ -82,28 +82,28 @@ static bool is_transparent(int fd, const union net_address *local)
 	}
 	if (!on)
 		return false;
-	/* A transparent listener takes direct connections too; those have an address of this host. */
+	/* A transparent listener also takes direct connections; their address is one of this host. */
 	return !net_is_local(local);
 }
 
 enum net_origin net_original(int fd, const union net_address *local, const union net_address *peer,
     union net_address *dest)
 {
-	/* The option's level goes by the address, not by the socket: IPv4 over a dual-stack socket is SOL_IP. */
+	/* The level depends on the address, not on the socket: for IPv4 over a dual-stack socket it is SOL_IP. */
 	int level = peer->sa.sa_family == AF_INET ? SOL_IP : SOL_IPV6;
 	socklen_t len = sizeof *dest;
 
 	memset(dest, 0, sizeof *dest);
 	if (peer->sa.sa_family == AF_UNSPEC)
 		return NET_DIRECT;
-	if (is_transparent(fd, local)) { /* first: SO_ORIGINAL_DST may have something else to say here */
+	if (is_transparent(fd, local)) { /* first, for SO_ORIGINAL_DST may say something else here */
 		*dest = *local;
 		return NET_TPROXY;
 	}
 	if (getsockopt(fd, level, SO_ORIGINAL_DST, dest, &len) < 0)
 		return NET_DIRECT;
 	net_unmap(dest);
-	/* Tracked but not redirected: it says our own address. A destination on our own port and host would come
+	/* Without a redirect, connection tracking gives our own address. A destination with our port on this host would come
 	 * straight back as well. */
 	if (!net_same(dest, local) && (net_port(dest) != net_port(local) || !net_is_local(dest)))
 		return NET_REDIRECTED;
@@ -132,7 +132,7 @@ static const char *prepare(int fd, const union net_address *dest, const struct n
 		return NULL;
 	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
 		return "IP_TRANSPARENT";
-	set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1); /* else each source port serves one destination only */
+	set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1); /* otherwise each source port serves one destination only */
 	return bind(fd, &source->sa, size_of(source)) < 0 ? "source address" : NULL;
 }
 
@@ -156,7 +156,7 @@ int net_connect(const union net_address *dest, const struct net_outbound *out, c
 	return -1;
 }
 
-/* With a full backlog a non-blocking connect(2) only says EAGAIN, with nothing to poll for: then it is waited for here. */
+/* If the backlog is full a non-blocking connect(2) fails with EAGAIN, and there is nothing to poll for: so wait here. */
 static int connect_patiently(int fd, const struct sockaddr_un *name, int64_t us)
 {
 	struct timeval patience = { us / 1000000, us % 1000000 };
@@ -248,8 +248,8 @@ int net_listen(const union net_address *a, int backlog)
 	if (a->sa.sa_family == AF_INET6)
 		set(fd, SOL_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr));
 	if (bind(fd, &a->sa, size_of(a)) == 0) {
-		/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. Not before
-		 * bind(2), which would then take any address. */
+		/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. Set this after
+		 * bind(2), which would otherwise accept any address. */
 		set(fd, SOL_IP, IP_TRANSPARENT, 1);
 		set(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
 		if (listen(fd, backlog) == 0)
@@ -273,7 +273,7 @@ enum net_kind net_kind(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening)
 		return NET_LISTENING;
 	len = sizeof peer;
-	/* A peer that is gone already was one: the session notices. */
+	/* the peer may be gone already: the session will notice */
 	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 || errno == ENOTCONN)
 		return NET_CONNECTED;
 	return NET_NO_SOCKET;

@@ -21,7 +21,7 @@
 struct line {
 	const char *host;
 	size_t host_len;
-	unsigned long port; /* 0: any */
+	unsigned long port; /* 0: any port */
 	struct sasl_pair pair;
 };
 
@@ -61,7 +61,7 @@ static bool take_host(struct line *l, const char *at, const char *end)
 	return l->host_len && take_port(colon, end, &l->port);
 }
 
-/* NUL would end a word early for a server, RFC 4616 2; a line end cannot be here. */
+/* A NUL would end a word early for a server, RFC 4616 2. A line end cannot occur here. */
 static bool is_credential(const char *word, size_t n)
 {
 	return n && n <= SASL_WORD_MAX && !memchr(word, 0, n);
@@ -124,12 +124,12 @@ unsigned passwords_find(const char *text, size_t n, const char *host, uint16_t p
 /* ---- the file ---- */
 
 static struct {
-	char *text; /* shared, as what keys.c has: a fork copies no page of it */
+	char *text; /* shared memory: a fork copies none of it */
 	size_t len;
 	bool exposed;
 } store;
 
-/* NULL, or what is wrong; *len counts what is to be wiped then. */
+/* Returns NULL, or what is wrong. *len: octets to overwrite in that case. */
 static const char *read_text(const char *file, char *text, size_t *len, bool *exposed)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -170,7 +170,7 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 	}
 	madvise(text, FILE_MAX, MADV_DONTDUMP);
 	if (store.text)
-		munmap(store.text, FILE_MAX); /* not overwritten: sessions may still use it */
+		munmap(store.text, FILE_MAX); /* do not overwrite it: sessions may still use it */
 	store.text = text;
 	store.len = len;
 	store.exposed = exposed;

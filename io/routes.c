@@ -1,4 +1,4 @@
-/* The file of --routes: lines, what is looked for, the index. See routes.h. */
+/* The file of --routes: lines, lookups, the index. See routes.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/routes.h"
 #include "io/file.h"
@@ -14,14 +14,14 @@
 #include <unistd.h>
 
 #define WINDOW (16 << 10)
-#define ADDRESS_MAX 1024 /* no pattern is longer, and so no address that could match one */
-#define DOMAIN_MAX 255	 /* RFC 1035 2.3.4; what is longer has no parents */
+#define ADDRESS_MAX 1024 /* longer patterns are refused, so a longer address matches none */
+#define DOMAIN_MAX 255	 /* RFC 1035 2.3.4; a longer name has no parents */
 #define KEYS_MAX (DOMAIN_MAX / 2 + 5)
 #define NO_RANK UINT_MAX
 
 /* ---- a line ---- */
 
-/* Where the field at in ends: at a semicolon outside quotation marks, or at the end. n + 1: a mark is missing. */
+/* Where the field at in ends: at a semicolon outside quotation marks, or at n. n + 1: a quotation mark is not closed. */
 static size_t field_end(const unsigned char *in, size_t n)
 {
 	bool quoted = false;
@@ -36,7 +36,7 @@ static size_t field_end(const unsigned char *in, size_t n)
 	return quoted ? n + 1 : i;
 }
 
-/* Fields beyond these three are not looked at: Willi allows for them. */
+/* Further fields are ignored, as Willi does. */
 static size_t split(unsigned char *line, size_t n, unsigned char *field[3], size_t len[3], const char **why)
 {
 	size_t fields = 0, skip;
@@ -53,7 +53,7 @@ static size_t split(unsigned char *line, size_t n, unsigned char *field[3], size
 	return fields;
 }
 
-/* A field in quotation marks without them; doubled ones inside become single. */
+/* Remove the quotation marks around a field; doubled ones inside become single. */
 static size_t unquote(unsigned char *field, size_t n)
 {
 	size_t len = 0;
@@ -73,7 +73,7 @@ static unsigned char *trimmed(unsigned char *in, size_t *n)
 	return in + (start - in);
 }
 
-/* The field as a string. */
+/* Make the field a string. */
 static unsigned char *finish_field(unsigned char *field, size_t *n)
 {
 	field = trimmed(field, n);
@@ -104,7 +104,7 @@ static bool is_pattern(const unsigned char *in, size_t n)
 
 enum routes_kind routes_parse(unsigned char *line, size_t n, struct routes_line *out, const char **why)
 {
-	static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8, as some editors begin a file */
+	static const char mark[] = "\xef\xbb\xbf"; /* the byte order mark that some editors write */
 	static unsigned char empty[1];
 	unsigned char *field[3] = { empty, empty, empty };
 	size_t len[3] = { 0 }, fields, size;
@@ -153,7 +153,7 @@ static bool complain(const struct text *t, unsigned line, const char *what)
 	return false;
 }
 
-/* A FIFO in its place must not hold a session up. */
+/* O_NONBLOCK: a FIFO in its place must not delay a session. */
 static bool open_text(struct text *t, const char *path, char *why, size_t cap)
 {
 	*t = (struct text){ .path = path, .why = why, .cap = cap };
@@ -175,7 +175,7 @@ static bool same_file(const struct stat *a, const struct stat *b)
 	    a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Who writes into the file instead of replacing it may have shown us half a line. */
+/* Complain if the file was written to, not replaced: we may have read half a line. */
 static bool unchanged(const struct text *t)
 {
 	struct stat now;
@@ -184,21 +184,21 @@ static bool unchanged(const struct text *t)
 	    complain(t, 0, "was written to while it was read; replace it with mv");
 }
 
-/* One room for reading through, one for single lines. An octet more than is read: see routes_parse(). */
+/* One buffer to read the file through, one for single lines. Each has a spare octet for routes_parse(). */
 static unsigned char window[WINDOW + 1], single[ROUTES_LINE_MAX + 1];
 
 struct walk {
 	int fd;
 	unsigned char *bytes;
-	size_t cap, start, end; /* of what was read, the lines that are left */
+	size_t cap, start, end; /* octets from start to end are yet to be used */
 	uint64_t read_to;
 	bool ended;
-	bool begun, first; /* a line that is no comment has come; it is the first one */
-	uint64_t at;	 /* where in the file the line is */
-	unsigned number; /* of the line; 0: what is wrong is not a line */
-	unsigned header; /* number of a line that is_header(), if any */
+	bool begun, first; /* begun: a line that is no comment was met; first: it is this one */
+	uint64_t at;	 /* offset of the line in the file */
+	unsigned number; /* number of the line; 0: the fault is not in a line */
+	unsigned header; /* number of the line that is_header(); 0: none */
 	struct routes_line line;
-	const char *why; /* NULL: this was the end */
+	const char *why; /* what is wrong; NULL: the end of the file */
 };
 
 static struct walk walk_from(int fd, uint64_t at, unsigned char *bytes, size_t cap)
@@ -206,8 +206,8 @@ static struct walk walk_from(int fd, uint64_t at, unsigned char *bytes, size_t c
 	return (struct walk){ .fd = fd, .bytes = bytes, .cap = cap, .read_to = at, .begun = at > 0 };
 }
 
-/* Willi passes the first line over, whatever it is. Here that must be no route, which the caller knows, nor look like one
- * with a slip: its fields have nothing that most addresses, domains and servers have. */
+/* Willi skips the first line, whatever it is. We skip it if it is not a route, which the caller knows, nor looks like a
+ * misspelt one: its fields have none of the characters that most addresses, domains and servers have. */
 static bool is_header(const struct walk *w)
 {
 	const char *pattern = (const char *)w->line.pattern;
@@ -234,7 +234,7 @@ static bool read_more(struct walk *w)
 	return true;
 }
 
-/* The next line as octets; n counts its end. */
+/* The next line as octets; n includes its end. */
 static bool next_octets(struct walk *w, unsigned char **line, size_t *n)
 {
 	const unsigned char *newline;
@@ -261,7 +261,7 @@ static bool next_octets(struct walk *w, unsigned char **line, size_t *n)
 	return true;
 }
 
-/* The next line that is one. */
+/* The next line that is a route. */
 static bool walk_next(struct walk *w)
 {
 	enum routes_kind kind;
@@ -293,12 +293,12 @@ static bool line_at(struct walk *w, int fd, uint64_t at)
 
 struct key {
 	const unsigned char *bytes;
-	size_t len, local; /* local: octets that may be written in another case, but better are not */
+	size_t len, local; /* local: octets whose case should match, but need not */
 };
 
 struct keys {
 	unsigned count;
-	uint64_t lengths; /* bits: which lengths they have, modulo 64 */
+	uint64_t lengths; /* bits: lengths of the keys, modulo 64 */
 	struct key key[KEYS_MAX];
 	unsigned char base[ADDRESS_MAX];
 };
@@ -313,7 +313,7 @@ static bool same_folded(const unsigned char *a, const unsigned char *b, size_t n
 	return true;
 }
 
-/* Octets before the @ of an address. The whole: there is none. */
+/* Octets before the @ of an address; n if there is none. */
 static size_t local_length(const unsigned char *address, size_t n)
 {
 	for (size_t i = n; i && address[i - 1] != '"'; i--)
@@ -328,7 +328,7 @@ static void add_key(const unsigned char *bytes, size_t n, size_t local)
 	keys.lengths |= UINT64_C(1) << n % 64;
 }
 
-/* "bob+news@x" as "bob@x". A quoted local part has no parts. */
+/* Add "bob@x" for "bob+news@x". A quoted local part has no extension. */
 static void add_base(const unsigned char *address, size_t n, size_t local, const char *delimiters)
 {
 	size_t at = 1;
@@ -348,7 +348,7 @@ static void add_domain(const unsigned char *domain, size_t n)
 		return;
 	add_key(domain, n, 0);
 	for (size_t i = 1; i < n && domain[0] != '['; i++)
-		if (domain[i] == '.' && domain[i - 1] != '.') /* so there are KEYS_MAX at most */
+		if (domain[i] == '.' && domain[i - 1] != '.') /* no empty labels, so KEYS_MAX suffices */
 			add_key(domain + i, n - i, 0);
 }
 
@@ -367,7 +367,7 @@ static void make_keys(const unsigned char *address, size_t n, const char *delimi
 	add_key((const unsigned char *)"*", 1, 0);
 }
 
-/* How good a match the pattern is for key i, least best; NO_RANK: none. */
+/* How well the pattern matches key i: the lowest rank is best, NO_RANK is no match. */
 static unsigned rank_of_line(unsigned i, const struct routes_line *l)
 {
 	const struct key *k = &keys.key[i];
@@ -405,21 +405,21 @@ static bool scan(const struct text *t, struct match *best)
 
 static const char MAGIC[16] = "smtpwarp route2";
 
-/* What an index begins with. It is read on the machine that wrote it, or on one of its kind: order tells. */
+/* The start of an index. `order` shows whether this kind of machine wrote it. */
 struct index_head {
 	char magic[16];
 	uint64_t order, inode, size, seconds, nanoseconds;
 	uint64_t slots; /* a power of two */
 };
 
-/* Slots follow, found by open addressing. All 0: empty. */
+/* Then slots, searched by open addressing. All zero: empty. */
 struct slot {
 	uint32_t hash;
 	uint32_t after; /* the offset of a line, plus 1 */
 };
 
 #define ORDER UINT64_C(0x0102030405060708)
-#define SLOTS_READ 16 /* at a time */
+#define SLOTS_READ 16 /* slots read at a time */
 
 static int shared_index = -1;
 
@@ -438,7 +438,7 @@ static struct index_head head_for(const struct stat *text, uint64_t slots)
 	return h;
 }
 
-/* The hash of a pattern in lower case (FNV-1a), never mind which key it is of. */
+/* Hash of a pattern in lower case (FNV-1a), the same for every kind of key. */
 static uint32_t hash_of(const unsigned char *in, size_t n)
 {
 	uint32_t h = 2166136261u;
@@ -448,7 +448,7 @@ static uint32_t hash_of(const unsigned char *in, size_t n)
 	return h ^ h >> 15;
 }
 
-/* Slots of an index that fits the file; 0: it does not. */
+/* Number of slots if the index fits the file, else 0. */
 static uint64_t slots_of(int fd, const struct stat *text)
 {
 	struct index_head h, wanted;
@@ -468,7 +468,7 @@ static bool index_name(char *name, size_t cap, const char *path, const char *suf
 	return snprintf(name, cap, "%s.index%s", path, suffix) < (int)cap;
 }
 
-/* An index that fits the file, the listener's or the one beside it; *fd is to be given to leave_index(). */
+/* Find an index that fits the file: the listener's, or the one beside the file. Returns its slots; give *fd to leave_index(). */
 static uint64_t find_index(const char *path, const struct stat *text, int *fd)
 {
 	char name[PATH_MAX];
@@ -495,7 +495,7 @@ static bool read_slots(int index, uint64_t slots, uint64_t from, struct slot *ou
 	    (ssize_t)(*n * sizeof *out);
 }
 
-/* Look at the lines that have this key's hash. false: the index is not what it should be. */
+/* Consider the lines that have this key's hash. false: the index is corrupt. */
 static bool look_up(const struct text *t, int index, uint64_t slots, unsigned i, struct match *best)
 {
 	uint32_t hash = hash_of(keys.key[i].bytes, keys.key[i].len);
@@ -571,7 +571,7 @@ static enum routes_result find_by_scan(const struct text *t, routes_judge *judge
 	return scan(t, &best) ? judge_match(t, &best, judge, arg) : ROUTES_FAILED;
 }
 
-/* A file that an index was made of is in order; what does not look so is for a scan to find out. */
+/* An index exists only for a file without faults; if something looks wrong, a scan finds out what. */
 static enum routes_result find_in(const struct text *t, routes_judge *judge, void *arg)
 {
 	struct match best = { .rank = NO_RANK };
@@ -606,7 +606,7 @@ enum routes_result routes_find(const char *path, const unsigned char *address, s
 
 /* ---- making an index ---- */
 
-/* Every line is good; how many there are. */
+/* Check every line, and count them. */
 static bool check_lines(const struct text *t, routes_judge *judge, void *arg, uint64_t *lines)
 {
 	struct walk w = walk_from(t->fd, 0, window, WINDOW);
@@ -624,7 +624,7 @@ static bool check_lines(const struct text *t, routes_judge *judge, void *arg, ui
 	return !w.why || complain(t, w.number, w.why);
 }
 
-/* Whether two lines have the same pattern, so that the second takes the place of the first. */
+/* Whether two lines have the same pattern, so that the second replaces the first. */
 static bool same_pattern(const struct routes_line *a, const struct routes_line *b)
 {
 	size_t local = local_length(a->pattern, a->pattern_len);
@@ -704,7 +704,7 @@ bool routes_compile(const char *path, routes_judge *judge, void *arg, char *why,
 		return false;
 	}
 	good = routes_index(path, fd, judge, arg, why, cap);
-	if (good && (fsync(fd) < 0 || rename(fresh, name) < 0)) { /* a table that is half there would lose recipients */
+	if (good && (fsync(fd) < 0 || rename(fresh, name) < 0)) { /* an incomplete index would lose recipients */
 		snprintf(why, cap, "%s: %s", name, strerror(errno));
 		good = false;
 	}

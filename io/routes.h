@@ -1,11 +1,9 @@
-/* --routes FILE: which line of it a recipient's is. Lines are "pattern;server;tls_verify", as smtpwarp(8), Routes, has
- * them; what a server or a level is, the caller's judge knows. Knows no sessions and no sockets.
- *
- * The file is read with pread(2), never mapped: who cuts a file that others have mapped kills them. So a lookup costs a
- * process a page or two. A small file is read through. A large one has an index: a table of hashes and offsets, in a
- * file beside it (routes_compile()) or in a memory file that the listener makes (routes_index()). It is only a short
- * cut to lines of the file, and counts only while it fits the file (inode, size, time); without one, the file is read
- * through, however long that takes.
+/* The file of --routes: which line is a recipient's. Lines are "pattern;server;tls_verify", see Routes in smtpwarp(8). The
+ * caller's judge knows what a server and a level are. Knows no sessions and no sockets. The file is read with pread(2), not
+ * mapped: whoever truncates a file that is mapped kills the processes that map it. So a lookup costs a process a page or two. A
+ * small file is read through. A large one has an index, a table of hashes and offsets: in a file beside it (routes_compile()),
+ * or in a memory file that the listener makes (routes_index()). The index only shortens the search. It counts while it fits the
+ * file (inode, size, time); otherwise the file is read through, however long that takes.
  */
 #ifndef ROUTES_H
 #define ROUTES_H
@@ -21,37 +19,36 @@
 
 enum routes_kind { ROUTES_LINE, ROUTES_NOTHING, ROUTES_BAD };
 
-/* Take a line of n octets apart, with or without its end; it is written to, up to line[n]. NOTHING: a comment, the
- * header (which has a pattern, "pattern"), or blank. BAD: *why says what is wrong (static storage). Fields may stand in
- * quotation marks, as RFC 4180 has it; a quoted local part (RFC 5321 4.1.2) may hold semicolons and blanks. */
+/* Split a line of n octets, with or without its end; writes to it, up to line[n]. NOTHING: a comment, a blank line, or the
+ * header, which has the pattern "pattern". BAD: *why says what is wrong (static storage). Fields may be in quotation marks, as
+ * in RFC 4180; a quoted local part (RFC 5321 4.1.2) may contain semicolons and blanks. */
 enum routes_kind routes_parse(unsigned char *line, size_t n, struct routes_line *out, const char **why);
 
-/* NULL: server and level of a line are good. Else what is wrong with them. */
+/* Returns NULL if server and level of a line are good, else what is wrong with them. */
 typedef const char *routes_judge(const struct routes_line *line, void *arg);
 
-/* In what follows, why gets "FILE: reason" or "FILE: line N: reason". */
+/* Below, why gets "FILE: reason" or "FILE: line N: reason". */
 
 enum routes_result { ROUTES_FOUND, ROUTES_NONE, ROUTES_FAILED };
 
-/* The line for this recipient goes to judge, whose word on it is final: FAILED with why, as for a file that cannot be
- * read or has a line that is none. Looked for, in this order: the address; the address without what begins with one
- * of delimiters in its local part; the domain; its parents as ".parent", nearest first; "*". Upper and lower case are the
- * same, but of two addresses that differ in nothing else the one that is written as the recipient is goes first. Of equal
- * patterns the last line counts. */
+/* Find the line for this recipient and give it to judge, whose word is final: FAILED with why, as for a file that cannot be
+ * read or has a malformed line. Searches, in this order: the address; the address without what begins with one of delimiters in
+ * its local part; the domain; its parents as ".parent", nearest first; "*". Letters match in any case, but of two addresses
+ * that differ only in that, the one written as the recipient goes first. Of equal patterns the last line counts. */
 enum routes_result routes_find(const char *path, const unsigned char *address, size_t n, const char *delimiters,
     routes_judge *judge, void *arg, char *why, size_t cap);
 
-/* Check every line of the file, and write its index into the descriptor, an empty file; -1: only check. Its first line may be a
- * header of other names, for which judge has no good word: then why is not "" though all is well. */
+/* Check every line of the file, and write its index to the descriptor `out`, an empty file; -1: only check. The first line may
+ * be a header of other names, which judge refuses: then why is filled, and the result is true all the same. */
 bool routes_index(const char *path, int out, routes_judge *judge, void *arg, char *why, size_t cap);
 
-/* The same into FILE.index, which is replaced at once. */
+/* The same into FILE.index, which is replaced atomically. */
 bool routes_compile(const char *path, routes_judge *judge, void *arg, char *why, size_t cap);
 
-/* Use this descriptor's index from now on, here and in processes that are forked; the one before is closed. */
+/* Use the index in this descriptor from now on, here and in processes that are forked. Closes the former one. */
 void routes_use_index(int fd);
 
-/* Whether the file is large, has no index that fits it, and was another when this was asked last. */
+/* Whether the file is large, has no index that fits it, and has changed since the last call. */
 bool routes_wants_index(const char *path);
 
 #endif

@@ -1,4 +1,4 @@
-/* Trust anchors. See trust.h. */
+/* Trust anchors. See trust.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/trust.h"
 #include "io/file.h"
@@ -19,12 +19,12 @@ struct span {
 
 static struct bundle {
 	unsigned char *der; /* the certificates, one after another */
-	size_t size, len;   /* of the mapping; of what is in it */
+	size_t size, len;   /* size: of the mapping; len: of the certificates in it */
 } store;
 
 /* ---- DER ---- */
 
-/* The element at the start of *in, with its tag and length in `whole`; moves *in over it. ITU-T X.690 8.1. */
+/* Take the element at the start of *in: `whole` has its tag and length, `body` its content. Moves *in over it. ITU-T X.690 8.1. */
 static bool next_element(struct span *in, struct span *whole, struct span *body)
 {
 	size_t header = 2, len;
@@ -74,7 +74,7 @@ static bool same_span(struct span a, struct span b)
 
 /* ---- the file ---- */
 
-/* Decode the certificates of PEM text in place: DER is shorter than its text, and stays behind what is read. */
+/* Decode the certificates of PEM text in place: DER is shorter than its text, so it never overtakes what is read. */
 static size_t take_apart(unsigned char *text, size_t n)
 {
 	const unsigned char *at = text;
@@ -87,7 +87,7 @@ static size_t take_apart(unsigned char *text, size_t n)
 	return len;
 }
 
-/* The file, in memory that a fork need not copy page tables for: shared. */
+/* Read the file into shared memory, whose page tables a fork need not copy. */
 static bool read_bundle(int fd, struct bundle *b)
 {
 	struct stat st;
@@ -144,7 +144,7 @@ static bool is_named(struct span subject, struct span chain)
 	return false;
 }
 
-/* A key that BearSSL does not know makes no anchor. */
+/* A key that BearSSL does not support makes no anchor. */
 static bool make_anchor(struct span certificate, struct span subject, br_x509_decoder_context *decoder,
     br_x509_trust_anchor *a)
 {
@@ -158,7 +158,7 @@ static bool make_anchor(struct span certificate, struct span subject, br_x509_de
 	a->dn.data = (unsigned char *)(uintptr_t)subject.bytes; /* the field's type lacks const */
 	a->dn.len = subject.len;
 	a->flags = br_x509_decoder_isCA(decoder) ? BR_X509_TA_CA : 0;
-	a->pkey = *key; /* its numbers stay in the decoder */
+	a->pkey = *key; /* the key's numbers stay in the decoder */
 	return true;
 }
 

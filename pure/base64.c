@@ -1,11 +1,11 @@
-/* Base64 and PEM. See base64.h. */
+/* Base64 and PEM. See base64.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "pure/base64.h"
 
 #include <stdint.h>
 #include <string.h>
 
-/* From '+' to 'z': the character's value plus one, 0: it is none. */
+/* For '+' to 'z': the character's value plus one; 0: it has none. */
 static const unsigned char values['z' - '+' + 1] = {
 	63, 0, 0, 0, 64, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 0, 0, 0, 0, 0, 0, 0, /* + / 0-9 */
 	1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, /* A-Z */
@@ -59,7 +59,7 @@ size_t base64_encode(const unsigned char *in, size_t n, char *out)
 
 /* ---- PEM ---- */
 
-/* Where text stands at or behind `at`; NULL: nowhere. */
+/* Where text is at or after `at`; NULL: nowhere. */
 static const unsigned char *find_text(const unsigned char *at, const unsigned char *end, const char *text)
 {
 	return memmem(at, (size_t)(end - at), text, strlen(text));

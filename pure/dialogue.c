@@ -65,7 +65,7 @@ void dialogue_forget_server(struct dialogue *d)
 
 /* ---- the client's bytes ---- */
 
-/* The line that answers 334. One that cannot go on ends the exchange on both sides, RFC 4954 4: it becomes "*". */
+/* The client's answer to 334. A line that cannot be sent on becomes "*", which ends the exchange on both sides, RFC 4954 4. */
 static enum dialogue_status answer(struct dialogue *d, const unsigned char *in, size_t len, bool bad,
     struct smtp_command *cmd)
 {
@@ -94,7 +94,7 @@ static bool is_bdat(const unsigned char *in, size_t n)
 
 static bool stands_alone(const struct dialogue *d, enum smtp_verb verb)
 {
-	/* How many recipients there are decides what may come, and how many replies. */
+	/* what may follow, and how many replies, depends on how many recipients were accepted */
 	bool counts = d->lmtp && (verb == SMTP_BDAT || (verb == SMTP_RCPT && !d->lmtp_client));
 
 	return counts || smtp_verb_group(verb) == SMTP_ALONE || (d->limits.alone & 1u << verb);
@@ -120,7 +120,7 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 	bad = skipped || len > max;
 	if (d->client == DIALOGUE_RESPONSE)
 		return answer(d, in, len, bad, cmd);
-	if (bad) { /* none of it is kept: it may be a secret */
+	if (bad) { /* keep none of it: it may be a secret */
 		memset(cmd, 0, sizeof *cmd);
 		cmd->verb = SMTP_UNKNOWN;
 		cmd->line = cmd->arg = in;
@@ -148,14 +148,14 @@ static enum dialogue_status next_chunk(struct dialogue *d, const unsigned char *
 	piece->end = d->chunk == 0;
 	if (piece->end)
 		d->client = DIALOGUE_COMMAND;
-	if (d->tx.mail != DIALOGUE_NO_MAIL) { /* a RSET ahead of the chunk may have ended it */
+	if (d->tx.mail != DIALOGUE_NO_MAIL) { /* a RSET before the chunk may have ended it */
 		d->tx.octets += *used;
 		d->tx.complete = piece->end && d->chunk_last && !d->kept;
 	}
 	return DIALOGUE_PIECE;
 }
 
-/* Commands that may await replies: one at a time to a server that does not know PIPELINING. */
+/* How many commands may await replies: one if the server does not know PIPELINING. */
 static unsigned depth(const struct dialogue *d)
 {
 	return d->ehlo.extensions & SMTP_EXT_PIPELINING ? d->limits.pipeline : 1;
@@ -202,7 +202,7 @@ static const char *check_mail(const struct dialogue *d, const struct smtp_comman
 
 	if (d->limits.on_recipient && (cmd->unusual || (cmd->auth && !d->offer.auth)))
 		return not_offered;
-	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* after DATA was refused the server knows best */
+	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* if DATA was refused the server decides */
 		return "503 5.5.1 A message is open already";
 	if (limit && cmd->octets > limit)
 		return too_large;
@@ -250,7 +250,8 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 	return NULL;
 }
 
-/* For commands that change who the client is: not in the middle of its work, nor when the server knows it already. */
+/* For STARTTLS and AUTH, which change who the client is: not within a transaction, nor when the server knows the client
+ * already. */
 static const char *check_identity(const struct dialogue *d)
 {
 	if (d->tx.mail != DIALOGUE_NO_MAIL && d->tx.mail != DIALOGUE_MAIL_REFUSED)
@@ -302,7 +303,7 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 	case SMTP_RSET:
 		if (cmd->verb == SMTP_NOOP && d->limits.on_recipient)
 			return "250 2.0.0 Ok";
-		return d->greeted ? NULL : "250 2.0.0 Ok"; /* RFC 5321 4.1.4; nothing goes upstream before TLS */
+		return d->greeted ? NULL : "250 2.0.0 Ok"; /* RFC 5321 4.1.4; before TLS nothing is sent upstream */
 	default:
 		break;
 	}
@@ -461,7 +462,7 @@ void dialogue_refuse(struct dialogue *d, const struct smtp_command *cmd, const c
 		begin_chunk(d, cmd, DIALOGUE_SWALLOW);
 }
 
-/* Replies come in order, so with RCPT nothing may be unanswered when a later one is answered here: see `alone`. */
+/* Replies come in order, so no RCPT may be unanswered when a later one is answered here: see `alone`. */
 void dialogue_refused(struct dialogue *d, const struct smtp_command *cmd, int code, const unsigned char *text, size_t n)
 {
 	struct smtp_line line = { .code = code, .text = text, .text_len = n };
@@ -593,7 +594,7 @@ void dialogue_decide_enhanced(struct dialogue *d, int code, const uint16_t enhan
 {
 	struct dialogue_decision *decision = &d->tx.decision;
 
-	if (d->tx.mail == DIALOGUE_NO_MAIL) /* a late reply to what was given up */
+	if (d->tx.mail == DIALOGUE_NO_MAIL) /* a late reply to a transaction that was given up */
 		return;
 	decision->code = code;
 	memcpy(decision->enhanced, enhanced, sizeof decision->enhanced);
@@ -619,8 +620,7 @@ void dialogue_end_transaction(struct dialogue *d)
 
 /* ---- replies ---- */
 
-/* RFC 5321 4.3.2: which replies a command can have. Any other means that we and the server disagree about what was
- * asked. */
+/* Whether a command can have this reply, RFC 5321 4.3.2. If not, the server and we disagree about what was asked. */
 static bool fits(enum smtp_verb verb, int code)
 {
 	if (code >= 400)
@@ -630,7 +630,7 @@ static bool fits(enum smtp_verb verb, int code)
 		return code == 220;
 	case SMTP_EHLO:
 	case SMTP_LHLO:
-	case SMTP_HELO: /* with 251 a list would be passed over, and STARTTLS in it */
+	case SMTP_HELO: /* with 251 its list, and STARTTLS in it, would be missed */
 		return code == 250;
 	case SMTP_DATA:
 		return code == 354;
@@ -664,7 +664,7 @@ uint32_t dialogue_replies_due(const struct dialogue *d)
 	return due ? due : 1;
 }
 
-/* LMTP: the message's reply for the next of those recipients that were accepted, RFC 2033 4.2. */
+/* LMTP: a reply to the message is for the next accepted recipient, RFC 2033 4.2. */
 static void settle_recipient(struct dialogue_transaction *tx, const struct smtp_line *line)
 {
 	while (tx->settled < tx->rcpts && !is_accepted(&tx->rcpt[tx->settled]))
@@ -675,7 +675,7 @@ static void settle_recipient(struct dialogue_transaction *tx, const struct smtp_
 	tx->accepted -= line->code >= 400;
 }
 
-/* Of several replies the best one decides: who has a copy has it. */
+/* Of several replies the best one decides: a recipient that has the message has it. */
 static void answered_content(struct dialogue *d, const struct smtp_line *line)
 {
 	bool better = !d->tx.settled || line->code / 100 < d->tx.decision.code / 100;
@@ -692,7 +692,7 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 
 	switch ((enum smtp_verb)p->verb) {
 	case SMTP_MAIL:
-		if (p->hidden) /* the client has its answer */
+		if (p->hidden) /* the client was answered already */
 			break;
 		d->tx.mail = positive ? DIALOGUE_MAIL_OPEN : DIALOGUE_MAIL_REFUSED;
 		if (!positive)
@@ -730,7 +730,7 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 
 static const char *violation(const struct dialogue *d, const struct dialogue_reply *r)
 {
-	/* LMTP: for no recipient there is to be no message, and to one that came all the same there might be no reply. */
+	/* LMTP: without accepted recipients there must be no message, for it might get no reply */
 	bool lone = d->lmtp && r->verb == SMTP_DATA && !d->tx.accepted;
 
 	if (!r->first && r->line.code != d->reply_code)

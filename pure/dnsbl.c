@@ -66,7 +66,7 @@ static bool parse_weight(const char **at, struct dnsbl *d)
 	return true;
 }
 
-/* A name of several labels: one alone is a mistake more likely than a list. */
+/* A zone must have several labels: a single one is more likely a mistake. */
 static bool is_zone(const char *zone)
 {
 	unsigned char question[DNS_QUERY];

@@ -21,7 +21,7 @@ unsigned dns_get16(const unsigned char *in)
 	return (unsigned)in[0] << 8 | in[1];
 }
 
-/* "a.b" as labels. Returns octets, 0: it is no name. */
+/* Write "a.b" as labels. Returns octets; 0: it is no name. */
 static size_t put_name(const char *name, unsigned char out[DNS_NAME_MAX + 2])
 {
 	size_t n = 0;
@@ -47,7 +47,7 @@ static size_t put_name(const char *name, unsigned char out[DNS_NAME_MAX + 2])
 
 size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char out[DNS_QUERY])
 {
-	static const unsigned char header[HEADER] = { 0, 0, 1, 0, 0, 1 }; /* recursion is desired; one question */
+	static const unsigned char header[HEADER] = { 0, 0, 1, 0, 0, 1 }; /* one question, recursion desired */
 	size_t n = put_name(name, out + HEADER);
 
 	if (!n)
@@ -64,7 +64,7 @@ static unsigned char lower(unsigned char c)
 	return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
 }
 
-/* Names as labels; lengths are below 'A', so they compare as they are. */
+/* Whether two names are the same, as labels: lengths are below 'A', so comparing them in lower case does no harm. */
 static bool same_name(const unsigned char *a, const unsigned char *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -73,8 +73,8 @@ static bool same_name(const unsigned char *a, const unsigned char *b, size_t n)
 	return true;
 }
 
-/* The name at `at`, its pointers followed, as labels into out: returns its octets, 0 if it is none. *end: what follows it in
- * the message. A pointer must lead to what stands before the labels it ends, so that it comes to an end: RFC 1035 4.1.4. */
+/* Read the name at `at` as labels into out, following pointers. Returns octets; 0: it is malformed. *end: what follows it in
+ * the message. A pointer must lead to before the labels that it ends, so that reading ends: RFC 1035 4.1.4. */
 static size_t get_name(const unsigned char *in, size_t n, size_t at, unsigned char out[DNS_NAME_MAX + 2], size_t *end)
 {
 	size_t len = 0, from = at;
@@ -121,7 +121,7 @@ static void take_strings(struct dns_answer *answer, const unsigned char *in, siz
 	}
 }
 
-/* Labels as the name of a host, 0 octets if they are none. Whoever has an address writes here what he likes. */
+/* Write labels as a host name; 0 octets if they are none. The owner of an address decides what is here. */
 static size_t host_name(const unsigned char *labels, char out[DNS_NAME_MAX + 1])
 {
 	bool numeric = true;
@@ -143,7 +143,7 @@ static size_t host_name(const unsigned char *labels, char out[DNS_NAME_MAX + 1])
 	return numeric ? 0 : n;
 }
 
-/* The data of a record, octets at to end of the message. false: it is malformed. */
+/* Take the data of a record, octets from at to end of the message. false: they are malformed. */
 static bool take_record(struct dns_answer *answer, unsigned type, const unsigned char *in, size_t at, size_t end)
 {
 	unsigned char name[DNS_NAME_MAX + 2];
@@ -166,7 +166,7 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 	return true;
 }
 
-/* Records from `at` on, as many as there are said to be. */
+/* Read the given number of records from `at` on. */
 static enum dns_result read_records(const unsigned char *in, size_t n, size_t at, unsigned records, unsigned wanted,
     unsigned char *owner, size_t owner_len, struct dns_answer *answer)
 {
@@ -202,7 +202,7 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 	unsigned rcode;
 
 	memset(answer, 0, sizeof *answer);
-	/* An answer (QR), of the opcode of a query, to one question that is ours. */
+	/* It must be an answer (QR) to a standard query, to our one question. */
 	if (n < question_len || memcmp(in, question, 2) != 0 || (in[2] & 0xf8) != 0x80 || dns_get16(in + 4) != 1 ||
 	    !same_name(in + HEADER, question + HEADER, name_len) ||
 	    memcmp(in + HEADER + name_len, question + HEADER + name_len, 4) != 0)

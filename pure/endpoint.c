@@ -35,7 +35,7 @@ bool endpoint_split(const char *value, char *host, size_t cap, uint16_t standard
 	uint64_t number = standard;
 
 	if (colon && *value != '[' && strchr(value, ':') != colon)
-		colon = NULL; /* a bare IPv6 address */
+		colon = NULL; /* an IPv6 address without brackets */
 	if (colon && strchr(colon, ']'))
 		colon = NULL;
 	end = colon ? colon : value + strlen(value);

@@ -1,5 +1,5 @@
-/* Extended regular expressions. See ere.h. Steps are addressed relative to themselves, so that a piece of the compiled
- * expression can be moved and copied: that is how operators behind an atom, and repetitions, are put together. */
+/* Extended regular expressions. See ere.h for the contract. Steps are addressed relative to themselves, so that a part of the
+ * compiled expression can be moved and copied: that is how operators after an atom, and repetitions, work. */
 #include "pure/ere.h"
 
 #include <ctype.h>
@@ -13,7 +13,7 @@ enum { STEP_OCTET, STEP_ANY, STEP_SET, STEP_BEGIN, STEP_END, STEP_JUMP, STEP_FOR
 struct parser {
 	struct ere *e;
 	const char *at;
-	const char *why; /* NULL: so far all is well */
+	const char *why; /* NULL: no fault so far */
 	unsigned depth;
 };
 
@@ -32,7 +32,7 @@ static void emit(struct parser *p, int op, unsigned char octet, int a, int b)
 	p->e->step[p->e->steps++] = (struct ere_step){ (unsigned char)op, octet, (int16_t)a, (int16_t)b };
 }
 
-/* Room for one step at `at`; what stands from there on moves by one, and nothing leads into it from before. */
+/* Insert a step at `at`. What is there moves by one; no step before it leads there. */
 static void insert_step(struct parser *p, unsigned at, int op, int a, int b)
 {
 	struct ere *e = p->e;
@@ -59,7 +59,7 @@ static bool has(const unsigned char *set, unsigned char c)
 	return set[c / 8] & 1u << c % 8;
 }
 
-/* "[:alpha:]" at p->at, behind its "[:". */
+/* A class such as "[:alpha:]"; p->at is after its "[:". */
 static void add_class(struct parser *p, unsigned char *set)
 {
 	static const struct {
@@ -83,7 +83,7 @@ static void add_class(struct parser *p, unsigned char *set)
 	reject(p, "has an unknown [:class:]");
 }
 
-/* An octet, or a range of two. */
+/* One octet, or a range. */
 static void add_range(struct parser *p, unsigned char *set)
 {
 	unsigned char first = (unsigned char)*p->at++, last = first;
@@ -187,7 +187,7 @@ static unsigned parse_count(struct parser *p)
 	return n;
 }
 
-/* The atom from `start` to the end, once more. */
+/* Copy the atom of len steps at `start` to the end. */
 static void copy(struct parser *p, unsigned start, unsigned len)
 {
 	for (unsigned i = 0; i < len && !p->why; i++) {
@@ -215,7 +215,7 @@ static void plus(struct parser *p, unsigned start)
 	emit(p, STEP_FORK, 0, (int)start - (int)p->e->steps, 1);
 }
 
-/* "{m}", "{m,}", "{m,n}" behind the atom from `start` on: m copies of it, then "*" or optional ones. */
+/* Apply "{m}", "{m,}" or "{m,n}" to the atom from `start` on: m copies of it, then "*" or optional ones. */
 static void repeat(struct parser *p, unsigned start)
 {
 	unsigned len = p->e->steps - start, least = parse_count(p), most = least;
@@ -230,7 +230,7 @@ static void repeat(struct parser *p, unsigned start)
 	p->at += *p->at == '}';
 	for (unsigned i = 1; i < least && !p->why; i++)
 		copy(p, start, len);
-	for (unsigned i = least; i < most && !p->why; i++) { /* the atom itself is the first, unless m counts it */
+	for (unsigned i = least; i < most && !p->why; i++) { /* the atom itself is the first copy, unless m counts it */
 		unsigned from = p->e->steps;
 
 		if (i == 0)
@@ -271,7 +271,7 @@ static void parse_piece(struct parser *p)
 	}
 }
 
-/* Alternatives up to a ")" or the end: each but the last is FORK alternative JUMP. */
+/* Parse alternatives up to a ")" or the end: each but the last becomes FORK alternative JUMP. */
 static void parse_some(struct parser *p)
 {
 	unsigned start = p->e->steps, jump;
@@ -314,7 +314,7 @@ const char *ere_compile(struct ere *e, const char *text)
 
 /* ---- matching ---- */
 
-/* Steps that are reached at one place of the text, each once. */
+/* The steps that can be reached at one place of the text. */
 struct reached {
 	unsigned count;
 	uint16_t list[ERE_STEPS];
@@ -345,7 +345,7 @@ bool ere_match(const struct ere *e, const unsigned char *in, size_t n)
 		unsigned char c = at < n ? in[at] : 0;
 
 		forget(next);
-		reach(now, 0); /* it may begin anywhere */
+		reach(now, 0); /* a match may begin anywhere */
 		for (unsigned i = 0; i < now->count; i++) {
 			unsigned pc = now->list[i];
 			const struct ere_step *s = &e->step[pc];

@@ -1,6 +1,6 @@
-/* Extended regular expressions of POSIX (XBD 9.4), without regard to case, over octets. All states are followed at once, so
- * that a match costs at most as many steps as text and expression are long together multiplied, whatever the expression;
- * libc's has a fifth of the size of this whole program. Pure: no I/O, no heap.
+/* Extended regular expressions of POSIX (XBD 9.4), over octets, in any case of letters. Matching follows all states at once, so
+ * it takes at most text length times expression length steps, whatever the expression. libc's has a fifth of the size of this
+ * whole program. Pure: no I/O, no heap.
  */
 #ifndef ERE_H
 #define ERE_H
@@ -9,12 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ERE_STEPS 2000 /* of a compiled expression */
-#define ERE_SETS 32    /* bracket expressions, counted after repetitions are written out */
+#define ERE_STEPS 2000 /* steps of a compiled expression */
+#define ERE_SETS 32    /* bracket expressions, after repetitions are written out */
 
 struct ere_step {
 	unsigned char op, octet;
-	int16_t a, b; /* where to go on, from here; of a set: its number */
+	int16_t a, b; /* where to go on, relative to here; of a set: its number */
 };
 
 struct ere {
@@ -23,8 +23,8 @@ struct ere {
 	unsigned char set[ERE_SETS][32];
 };
 
-/* Compile text into *e. NULL, or why it cannot be (static storage). Not known, and refused: back-references and other
- * escaped letters, equivalence classes and collating symbols. */
+/* Compile text into *e. Returns NULL, or what is wrong with it (static storage). Refuses what it does not know: back-references
+ * and other escaped letters, equivalence classes, collating symbols. */
 const char *ere_compile(struct ere *e, const char *text);
 
 /* Whether the expression matches somewhere in n octets. */

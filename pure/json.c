@@ -1,4 +1,4 @@
-/* JSON. See json.h. */
+/* JSON. See json.h for the contract. */
 #include "pure/json.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ static void put_char(struct json *j, char c)
 	put_bytes(j, &c, 1);
 }
 
-/* Octets of the UTF-8 character at in, 0 if it is none: no overlong forms, surrogates or beyond U+10FFFF (RFC 3629 4). */
+/* Octets of the UTF-8 character at in; 0 if it is malformed: overlong, a surrogate, beyond U+10FFFF (RFC 3629 4). */
 static size_t utf8(const unsigned char *in, size_t n)
 {
 	size_t len = in[0] < 0x80 ? 1 : in[0] < 0xc2 ? 0 : in[0] < 0xe0 ? 2 : in[0] < 0xf0 ? 3 : in[0] < 0xf5 ? 4 : 0;

@@ -1,5 +1,5 @@
-/* Writes one JSON object into a fixed buffer (RFC 8259). What does not fit makes the whole object `full`; bytes that
- * are not UTF-8 become U+FFFD, so that the result is always valid whatever a peer sent.
+/* Writes one JSON object into a fixed buffer (RFC 8259). If something does not fit, the whole object is `full`. Bytes that are
+ * not UTF-8 become U+FFFD, so the result is valid whatever a peer sent.
  */
 #ifndef JSON_H
 #define JSON_H
@@ -9,15 +9,15 @@
 #include <stdint.h>
 
 struct json {
-	char *out; /* the caller's */
+	char *out; /* the caller's buffer */
 	size_t len, cap;
-	bool full;  /* it did not fit: out is not to be used */
-	bool comma; /* the next member needs one */
+	bool full;  /* it did not fit: do not use out */
+	bool comma; /* the next member needs one before it */
 };
 
 void json_begin(struct json *j, char *out, size_t cap);
 
-/* Members of the object or array that is open. name: NULL inside an array. text need not be NUL-terminated. */
+/* Members of the innermost object or array. name: NULL inside an array. text need not end with a NUL. */
 void json_open(struct json *j, const char *name, char bracket);
 void json_close(struct json *j, char bracket);
 void json_bytes(struct json *j, const char *name, const void *text, size_t n);
@@ -27,13 +27,13 @@ void json_signed(struct json *j, const char *name, int64_t value);
 void json_bool(struct json *j, const char *name, bool value);
 void json_null(struct json *j, const char *name);
 
-/* Microseconds as milliseconds with three decimals; less than 0: null. */
+/* Microseconds, written as milliseconds with three decimals; below 0: null. */
 void json_ms(struct json *j, const char *name, int64_t us);
 
-/* A member whose name is bytes of a peer. */
+/* The name of a member, n octets from a peer; its value follows. */
 void json_name(struct json *j, const void *name, size_t n);
 
-/* Close the object and add a newline. Returns octets, 0 if it did not fit. */
+/* Close the object and add a newline. Returns octets; 0 if it did not fit. */
 size_t json_end(struct json *j);
 
 #endif

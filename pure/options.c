@@ -1,4 +1,4 @@
-/* Options: one row each in a table, from which the command line, the environment and --help are read. */
+/* Options: a table with one row each, for the command line, the environment and --help. See options.h for the contract. */
 #define _GNU_SOURCE
 #include "pure/options.h"
 #include "pure/sink.h"
@@ -23,7 +23,7 @@
 enum kind {
 	/* Options that may be given several times: */
 	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, DNSBL, DNS_SERVER,
-	LISTS, /* how many those are */
+	LISTS, /* how many kinds those are */
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
 	/* What one option takes: */
@@ -34,7 +34,7 @@ enum kind {
 struct row {
 	char name[24];
 	unsigned char kind; /* enum kind */
-	uint16_t offset;    /* of the member that the value goes to */
+	uint16_t offset;    /* of the member that takes the value */
 	union {
 		struct {
 			uint32_t least, most; /* NUMBER; SECONDS, in microseconds: most 0 is no limit */
@@ -42,7 +42,7 @@ struct row {
 		const char *words; /* EITHER and the choices: "a, b or c" */
 	};
 	const char *value;    /* for --help; NULL: a switch */
-	const char *standard; /* default, as it would be given */
+	const char *standard; /* the default, as an operator would give it */
 	const char *help;
 };
 
@@ -59,10 +59,10 @@ struct row {
 	{ name, NUMBER, AT(uint32_t, member), { { least, most } }, "N", standard, help }
 #define OF_SECONDS(name, member, least, most, standard, help) \
 	{ name, SECONDS, AT(int64_t, member), { { least, most } }, "S", standard, help }
-/* The second of two words. */
+/* Whether the value is the second of two words. */
 #define OF_EITHER(name, member, two, value, standard, help) \
 	{ name, EITHER, AT(bool, member), { .words = two }, value, standard, help }
-/* One of several words, numbered from 0; OR_NONE: from 1, for without the option it is 0. */
+/* Which of several words, from 0 on; OR_NONE: from 1 on, and 0 without the option. */
 #define OF_CHOICE(name, member, several, value, standard, help) \
 	{ name, CHOICE, AT(unsigned, member), { .words = several }, value, standard, help }
 #define OF_CHOICE_OR_NONE(name, member, several, value, help) \
@@ -284,7 +284,7 @@ static const char *add_proxy(struct options *o, const char *value)
 	return net_block_parse(value, &o->proxy[o->proxies++]) ? NULL : "takes ADDRESS/BITS, such as 10.0.0.0/8 or ::1";
 }
 
-/* Large values stand apart from what all sessions touch. */
+/* Large values, apart from what all sessions read. */
 static struct {
 	struct net_block allow[OPTIONS_ALLOW_MAX];
 	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
@@ -347,7 +347,7 @@ static const char *set_hooks(struct options *o, const char *value)
 	return set_text(&o->hooks, value);
 }
 
-/* Characters that may begin the extension of an address; none of them: addresses have no extensions. */
+/* Characters that may begin the extension of an address; without any, addresses have no extensions. */
 static const char *set_delimiter(struct options *o, const char *value)
 {
 	o->recipient_delimiter = value;
@@ -453,10 +453,10 @@ static const struct row *find_row(const char *name, size_t n)
 	return NULL;
 }
 
-/* A list in one variable, as repeatable options have it. */
+/* A variable may hold several values of an option that may be given several times. */
 static const char *apply_row_list(struct options *o, const struct row *row, const char *value)
 {
-	/* The options keep pointers to values only of options that do not repeat, so the copy may go. */
+	/* options keep no pointers to values of such options, so the copy can be freed */
 	char *copy = strdup(value), *rest = NULL;
 	const char *want = copy ? NULL : "is too long for the memory there is";
 
@@ -473,8 +473,8 @@ static void variable_name(const char *option, char *name, size_t cap)
 		*c = (char)(*c == '-' ? '_' : *c >= 'a' && *c <= 'z' ? *c - 32 : *c);
 }
 
-/* A misspelt variable must not leave a policy unset. Those that Kubernetes makes for a service called smtpwarp are no
- * options: SMTPWARP_SERVICE_HOST, SMTPWARP_PORT_25_TCP, SMTPWARP_PORT=tcp://... */
+/* A misspelt variable must not leave a policy unset, so unknown ones are refused. Those that Kubernetes sets for a service
+ * called smtpwarp are not options: SMTPWARP_SERVICE_HOST, SMTPWARP_PORT_25_TCP, SMTPWARP_PORT=tcp://... */
 static bool is_cluster_variable(const char *variable)
 {
 	const char *value = strchr(variable, '=');
@@ -546,7 +546,7 @@ static void help(void)
 	     "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.");
 }
 
-/* One option at argv[*i]; moves *i over its value. */
+/* Read the option at argv[*i], and its value if that is the next argument; *i moves to the last one read. */
 static int read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
 {
 	const char *name = argv[*i], *value, *want;
@@ -583,7 +583,7 @@ static void set_standards(struct options *o)
 {
 	memset(o, 0, sizeof *o);
 	for (size_t i = 0; i < N_ROWS; i++)
-		if (rows[i].standard && rows[i].kind != WARP_IP) /* without --port it means nothing */
+		if (rows[i].standard && rows[i].kind != WARP_IP) /* it means something only with --port */
 			apply_row(o, &rows[i], rows[i].standard);
 }
 

@@ -1,4 +1,4 @@
-/* What the operator wants: the command line and the environment. Whether what they name is there is for main to see.
+/* What the operator wants: the command line and the environment. main checks whether the files and users that they name exist.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -32,7 +32,7 @@ struct options {
 	const char *warp_ip; /* --ip and --port, as Warp has them: one more address to listen on */
 	uint32_t warp_port;  /* 0: not given */
 	const char *user;
-	uint32_t max_sessions, max_sessions_per_source; /* the latter 0: no limit */
+	uint32_t max_sessions, max_sessions_per_source; /* max_sessions_per_source: 0 is no limit */
 	struct upstream upstream[OPTIONS_UPSTREAM_MAX];
 	unsigned upstreams;
 	struct net_outbound outbound;
@@ -40,11 +40,11 @@ struct options {
 	enum tls_level tls;
 	const char *tls_ca;
 	const char *tls_name;
-	const char *tls_cert, *tls_key; /* the same, towards the upstream */
-	const char *upstream_auth;	/* file */
-	const char *cert, *key; /* NULL: none; key: in the file of cert */
+	const char *tls_cert, *tls_key; /* to show to upstreams; as cert and key */
+	const char *upstream_auth;	/* file; NULL: none */
+	const char *cert, *key; /* to show to clients; NULL: none. key NULL: it is in the file of cert */
 	enum client_tls client_tls;
-	const char *log; /* NULL: the default */
+	const char *log; /* NULL: standard error or syslog */
 	bool verbose;
 	struct dialogue_limits limits;
 	uint32_t max_errors;
@@ -52,34 +52,34 @@ struct options {
 	uint32_t min_rate; /* octets a second */
 	struct timeouts timeouts;
 	const char *hooks; /* directory */
-	bool hooks_given;  /* and not just the default */
+	bool hooks_given;  /* not the default, which may be missing */
 	const char *plugins, *plugins_dir;
 	bool hook_failure_accepts;
-	const char *hostname; /* NULL: the host's */
-	const char *routes;   /* file */
-	const char *recipient_delimiter; /* any of these characters; "": none */
+	const char *hostname; /* NULL: the host's name */
+	const char *routes;   /* file; NULL: none */
+	const char *recipient_delimiter; /* any of these characters; NULL or "": none */
 	const char *compile_routes;
 	struct net_block proxy[OPTIONS_PROXY_MAX]; /* --accept-proxy */
 	unsigned proxies;
 	unsigned send_proxy; /* version of the PROXY header, 0: none */
 	bool xclient, xforward, received;
 	bool no_client_names; /* --client-names none */
-	const struct net_block *allow; /* whose connections are taken; none: everybody's */
+	const struct net_block *allow; /* accept connections from these only; none: from everybody */
 	unsigned allows;
-	int64_t greet_delay, dnsbl_timeout, tarpit; /* the first and last 0: none */
+	int64_t greet_delay, dnsbl_timeout, tarpit; /* greet_delay and tarpit: 0 is none */
 	const struct dnsbl *dnsbl;
 	unsigned dnsbls;
 	uint32_t dnsbl_threshold;
-	struct dns_servers dns; /* none: the system's */
-	const struct ere *valid_recipients; /* NULL: all are */
-	const char *override_recipient;	    /* NULL: each its own */
+	struct dns_servers dns; /* none: those of resolv.conf(5) */
+	const struct ere *valid_recipients; /* NULL: all recipients are valid */
+	const char *override_recipient;	    /* NULL: recipients stay what they are */
 	uint32_t max_tarpits;
 	bool check;
 };
 
-/* Read options from the environment (SMTPWARP_SOME_NAME) and then argv, which wins. Returns EX_OK, or EX_USAGE with
- * why filled: it names the option and says what that takes. *done: --help or --version was answered
- * on standard output. o keeps pointers into argv and the environment. */
+/* Read options from argv, and from the environment (SMTPWARP_SOME_NAME) those that argv does not have. Returns EX_OK, or
+ * EX_USAGE with why filled: it names the option and says what that takes. *done: --help or --version was answered on standard
+ * output. o keeps pointers into argv and the environment. */
 int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
 
 /* Why clients of this local address could relay anywhere that --upstream or --routes lead, though nothing says who may: NULL if they

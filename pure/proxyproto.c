@@ -8,7 +8,7 @@
 
 #define V1_MAX 107 /* "PROXY UNKNOWN " with two full IPv6 addresses and ports, and CR LF */
 #define V2_FIXED 16
-#define SSL_FIXED 5 /* octets of PP2_TYPE_SSL ahead of what is nested in it: client, verify */
+#define SSL_FIXED 5 /* octets of PP2_TYPE_SSL before what is nested in it: client, verify */
 
 enum { TCP4 = 0x11, TCP6 = 0x21 };
 enum { PP2_TYPE_CRC32C = 0x03, PP2_TYPE_SSL = 0x20 };
@@ -49,7 +49,7 @@ static uint16_t port_of(const union net_address *a)
 
 /* ---- v1 ---- */
 
-/* The word at *at, which one space or the end of the line follows, as a string; moves *at behind the space. */
+/* Take the word at *at, up to a space or the end of the line, as a string; moves *at past the space. */
 static bool next_field(const char **at, char *word, size_t cap)
 {
 	size_t n = strcspn(*at, " ");
@@ -86,7 +86,7 @@ static bool next_port(const char **at, uint16_t *port)
 	return n <= UINT16_MAX;
 }
 
-/* A line without its end. A blank too many leaves a word empty, one at the end is looked for by itself. */
+/* Read a line without its end. Two blanks in a row leave an empty word; a blank at the end needs a check of its own. */
 static bool read_line(const char *line, size_t n, struct proxyproto *p)
 {
 	const char *at = line + 6;
@@ -94,7 +94,7 @@ static bool read_line(const char *line, size_t n, struct proxyproto *p)
 	uint16_t source_port, dest_port;
 	int family;
 
-	if (strncmp(at, "UNKNOWN", 7) == 0 && (at[7] == ' ' || !at[7])) /* whatever else it has to say */
+	if (strncmp(at, "UNKNOWN", 7) == 0 && (at[7] == ' ' || !at[7])) /* what follows does not matter */
 		return true;
 	if (strncmp(at, "TCP4 ", 5) != 0 && strncmp(at, "TCP6 ", 5) != 0)
 		return false;
@@ -129,7 +129,7 @@ static enum proxyproto_status read_v1(const unsigned char *in, size_t n, size_t 
 
 /* ---- v2 ---- */
 
-/* RFC 3720 B.4, bit by bit: it is done once a connection. at: where the four octets stand that count as zero. */
+/* RFC 3720 B.4, bit by bit, for it is done once a connection. The four octets at `at` count as zero. */
 static uint32_t crc32c(const unsigned char *in, size_t n, size_t at)
 {
 	uint32_t crc = UINT32_MAX;
@@ -144,7 +144,7 @@ static uint32_t crc32c(const unsigned char *in, size_t n, size_t at)
 
 static const char do_not_fit[] = "a PROXY v2 header whose lengths do not fit";
 
-/* Whether a type, a length and as many octets stand at *at, before n; moves *at behind them. */
+/* Take a type, a length and as many octets at *at, which must end before n; moves *at past them. */
 static bool next_tlv(const unsigned char *in, size_t n, size_t *at, const unsigned char **value, size_t *len)
 {
 	if (n - *at < 3 || (*len = number16(in + *at + 1)) > n - *at - 3)
@@ -154,7 +154,7 @@ static bool next_tlv(const unsigned char *in, size_t n, size_t *at, const unsign
 	return true;
 }
 
-/* out: of cap octets; all zero, or given already. strict: it will stand in header fields too. */
+/* Copy a text to out, which has cap octets and is all zero or set already. strict: for texts that go into header fields, too. */
 static void take_text(char *out, size_t cap, const unsigned char *text, size_t n, bool strict)
 {
 	if (*out || n >= cap || memchr(text, 0, n))
@@ -166,7 +166,7 @@ static void take_text(char *out, size_t cap, const unsigned char *text, size_t n
 	memcpy(out, text, n);
 }
 
-/* The value of PP2_TYPE_SSL, n octets. NULL, or what is wrong. Of a client without TLS only the lengths count. */
+/* Read the value of PP2_TYPE_SSL, n octets. Returns NULL, or what is wrong. For a client without TLS only lengths are checked. */
 static const char *read_tls(const unsigned char *in, size_t n, struct proxyproto_tls *tls)
 {
 	struct proxyproto_tls given = { 0 };
@@ -194,7 +194,7 @@ static const char *read_tls(const unsigned char *in, size_t n, struct proxyproto
 	return NULL;
 }
 
-/* What follows the addresses, from at to n. NULL, or what is wrong. */
+/* Read what follows the addresses, from at to n. Returns NULL, or what is wrong. */
 static const char *read_tlvs(const unsigned char *in, size_t n, size_t at, struct proxyproto *p)
 {
 	bool told = false;
@@ -223,7 +223,7 @@ static const char *read_tlvs(const unsigned char *in, size_t n, size_t at, struc
 	return NULL;
 }
 
-/* The whole header. Of one without addresses that we could use nothing more is looked at, as 2.2 has it. */
+/* Read the whole header. If it has no addresses of use to us nothing else is looked at, as 2.2 wants it. */
 static const char *read_whole(const unsigned char *in, size_t n, struct proxyproto *p)
 {
 	unsigned kind = in[13];
@@ -285,7 +285,7 @@ static size_t write_v1(const struct proxyproto *p, unsigned char *out)
 
 	if (!has_addresses(p))
 		return (size_t)sprintf((char *)out, "PROXY UNKNOWN\r\n");
-	inet_ntop(family, address_of(&p->source), source, sizeof source); /* not net_text(): it has a zone */
+	inet_ntop(family, address_of(&p->source), source, sizeof source); /* not net_text(), which writes a zone */
 	inet_ntop(family, address_of(&p->dest), dest, sizeof dest);
 	return (size_t)sprintf((char *)out, "PROXY TCP%d %s %s %u %u\r\n", family == AF_INET ? 4 : 6, source, dest,
 	    port_of(&p->source), port_of(&p->dest));
@@ -310,7 +310,7 @@ static unsigned char *put_tlv(unsigned char *at, int type, const char *text)
 	return at + n;
 }
 
-/* verify is not zero where no certificate of the client's was found good. */
+/* verify is 0 only if the client showed a certificate that verified */
 static unsigned char *put_tls(unsigned char *at, const struct proxyproto_tls *tls)
 {
 	unsigned char *length = at + 1, *fixed = at + 3;

@@ -14,7 +14,7 @@ struct route {
 	char others[256];   /* servers to try after upstream, separated by blanks or commas */
 };
 
-/* A line's fields, trimmed, NUL-terminated; they lead into the caller's line, or to "". */
+/* A line's fields, trimmed and NUL-terminated. They lead into the caller's line, or to "". */
 struct routes_line {
 	const unsigned char *pattern;
 	size_t pattern_len;

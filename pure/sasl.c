@@ -21,8 +21,8 @@ size_t sasl_mechanism(const unsigned char *arg, size_t n)
 	return 0;
 }
 
-/* The octets of text that follow `after` up to `until`; NULL if one of them is not there: without its end, what we took
- * for a name might be a secret. */
+/* The octets of text between `after` and `until`; NULL if either is missing: without its end, what looks like a name may be a
+ * secret. */
 static const unsigned char *between(const unsigned char *text, size_t n, const char *after, unsigned char until,
     size_t *len)
 {

@@ -1,5 +1,5 @@
-/* Numbers inside of texts that the compiler puts together: "can be given " TEXT_OF(OPTIONS_PROXY_MAX) " times". The constant must
- * be a number as it is to be read, not an expression.
+/* Numbers in string literals: "can be given " TEXT_OF(OPTIONS_PROXY_MAX) " times". The constant must be a plain number, not an
+ * expression.
  */
 #ifndef TEXT_H
 #define TEXT_H

@@ -64,7 +64,7 @@ static unsigned words_of(enum hook_event event)
 
 /* ---- reading ---- */
 
-/* Move a word from the front of text to *word. */
+/* Take a word off the start of v->text. */
 static void take_word(struct verdict *v, const unsigned char **word, size_t *n)
 {
 	*word = v->text;
@@ -74,7 +74,7 @@ static void take_word(struct verdict *v, const unsigned char **word, size_t *n)
 	smtp_trim(&v->text, &v->text_len);
 }
 
-/* "550", at the front, of the class that the word stands for. */
+/* Take a code such as "550" off the start; it must be of this class. */
 static const char *take_code(struct verdict *v, unsigned char class)
 {
 	size_t n = smtp_word(v->text, v->text_len);
@@ -89,7 +89,7 @@ static const char *take_code(struct verdict *v, unsigned char class)
 	return NULL;
 }
 
-/* [CODE] [X.Y.Z] TEXT, RFC 3463: the class of the enhanced code is the first digit of the code. */
+/* [CODE] [X.Y.Z] TEXT. The class of the enhanced code is the first digit of the code, RFC 3463. */
 static const char *parse_reply(struct verdict *v, int code, const uint16_t enhanced[3], const char *text)
 {
 	uint16_t given[3];
@@ -224,7 +224,7 @@ enum verdict_status verdict_next(enum hook_event event, const unsigned char *in,
 	size_t len;
 
 	memset(v, 0, sizeof *v);
-	do { /* empty lines say nothing */
+	do { /* skip empty lines */
 		if (*at == n)
 			return VERDICT_END;
 		len = smtp_find_line(in + *at, n - *at);
@@ -277,13 +277,13 @@ uint64_t verdict_message_octets(const unsigned char *in, size_t n)
 
 /* ---- headers ---- */
 
-/* Controls are written as blanks, so they count as such. */
+/* Controls count as blanks, for they become blanks. */
 static bool is_gap(unsigned char c)
 {
 	return c <= ' ' || c == 0x7f;
 }
 
-/* Octets of the next word of text with the blanks before it. */
+/* Octets of the next word, with the blanks before it. */
 static size_t next_word(const unsigned char *text, size_t n)
 {
 	size_t len = 0;
@@ -311,7 +311,7 @@ size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t 
 	while (done < n) {
 		size_t word = next_word(v->text + done, n - done);
 
-		/* At a blank the line may be broken in front of it, the first word excepted: a line of blanks is none. */
+		/* Break the line before a blank, but not before the first word: that line would be empty. */
 		if (is_gap(v->text[done]) && column + word > VERDICT_HEADER_LINE && done) {
 			memcpy(out + at, "\r\n", 2);
 			at += 2;
@@ -320,9 +320,9 @@ size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t 
 		for (size_t end = done + word; done < end; done++) {
 			bool blank = is_gap(v->text[done]);
 
-			if (blank && column >= HEADER_LINE_MAX - 2) /* they must leave room for what is none */
+			if (blank && column >= HEADER_LINE_MAX - 2) /* leave room for what is not a blank */
 				continue;
-			if (column >= HEADER_LINE_MAX - 1) { /* a word of no sensible length */
+			if (column >= HEADER_LINE_MAX - 1) { /* a word that no line can hold */
 				memcpy(out + at, "\r\n ", 3);
 				at += 3;
 				column = 1;

@@ -1,5 +1,5 @@
-/* What a hook may say, and what its lines mean (DESIGN 6, smtpwarp-hooks(7)). Pure, as smtp.h is: bytes in, lines out; who
- * runs hooks and who acts on verdicts is hooks.h's and filter.h's.
+/* What a hook may say, and what its lines mean: smtpwarp-hooks(7). Pure, as smtp.h is: bytes in, lines out. hooks.c runs hooks,
+ * and session/filter.c acts on verdicts.
  */
 #ifndef VERDICT_H
 #define VERDICT_H
@@ -9,12 +9,12 @@
 #include <stdint.h>
 
 #define VERDICT_KIB 64
-#define VERDICT_MAX (VERDICT_KIB << 10) /* octets of a verdict, without a message that follows it */
-#define VERDICT_HEADER_LINE 78	/* where a header is folded, RFC 5322 2.1.1 */
+#define VERDICT_MAX (VERDICT_KIB << 10) /* octets of a verdict, without a message after it */
+#define VERDICT_HEADER_LINE 78	/* columns at which a header field is folded, RFC 5322 2.1.1 */
 #define VERDICT_UNCOUNTED UINT64_MAX
 #define VERDICT_TARPIT_MAX 300	/* seconds: as long as a client waits for a greeting or reply, RFC 5321 4.5.3.2 */
 
-/* Events that hooks are run for; names of folders. */
+/* Events that hooks run for, and the names of their folders. */
 #define HOOK_EVENTS(X)                                                                                                 \
 	X(CONNECT, "connect")                                                                                          \
 	X(EHLO, "ehlo")                                                                                                \
@@ -56,14 +56,14 @@ enum verdict_word {
 /* One line. Pointers lead into the verdict. */
 struct verdict {
 	enum verdict_word word;
-	const unsigned char *text; /* the argument: reply text, address, header value, value of log; trimmed */
+	const unsigned char *text; /* the argument, trimmed: reply text, address, header value, value of log */
 	size_t text_len;
-	const unsigned char *name; /* add-header, remove-header: the header; log: the key; tls: the level */
+	const unsigned char *name; /* add-header, remove-header: the field's name; log: the key; tls: the level */
 	size_t name_len;
 	int code;		   /* reject, defer, close */
 	uint16_t enhanced[3];
 	unsigned seconds; /* tarpit */
-	uint64_t octets;  /* replace-message: that follow, if the line says so, else VERDICT_UNCOUNTED */
+	uint64_t octets;  /* replace-message: octets that follow; VERDICT_UNCOUNTED: it does not say */
 };
 
 enum verdict_status { VERDICT_LINE, VERDICT_END, VERDICT_BAD };
@@ -75,21 +75,21 @@ const char *verdict_word_name(enum verdict_word word);
 /* Whether a line with this word ends a verdict. */
 bool verdict_is_final(enum verdict_word word);
 
-/* The line at *at of a verdict of n octets; *at (0 at the start) moves behind it. VERDICT_BAD: *why says why this is no
- * verdict for this event. Behind "replace-message" follows what is not to be read as lines. */
+/* The line at *at of a verdict of n octets; *at (0 at first) moves past it. VERDICT_BAD: *why says why this is no verdict for
+ * this event. What follows a "replace-message" line must not be read as lines. */
 enum verdict_status verdict_next(enum hook_event event, const unsigned char *in, size_t n, size_t *at,
     struct verdict *v, const char **why);
 
-/* Where the message begins that follows a "replace-message" line, 0: there is no such line, or not all of it, or the
- * verdict ends before. */
+/* Where the message after a "replace-message" line begins. 0: there is no such line, it is incomplete, or the verdict ends
+ * before it. */
 size_t verdict_message_at(const unsigned char *in, size_t n);
 
-/* How many octets it has, as the line at the end of these n octets says; or VERDICT_UNCOUNTED. */
+/* How many octets that message has, as the last of these n octets' lines says; or VERDICT_UNCOUNTED. */
 uint64_t verdict_message_octets(const unsigned char *in, size_t n);
 
-/* Write "NAME: VALUE" as a header field with CRLF, folded at blanks, no line of blanks alone. Controls become blanks. A word
- * or a run of blanks that no line can hold is broken or shortened. Returns octets, 0 if cap is less than
- * 2 * (name_len + text_len) + 8. RFC 5322 2.1.1, 2.2.3. */
+/* Write "NAME: VALUE" as a header field with CRLF, folded at blanks; no line consists of blanks. Controls become blanks. Words
+ * that no line can hold are broken, and runs of blanks shortened. Returns octets; 0 if cap is less than 2 * (name_len +
+ * text_len) + 8. RFC 5322 2.1.1, 2.2.3. */
 size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t cap);
 
 #endif

@@ -26,7 +26,7 @@ const char *smtp_verb_name(enum smtp_verb verb)
 
 enum smtp_group smtp_verb_group(enum smtp_verb verb)
 {
-	return (size_t)verb < N_VERBS ? (enum smtp_group)verbs[verb].group : SMTP_HOLD;
+	return (size_t)verb < N_VERBS ? (enum smtp_group)verbs[verb].group : SMTP_LAST;
 }
 
 unsigned char smtp_lower(unsigned char c)
@@ -741,8 +741,8 @@ static size_t plain_lines(const struct smtp_scanner *s, const unsigned char *in,
 	return done;
 }
 
-/* What the scanner found at a byte. */
-enum found { PLAIN, HELD, DOT_LINE, FIXED };
+/* What the scanner found at a byte; MORE: it must see more bytes. */
+enum found { PLAIN, MORE, DOT_LINE, FIXED };
 
 static enum found fix(struct smtp_piece *piece, const char *bytes)
 {
@@ -774,7 +774,7 @@ static enum found line_start(struct smtp_scanner *s, const unsigned char *in, si
 		return PLAIN;
 	}
 	if (n < 2 || (in[1] == '\r' && n < 3))
-		return HELD;
+		return MORE;
 	if (in[1] == '\r' && in[2] == '\n') {
 		*used = 3;
 		return DOT_LINE;
@@ -801,7 +801,7 @@ static enum found line_end(struct smtp_scanner *s, const unsigned char *in, size
 	*used = 1;
 	if (in[0] == '\r') {
 		if (n < 2)
-			return HELD;
+			return MORE;
 		if (in[1] == '\n') {
 			*used = 2;
 			s->at = SMTP_AT_CRLF;
@@ -856,7 +856,7 @@ static enum found look_at(struct smtp_scanner *s, const unsigned char *in, size_
 bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t *used, struct smtp_piece *piece)
 {
 	size_t run = 0, step = 0;
-	enum found found = HELD;
+	enum found found = MORE;
 
 	piece->end = false;
 	while (run < n) {
@@ -866,7 +866,7 @@ bool smtp_scan(struct smtp_scanner *s, const unsigned char *in, size_t n, size_t
 		s->content += step;
 		run += step;
 		if (run == n) {
-			found = HELD;
+			found = MORE;
 			break;
 		}
 		before = *s;

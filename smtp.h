@@ -17,26 +17,26 @@
 #define SMTP_HOST_MAX 512	 /* octets of the name in EHLO */
 #define SMTP_PARAMS_MAX 64	 /* parameters of one MAIL or RCPT */
 
-/* Verbs and their places in a pipelined group: HOLD ends the group (RFC 2920 3.1, RFC 3030 4.2). ALONE begins one: it waits
- * until everything before it is answered. */
+/* Verbs and their places in a pipelined group. FREE: anywhere. LAST: at the end, so that the next command waits for its reply
+ * (RFC 2920 3.1, RFC 3030 4.2). ALONE: at the start, so that it waits for all replies before. */
 #define SMTP_VERBS(X)                                                                                                  \
 	X(EHLO, ALONE)                                                                                                 \
 	X(HELO, ALONE)                                                                                                 \
 	X(MAIL, ALONE)                                                                                                 \
 	X(RCPT, FREE)                                                                                                  \
-	X(DATA, HOLD)                                                                                                  \
+	X(DATA, LAST)                                                                                                  \
 	X(BDAT, FREE)                                                                                                  \
 	X(RSET, FREE)                                                                                                  \
-	X(NOOP, HOLD)                                                                                                  \
-	X(QUIT, HOLD)                                                                                                  \
-	X(HELP, HOLD)                                                                                                  \
-	X(VRFY, HOLD)                                                                                                  \
-	X(EXPN, HOLD)                                                                                                  \
-	X(ETRN, HOLD)                                                                                                  \
-	X(AUTH, HOLD)                                                                                                  \
+	X(NOOP, LAST)                                                                                                  \
+	X(QUIT, LAST)                                                                                                  \
+	X(HELP, LAST)                                                                                                  \
+	X(VRFY, LAST)                                                                                                  \
+	X(EXPN, LAST)                                                                                                  \
+	X(ETRN, LAST)                                                                                                  \
+	X(AUTH, LAST)                                                                                                  \
 	X(STARTTLS, ALONE)                                                                                             \
-	X(XCLIENT, HOLD)                                                                                               \
-	X(XFORWARD, HOLD)                                                                                              \
+	X(XCLIENT, LAST)                                                                                               \
+	X(XFORWARD, LAST)                                                                                              \
 	X(LHLO, ALONE)
 
 enum smtp_verb {
@@ -50,7 +50,7 @@ enum smtp_verb {
 	SMTP_NOTHING	    /* a reply answers no command at all */
 };
 
-enum smtp_group { SMTP_FREE, SMTP_HOLD, SMTP_ALONE };
+enum smtp_group { SMTP_FREE, SMTP_LAST, SMTP_ALONE };
 
 /* One command line, parsed. Pointers lead into the line. */
 struct smtp_command {

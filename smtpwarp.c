@@ -38,6 +38,7 @@
 #define LISTEN_FDS_START 3 /* sd_listen_fds(3) */
 #define SOCKETS_MAX OPTIONS_LISTEN_MAX
 #define BACKLOG 1024
+#define FAULT_MAX 512 /* octets of a message for a person */
 
 static struct options options;
 static struct hook_list hooks;
@@ -87,7 +88,7 @@ static _Noreturn void die(int code, const char *format, ...) __attribute__((form
 static _Noreturn void die(int code, const char *format, ...)
 {
 	static const char reply[] = "421 4.3.5 Service is not configured rightly\r\n";
-	char why[512];
+	char why[FAULT_MAX];
 	va_list args;
 
 	va_start(args, format);
@@ -109,6 +110,20 @@ static _Noreturn void die(int code, const char *format, ...)
 static _Noreturn void die_errno(int code, const char *what)
 {
 	die(code, "%s: %s", what, strerror(errno));
+}
+
+static void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Log what is wrong, and go on. */
+static void fault(const char *format, ...)
+{
+	char text[FAULT_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	event_fault(text, NULL);
 }
 
 /* Nothing but SMTP may reach the client. Replace descriptors 1 and 2 by /dev/null if they are its socket, and fill those that
@@ -182,7 +197,7 @@ static void check_client_tls(void)
 
 static void load_keys(enum keys_side side, const char *cert, const char *key)
 {
-	char why[512];
+	char why[FAULT_MAX];
 
 	if (key && !cert)
 		die(EX_CONFIG, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
@@ -194,7 +209,7 @@ static void load_keys(enum keys_side side, const char *cert, const char *key)
  * memory. */
 static void check_options(void)
 {
-	char why[512];
+	char why[FAULT_MAX];
 
 	check_tls_name();
 	if (options.auth && !options.upstreams)
@@ -242,7 +257,7 @@ static void check_hooks(void)
 static pid_t indexer; /* process that makes an index of --routes into index_made; 0: none */
 static int index_made;
 
-static char routes_why[500]; /* "FILE: reason" from routes.h */
+static char routes_why[FAULT_MAX]; /* "FILE: reason" from routes.h */
 
 static const char *about_routes(const char *option)
 {
@@ -256,7 +271,7 @@ static _Noreturn void make_index(void)
 {
 	if (routes_index(options.routes, index_made, route_check_line, &options, routes_why, sizeof routes_why))
 		_exit(EX_OK);
-	event_fault(about_routes("--routes"), NULL);
+	fault("%s", about_routes("--routes"));
 	_exit(EX_CONFIG);
 }
 
@@ -290,15 +305,12 @@ static void indexer_ended(int how)
 
 static void tell_of_old(const char *why)
 {
-	char text[480];
-
-	snprintf(text, sizeof text, "%s; what was read before is still in use", why);
-	event_fault(text, NULL);
+	fault("%s; what was read before is still in use", why);
 }
 
 static void refresh_keys(bool force)
 {
-	char why[400];
+	char why[FAULT_MAX];
 
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
 		if (keys_current(side) && !keys_refresh(side, force, why, sizeof why))
@@ -307,12 +319,8 @@ static void refresh_keys(bool force)
 
 static void warn_of_exposed(const char *option, const char *file)
 {
-	char text[400];
-
-	if (!file)
-		return;
-	snprintf(text, sizeof text, "warning: --%s %.300s: every user of this host can get at it", option, file);
-	event_fault(text, NULL);
+	if (file)
+		fault("warning: --%s %.300s: every user of this host can get at it", option, file);
 }
 
 static void warn_of_exposed_secrets(void)
@@ -472,18 +480,14 @@ static void catch_signals(void)
 
 static void child_ended(pid_t pid, int how)
 {
-	char text[80];
-
 	for (uint32_t i = 0; i < tally->sessions; i++)
 		if (tally->child[i].pid == pid) {
 			tally->child[i] = tally->child[--tally->sessions];
 			tally->status_due = listener.notify >= 0;
 			break;
 		}
-	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM) {
-		snprintf(text, sizeof text, "session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
-		event_fault(text, NULL);
-	}
+	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM)
+		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
 }
 
 static void reap(void)
@@ -616,7 +620,7 @@ static bool wait_for_work(double seconds, bool accepting)
 
 /* Let sessions go on for --drain-timeout. After that, or at a second signal, tell them to end; after five more seconds kill
  * them. */
-static void drain(void)
+static void end_sessions(void)
 {
 	struct timespec start, now;
 	double limit = (double)options.timeouts.drain / 1e6;
@@ -647,21 +651,17 @@ static void drain(void)
 /* SIGHUP: read again what may have been replaced. */
 static void read_again(void)
 {
-	const char *why;
-	char text[400];
+	const char *reason;
+	char why[FAULT_MAX];
 
 	reload = 0;
-	if (options.log && log_reopen(options.log, &why) < 0) {
-		snprintf(text, sizeof text, "--log %s: %s; the old file is still in use", options.log, why);
-		event_fault(text, NULL);
-	}
+	if (options.log && log_reopen(options.log, &reason) < 0)
+		fault("--log %s: %s; the old file is still in use", options.log, reason);
 	refresh_keys(true);
-	if (options.upstream_auth && !passwords_load(options.upstream_auth, text, sizeof text))
-		tell_of_old(text);
-	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &why) < 0) {
-		snprintf(text, sizeof text, "--tls-ca %s: %s; what was read before is still in use", options.tls_ca, why);
-		event_fault(text, NULL);
-	}
+	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
+		tell_of_old(why);
+	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &reason) < 0)
+		fault("--tls-ca %s: %s; what was read before is still in use", options.tls_ca, reason);
 }
 
 static _Noreturn void listen_loop(void)
@@ -691,7 +691,7 @@ static _Noreturn void listen_loop(void)
 			read_again();
 		status();
 	}
-	drain();
+	end_sessions();
 	exit(EX_OK);
 }
 
@@ -776,7 +776,7 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 
 int main(int argc, char **argv)
 {
-	char why[512];
+	char why[FAULT_MAX];
 	bool done;
 	unsigned passed = take_environment();
 	enum net_kind given = net_kind(STDIN_FILENO);

@@ -33,13 +33,13 @@ static void pop(struct dialogue *d)
 	if (--d->queued > 0)
 		return;
 	d->head = 0;
-	d->hold = false;
+	d->group_ended = false;
 }
 
 void dialogue_expect(struct dialogue *d, enum smtp_verb verb, bool hidden)
 {
 	push(d, verb, hidden, verb == SMTP_CONTENT, NULL);
-	d->hold = true;
+	d->group_ended = true;
 }
 
 const char *dialogue_local_reply(struct dialogue *d)
@@ -59,7 +59,7 @@ enum smtp_verb dialogue_awaited(const struct dialogue *d)
 void dialogue_forget_server(struct dialogue *d)
 {
 	d->head = d->queued = 0;
-	d->hold = d->quitting = false;
+	d->group_ended = d->quitting = false;
 	d->reply_code = 0;
 }
 
@@ -181,7 +181,7 @@ enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned cha
 		return DIALOGUE_MORE;
 	case DIALOGUE_COMMAND:
 	case DIALOGUE_RESPONSE:
-		if (d->queued && (d->hold || d->queued >= depth(d)))
+		if (d->queued && (d->group_ended || d->queued >= depth(d)))
 			return DIALOGUE_WAIT;
 		return next_line(d, in, n, used, cmd);
 	}
@@ -403,7 +403,7 @@ static void begin_chunk(struct dialogue *d, const struct smtp_command *cmd, enum
 void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 {
 	push(d, cmd->verb, false, cmd->verb == SMTP_BDAT && cmd->last, NULL);
-	d->hold = smtp_verb_group(cmd->verb) == SMTP_HOLD || (cmd->verb == SMTP_BDAT && cmd->last);
+	d->group_ended = smtp_verb_group(cmd->verb) == SMTP_LAST || (cmd->verb == SMTP_BDAT && cmd->last);
 	d->quitting = cmd->verb == SMTP_QUIT;
 	switch (cmd->verb) {
 	case SMTP_MAIL:
@@ -431,7 +431,7 @@ void dialogue_sent(struct dialogue *d, const struct smtp_command *cmd)
 void dialogue_sent_kept(struct dialogue *d)
 {
 	push(d, SMTP_BDAT, false, true, NULL);
-	d->hold = d->tx.chunks = d->chunk_last = true;
+	d->group_ended = d->tx.chunks = d->chunk_last = true;
 	d->quitting = false;
 }
 

@@ -88,7 +88,7 @@ struct dialogue {
 	struct dialogue_limits limits;
 	enum dialogue_client client;
 	bool greeted;	    /* EHLO or HELO was answered 250 */
-	bool hold;	    /* the last command ended its pipelined group */
+	bool group_ended;   /* the last command ended its pipelined group */
 	bool skipping;	    /* the rest of a line that was too long */
 	bool skipped_bdat;  /* that line began with BDAT */
 	bool authenticated; /* AUTH succeeded; it may do so once, RFC 4954 4 */

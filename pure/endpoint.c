@@ -1,20 +1,21 @@
 /* HOST:PORT and names of servers. See endpoint.h for the contract. */
-#define _GNU_SOURCE
 #include "pure/endpoint.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 const char *endpoint_number(const char *value, uint64_t least, uint64_t most, uint64_t *n)
 {
 	static char want[80];
-	char *end;
+	bool fits = *value != 0;
 
-	errno = 0;
-	*n = strtoull(value, &end, 10);
-	if (*value >= '0' && *value <= '9' && !*end && !errno && *n >= least && *n <= most)
+	for (*n = 0; *value >= '0' && *value <= '9'; value++) {
+		unsigned digit = (unsigned)(*value - '0');
+
+		fits = fits && *n <= (UINT64_MAX - digit) / 10;
+		*n = *n * 10 + digit;
+	}
+	if (fits && !*value && *n >= least && *n <= most)
 		return NULL;
 	snprintf(want, sizeof want, "takes a number from %llu to %llu", (unsigned long long)least,
 	    (unsigned long long)most);

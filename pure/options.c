@@ -453,16 +453,22 @@ static const struct row *find_row(const char *name, size_t n)
 	return NULL;
 }
 
-/* A variable may hold several values of an option that may be given several times. */
-static const char *apply_row_list(struct options *o, const struct row *row, const char *value)
+/* A variable may hold several values of an option that may be given several times. Each is made a string for a moment. */
+static const char *apply_row_list(struct options *o, const struct row *row, char *values)
 {
-	/* options keep no pointers to values of such options, so the copy can be freed */
-	char *copy = strdup(value), *rest = NULL;
-	const char *want = copy ? NULL : "is too long for the memory there is";
+	static const char separators[] = ", \t";
+	const char *want = NULL;
 
-	for (char *item = copy ? strtok_r(copy, ", \t", &rest) : NULL; item && !want; item = strtok_r(NULL, ", \t", &rest))
-		want = apply_row(o, row, item);
-	free(copy);
+	while (*values && !want) {
+		size_t n = strcspn(values, separators);
+		char end = values[n];
+
+		values[n] = 0;
+		if (n) /* options keep no pointers to such values */
+			want = apply_row(o, row, values);
+		values[n] = end;
+		values += n + (end != 0);
+	}
 	return want;
 }
 
@@ -511,7 +517,8 @@ static int read_environment(struct options *o, const bool *given, char *why, siz
 		return EX_USAGE;
 	}
 	for (size_t i = 0; i < N_ROWS; i++) {
-		const char *value, *want;
+		const char *want;
+		char *value;
 
 		variable_name(rows[i].name, name, sizeof name);
 		value = getenv(name);

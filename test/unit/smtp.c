@@ -107,7 +107,7 @@ static void test_20_27_33_verbs_and_blanks(void **state)
 	run_commands(rows, COUNT(rows));
 	assert_int_equal(smtp_verb_group(SMTP_RCPT), SMTP_FREE);
 	assert_int_equal(smtp_verb_group(SMTP_MAIL), SMTP_ALONE);
-	assert_int_equal(smtp_verb_group(SMTP_UNKNOWN), SMTP_HOLD);
+	assert_int_equal(smtp_verb_group(SMTP_UNKNOWN), SMTP_LAST);
 	assert_string_equal(smtp_verb_name(SMTP_NOTHING), "nothing");
 }
 

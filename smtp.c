@@ -54,7 +54,7 @@ static bool is_control(unsigned char c)
 	return c < 0x20 || c == 0x7f;
 }
 
-static bool same_folded_text(const unsigned char *a, const unsigned char *b, size_t n)
+bool smtp_same(const unsigned char *a, const unsigned char *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (smtp_lower(a[i]) != smtp_lower(b[i]))
@@ -64,12 +64,12 @@ static bool same_folded_text(const unsigned char *a, const unsigned char *b, siz
 
 bool smtp_is(const unsigned char *in, size_t n, const char *word)
 {
-	return n == strlen(word) && same_folded_text(in, (const unsigned char *)word, n);
+	return n == strlen(word) && smtp_same(in, (const unsigned char *)word, n);
 }
 
 static bool starts(const unsigned char *in, size_t n, const char *word)
 {
-	return n >= strlen(word) && same_folded_text(in, (const unsigned char *)word, strlen(word));
+	return n >= strlen(word) && smtp_same(in, (const unsigned char *)word, strlen(word));
 }
 
 bool smtp_number(const unsigned char *in, size_t n, uint64_t *value)
@@ -214,7 +214,7 @@ static const char *parse_params(struct smtp_command *cmd)
 	while (count < SMTP_PARAMS_MAX && smtp_param_next(cmd->params, cmd->params_len, &at, &p[count])) {
 		for (size_t i = 0; i < count; i++)
 			if (p[i].keyword_len == p[count].keyword_len &&
-			    same_folded_text(p[i].keyword, p[count].keyword, p[i].keyword_len))
+			    smtp_same(p[i].keyword, p[count].keyword, p[i].keyword_len))
 				return syntax_param;
 		refusal = take_param(cmd, &p[count++]);
 		if (refusal)

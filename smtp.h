@@ -186,6 +186,9 @@ bool smtp_number(const unsigned char *in, size_t n, uint64_t *value);
 /* ASCII letters become lower case; other octets stay. */
 unsigned char smtp_lower(unsigned char c);
 
+/* Whether the n octets of both are the same, in any case of letters. */
+bool smtp_same(const unsigned char *a, const unsigned char *b, size_t n);
+
 /* Parse a line of n octets, with or without its end, as a command, RFC 5321 4.1.1. A bare LF ends a line as CR LF does (real
  * clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
 void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd);

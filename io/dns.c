@@ -71,8 +71,7 @@ static bool open_query_socket(struct dns_query *q, bool tcp)
 	q->tcp = tcp;
 	q->fd = socket(a->sa.sa_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	return q->fd >= 0 &&
-	    (connect(q->fd, &a->sa, a->sa.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4) == 0 ||
-		(tcp && errno == EINPROGRESS));
+	    (connect(q->fd, &a->sa, net_size(a)) == 0 || (tcp && errno == EINPROGRESS));
 }
 
 /* Ask the next server. A server that cannot be sent to has had its attempt. */

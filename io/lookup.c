@@ -52,7 +52,7 @@ static unsigned char rank_of_address(const union net_address *a)
 
 	if (fd < 0)
 		return 0;
-	if (connect(fd, &a->sa, six ? sizeof a->v6 : sizeof a->v4) == 0) {
+	if (connect(fd, &a->sa, net_size(a)) == 0) {
 		rank = 3;
 		net_local(fd, &source);
 	}

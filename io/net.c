@@ -22,9 +22,14 @@
 #define IPV6_TRANSPARENT 75
 #endif
 
-static socklen_t size_of(const union net_address *a)
+/* Close a socket that failed, and keep errno. */
+static int give_up(int fd)
 {
-	return a->sa.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4;
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return -1;
 }
 
 bool net_is_local(const union net_address *a)
@@ -42,7 +47,7 @@ bool net_is_local(const union net_address *a)
 	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	local = bind(fd, &any_port.sa, size_of(a)) == 0;
+	local = bind(fd, &any_port.sa, net_size(a)) == 0;
 	close(fd);
 	return local;
 }
@@ -133,12 +138,12 @@ static const char *prepare(int fd, const union net_address *dest, const struct n
 	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
 		return "IP_TRANSPARENT";
 	set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1); /* otherwise each source port serves one destination only */
-	return bind(fd, &source->sa, size_of(source)) < 0 ? "source address" : NULL;
+	return bind(fd, &source->sa, net_size(source)) < 0 ? "source address" : NULL;
 }
 
 int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what)
 {
-	int fd = socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), saved;
+	int fd = socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	*what = "socket";
 	if (fd < 0)
@@ -147,13 +152,10 @@ int net_connect(const union net_address *dest, const struct net_outbound *out, c
 	*what = prepare(fd, dest, out);
 	if (!*what) {
 		*what = "connect";
-		if (connect(fd, &dest->sa, size_of(dest)) == 0 || errno == EINPROGRESS)
+		if (connect(fd, &dest->sa, net_size(dest)) == 0 || errno == EINPROGRESS)
 			return fd;
 	}
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
+	return give_up(fd);
 }
 
 /* If the backlog is full a non-blocking connect(2) fails with EAGAIN, and there is nothing to poll for: so wait here. */
@@ -175,7 +177,7 @@ int net_connect_unix(const char *path, int64_t patience)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
 	size_t n = strlen(path);
-	int fd, saved;
+	int fd;
 
 	if (n >= sizeof name.sun_path) {
 		errno = ENAMETOOLONG;
@@ -185,10 +187,7 @@ int net_connect_unix(const char *path, int64_t patience)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || connect_patiently(fd, &name, patience) == 0)
 		return fd;
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
+	return give_up(fd);
 }
 
 int net_connected(int fd)
@@ -240,14 +239,14 @@ bool net_is_claimed(const union net_address *peer)
 
 int net_listen(const union net_address *a, int backlog)
 {
-	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), saved;
+	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -1;
 	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	if (a->sa.sa_family == AF_INET6)
 		set(fd, SOL_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr));
-	if (bind(fd, &a->sa, size_of(a)) == 0) {
+	if (bind(fd, &a->sa, net_size(a)) == 0) {
 		/* TPROXY delivers only to such sockets; without the capability there is no TPROXY either. Set this after
 		 * bind(2), which would otherwise accept any address. */
 		set(fd, SOL_IP, IP_TRANSPARENT, 1);
@@ -255,10 +254,7 @@ int net_listen(const union net_address *a, int backlog)
 		if (listen(fd, backlog) == 0)
 			return fd;
 	}
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
+	return give_up(fd);
 }
 
 enum net_kind net_kind(int fd)

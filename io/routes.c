@@ -305,14 +305,6 @@ struct keys {
 
 static struct keys keys;
 
-static bool same_folded(const unsigned char *a, const unsigned char *b, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (a[i] != b[i] && smtp_lower(a[i]) != smtp_lower(b[i]))
-			return false;
-	return true;
-}
-
 /* Octets before the @ of an address; n if there is none. */
 static size_t local_length(const unsigned char *address, size_t n)
 {
@@ -372,7 +364,7 @@ static unsigned rank_of_line(unsigned i, const struct routes_line *l)
 {
 	const struct key *k = &keys.key[i];
 
-	if (k->len != l->pattern_len || !same_folded(k->bytes, l->pattern, k->len))
+	if (k->len != l->pattern_len || !smtp_same(k->bytes, l->pattern, k->len))
 		return NO_RANK;
 	return 2 * i + (memcmp(k->bytes, l->pattern, k->local) != 0);
 }
@@ -629,7 +621,7 @@ static bool same_pattern(const struct routes_line *a, const struct routes_line *
 {
 	size_t local = local_length(a->pattern, a->pattern_len);
 
-	return a->pattern_len == b->pattern_len && same_folded(a->pattern, b->pattern, a->pattern_len) &&
+	return a->pattern_len == b->pattern_len && smtp_same(a->pattern, b->pattern, a->pattern_len) &&
 	    (local == a->pattern_len || memcmp(a->pattern, b->pattern, local) == 0);
 }
 

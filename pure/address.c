@@ -57,6 +57,11 @@ uint16_t net_port(const union net_address *a)
 	return a->sa.sa_family == AF_INET6 ? ntohs(a->v6.sin6_port) : 0;
 }
 
+socklen_t net_size(const union net_address *a)
+{
+	return a->sa.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4;
+}
+
 bool net_same_host(const union net_address *a, const union net_address *b)
 {
 	if (a->sa.sa_family != b->sa.sa_family)

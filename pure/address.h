@@ -44,6 +44,9 @@ const char *net_text(const union net_address *a, char text[NET_TEXT]);
 
 uint16_t net_port(const union net_address *a);
 
+/* Octets of it, as connect(2) wants to know. */
+socklen_t net_size(const union net_address *a);
+
 /* Whether address and port are the same. */
 bool net_same(const union net_address *a, const union net_address *b);
 

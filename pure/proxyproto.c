@@ -42,11 +42,6 @@ static const void *address_of(const union net_address *a)
 	return a->sa.sa_family == AF_INET6 ? (const void *)&a->v6.sin6_addr : (const void *)&a->v4.sin_addr;
 }
 
-static uint16_t port_of(const union net_address *a)
-{
-	return ntohs(a->sa.sa_family == AF_INET6 ? a->v6.sin6_port : a->v4.sin_port);
-}
-
 /* ---- v1 ---- */
 
 /* Take the word at *at, up to a space or the end of the line, as a string; moves *at past the space. */
@@ -288,7 +283,7 @@ static size_t write_v1(const struct proxyproto *p, unsigned char *out)
 	inet_ntop(family, address_of(&p->source), source, sizeof source); /* not net_text(), which writes a zone */
 	inet_ntop(family, address_of(&p->dest), dest, sizeof dest);
 	return (size_t)sprintf((char *)out, "PROXY TCP%d %s %s %u %u\r\n", family == AF_INET ? 4 : 6, source, dest,
-	    port_of(&p->source), port_of(&p->dest));
+	    net_port(&p->source), net_port(&p->dest));
 }
 
 static unsigned char *put16(unsigned char *at, size_t n)
@@ -332,8 +327,8 @@ static unsigned char *put_addresses(unsigned char *at, const struct proxyproto *
 
 	memcpy(at, address_of(&p->source), size);
 	memcpy(at + size, address_of(&p->dest), size);
-	at = put16(at + 2 * size, port_of(&p->source));
-	return put16(at, port_of(&p->dest));
+	at = put16(at + 2 * size, net_port(&p->source));
+	return put16(at, net_port(&p->dest));
 }
 
 static size_t write_v2(const struct proxyproto *p, unsigned char *out)

@@ -32,8 +32,13 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef SMTPWARP_VERSION
+#define SMTPWARP_VERSION "unreleased"
+#endif
 
 #define LISTEN_FDS_START 3 /* sd_listen_fds(3) */
 #define SOCKETS_MAX OPTIONS_LISTEN_MAX
@@ -774,25 +779,37 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
 }
 
+static void read_options(int argc, char **argv)
+{
+	char why[FAULT_MAX], help[OPTIONS_HELP_MAX];
+
+	switch (options_read(&options, argc, argv, environ, why, sizeof why)) {
+	case OPTIONS_GOOD:
+		check_options();
+		return;
+	case OPTIONS_BAD:
+		die(EX_USAGE, "%s", why);
+	case OPTIONS_HELP:
+		options_help(help);
+		printf("%s", help);
+		exit(EX_OK);
+	case OPTIONS_VERSION:
+		puts("smtpwarp " SMTPWARP_VERSION);
+		exit(EX_OK);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	char why[FAULT_MAX];
-	bool done;
 	unsigned passed = take_environment();
 	enum net_kind given = net_kind(STDIN_FILENO);
-	int code;
 
 	if (passed == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED)
 		connection = LISTEN_FDS_START;
 	else if (!passed && given == NET_CONNECTED)
 		connection = STDIN_FILENO;
-	code = options_read(&options, argc, argv, &done, why, sizeof why);
-
-	if (done)
-		return EX_OK;
-	if (code)
-		die(code, "%s", why);
-	check_options();
+	net_use_zones();
+	read_options(argc, argv);
 	if (options.compile_routes)
 		compile_routes();
 	if (!find_hooks() && (connection < 0 || options.listens))

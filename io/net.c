@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,13 @@
 #ifndef IPV6_TRANSPARENT
 #define IPV6_TRANSPARENT 75
 #endif
+
+_Static_assert(NET_ZONE_MAX > IF_NAMESIZE, "a zone has a percent sign before the name");
+
+void net_use_zones(void)
+{
+	net_zones = (struct net_zones){ if_nametoindex, if_indextoname };
+}
 
 /* Close a socket that failed, and keep errno. */
 static int give_up(int fd)

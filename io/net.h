@@ -6,6 +6,9 @@
 
 #include "pure/address.h"
 
+/* From now on addresses may have zones of this host's interfaces. */
+void net_use_zones(void);
+
 /* How a connection came to us. */
 enum net_origin {
 	NET_DIRECT,	/* to an address of ours, as far as we can tell */

@@ -3,10 +3,11 @@
 #include "pure/address.h"
 
 #include <arpa/inet.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+struct net_zones net_zones;
 
 bool net_parse(const char *text, uint16_t port, union net_address *a)
 {
@@ -28,14 +29,14 @@ bool net_parse(const char *text, uint16_t port, union net_address *a)
 		return false;
 	a->v6.sin6_family = AF_INET6;
 	a->v6.sin6_port = htons(port);
-	if (zone)
-		a->v6.sin6_scope_id = if_nametoindex(zone + 1);
+	if (zone && net_zones.index)
+		a->v6.sin6_scope_id = net_zones.index(zone + 1);
 	return !zone || a->v6.sin6_scope_id;
 }
 
 const char *net_text(const union net_address *a, char text[NET_TEXT])
 {
-	char name[IF_NAMESIZE];
+	char name[NET_ZONE_MAX];
 	size_t n;
 
 	text[0] = 0;
@@ -45,7 +46,7 @@ const char *net_text(const union net_address *a, char text[NET_TEXT])
 		return text;
 	inet_ntop(AF_INET6, &a->v6.sin6_addr, text, NET_TEXT);
 	n = strlen(text);
-	if (a->v6.sin6_scope_id && if_indextoname(a->v6.sin6_scope_id, name))
+	if (a->v6.sin6_scope_id && net_zones.name && net_zones.name(a->v6.sin6_scope_id, name))
 		snprintf(text + n, NET_TEXT - n, "%%%s", name);
 	return text;
 }

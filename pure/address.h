@@ -1,5 +1,5 @@
-/* IP addresses: text, comparison, blocks. No I/O, except that the zone of a link-local address ("%eth0") is looked up among
- * this host's interfaces.
+/* IP addresses: text, comparison, blocks. No I/O: names of interfaces, for the zone of a link-local address ("%eth0"), come from
+ * net_zones.
  */
 #ifndef ADDRESS_H
 #define ADDRESS_H
@@ -20,6 +20,13 @@ union net_address {
 	struct sockaddr_in v4;
 	struct sockaddr_in6 v6;
 };
+
+/* As if_nametoindex(3) and if_indextoname(3), which net_use_zones() of io/net.h puts here. NULL, as at first: an address with a zone
+ * is no address, and texts have no zone. */
+extern struct net_zones {
+	unsigned (*index)(const char *name);
+	char *(*name)(unsigned index, char *name);
+} net_zones;
 
 /* Addresses whose first bits are those of base. */
 struct net_block {

@@ -5,13 +5,8 @@
 #include "pure/text.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#ifndef SMTPWARP_VERSION
-#define SMTPWARP_VERSION "unreleased"
-#endif
 #ifndef OPTIONS_PLUGINS
 #define OPTIONS_PLUGINS "/usr/lib/smtpwarp/plugins"
 #endif
@@ -443,7 +438,7 @@ static const char *apply_row(struct options *o, const struct row *row, const cha
 	}
 }
 
-/* ---- where they come from ---- */
+/* ---- the environment ---- */
 
 static const struct row *find_row(const char *name, size_t n)
 {
@@ -490,11 +485,11 @@ static bool is_cluster_variable(const char *variable)
 	    (value && strncmp(variable, "PORT=", 5) == 0 && strstr(value, "://"));
 }
 
-static const char *unknown_variable(void)
+static const char *unknown_variable(char **environment)
 {
 	char name[64];
 
-	for (char **v = environ; *v; v++) {
+	for (char **v = environment; *v; v++) {
 		bool known = strncmp(*v, "SMTPWARP_", 9) != 0 || is_cluster_variable(*v);
 
 		for (size_t i = 0; i < N_ROWS && !known; i++) {
@@ -507,54 +502,50 @@ static const char *unknown_variable(void)
 	return NULL;
 }
 
-static int read_environment(struct options *o, const bool *given, char *why, size_t cap)
+/* The variable's value, "" if it is not set. */
+static char *value_of(char **environment, const char *name)
+{
+	static char none[1];
+	size_t n = strlen(name);
+
+	for (char **v = environment; *v; v++)
+		if (strncmp(*v, name, n) == 0 && (*v)[n] == '=')
+			return *v + n + 1;
+	return none;
+}
+
+static bool read_environment(struct options *o, char **environment, const bool *given, char *why, size_t cap)
 {
 	char name[64];
-	const char *unknown = unknown_variable();
+	const char *unknown = unknown_variable(environment);
 
 	if (unknown) {
 		snprintf(why, cap, "unknown variable %.*s; see --help", (int)strcspn(unknown, "="), unknown);
-		return EX_USAGE;
+		return false;
 	}
 	for (size_t i = 0; i < N_ROWS; i++) {
 		const char *want;
 		char *value;
 
 		variable_name(rows[i].name, name, sizeof name);
-		value = getenv(name);
-		if (!value || !*value || given[i])
+		value = value_of(environment, name);
+		if (!*value || given[i])
 			continue;
 		if (strcmp(rows[i].name, "port") == 0 && strstr(value, "://")) /* see is_cluster_variable() */
 			continue;
 		want = rows[i].kind < LISTS ? apply_row_list(o, &rows[i], value) : apply_row(o, &rows[i], value);
 		if (want) {
 			snprintf(why, cap, "%s=%s: it %s", name, value, want);
-			return EX_USAGE;
+			return false;
 		}
 	}
-	return EX_OK;
+	return true;
 }
 
-static void help(void)
-{
-	puts("usage: smtpwarp [OPTION]...\n"
-	     "Transparent SMTP proxy. Started by inetd or systemd it serves the socket it was given; with --listen it\n"
-	     "accepts connections itself. Redirect connections to port 25 to it; see smtpwarp(8).\n");
-	for (size_t i = 0; i < N_ROWS; i++) {
-		char left[48];
-
-		snprintf(left, sizeof left, "--%s %s", rows[i].name, rows[i].value ? rows[i].value : "");
-		printf("  %-30s %s", left, rows[i].help);
-		printf(rows[i].standard ? " (%s)\n" : "%s\n", rows[i].standard ? rows[i].standard : "");
-	}
-	puts("  --help                         show this help and exit\n"
-	     "  --version                      show the version and exit\n"
-	     "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, except for --drain-timeout and --idle-exit.\n"
-	     "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.");
-}
+/* ---- the command line ---- */
 
 /* Read the option at argv[*i], and its value if that is the next argument; *i moves to the last one read. */
-static int read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
+static bool read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
 {
 	const char *name = argv[*i], *value, *want;
 	bool dash = *name == '-';
@@ -567,18 +558,18 @@ static int read_argument(struct options *o, char **argv, int *i, bool *given, ch
 	row = dash ? find_row(name, n) : NULL;
 	if (!row) {
 		snprintf(why, cap, "unknown option %s; see --help", argv[*i]);
-		return EX_USAGE;
+		return false;
 	}
 	given[row - rows] = true;
 	value = name[n] == '=' ? name + n + 1 : row->value ? argv[++*i] : NULL;
 	if (row->value && !value) {
 		snprintf(why, cap, "--%s: a value is missing (%s)", row->name, row->value);
-		return EX_USAGE;
+		return false;
 	}
 	want = apply_row(o, row, value);
 	if (want)
 		snprintf(why, cap, "--%s %s: it %s", row->name, value ? value : "", want);
-	return want ? EX_USAGE : EX_OK;
+	return !want;
 }
 
 static bool is_option(const char *argument, const char *word)
@@ -594,50 +585,64 @@ static void set_standards(struct options *o)
 			apply_row(o, &rows[i], rows[i].standard);
 }
 
-static int add_warp_listen(struct options *o, char *why, size_t cap)
+static bool add_warp_listen(struct options *o, char *why, size_t cap)
 {
 	if (o->warp_ip && !o->warp_port) {
 		snprintf(why, cap, "--ip needs --port");
-		return EX_USAGE;
+		return false;
 	}
 	if (!o->warp_port)
-		return EX_OK;
+		return true;
 	if (o->listens == OPTIONS_LISTEN_MAX) {
 		snprintf(why, cap, "--port: there are " TEXT_OF(OPTIONS_LISTEN_MAX) " addresses to listen on already");
-		return EX_USAGE;
+		return false;
 	}
 	net_parse(o->warp_ip ? o->warp_ip : "127.0.0.1", (uint16_t)o->warp_port, &o->listen[o->listens++]);
-	return EX_OK;
+	return true;
 }
 
-int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap)
+enum options_word options_read(struct options *o, int argc, char **argv, char **environment, char *why, size_t why_cap)
 {
-	bool given[N_ROWS] = { false };
-	int code = EX_OK;
+	bool given[N_ROWS] = { false }, good = true;
 
-	*done = false;
 	set_standards(o);
-	for (int i = 1; i < argc && !code; i++) {
-		if (is_option(argv[i], "help")) {
-			help();
-			*done = true;
-			return EX_OK;
-		}
-		if (is_option(argv[i], "version")) {
-			puts("smtpwarp " SMTPWARP_VERSION);
-			*done = true;
-			return EX_OK;
-		}
-		code = read_argument(o, argv, &i, given, why, why_cap);
+	for (int i = 1; i < argc && good; i++) {
+		if (is_option(argv[i], "help"))
+			return OPTIONS_HELP;
+		if (is_option(argv[i], "version"))
+			return OPTIONS_VERSION;
+		good = read_argument(o, argv, &i, given, why, why_cap);
 	}
-	if (!code)
-		code = read_environment(o, given, why, why_cap);
+	if (!good || !read_environment(o, environment, given, why, why_cap) || !add_warp_listen(o, why, why_cap))
+		return OPTIONS_BAD;
 	if (o->routes)
 		o->limits.on_recipient = true;
-	if (!code && o->cert && o->client_tls == CLIENT_TLS_NONE)
+	if (o->cert && o->client_tls == CLIENT_TLS_NONE)
 		o->client_tls = CLIENT_TLS_MAY;
 	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;
-	return code ? code : add_warp_listen(o, why, why_cap);
+	return OPTIONS_GOOD;
+}
+
+size_t options_help(char text[OPTIONS_HELP_MAX])
+{
+	size_t n = (size_t)snprintf(text, OPTIONS_HELP_MAX, "usage: smtpwarp [OPTION]...\n"
+	    "Transparent SMTP proxy. Started by inetd or systemd it serves the socket it was given; with --listen it\n"
+	    "accepts connections itself. Redirect connections to port 25 to it; see smtpwarp(8).\n\n");
+
+	for (size_t i = 0; i < N_ROWS; i++) {
+		const struct row *row = &rows[i];
+		char left[48];
+
+		snprintf(left, sizeof left, "--%s %s", row->name, row->value ? row->value : "");
+		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, row->standard ? "  %-30s %s (%s)\n" : "  %-30s %s\n", left,
+		    row->help, row->standard);
+	}
+	n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n,
+	    "  --help                         show this help and exit\n"
+	    "  --version                      show the version and exit\n"
+	    "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, except for --drain-timeout and --idle-exit.\n"
+	    "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.\n");
+	return n;
 }
 
 const char *options_open_relay(const struct options *o, bool rcpt_hook, const union net_address *local)

@@ -11,7 +11,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sysexits.h>
 
 #define OPTIONS_LISTEN_MAX 8
 #define OPTIONS_UPSTREAM_MAX 16
@@ -77,13 +76,19 @@ struct options {
 	bool check;
 };
 
-/* Read options from argv, and from the environment (SMTPWARP_SOME_NAME) those that argv does not have. Returns EX_OK, or
- * EX_USAGE with why filled: it names the option and says what that takes. *done: --help or --version was answered on standard
- * output. o keeps pointers into argv and the environment. */
-int options_read(struct options *o, int argc, char **argv, bool *done, char *why, size_t why_cap);
+enum options_word { OPTIONS_GOOD, OPTIONS_BAD, OPTIONS_HELP, OPTIONS_VERSION };
 
-/* Why clients of this local address could relay anywhere that --upstream or --routes lead, though nothing says who may: NULL if they
- * cannot. rcpt_hook: a hook decides on each recipient. Static storage. */
+/* Read options from argv, and from the environment ("SMTPWARP_SOME_NAME=value") those that argv does not have. OPTIONS_BAD: why
+ * names the option and says what it takes. OPTIONS_HELP, OPTIONS_VERSION: that is asked for; *o is not complete. o keeps pointers
+ * into argv and the environment, which is written to, but stays as it was. */
+enum options_word options_read(struct options *o, int argc, char **argv, char **environment, char *why, size_t why_cap);
+
+/* Write what --help shows. Returns octets. */
+#define OPTIONS_HELP_MAX 12000
+size_t options_help(char text[OPTIONS_HELP_MAX]);
+
+/* Why anybody who reaches this local address could relay mail through --upstream or --routes; NULL: they cannot, for an option or
+ * a hook (rcpt_hook: one decides on each recipient) says who may. Static storage. */
 const char *options_open_relay(const struct options *o, bool rcpt_hook, const union net_address *local);
 
 #endif

@@ -5,6 +5,16 @@
 
 #include <arpa/inet.h>
 
+static unsigned zone_index(const char *name)
+{
+	return strcmp(name, "lo") == 0 ? 1 : strcmp(name, "a-name-of-15-oc") == 0 ? 2 : 0;
+}
+
+static char *zone_name(unsigned index, char *name)
+{
+	return index == 1 ? strcpy(name, "lo") : index == 2 ? strcpy(name, "a-name-of-15-oc") : NULL;
+}
+
 /* The text of what a text is parsed as, "-": nothing. */
 static const char *again(const char *text)
 {
@@ -21,7 +31,8 @@ static void texts(void **state)
 	} rows[] = {
 		{ "192.0.2.1", "192.0.2.1" }, { "0.0.0.0", "0.0.0.0" }, { "255.255.255.255", "255.255.255.255" },
 		{ "::", "::" }, { "2001:DB8::0001", "2001:db8::1" }, { "::ffff:192.0.2.1", "::ffff:192.0.2.1" },
-		{ "fe80::1%lo", "fe80::1%lo" }, { "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:6666" },
+		{ "fe80::1%lo", "fe80::1%lo" },
+		{ "fe80:1111:2222:3333:4444:5555:6666:7777%a-name-of-15-oc", "fe80:1111:2222:3333:4444:5555:6666:7777%a-name-of-15-oc" }, { "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:6666" },
 		{ "", "-" }, { "192.0.2", "-" }, { "192.0.2.256", "-" }, { "192.0.2.1.1", "-" }, { " 192.0.2.1", "-" },
 		{ "192.0.2.1:25", "-" }, { "[::1]", "-" }, { ":", "-" }, { "1::2::3", "-" }, { "mx.example", "-" }, { "*", "-" },
 		{ "192.0.2.1%lo", "-" }, { "fe80::1%", "-" }, { "fe80::1%nonsense", "-" }, { "%lo", "-" },
@@ -31,6 +42,24 @@ static void texts(void **state)
 	(void)state;
 	for (size_t i = 0; i < COUNT(rows); i++)
 		expect_text(rows[i].text, again(rows[i].text), rows[i].want);
+}
+
+/* Without names of interfaces there are no zones. */
+static void no_zones(void **state)
+{
+	const struct net_zones saved = net_zones;
+	union net_address a;
+	char text[NET_TEXT];
+
+	(void)state;
+	assert_true(net_parse("fe80::1%lo", 25, &a));
+	net_zones = (struct net_zones){ NULL, NULL };
+	expect_text("a zone", again("fe80::1%lo"), "-");
+	expect_text("none", again("fe80::1"), "fe80::1");
+	expect_text("left out", net_text(&a, text), "fe80::1");
+	net_zones = saved;
+	a.v6.sin6_scope_id = 99;
+	expect_text("an interface that is gone", net_text(&a, text), "fe80::1");
 }
 
 static void ports(void **state)
@@ -141,8 +170,9 @@ static void ranges(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(texts), cmocka_unit_test(ports), cmocka_unit_test(the_same),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(texts), cmocka_unit_test(no_zones), cmocka_unit_test(ports), cmocka_unit_test(the_same),
 		cmocka_unit_test(what_they_are), cmocka_unit_test(names), cmocka_unit_test(ranges) };
 
+	net_zones = (struct net_zones){ zone_index, zone_name };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "test/lib/unit.h"
 
 #include "io/lookup.h"
+#include "io/net.h"
 
 /* The address of "mail.test" in a line, "" if it is not there. */
 static const char *address_in(const char *line, size_t n)
@@ -60,5 +61,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(lines), cmocka_unit_test(octets) };
 
+	net_use_zones();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,34 +1,39 @@
 /* The table of options: every limit, every word and every refusal; where values come from; defaults and --help. */
-#define _GNU_SOURCE
 #include "test/lib/unit.h"
 
 #include "pure/options.h"
 
-#include <stdlib.h>
-#include <unistd.h>
-
 static struct options o;
-static bool done;
 static char why[512];
 
-/* clearenv(3) leaves no list at all, which no program is started with. */
-static void empty_environment(void)
-{
-	static char *nothing[] = { NULL };
+static char *environment[8];
 
-	environ = nothing;
+/* With no other variable in the environment. */
+static void set_variable(const char *name, const char *value)
+{
+	static char text[200];
+
+	snprintf(text, sizeof text, "%s=%s", name, value);
+	environment[0] = text;
+	environment[1] = NULL;
+}
+
+static enum options_word read_word(char **arguments)
+{
+	int n = 0;
+
+	while (arguments[n])
+		n++;
+	why[0] = 0;
+	return options_read(&o, n, arguments, environment, why, sizeof why);
 }
 
 /* Read these arguments, NULL at the end. Returns what is wrong with them, "": nothing. */
 static const char *read_all(char **arguments)
 {
-	int n = 0, code;
+	enum options_word word = read_word(arguments);
 
-	while (arguments[n])
-		n++;
-	why[0] = 0;
-	code = options_read(&o, n, arguments, &done, why, sizeof why);
-	assert_int_equal(code, why[0] ? EX_USAGE : EX_OK);
+	assert_int_equal(word, why[0] ? OPTIONS_BAD : OPTIONS_GOOD);
 	return why;
 }
 
@@ -516,6 +521,39 @@ static void test_defaults(void **state)
 	expect_text("CAs", o.tls_ca, OPTIONS_CA_FILE);
 }
 
+/* Options, "hook" for a rcpt hook, and whether all the world could relay. */
+static void test_open_relay(void **state)
+{
+	static const struct {
+		const char *options[4], *local;
+		bool hook, open;
+	} rows[] = {
+		{ { NULL }, "192.0.2.1", false, false },
+		{ { "--upstream=mx" }, "192.0.2.1", false, true },
+		{ { "--routes=f" }, "::", false, true },
+		{ { "--upstream=mx" }, "127.0.0.1", false, false },
+		{ { "--upstream=mx" }, "::1", false, false },
+		{ { "--upstream=mx" }, "192.0.2.1", true, false },
+		{ { "--upstream=mx", "--allow-clients=10.0.0.0/8" }, "192.0.2.1", false, false },
+		{ { "--upstream=mx", "--valid-recipients=@x$" }, "192.0.2.1", false, false },
+		{ { "--upstream=mx", "--dnsbl=bl.test" }, "192.0.2.1", false, true },
+	};
+	union net_address a;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		char *arguments[6] = { "smtpwarp" };
+
+		memcpy(arguments + 1, rows[i].options, sizeof rows[i].options);
+		expect_text("options", read_all(arguments), "");
+		assert_true(net_parse(rows[i].local, 25, &a));
+		assert_int_equal(options_open_relay(&o, rows[i].hook, &a) != NULL, rows[i].open);
+	}
+	memset(&a, 0, sizeof a); /* a Unix socket */
+	expect_text("upstream", READ("--upstream=mx"), "");
+	assert_null(options_open_relay(&o, false, &a));
+}
+
 /* ---- the command line and the environment ---- */
 
 static void test_forms(void **state)
@@ -560,62 +598,55 @@ static void test_variables(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(rows); i++) {
-		empty_environment();
-		setenv(rows[i].name, rows[i].value, 1);
+		set_variable(rows[i].name, rows[i].value);
 		expect_text(rows[i].name, READ(), rows[i].want);
 	}
-	empty_environment();
-	setenv("SMTPWARP_LISTEN", "127.0.0.1:1, [::1]:2\t*:3,,", 1);
-	setenv("SMTPWARP_MAX_ERRORS", "7", 1);
-	setenv("SMTPWARP_TLS", "nonsense", 1);
-	expect_text("the command line wins", READ("--tls", "none", "--max-errors", "8"), "");
-	assert_true(o.listens == 3 && o.max_errors == 8 && o.tls == TLS_NONE);
-	expect_text("it replaces a list", READ("--tls", "none", "--listen", "*:9"), "");
-	assert_true(o.listens == 1 && o.max_errors == 7);
-	empty_environment();
+	environment[0] = NULL;
 }
 
-/* Options come before --help as they come; what follows it, and the environment, does not count. */
-static void test_help_and_version(void **state)
+static void test_several_variables(void **state)
 {
-	static const char *const words[] = { "help", "version" };
-	char text[1 << 14], option[16];
+	char list[] = "SMTPWARP_LISTEN=127.0.0.1:1, [::1]:2\t*:3,,", *const set[] = { list, "SMTPWARP_TLS=nonsense",
+		"SMTPWARP_MAX_ERRORS=7", "SMTPWARP_MAX_ERRORS=8", "PATH=/", NULL };
 
 	(void)state;
-	setenv("SMTPWARP_TLS", "nonsense", 1);
-	for (int dashes = 1; dashes <= 2; dashes++)
-		for (size_t i = 0; i < COUNT(words); i++) {
-			FILE *out = tmpfile();
-			int saved = dup(1);
-			size_t n;
+	memcpy(environment, set, sizeof set);
+	expect_text("the command line wins", READ("--tls", "none", "--min-rate", "8"), "");
+	assert_true(o.listens == 3 && o.max_errors == 7 && o.tls == TLS_NONE);
+	expect_text("it replaces a list", READ("--tls", "none", "--listen", "*:9"), "");
+	assert_true(o.listens == 1 && net_port(&o.listen[0]) == 9);
+	expect_text("what is written to is as it was", list, "SMTPWARP_LISTEN=127.0.0.1:1, [::1]:2\t*:3,,");
+	environment[0] = NULL;
+}
 
-			fflush(stdout);
-			dup2(fileno(out), 1);
-			snprintf(option, sizeof option, "%.*s%s", dashes, "--", words[i]);
-			READ("--max-errors", "1", option, "--nonsense");
-			fflush(stdout);
-			dup2(saved, 1);
-			close(saved);
-			assert_true(done && !why[0]);
-			rewind(out);
-			n = fread(text, 1, sizeof text - 1, out);
-			text[n] = 0;
-			fclose(out);
-			assert_int_equal(strncmp(text, i ? "smtpwarp " : "usage: smtpwarp ", i ? 9 : 16), 0);
-			assert_true(i || (strstr(text, "\n  --max-errors N  ") && strstr(text, "\n  --verbose   ") &&
-					     strstr(text, " (" OPTIONS_HOOKS ")\n")));
-		}
-	empty_environment();
+/* Options before --help count; those behind, and the environment, do not. */
+static void test_help_and_version(void **state)
+{
+	(void)state;
+	set_variable("SMTPWARP_TLS", "nonsense");
+	for (int dashes = 1; dashes <= 2; dashes++) {
+		char help[8], version[16];
+
+		snprintf(help, sizeof help, "%.*shelp", dashes, "--");
+		snprintf(version, sizeof version, "%.*sversion", dashes, "--");
+		assert_int_equal(read_word((char *[]){ "smtpwarp", "--auth", help, "--nonsense", NULL }), OPTIONS_HELP);
+		assert_int_equal(read_word((char *[]){ "smtpwarp", "--auth", version, "--nonsense", NULL }), OPTIONS_VERSION);
+	}
+	environment[0] = NULL;
 	expect_text("before it", READ("--nonsense", "--help"), "unknown option --nonsense; see --help");
-	assert_false(done);
 	expect_text("nearly", READ("--helpp"), "unknown option --helpp; see --help");
 }
 
-static int no_environment(void **state)
+static void test_help(void **state)
 {
+	static char text[OPTIONS_HELP_MAX];
+	size_t n = options_help(text);
+
 	(void)state;
-	empty_environment();
-	return 0;
+	assert_true(n < sizeof text && strlen(text) == n && text[n - 1] == '\n');
+	assert_int_equal(strncmp(text, "usage: smtpwarp ", 16), 0);
+	assert_non_null(strstr(text, "\n  --max-errors N                 most bad commands of a session; 0: no limit (20)\n"));
+	assert_non_null(strstr(text, "\n  --verbose                      log every command and reply\n"));
 }
 
 int main(void)
@@ -636,10 +667,13 @@ int main(void)
 		cmocka_unit_test(test_what_is_pointed_to),
 		cmocka_unit_test(test_consequences),
 		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_open_relay),
 		cmocka_unit_test(test_forms),
 		cmocka_unit_test(test_variables),
+		cmocka_unit_test(test_several_variables),
 		cmocka_unit_test(test_help_and_version),
+		cmocka_unit_test(test_help),
 	};
 
-	return cmocka_run_group_tests(tests, no_environment, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

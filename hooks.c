@@ -341,6 +341,23 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 		feed(r); /* send the line before anything waits */
 }
 
+int hook_take_input(struct hook_run *r)
+{
+	int fd = r->in;
+
+	r->in = -1;
+	if (r->hook->socket) {
+		r->out = -1;
+		r->state = r->state == HOOK_RUNNING ? HOOK_DONE : r->state;
+	}
+	return fd;
+}
+
+void hook_forget(struct hook_run *r)
+{
+	r->state = HOOK_IDLE;
+}
+
 /* Take bytes of a message that the hook returns. Line ends become CR LF, as for a message from a client. */
 static void take_replacement(struct hook_run *r, const unsigned char *bytes, size_t n)
 {

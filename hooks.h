@@ -72,9 +72,16 @@ struct hook_run {
 	unsigned char verdict[VERDICT_MAX + HOOK_MESSAGE_ROOM];
 };
 
-/* Start a hook; sets r->state. Without input->line the caller writes to r->in, which does not block. SIGCHLD must interrupt the
+/* Start a hook; sets r->state. Without input->line the caller writes lines, see hook_take_input(). SIGCHLD must interrupt the
  * caller's ppoll(2). posix_spawn(3), unix(7) SCM_RIGHTS. */
 void hook_start(struct hook_run *r, const struct hook *h, const struct hook_input *input);
+
+/* Event log: take the descriptor that lines are written to; -1: the hook could not be started. It does not block. A socket's run is
+ * over with that, for nothing comes from there. */
+int hook_take_input(struct hook_run *r);
+
+/* What came of the run was looked at: none is under way. */
+void hook_forget(struct hook_run *r);
 
 /* Fill in the descriptors to poll, at most HOOK_POLLED; returns how many. */
 unsigned hook_watch(const struct hook_run *r, struct pollfd *p);

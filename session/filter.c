@@ -303,7 +303,7 @@ static void hook_ended(struct session *s)
 	apply_all(s);
 	if (f->outcome.word != FILTER_ACCEPT || f->run.verdict_len || s->o->verbose)
 		log_verdict(s, verdict_word_name(final.word), final.text, final.word <= VERDICT_SHUT ? final.text_len : 0);
-	f->run.state = HOOK_IDLE;
+	hook_forget(&f->run);
 }
 
 /* Octets of a message that a hook returns: room for what it adds to one of the largest size. */
@@ -341,7 +341,7 @@ void filter_run(struct session *s, enum hook_event event)
 	f->next = f->tarpit = 0;
 	f->chain_at = s->now;
 	f->outcome.word = FILTER_ACCEPT;
-	f->run.state = HOOK_IDLE;
+	hook_forget(&f->run);
 	gate_enter(s, GATE_HOOKS);
 	filter_turn(s);
 }
@@ -400,6 +400,7 @@ void filter_begin(struct session *s)
 {
 	const struct hook_input input = { .message_fd = -1, .patience = 200000 };
 	const struct hook *h;
+	int fd;
 
 	if (!s->hooks->events) /* nor are pages of ours touched */
 		return;
@@ -408,13 +409,9 @@ void filter_begin(struct session *s)
 		struct hook_run *r = &streams[stream_count++];
 
 		hook_start(r, h, &input);
-		if (r->in >= 0)
-			log_add_stream(r->in);
-		r->in = -1;
-		if (h->socket) { /* nothing comes from there */
-			r->out = -1;
-			r->state = r->state == HOOK_RUNNING ? HOOK_DONE : r->state;
-		}
+		fd = hook_take_input(r);
+		if (fd >= 0)
+			log_add_stream(fd);
 	}
 	for (unsigned i = 0; i < stream_count; i++)
 		if (streams[i].state == HOOK_FAILED)

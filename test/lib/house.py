@@ -29,8 +29,8 @@ FLOORS = [("smtp.c", "smtp.h", "pure/"), ("io/",), ("tls.c", "tls.h", "hooks.c",
 PURE_HEADERS = set("""arpa/inet.h assert.h ctype.h emmintrin.h endian.h inttypes.h limits.h netinet/in.h stdarg.h stdbool.h
     stddef.h stdint.h stdio.h stdlib.h string.h strings.h sys/socket.h sys/un.h sysexits.h""".split())
 # And what it may call of the C library: octets and text in memory, nothing of the world outside. No errno.
-PURE_FUNCTIONS = re.compile(r"""(mem|str(?!error|signal|ftime|ptime))\w+ | v?sn?printf | (__isoc\d+_)?(sscanf|strto\w+)
-    | (is|to)(alnum|alpha|cntrl|digit|graph|lower|print|punct|space|upper|xdigit) | __ctype_\w+_loc | qsort | bsearch | free
+PURE_FUNCTIONS = re.compile(r"""(mem|str(?!error|signal|ftime|ptime))\w+ | explicit_bzero | v?sn?printf | (__isoc\d+_)?(sscanf|strto\w+)
+    | (is|to)(alnum|alpha|blank|cntrl|digit|graph|lower|print|punct|space|upper|xdigit) | __ctype_\w+_loc | qsort | bsearch | free
     | [hn]to[nh][sl] | inet_(pton|ntop) | abort | __assert_fail | __stack_chk_fail""", re.X)
 
 # Structs whose members only these files write, wherever they are reached from. A pointer to one may go anywhere.

@@ -239,11 +239,11 @@ def test_38_no_more_than_max_pipeline_wait_upstream(warp):
 
 def test_38_client_that_does_not_read(warp, mail_server):
     """It is not read from either, so that nothing piles up; when it reads again, nothing is missing."""
-    server = mail_server("PIPELINING", replies={"NOOP": "250 2.0.0 " + "x" * 400})
+    server = mail_server("PIPELINING", replies={"NOOP": "250 2.0.0 " + "x" * 490})
     proxy = warp(upstream=server)
     client = proxy.greeted()
     client.paused = True
-    command = b"NOOP " + b"y" * 93 + b"\r\n"
+    command = b"NOOP " + b"y" * 493 + b"\r\n"
     sent = client.send_what_fits(command, 200 << 20)
     assert sent < 100 << 20, "smtpwarp read on and on"
     assert resident_kib(proxy.processes[0].pid) < 20000 or "asan" in proxy.command()[0]

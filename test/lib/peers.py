@@ -43,6 +43,26 @@ def decode(data):
     return bytes(data).decode("utf-8", "surrogateescape")
 
 
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLMSG_ERROR = 4, 20, 2      # linux/netlink.h, linux/sock_diag.h
+
+
+def unread_at(family, here, there):
+    """How many octets wait at that end of a TCP connection of this namespace, sock_diag(7). 0 when there is no such end. (A look
+    into /proc/net/tcp takes hundreds of times as long.)"""
+    ends = [socket.inet_pton(family, end[0]).ljust(16, b"\0") for end in (here, there)]
+    request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 0xffffffff) + \
+        struct.pack("!HH", here[1], there[1]) + b"".join(ends) + struct.pack("=Iq", 0, -1)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, 1, 0, 0) + request)   # 1: NLM_F_REQUEST
+        answer = kernel.recv(4096)
+    if struct.unpack_from("=H", answer, 4)[0] == NLMSG_ERROR:
+        code = -struct.unpack_from("=i", answer, 16)[0]
+        if code != errno.ENOENT:
+            raise OSError(code, os.strerror(code))
+        return 0
+    return struct.unpack_from("=I", answer, 72)[0]      # idiag_rqueue
+
+
 class Group:
     """The peers that one thread looks after."""
 
@@ -270,14 +290,7 @@ class Peer:
     def _unread(self):
         if struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]:
             return True
-        key = f":{self.sock.getpeername()[1]:04X}", f":{self.sock.getsockname()[1]:04X}"
-        table = "tcp6" if self.sock.family == socket.AF_INET6 else "tcp"
-        with open(f"/proc/thread-self/net/{table}") as file:
-            for row in file:
-                field = row.split()
-                if (field[1][-5:], field[2][-5:]) == key:
-                    return int(field[4].partition(":")[2], 16) > 0
-        return False
+        return unread_at(self.sock.family, self.sock.getpeername(), self.sock.getsockname()) > 0
 
     # Commands, the client's way
 

@@ -1,5 +1,6 @@
 """--connect-on recipient: greeted here, connected when sender and recipient are known. DESIGN 4; PROTOCOL 29, 43, 44, 47,
 71, 72, 80 and the right column of its table of EHLO keywords."""
+import contextlib
 import re
 
 import pytest
@@ -310,7 +311,8 @@ def test_server_that_closes_between_messages(late, mail_server):
     client = late(upstream=server).greeted()
     assert transaction(client, "a@b") == [250, 250]
     server.peers[0].send("421 4.4.2 idle")
-    server.peers[0].half_close()
+    with contextlib.suppress(OSError):      # smtpwarp may have been quicker
+        server.peers[0].half_close()
     wait_until(lambda: server.peers[0].ended, "smtpwarp to see it")
     client.ask("NOOP", "250")
     assert transaction(client, "a@b") == [250, 250]

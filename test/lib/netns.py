@@ -29,6 +29,7 @@ from waiting import wait_until
 
 CLONE_NEWNET = 0x40000000
 TCP_LISTEN = "0A"
+RTF_LOCAL = 0x80000000    # linux/ipv6_route.h
 THREAD_NS = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -134,9 +135,11 @@ class NetNS:
         return output
 
     def _is_local(self, address):
-        """Whether the kernel has the address's route. A work queue of its makes it, a moment after `ip addr add`."""
+        """Whether the kernel takes the address for its own. A work queue of its does that, a moment after `ip addr add`."""
         with self, open("/proc/thread-self/net/ipv6_route") as file:
-            return f"{ipaddress.IPv6Address(address).packed.hex()} 80 " in file.read()
+            rows = [line.split() for line in file]
+        wanted = ipaddress.IPv6Address(address).packed.hex()
+        return any(row[0] == wanted and int(row[8], 16) & RTF_LOCAL for row in rows)
 
     def nft(self, rules):
         """An nft(8) script; a chain's `type ...; policy ...;` line and every rule need a line of their own or a `;`."""

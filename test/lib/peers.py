@@ -260,7 +260,8 @@ class Peer:
         self.send_raw(b"".join(encode(line) + b"\r\n" for line in lines))
 
     def send_what_fits(self, data, limit):
-        """Sends data again and again without reading until the socket stays full, or limit; returns the byte count."""
+        """Sends data again and again without reading until the socket stays full, the other side has gone, or limit; returns the
+        byte count."""
         sent, blocked = 0, 0
         while sent < limit and blocked < 20:    # 20 turns of 10 ms with no progress: the other side has stopped
             try:
@@ -269,6 +270,8 @@ class Peer:
             except BlockingIOError:
                 blocked += 1
                 self.group.turn(0.01)
+            except ConnectionError:
+                break
         return sent
 
     def send_bytewise(self, data):

@@ -104,14 +104,14 @@ static void refuse(struct session *s, const char *reason)
 	end_asking();
 	checks.reason = reason;
 	checks.refused = true;
-	if (tarpit_hold(s, s->o->tarpit))
+	if (tarpit_delay(s, s->o->tarpit))
 		return;
 	if (s->gate.stage == GATE_CHECKS)
 		gate_enter(s, GATE_OPEN);
 	checks_give_reply(s);
 }
 
-static void record(struct session *s, const char *on, struct record_check *r)
+static void record_result(struct session *s, const char *on, struct record_check *r)
 {
 	r->on = on;
 	r->verdict = r->text ? "reject" : "accept";
@@ -192,7 +192,7 @@ static void record_lists(struct session *s, const char *text)
 
 	for (unsigned i = 0; i < r.listings; i++)
 		if (c->listing[i].answered || c->listing[i].failure) {
-			record(s, "dnsbl", &r);
+			record_result(s, "dnsbl", &r);
 			return;
 		}
 }
@@ -231,7 +231,7 @@ static void refuse_early(struct session *s)
 		.data_len = n < EARLY_LOGGED ? n : EARLY_LOGGED };
 
 	strcpy(checks.reply, reply);
-	record(s, "greeting", &r);
+	record_result(s, "greeting", &r);
 	refuse(s, "spoke too early");
 }
 
@@ -250,7 +250,7 @@ static void refuse_stranger(struct session *s)
 
 	snprintf(checks.reply, sizeof checks.reply, "554 5.7.1 Client %s is not allowed here (--allow-clients)",
 	    net_text(&s->client.address, text));
-	record(s, "clients", &r);
+	record_result(s, "clients", &r);
 	refuse(s, "client is not allowed");
 }
 

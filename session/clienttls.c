@@ -16,7 +16,7 @@
 
 #include <sys/socket.h>
 
-#define STAGE_BYTES (32 << 10) /* two whole records in one read */
+#define CIPHERTEXT_BYTES (32 << 10) /* two whole records in one read */
 
 static struct tls *engine; /* made ready, 220 is on its way */
 static enum end_by first_end; /* who closed first, of a tunnel */
@@ -75,11 +75,11 @@ static void record_outcome(const struct session *s, enum record_tls_result resul
 
 static void shake(struct session *s, struct tls *t)
 {
-	static struct buffer stage;
-	static unsigned char stage_bytes[STAGE_BYTES];
+	static struct buffer ciphertext;
+	static unsigned char ciphertext_bytes[CIPHERTEXT_BYTES];
 
-	leg_storage(&stage, stage_bytes, sizeof stage_bytes);
-	leg_use_tls(&s->client.leg, t, &stage);
+	leg_storage(&ciphertext, ciphertext_bytes, sizeof ciphertext_bytes);
+	leg_use_tls(&s->client.leg, t, &ciphertext);
 	gate_enter(s, GATE_SHAKE);
 	s->shake_at = s->now;
 }
@@ -228,7 +228,7 @@ void clienttls_carry_ends(struct session *s)
 	if (s->client.leg.broken)
 		talk_end(s, END_SILENT, END_BY_CLIENT, s->client.leg.why);
 	else if (s->server.leg.broken)
-		talk_end(s, END_SILENT, END_BY_UPSTREAM, s->server.leg.why);
+		talk_end(s, END_SILENT, END_BY_SERVER, s->server.leg.why);
 	pass_end(s, &s->client.leg, &s->server.leg, END_BY_CLIENT);
-	pass_end(s, &s->server.leg, &s->client.leg, END_BY_UPSTREAM);
+	pass_end(s, &s->server.leg, &s->client.leg, END_BY_SERVER);
 }

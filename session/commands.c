@@ -19,7 +19,7 @@
 
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64) /* octets that the server's leg must have room for before a command is handled */
 
-static void refuse(struct session *s, const struct smtp_command *cmd, const char *reply)
+static void refuse_command(struct session *s, const struct smtp_command *cmd, const char *reply)
 {
 	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
 
@@ -51,7 +51,7 @@ static void answer_alone(struct session *s, const struct smtp_command *cmd)
 	if (s->server.no_tls)
 		talk_end(s, END_LINGER, END_BY_SMTPWARP, "no TLS");
 	else
-		talk_end(s, END_LINGER, END_BY_UPSTREAM, "connection is closed");
+		talk_end(s, END_LINGER, END_BY_SERVER, "connection is closed");
 }
 
 static enum hook_event event_of(enum smtp_verb verb)
@@ -100,7 +100,7 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 	if (clienttls_is_ours(s, cmd->verb) || (s->o->limits.on_recipient && recipient_command(s, cmd)))
 		return;
 	if (cmd->verb == SMTP_MAIL && identity_forward(s)) {
-		held_keep(s, cmd);
+		held_put(s, cmd);
 		gate_enter(s, GATE_TOLD);
 		return;
 	}
@@ -142,7 +142,7 @@ static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 	refusal = dialogue_check(&s->dialogue, cmd);
 	if (refusal) {
 		held_comm(s, cmd, COMM_TAKEN);
-		refuse(s, cmd, refusal);
+		refuse_command(s, cmd, refusal);
 		return true;
 	}
 	if (cmd->verb == SMTP_AUTH && s->o->limits.on_recipient && s->server.auth == SERVER_AUTH_NOBODY) {
@@ -165,7 +165,7 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		return;
 	if (cmd->verb == SMTP_RCPT && !checks_recipient(s, cmd)) {
 		held_comm(s, cmd, COMM_TAKEN);
-		held_keep(s, cmd);
+		held_put(s, cmd);
 		checks_refuse_recipient(s);
 		return;
 	}
@@ -174,7 +174,7 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		pass_command(s, cmd);
 		return;
 	}
-	held_keep(s, cmd);
+	held_put(s, cmd);
 	if (!filtered) {
 		commands_pass_held(s);
 		return;
@@ -205,11 +205,11 @@ static void handle_piece(struct session *s, const struct smtp_piece *piece)
 }
 
 /* Whether the client's next octets may be handled now: there is room for what comes of them. */
-static bool may_handle(const struct session *s)
+static bool may_handle_command(const struct session *s)
 {
 	const struct leg *client = &s->client.leg, *server = &s->server.leg;
 
-	if (s->end.how != END_NOT || !gate_is_open(s) || serverstate_is_greeting(s) || serverstate_is_shaking(s))
+	if (s->end.how != END_NOT || !gate_is_open(s) || serverstate_in_hello(s) || serverstate_is_shaking(s))
 		return false;
 	if (dialogue_in_content(&s->dialogue) && !transaction_is_kept(s) && serverstate_is_open(s))
 		return !server->blocked && leg_write_room(server) > leg_count(client) + 8;
@@ -240,7 +240,7 @@ bool commands_turn(struct session *s)
 	size_t used;
 
 	s->commands.starved = false;
-	while (may_handle(s)) {
+	while (may_handle_command(s)) {
 		status = handle_next(s, &used);
 		if (s->server.leg.secret)
 			leg_consume_secret(&s->client.leg, used);

@@ -73,13 +73,13 @@ void filter_out_of_order(struct filter_outcome *o)
 }
 
 /* The hooks of this event have decided: at once, or after a tarpit verdict if there is a place. */
-static void finish(struct session *s)
+static void end_chain(struct session *s)
 {
 	struct filter *f = &filter;
 	int64_t tarpit = f->tarpit * INT64_C(1000000);
 
 	f->tarpit = 0;
-	if (!tarpit_hold(s, tarpit))
+	if (!tarpit_delay(s, tarpit))
 		s->filtered = true;
 }
 
@@ -314,7 +314,7 @@ static uint64_t replacement_max(const struct session *s)
 	return limit ? limit + (1 << 20) : 0;
 }
 
-static void start(struct session *s, const struct hook *h)
+static void start_hook(struct session *s, const struct hook *h)
 {
 	struct filter *f = &filter;
 	bool data = f->event == HOOK_DATA;
@@ -361,10 +361,10 @@ void filter_turn(struct session *s)
 			hook_ended(s);
 		h = f->outcome.word == FILTER_ACCEPT ? hooks_next(s->hooks, f->event, f->next) : NULL;
 		if (!h) {
-			finish(s);
+			end_chain(s);
 			return;
 		}
-		start(s, h);
+		start_hook(s, h);
 		if (f->run.state == HOOK_RUNNING) /* it cannot have answered yet */
 			return;
 	}

@@ -34,7 +34,7 @@ static void parse_held(struct session *s, size_t n)
 	smtp_parse(s->held->line, n, &s->held->cmd);
 }
 
-void held_keep(struct session *s, const struct smtp_command *cmd)
+void held_put(struct session *s, const struct smtp_command *cmd)
 {
 	if (cmd == &s->held->cmd)
 		return;
@@ -140,7 +140,7 @@ void held_send_command(struct session *s, const struct smtp_command *cmd)
 		leg_wrote(&s->server.leg, smtp_command_write(cmd, leg_room(&s->server.leg, room), room));
 	dialogue_sent(&s->dialogue, cmd);
 	if (cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE)
-		leg_keep_secret(&s->server.leg);
+		leg_mark_secret(&s->server.leg);
 }
 
 void held_send(struct session *s)

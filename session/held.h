@@ -9,7 +9,7 @@
 void held_prepare(struct session *s);
 
 /* Keep a command until more is known: s->held->cmd is a copy of it. */
-void held_keep(struct session *s, const struct smtp_command *cmd);
+void held_put(struct session *s, const struct smtp_command *cmd);
 
 /* RCPT TO with another address of n octets instead of the held one: parsed into *cmd (static storage). false: it is none. */
 bool held_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd);

@@ -49,7 +49,7 @@ static bool wants_list(const struct session *s)
 	return ends_with_list(s) || s->o->xclient || s->o->xforward || upstreamauth_is_due(s);
 }
 
-static void begin_greeting(struct session *s)
+static void begin_hello(struct session *s)
 {
 	identity_forget_forward(s);
 	if (wants_list(s) || server_wants_tls(s))
@@ -73,7 +73,7 @@ void hello_try_name(struct session *s, const struct smtp_command *cmd)
 	note_name(s, cmd);
 }
 
-void hello_keep_name(struct session *s)
+void hello_restore_name(struct session *s)
 {
 	if (!s->dialogue.greeted) /* there was none: let records have this one */
 		return;
@@ -104,9 +104,9 @@ static bool may_authenticate(const struct session *s)
 }
 
 /* The greeting is over. */
-static void settle_server(struct session *s)
+static void end_hello(struct session *s)
 {
-	if (serverstate_is_greeting(s))
+	if (serverstate_in_hello(s))
 		serverstate_enter(s, SERVER_READY);
 }
 
@@ -129,7 +129,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	n = smtp_ehlo_write(e, &d->offer, list, n);
 	talk_comm(s, COMM_ANSWERED, list, n - 2);
 	leg_wrote(&s->client.leg, n);
-	settle_server(s);
+	end_hello(s);
 	greeted(s);
 }
 
@@ -140,7 +140,7 @@ static void answer_helo(struct session *s)
 
 	talk_replyf(s, "250 %.*s", (int)e->domain_len, (const char *)e->domain);
 	dialogue_no_extensions(&s->dialogue);
-	settle_server(s);
+	end_hello(s);
 	greeted(s);
 }
 
@@ -188,7 +188,7 @@ static void answer_with_list(struct session *s)
 	if (s->gate.stage == GATE_LIST) {
 		answer_with_auth(s);
 	} else if (s->gate.stage == GATE_SERVER) {
-		settle_server(s);
+		end_hello(s);
 		s->hello.ready = true;
 	} else {
 		send_list(s, &s->dialogue.ehlo);
@@ -203,7 +203,7 @@ static void ask_for_list(struct session *s)
 	gate_enter(s, GATE_LIST);
 	transaction_bind(s, reuses ? TRANSACTION_REUSES : TRANSACTION_DIALS);
 	if (reuses) {
-		begin_greeting(s);
+		begin_hello(s);
 		return;
 	}
 	server_take_route(s, &s->routes->of_session);
@@ -247,7 +247,7 @@ void hello_said(struct session *s, const struct smtp_command *cmd)
 	if (s->o->limits.on_recipient)
 		answer_in_own_name(s);
 	else
-		begin_greeting(s);
+		begin_hello(s);
 }
 
 void hello_banner(struct session *s)
@@ -290,7 +290,7 @@ static void say_again(struct session *s, enum server_state state)
 }
 
 /* The server knows whom it has to do with. */
-static void answer_greeting(struct session *s)
+static void answer_hello(struct session *s)
 {
 	if (s->dialogue.lmtp && s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)
 		answer_helo(s);
@@ -332,7 +332,7 @@ static void introduce(struct session *s)
 	if (identity_introduce(s))
 		serverstate_enter(s, SERVER_XCLIENT);
 	else if (!authenticate(s, NULL))
-		answer_greeting(s);
+		answer_hello(s);
 }
 
 /* A server that does not hear who the client is would judge it by our address. */
@@ -430,13 +430,13 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 		server_failed(s, "4.4.1", reason);
 		return;
 	}
-	server_greeted(s, !accepted);
+	server_note_banner(s, !accepted);
 	if (!redialing) {
 		s->hello.banner = s->now - s->server.connected_at;
 		record_connect(s, &r->line);
 	}
 	if (redialing || s->o->limits.on_recipient)
-		begin_greeting(s);
+		begin_hello(s);
 	else
 		serverstate_enter(s, SERVER_IDLE);
 }
@@ -461,7 +461,7 @@ static void pass_banner(struct session *s, const struct dialogue_reply *r)
 {
 	talk_pass(s, r);
 	if (s->checks.teased && s->server.refused)
-		talk_end(s, END_LINGER, END_BY_UPSTREAM, "it refused in its greeting");
+		talk_end(s, END_LINGER, END_BY_SERVER, "it refused in its greeting");
 }
 
 static void take_banner(struct session *s, const struct dialogue_reply *r)
@@ -502,7 +502,7 @@ void hello_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	case SERVER_AUTH:
 		if (!authenticate(s, r))
-			answer_greeting(s);
+			answer_hello(s);
 		return;
 	case SERVER_STARTTLS:
 		after_starttls(s, r);

@@ -12,7 +12,7 @@ void hello_prepare(struct session *s);
 /* The client said EHLO or HELO with this name, on which hooks are to decide. When they refuse it all is as before, RFC 5321
  * 4.1.4. */
 void hello_try_name(struct session *s, const struct smtp_command *cmd);
-void hello_keep_name(struct session *s);
+void hello_restore_name(struct session *s);
 
 /* The same, and it goes on. */
 void hello_said(struct session *s, const struct smtp_command *cmd);

@@ -23,7 +23,7 @@ static void clear(struct buffer *b)
 	b->cap = sizeof b->small;
 }
 
-static void drop(struct buffer *b, size_t n)
+static void consume(struct buffer *b, size_t n)
 {
 	b->start += n;
 	if (b->start == b->end)
@@ -176,7 +176,7 @@ void leg_flush(struct leg *l)
 	if (n) {
 		taken = take(l, l->out.bytes + l->out.start, n);
 		if (!l->broken)
-			drop(&l->out, taken);
+			consume(&l->out, taken);
 	}
 	if (l->tls && !l->broken) {
 		tls_flush(l->tls);
@@ -196,7 +196,7 @@ void leg_flush_at(struct leg *l, int64_t now)
 	l->flushed = l->sent;
 }
 
-void leg_keep_secret(struct leg *l)
+void leg_mark_secret(struct leg *l)
 {
 	l->secret = true;
 }
@@ -208,7 +208,7 @@ bool leg_pending(const struct leg *l)
 
 bool leg_has_more(const struct leg *l)
 {
-	return l->tls && (buffered(l->stage) || tls_readable(l->tls));
+	return l->tls && (buffered(l->ciphertext) || tls_readable(l->tls));
 }
 
 size_t leg_read_room(const struct leg *l)
@@ -243,13 +243,13 @@ static void decrypt(struct leg *l)
 
 	do {
 		make_room(&l->in, leg_read_room(l) ? 1 : 0);
-		put = tls_put_record(l->tls, l->stage->bytes + l->stage->start, buffered(l->stage));
-		drop(l->stage, put);
+		put = tls_put_record(l->tls, l->ciphertext->bytes + l->ciphertext->start, buffered(l->ciphertext));
+		consume(l->ciphertext, put);
 		got = tls_read(l->tls, l->in.bytes + l->in.end, l->in.cap - l->in.end);
 		l->in.end += got;
 	} while (put || got);
 	if (tls_closed(l->tls)) {
-		clear(l->stage);
+		clear(l->ciphertext);
 		l->eof = true;
 		l->broken = tls_failure(l->tls) != NULL;
 		l->why = l->broken ? tls_failure(l->tls) : "connection closed";
@@ -264,19 +264,19 @@ void leg_read(struct leg *l, bool bulk, int64_t now)
 	if (!l->tls) {
 		l->in.end += receive(l, l->in.bytes + l->in.end, l->in.cap - l->in.end);
 	} else {
-		make_room(l->stage, l->stage->large_cap - buffered(l->stage));
+		make_room(l->ciphertext, l->ciphertext->large_cap - buffered(l->ciphertext));
 		if (!leg_has_more(l))
-			l->stage->end += receive(l, l->stage->bytes, l->stage->cap);
+			l->ciphertext->end += receive(l, l->ciphertext->bytes, l->ciphertext->cap);
 		decrypt(l);
 	}
 	if (l->received != before)
 		l->read_at = now;
 }
 
-void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage)
+void leg_use_tls(struct leg *l, struct tls *t, struct buffer *ciphertext)
 {
-	clear(stage);
-	l->stage = stage;
+	clear(ciphertext);
+	l->ciphertext = ciphertext;
 	l->tls = t;
 }
 
@@ -321,7 +321,7 @@ size_t leg_count(const struct leg *l)
 
 void leg_consume(struct leg *l, size_t n)
 {
-	drop(&l->in, n);
+	consume(&l->in, n);
 }
 
 void leg_consume_secret(struct leg *l, size_t n)

@@ -26,7 +26,7 @@ struct leg {
 	int fd; /* -1: none */
 	struct tls *tls;
 	struct buffer in, out;
-	struct buffer *stage; /* with TLS: ciphertext that the engine has not taken yet; the caller's */
+	struct buffer *ciphertext; /* with TLS: ciphertext that the engine has not taken yet; the caller's */
 	bool eof;     /* the peer will send no more */
 	bool broken;  /* nothing can be sent any more */
 	bool lost;    /* bytes were to be sent that it never took */
@@ -53,8 +53,8 @@ void leg_close(struct leg *l);
 /* Say that nothing more comes, and keep reading. With TLS: close_notify first, as in leg_close(). */
 void leg_shut(struct leg *l);
 
-/* Put TLS on it: what comes in next is a handshake. stage: for ciphertext, with its storage. */
-void leg_use_tls(struct leg *l, struct tls *t, struct buffer *stage);
+/* Put TLS on it: what comes in next is a handshake. ciphertext: a buffer for it, with its storage. */
+void leg_use_tls(struct leg *l, struct tls *t, struct buffer *ciphertext);
 
 /* Octets that can be read into `in`, and written without more than they being buffered. */
 size_t leg_read_room(const struct leg *l);
@@ -86,7 +86,7 @@ void leg_flush(struct leg *l);
 void leg_flush_at(struct leg *l, int64_t now);
 
 /* What is kept now is a secret: it is wiped once it is sent. */
-void leg_keep_secret(struct leg *l);
+void leg_mark_secret(struct leg *l);
 
 /* Something is kept that the socket must take first. */
 bool leg_pending(const struct leg *l);

@@ -178,7 +178,7 @@ static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 	const struct route *wanted = &s->routes->wanted;
 	bool bound = s->tx.server == TRANSACTION_BOUND, home, here;
 
-	held_keep(s, cmd);
+	held_put(s, cmd);
 	if (!find_route(s))
 		return;
 	home = is_home(s, wanted);

@@ -37,7 +37,7 @@ void record_id(char id[SESSION_ID])
 	id[26] = 0;
 }
 
-static void begin(struct json *j, const char *event)
+static void begin_record(struct json *j, const char *event)
 {
 	event_begin(j, line, sizeof line, event);
 }
@@ -176,7 +176,7 @@ static void common(struct json *j, const struct session *s, const char *event)
 {
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
 
-	begin(j, event);
+	begin_record(j, event);
 	ends(j, s);
 	sender(j, tx);
 	content(j, tx, 0, tx->rcpts, false);
@@ -312,7 +312,7 @@ static void message(const struct session *s, enum transaction_result result, uin
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
 	struct json j;
 
-	begin(&j, "message");
+	begin_record(&j, "message");
 	ends(&j, s);
 	sender(&j, tx);
 	content(&j, tx, from, to, true);
@@ -492,7 +492,7 @@ void record_comm(const struct session *s, enum record_direction direction, const
 
 	if (!log_wanted())
 		return;
-	begin(&j, "comm");
+	begin_record(&j, "comm");
 	ends(&j, s);
 	json_string(&j, "direction", marks[direction]);
 	json_bytes(&j, "data", bytes, n);

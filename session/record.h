@@ -19,7 +19,7 @@ struct record_notes {
 bool record_note(struct record_notes *notes, uint32_t transaction, const struct verdict *v);
 
 /* How TLS on one side came out. Texts may be NULL where there is nothing to say. */
-enum record_side { RECORD_CLIENT, RECORD_UPSTREAM };
+enum record_side { RECORD_CLIENT, RECORD_SERVER };
 enum record_tls_result { RECORD_TLS_OK, RECORD_TLS_FAILED, RECORD_TLS_FALLBACK, RECORD_TLS_PASSTHROUGH };
 struct record_handshake {
 	enum record_side side;

@@ -41,7 +41,7 @@ static bool lacks_message(const struct session *s)
 static void end_unknown(struct session *s, const char *reason)
 {
 	transaction_end(s, TRANSACTION_UNKNOWN);
-	talk_end(s, END_SILENT, END_BY_UPSTREAM, reason);
+	talk_end(s, END_SILENT, END_BY_SERVER, reason);
 }
 
 /* Nothing waits for the outcome of a message: the session ends with what the server still owes. */
@@ -65,7 +65,7 @@ static void end_lost(struct session *s, const char *reason)
 	snprintf(error, sizeof error, "%s: %s", s->server.host, reason);
 	record_error(s, error);
 	talk_replyf(s, "421 4.4.2 %s: %s", s->server.host, reason);
-	talk_end(s, END_LINGER, END_BY_UPSTREAM, reason);
+	talk_end(s, END_LINGER, END_BY_SERVER, reason);
 }
 
 void replies_server_lost(struct session *s, const char *reason)
@@ -93,7 +93,7 @@ static void end_by_server(struct session *s)
 	bool unknown = transaction_outcome_due(s); /* of other recipients */
 
 	transaction_end(s, unknown ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
-	talk_end(s, END_LINGER, END_BY_UPSTREAM, "reply 421");
+	talk_end(s, END_LINGER, END_BY_SERVER, "reply 421");
 }
 
 /* ---- replies out of turn ---- */
@@ -131,7 +131,7 @@ static void handle_violation(struct session *s, const char *why, bool silent)
 		talk_replyf(s, "421 4.5.0 %s: %s", s->server.host, why);
 	}
 	server_close(s);
-	talk_end(s, silent ? END_SILENT : END_LINGER, END_BY_UPSTREAM, why);
+	talk_end(s, silent ? END_SILENT : END_LINGER, END_BY_SERVER, why);
 }
 
 static void handle_early_acceptance(struct session *s)
@@ -257,7 +257,7 @@ static void handle_in_turn(struct session *s, const struct dialogue_reply *r)
 
 	if (is_followed(s, r)) {
 		handle_violation(s, "a reply that nothing was asked for", false);
-	} else if (r->verb == SMTP_GREETING || serverstate_is_greeting(s)) {
+	} else if (r->verb == SMTP_GREETING || serverstate_in_hello(s)) {
 		hello_reply(s, r);
 		if (last && r->line.code == 421 && serverstate_is_open(s))
 			end_by_server(s);
@@ -272,7 +272,7 @@ static void handle_in_turn(struct session *s, const struct dialogue_reply *r)
 
 static void handle_reply(struct session *s, const struct dialogue_reply *r)
 {
-	bool ours = r->hidden || serverstate_is_greeting(s);
+	bool ours = r->hidden || serverstate_in_hello(s);
 	bool unsent = leg_pending(&s->server.leg) || s->server.leg.lost || s->tx.content == CONTENT_SENT_LATE;
 
 	if (handle_out_of_turn(s, r))
@@ -287,7 +287,7 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 }
 
 /* A reply to a chunk that is still being sent waits until the chunk is through, else both would be out of step. */
-static bool may_handle(const struct session *s)
+static bool may_handle_reply(const struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
 
@@ -307,7 +307,7 @@ bool replies_turn(struct session *s)
 
 	talk_local_replies(s);
 	s->replies.starved = false;
-	while (may_handle(s)) {
+	while (may_handle_reply(s)) {
 		s->replies.starved = !dialogue_server_next(&s->dialogue, leg_bytes(&s->server.leg), leg_count(&s->server.leg), &used, &r);
 		if (s->replies.starved)
 			break;

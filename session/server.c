@@ -26,7 +26,7 @@ void server_prepare(struct session *s)
 
 /* ---- where to ---- */
 
-static void tell_failure(struct session *s, const char *enhanced, const char *reason)
+static void set_failure(struct session *s, const char *enhanced, const char *reason)
 {
 	snprintf(s->server.text->failure, sizeof s->server.text->failure, "%s %.100s: %.140s", enhanced, s->server.host, reason);
 }
@@ -72,11 +72,11 @@ static bool dial(struct session *s, const union net_address *dest)
 	dialogue_server_speaks(&s->dialogue, s->server.upstream && s->server.upstream->lmtp);
 	s->server.handshake_at = 0;
 	if (net_same(dest, &s->client.local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
-		tell_failure(s, "4.3.5", "this is the address of smtpwarp itself");
+		set_failure(s, "4.3.5", "this is the address of smtpwarp itself");
 		return false;
 	}
 	if (!choose_source(s, dest, &out)) {
-		tell_failure(s, "4.3.5", "the source address is of the other family of addresses");
+		set_failure(s, "4.3.5", "the source address is of the other family of addresses");
 		return false;
 	}
 	what = "connect";
@@ -95,7 +95,7 @@ static bool dial(struct session *s, const union net_address *dest)
 		    net_text(source_for(&out, dest), text));
 	else
 		snprintf(reason, sizeof reason, "%s: %s", what, strerror(errno));
-	tell_failure(s, strcmp(what, "connect") == 0 ? "4.4.1" : "4.3.5", reason);
+	set_failure(s, strcmp(what, "connect") == 0 ? "4.4.1" : "4.3.5", reason);
 	return false;
 }
 
@@ -126,7 +126,7 @@ static void take_addresses(struct session *s)
 	s->server.candidates = lookup_end(s->server.candidate, reason + n, sizeof reason - n);
 	if (s->server.candidates)
 		return;
-	tell_failure(s, "4.4.3", reason);
+	set_failure(s, "4.4.3", reason);
 	record_error(s, s->server.text->failure);
 }
 
@@ -189,7 +189,7 @@ void server_refuse(struct session *s, const char *enhanced_and_reason)
 }
 
 /* No server is there; without --connect-on recipient, none will be. */
-static void stay_away(struct session *s)
+static void mark_gone(struct session *s)
 {
 	if (!s->o->limits.on_recipient && s->server.state != SERVER_GONE)
 		serverstate_enter(s, SERVER_GONE);
@@ -199,7 +199,7 @@ static void give_up(struct session *s)
 {
 	dialogue_forget_server(&s->dialogue);
 	s->server.redialing = false;
-	stay_away(s);
+	mark_gone(s);
 	server_refuse(s, s->server.text->failure);
 }
 
@@ -221,7 +221,7 @@ static void try_other(struct session *s)
 	try_next(s);
 }
 
-void server_look(struct session *s)
+void server_turn(struct session *s)
 {
 	if (s->server.state != SERVER_RESOLVING || !lookup_turn(s->now))
 		return;
@@ -345,7 +345,7 @@ void server_leave(struct session *s)
 }
 
 /* This connection ends; another may be tried. */
-static void drop(struct session *s)
+static void disconnect(struct session *s)
 {
 	leg_close(&s->server.leg);
 	if (s->server.claim >= 0)
@@ -361,8 +361,8 @@ void server_close(struct session *s)
 {
 	if (s->server.state == SERVER_RESOLVING)
 		lookup_stop();
-	drop(s);
-	stay_away(s);
+	disconnect(s);
+	mark_gone(s);
 	transaction_unbind(s);
 	s->server.refused = false;
 }
@@ -371,9 +371,9 @@ void server_failed(struct session *s, const char *enhanced, const char *reason)
 {
 	bool said = s->server.auth == SERVER_AUTH_SAID;
 
-	tell_failure(s, enhanced, reason);
+	set_failure(s, enhanced, reason);
 	record_error(s, s->server.text->failure);
-	drop(s);
+	disconnect(s);
 	dialogue_forget_server(&s->dialogue);
 	if (said) { /* no other would know the client */
 		s->server.news = SERVER_LOST;
@@ -410,7 +410,7 @@ void server_auth_said(struct session *s)
 	s->server.auth = SERVER_AUTH_SAID;
 }
 
-void server_greeted(struct session *s, bool refused)
+void server_note_banner(struct session *s, bool refused)
 {
 	if (s->server.claim >= 0)
 		close(s->server.claim);
@@ -435,7 +435,7 @@ static bool implicit_tls(const struct session *s)
 
 static void record_handshake(const struct session *s, enum record_tls_result result, const char *reason, int64_t us)
 {
-	record_tls(s, &(struct record_handshake){ RECORD_UPSTREAM, result, tls_level_name(s->server.route.tls), server_tls_name(s),
+	record_tls(s, &(struct record_handshake){ RECORD_SERVER, result, tls_level_name(s->server.route.tls), server_tls_name(s),
 	    reason, s->server.has_facts ? &s->server.facts : NULL, us });
 }
 
@@ -459,8 +459,8 @@ void server_lacks_tls(struct session *s)
 
 void server_start_handshake(struct session *s)
 {
-	static struct buffer stage;
-	static unsigned char stage_bytes[4096]; /* a small record with its header in one read */
+	static struct buffer ciphertext;
+	static unsigned char ciphertext_bytes[4096]; /* a small record with its header in one read */
 	const char *why;
 	struct tls *t;
 
@@ -474,8 +474,8 @@ void server_start_handshake(struct session *s)
 		server_tls_failed(s, why);
 		return;
 	}
-	leg_storage(&stage, stage_bytes, sizeof stage_bytes);
-	leg_use_tls(&s->server.leg, t, &stage);
+	leg_storage(&ciphertext, ciphertext_bytes, sizeof ciphertext_bytes);
+	leg_use_tls(&s->server.leg, t, &ciphertext);
 	leg_flush(&s->server.leg);
 }
 
@@ -485,7 +485,7 @@ static void redial_plain(struct session *s)
 	union net_address same = s->server.address;
 
 	s->server.no_tls = s->server.redialing = true;
-	drop(s);
+	disconnect(s);
 	dialogue_forget_server(&s->dialogue);
 	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
 	if (!dial(s, &same)) {
@@ -533,7 +533,7 @@ void server_tls_failed(struct session *s, const char *reason)
 
 void server_unusable(struct session *s, const char *enhanced, const char *reason, const char *later)
 {
-	tell_failure(s, enhanced, reason);
+	set_failure(s, enhanced, reason);
 	server_close(s);
 	dialogue_forget_server(&s->dialogue);
 	if (s->o->limits.on_recipient) {

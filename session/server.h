@@ -23,7 +23,7 @@ void server_open(struct session *s);
 
 /* SERVER_RESOLVING: go on; what to poll, at most LOOKUP_POLLED descriptors (returns how many); when there is something to do
  * though nothing comes. */
-void server_look(struct session *s);
+void server_turn(struct session *s);
 unsigned server_watch(const struct session *s, struct pollfd *p);
 int64_t server_deadline(const struct session *s);
 
@@ -57,7 +57,7 @@ void server_lacks_tls(struct session *s);
 const char *server_tls_name(const struct session *s);
 
 /* Its banner is in, and was 220 or not. */
-void server_greeted(struct session *s, bool refused);
+void server_note_banner(struct session *s, bool refused);
 
 /* Whether another candidate may be tried. */
 bool server_has_more(const struct session *s);

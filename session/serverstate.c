@@ -23,11 +23,11 @@ bool serverstate_is_open(const struct session *s)
 	case SERVER_TUNNEL:
 		return true;
 	default:
-		return serverstate_is_greeting(s);
+		return serverstate_in_hello(s);
 	}
 }
 
-bool serverstate_is_greeting(const struct session *s)
+bool serverstate_in_hello(const struct session *s)
 {
 	switch (s->server.state) {
 	case SERVER_EHLO:

@@ -11,7 +11,7 @@ void serverstate_enter(struct session *s, enum server_state state);
 bool serverstate_is_open(const struct session *s);
 
 /* Whether our EHLO, or what follows it up to the last word of a greeting, is under way. */
-bool serverstate_is_greeting(const struct session *s);
+bool serverstate_in_hello(const struct session *s);
 
 /* Whether a TLS handshake is. */
 bool serverstate_is_shaking(const struct session *s);

@@ -50,7 +50,7 @@ static bool in_bulk(const struct session *s)
  * not to fill our memory. */
 static bool reads_client(const struct session *s)
 {
-	bool delayed = s->gate.stage == GATE_CHECKS || tarpit_holds(s);
+	bool delayed = s->gate.stage == GATE_CHECKS || tarpit_delays(s);
 
 	if (delayed && leg_count(&s->client.leg) >= LEG_SMALL / 2)
 		return false;
@@ -65,7 +65,7 @@ static short client_events(const struct session *s)
 		events |= POLLIN;
 	if (leg_pending(&s->client.leg))
 		events |= POLLOUT;
-	if (tarpit_holds(s) && !talk_ended(s))
+	if (tarpit_delays(s) && !talk_ended(s))
 		events |= POLLRDHUP;
 	return events;
 }
@@ -110,7 +110,7 @@ static void read_leg(struct leg *l, const struct pollfd *p, bool bulk, int64_t n
  * worth a process. It is seen even behind octets that are not read yet. */
 static void note_hangup(struct session *s, short revents)
 {
-	if (!tarpit_holds(s) || talk_ended(s))
+	if (!tarpit_delays(s) || talk_ended(s))
 		return;
 	if (revents & (POLLERR | POLLHUP))
 		leg_break(&s->client.leg);
@@ -174,7 +174,7 @@ static bool client_left(const struct session *s)
 
 	if (transaction_outcome_due(s) || !(client->eof || client->broken))
 		return false;
-	if (client->broken || tarpit_holds(s))
+	if (client->broken || tarpit_delays(s))
 		return client->broken;
 	if (dialogue_awaited(&s->dialogue) == SMTP_GREETING)
 		return leg_count(client) == 0;
@@ -270,7 +270,7 @@ static void turn(struct session *s)
 	}
 	if (serverstate_is_shaking(s) && server_handshake(s))
 		hello_secured(s);
-	server_look(s);
+	server_turn(s);
 	checks_turn(s);
 	filter_turn(s);
 	while (go_round(s) && !talk_ended(s))

@@ -55,7 +55,7 @@ enum end_how {
 	END_SILENT	   /* the client is dropped without a word: the outcome of its message is not known */
 };
 
-enum end_by { END_BY_NOBODY, END_BY_CLIENT, END_BY_UPSTREAM, END_BY_SMTPWARP };
+enum end_by { END_BY_NOBODY, END_BY_CLIENT, END_BY_SERVER, END_BY_SMTPWARP };
 
 struct end {
 	enum end_how how;

@@ -96,7 +96,7 @@ static void filtered_command(struct session *s, const struct filter_outcome *o)
 	if (cmd->verb == SMTP_MAIL || cmd->verb == SMTP_RCPT)
 		held_note_refused(s, o->code, o->enhanced, o->text, o->text_len);
 	else
-		hello_keep_name(s);
+		hello_restore_name(s);
 	if (o->word == FILTER_CLOSE)
 		end_by_filter(s);
 }
@@ -206,7 +206,7 @@ static bool take_server_news(struct session *s)
 		return true;
 	case SERVER_LOST:
 		snprintf(reply, sizeof reply, "421 %s", s->server.text->failure);
-		recipient_end(s, END_BY_UPSTREAM, reply);
+		recipient_end(s, END_BY_SERVER, reply);
 		return true;
 	}
 	return false;
@@ -333,7 +333,7 @@ static void open_deadline(const struct session *s, struct steps_deadline *d)
 		client_deadline(s, d);
 }
 
-static void server_deadline_of(const struct session *s, struct steps_deadline *d)
+static void state_deadline(const struct session *s, struct steps_deadline *d)
 {
 	const struct timeouts *t = &s->o->timeouts;
 
@@ -392,7 +392,7 @@ static void gate_deadline(const struct session *s, struct steps_deadline *d)
 	case GATE_TOLD:
 	case GATE_KEPT:
 	case GATE_STARTTLS:
-		server_deadline_of(s, d);
+		state_deadline(s, d);
 	}
 }
 

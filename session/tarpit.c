@@ -48,7 +48,7 @@ static bool take_place(const struct session *s)
 	return false;
 }
 
-bool tarpit_hold(struct session *s, int64_t time)
+bool tarpit_delay(struct session *s, int64_t time)
 {
 	if (!time || !take_place(s))
 		return false;
@@ -63,7 +63,7 @@ void tarpit_release(void)
 	place = -1;
 }
 
-bool tarpit_holds(const struct session *s)
+bool tarpit_delays(const struct session *s)
 {
 	return s->gate.stage == GATE_TARPIT;
 }

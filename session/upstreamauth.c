@@ -24,7 +24,7 @@ bool upstreamauth_is_due(const struct session *s)
 	return find_pair(s, &unused);
 }
 
-static enum upstreamauth_status refuse(struct upstreamauth_refusal *r, const char *enhanced, const char *reason, const char *more)
+static enum upstreamauth_status fill_refusal(struct upstreamauth_refusal *r, const char *enhanced, const char *reason, const char *more)
 {
 	r->enhanced = enhanced;
 	r->reason = reason;
@@ -44,7 +44,7 @@ static void say(struct session *s, enum smtp_verb verb, const char *line, size_t
 		memcpy(out + n, "\r\n", 2);
 		leg_wrote(&s->server.leg, n + 2);
 	}
-	leg_keep_secret(&s->server.leg);
+	leg_mark_secret(&s->server.leg);
 	dialogue_expect(&s->dialogue, verb, true);
 }
 
@@ -86,7 +86,7 @@ enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamau
 		return UPSTREAMAUTH_NOT_DUE;
 	mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
 	if (!s->server.leg.tls) {
-		refuse(refusal, "4.7.5", "no TLS", "there is a password for it");
+		fill_refusal(refusal, "4.7.5", "no TLS", "there is a password for it");
 		return UPSTREAMAUTH_NO_TLS;
 	}
 	if (mechanisms && lists(mechanisms, n, "PLAIN")) {
@@ -95,7 +95,7 @@ enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamau
 		s->auth.words = 2;
 		say(s, SMTP_AUTH, "AUTH LOGIN", 10, 10);
 	} else {
-		return refuse(refusal, "4.7.4", "neither AUTH PLAIN nor LOGIN is offered", "");
+		return fill_refusal(refusal, "4.7.4", "neither AUTH PLAIN nor LOGIN is offered", "");
 	}
 	return UPSTREAMAUTH_GOES_ON;
 }
@@ -128,7 +128,7 @@ enum upstreamauth_status upstreamauth_answered(struct session *s, const struct d
 		return UPSTREAMAUTH_GOES_ON;
 	snprintf(more, sizeof more, "%d %.*s", r->line.code, (int)(r->line.text_len < 160 ? r->line.text_len : 160),
 	    (const char *)r->line.text);
-	return refuse(refusal, "4.7.8", "authentication failed", more);
+	return fill_refusal(refusal, "4.7.8", "authentication failed", more);
 }
 
 void upstreamauth_forget(struct session *s)

@@ -129,7 +129,7 @@ def test_exit_codes_are_in_the_manual():
 
 def written_fields():
     """Names that record.c gives to members: the string right behind the JSON object's name."""
-    return set(re.findall(r'\b(?!begin\b)\w+\(&?j, "([a-z_]+)"', RECORDS))
+    return set(re.findall(r'\b(?!begin_record\b)\w+\(&?j, "([a-z_]+)"', RECORDS))
 
 
 def named_fields():
@@ -148,7 +148,7 @@ def test_manual_names_no_other_fields():
 
 
 def test_every_event_is_in_the_manual():
-    events = set(re.findall(r'\b(?:common|begin)\(&j, (?:s, )?"([a-z]+)"', RECORDS))
+    events = set(re.findall(r'\b(?:common|begin_record)\(&j, (?:s, )?"([a-z]+)"', RECORDS))
     assert events == set(re.findall(r"^\.Ss ([a-z]+)$", section("EVENTS", LOG), re.M))
 
 

@@ -2,11 +2,11 @@
 is accepted has exactly one copy, identical. PROTOCOL 53; with 40, 45, 54 and 58 as they are met on the way."""
 import collections
 import contextlib
+import fcntl
 import pathlib
 import pwd
 import re
 import shutil
-import time
 
 import pytest
 
@@ -133,13 +133,24 @@ def mails(count):
             for n in range(count)]
 
 
+def is_free(file):
+    """Whether no process of Postfix has locked the file."""
+    with contextlib.suppress(FileNotFoundError), open(file, "rb") as queued:
+        try:
+            fcntl.flock(queued, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def end(sender):
     """All of it is delivered or refused. What Postfix has put off is tried again, once its client has let go of the file."""
-    while sender.queued():
-        wait_until(lambda: not sender.files_below("queue/active/*", "queue/incoming/*"), sender.log, 60)
-        time.sleep(0.3)
-        if isinstance(sender, mta.Postfix):
+    def ended():
+        if isinstance(sender, mta.Postfix) and not sender.files_below("queue/active/*", "queue/incoming/*") and \
+                all(map(is_free, sender.files_below("queue/deferred/*/*"))):
             retry(sender)
+        return not sender.queued()
+    wait_until(ended, sender.log, 120)
 
 
 @pytest.mark.parametrize("sender_class", [mta.Postfix, SinglePostfix, LmtpPostfix, SmtpExim, LmtpExim])

@@ -119,6 +119,7 @@ UNIT_ere = pure/ere.c
 UNIT_address = pure/address.c
 UNIT_endpoint = pure/endpoint.c $(UNIT_address)
 UNIT_words = pure/levels.c pure/sink.c
+UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)

@@ -1,4 +1,4 @@
-/* A route. See route.h. */
+/* Routes. See route.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "pure/route.h"
 #include "smtp.h"
@@ -48,7 +48,7 @@ static bool same_source(const union net_address *a, const union net_address *b)
 	return a->sa.sa_family == b->sa.sa_family && (a->sa.sa_family == AF_UNSPEC || net_same_host(a, b));
 }
 
-/* A name, or the path of a Unix socket. */
+/* Compares names, or paths of Unix sockets. */
 static bool same_server(const char *a, const char *b)
 {
 	return (*a == '/' ? strcmp(a, b) : strcasecmp(a, b)) == 0;
@@ -84,8 +84,8 @@ static const char *set_servers(struct route *r, const char *servers)
 	return "its server must be " ENDPOINT_WORDS;
 }
 
-/* Booleans as Willi has them, which are Go's. Its true wants a good certificate where TLS is offered, its false looks at none;
- * both go on in plain where it is not. */
+/* Booleans as in Willi, which are Go's. If TLS is offered, true verifies the certificate and false does not; if it is not, both
+ * go on in plain text. */
 static bool take_boolean(const char *text, size_t n, enum tls_level *level)
 {
 	static const char words[][6] = { "true", "t", "1", "false", "f", "0" };
@@ -113,8 +113,8 @@ static const char *set_level(struct route *r, const char *text)
 	return NULL;
 }
 
-/* verify needs something to look for in the certificate. So does verify-if-offered, but there may be none: Willi's files have
- * addresses, and true where nothing is said. */
+/* verify needs a name to look for in the certificate. So does verify-if-offered, but there it may be missing: Willi's files
+ * have addresses, and true is its default. */
 static bool lacks_name(const struct route *r)
 {
 	const struct upstream *server;

@@ -747,7 +747,7 @@ static void bind_sockets(void)
 }
 
 /* Take the listening sockets that systemd passed. */
-static void take_passed(unsigned n)
+static void take_systemd_sockets(unsigned n)
 {
 	if (n > SOCKETS_MAX)
 		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to " TEXT_OF(SOCKETS_MAX) " sockets");
@@ -761,7 +761,7 @@ static void take_passed(unsigned n)
 /* Collect the sockets to listen on: those that we were given, and --listen. */
 static void gather_sockets(unsigned passed, enum net_kind given)
 {
-	take_passed(passed);
+	take_systemd_sockets(passed);
 	if (!passed && given == NET_LISTENING) {
 		listener.socket[listener.sockets++] = STDIN_FILENO;
 		listener.inetd_wait = !options.listens;

@@ -103,7 +103,7 @@ static const struct {
 #define FIRST_SHA256 3 /* index in hashes */
 #define HANDSHAKE 22 /* content type of a record, RFC 5246 6.2.1 */
 
-static void start_chain(const br_x509_class **context, const char *name)
+static void x509_start_chain(const br_x509_class **context, const char *name)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
@@ -113,7 +113,7 @@ static void start_chain(const br_x509_class **context, const char *name)
 	c->too_long = false;
 }
 
-static void start_cert(const br_x509_class **context, uint32_t length)
+static void x509_start_cert(const br_x509_class **context, uint32_t length)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
@@ -123,7 +123,7 @@ static void start_cert(const br_x509_class **context, uint32_t length)
 		c->certificate[c->certificates++] = length;
 }
 
-static void append(const br_x509_class **context, const unsigned char *bytes, size_t n)
+static void x509_append(const br_x509_class **context, const unsigned char *bytes, size_t n)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
@@ -133,7 +133,7 @@ static void append(const br_x509_class **context, const unsigned char *bytes, si
 	c->len += n;
 }
 
-static void end_cert(const br_x509_class **context)
+static void x509_end_cert(const br_x509_class **context)
 {
 	(void)context;
 }
@@ -167,7 +167,7 @@ static unsigned judge_chain(struct chain *c)
 	return (*x)->end_chain(x);
 }
 
-static unsigned end_chain(const br_x509_class **context)
+static unsigned x509_end_chain(const br_x509_class **context)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
@@ -180,7 +180,7 @@ static unsigned end_chain(const br_x509_class **context)
 	return br_x509_decoder_get_pkey(&c->leaf) ? 0 : BR_ERR_X509_UNSUPPORTED;
 }
 
-static const br_x509_pkey *get_pkey(const br_x509_class *const *context, unsigned *usages)
+static const br_x509_pkey *x509_get_pkey(const br_x509_class *const *context, unsigned *usages)
 {
 	const struct chain *c = (const struct chain *)(const void *)context;
 	br_x509_decoder_context *leaf = (br_x509_decoder_context *)&c->leaf; /* the accessor's type lacks const */
@@ -193,8 +193,8 @@ static const br_x509_pkey *get_pkey(const br_x509_class *const *context, unsigne
 	return br_x509_decoder_get_pkey(leaf);
 }
 
-static const br_x509_class chain_class = { sizeof(struct chain), start_chain, start_cert, append, end_cert, end_chain,
-	get_pkey };
+static const br_x509_class chain_class = { sizeof(struct chain), x509_start_chain, x509_start_cert, x509_append, x509_end_cert,
+	x509_end_chain, x509_get_pkey };
 
 /* ---- the engine ---- */
 

@@ -110,7 +110,7 @@ static size_t header_length(const unsigned char *in, size_t n, size_t *name_len)
 	return len;
 }
 
-/* Names that a verdict removes, and the offset after the last line that says so; sorted by by_name(), each once. They are
+/* Names that a verdict removes, and the offset after the last line that says so; sorted by by_header_name(), each once. They are
  * searched by bisection: a message's sender and a hook's author may each have thousands of them. */
 static struct removal {
 	const unsigned char *name;
@@ -118,7 +118,7 @@ static struct removal {
 } removals[VERDICT_MAX / sizeof "remove-header a"];
 static size_t removal_count;
 
-static int by_name(const void *left, const void *right)
+static int by_header_name(const void *left, const void *right)
 {
 	const struct removal *a = left, *b = right;
 	int difference = (a->len > b->len) - (a->len < b->len);
@@ -133,7 +133,7 @@ static bool removed(const unsigned char *name, size_t n, size_t at)
 {
 	const struct removal wanted = { name, n, 0 }, *r;
 
-	r = bsearch(&wanted, removals, removal_count, sizeof *removals, by_name);
+	r = bsearch(&wanted, removals, removal_count, sizeof *removals, by_header_name);
 	return r && r->at > at;
 }
 
@@ -153,9 +153,9 @@ static void find_removals(const unsigned char *verdict, size_t n)
 	while (next_edit(verdict, n, &at, &v))
 		if (v.word == VERDICT_REMOVE_HEADER)
 			removals[count++] = (struct removal){ v.name, v.name_len, at };
-	qsort(removals, count, sizeof *removals, by_name);
+	qsort(removals, count, sizeof *removals, by_header_name);
 	for (size_t i = 1; i < count; i++)
-		if (by_name(&removals[i], &removals[last]) != 0)
+		if (by_header_name(&removals[i], &removals[last]) != 0)
 			removals[++last] = removals[i];
 		else if (removals[i].at > removals[last].at)
 			removals[last] = removals[i];

@@ -31,7 +31,7 @@ void net_use_zones(void)
 }
 
 /* Close a socket that failed, and keep errno. */
-static int give_up(int fd)
+static int close_failed(int fd)
 {
 	int saved = errno;
 
@@ -134,7 +134,7 @@ void net_nodelay(int fd)
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-static const char *prepare(int fd, const union net_address *dest, const struct net_outbound *out)
+static const char *prepare_socket(int fd, const union net_address *dest, const struct net_outbound *out)
 {
 	bool six = dest->sa.sa_family == AF_INET6;
 	const union net_address *source = six ? &out->source6 : &out->source4;
@@ -157,13 +157,13 @@ int net_connect(const union net_address *dest, const struct net_outbound *out, c
 	if (fd < 0)
 		return -1;
 	net_nodelay(fd);
-	*what = prepare(fd, dest, out);
+	*what = prepare_socket(fd, dest, out);
 	if (!*what) {
 		*what = "connect";
 		if (connect(fd, &dest->sa, net_size(dest)) == 0 || errno == EINPROGRESS)
 			return fd;
 	}
-	return give_up(fd);
+	return close_failed(fd);
 }
 
 /* If the backlog is full a non-blocking connect(2) fails with EAGAIN, and there is nothing to poll for: so wait here. */
@@ -195,7 +195,7 @@ int net_connect_unix(const char *path, int64_t patience)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || connect_patiently(fd, &name, patience) == 0)
 		return fd;
-	return give_up(fd);
+	return close_failed(fd);
 }
 
 int net_connected(int fd)
@@ -262,7 +262,7 @@ int net_listen(const union net_address *a, int backlog)
 		if (listen(fd, backlog) == 0)
 			return fd;
 	}
-	return give_up(fd);
+	return close_failed(fd);
 }
 
 enum net_kind net_kind(int fd)

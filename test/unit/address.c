@@ -32,7 +32,8 @@ static void texts(void **state)
 		{ "192.0.2.1", "192.0.2.1" }, { "0.0.0.0", "0.0.0.0" }, { "255.255.255.255", "255.255.255.255" },
 		{ "::", "::" }, { "2001:DB8::0001", "2001:db8::1" }, { "::ffff:192.0.2.1", "::ffff:192.0.2.1" },
 		{ "fe80::1%lo", "fe80::1%lo" },
-		{ "fe80:1111:2222:3333:4444:5555:6666:7777%a-name-of-15-oc", "fe80:1111:2222:3333:4444:5555:6666:7777%a-name-of-15-oc" }, { "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:6666" },
+		{ "fe80:1111:2222:3333:4444:5555:6666:7777%a-name-of-15-oc", "fe80:1111:2222:3333:4444:5555:6666:7777%a-name-of-15-oc" },
+		{ "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:6666" },
 		{ "", "-" }, { "192.0.2", "-" }, { "192.0.2.256", "-" }, { "192.0.2.1.1", "-" }, { " 192.0.2.1", "-" },
 		{ "192.0.2.1:25", "-" }, { "[::1]", "-" }, { ":", "-" }, { "1::2::3", "-" }, { "mx.example", "-" }, { "*", "-" },
 		{ "192.0.2.1%lo", "-" }, { "fe80::1%", "-" }, { "fe80::1%nonsense", "-" }, { "%lo", "-" },
@@ -170,8 +171,8 @@ static void ranges(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(texts), cmocka_unit_test(no_zones), cmocka_unit_test(ports), cmocka_unit_test(the_same),
-		cmocka_unit_test(what_they_are), cmocka_unit_test(names), cmocka_unit_test(ranges) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(texts), cmocka_unit_test(no_zones), cmocka_unit_test(ports),
+		cmocka_unit_test(the_same), cmocka_unit_test(what_they_are), cmocka_unit_test(names), cmocka_unit_test(ranges) };
 
 	net_zones = (struct net_zones){ zone_index, zone_name };
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@ static struct text said;
 
 static void sources(void **state)
 {
+	static const char *const bad[] = { "", "mx.example", "192.0.2.1:25", "192.0.2.0/24", "client" };
 	struct route r = { .tls = TLS_MAY };
 
 	(void)state;
@@ -14,8 +15,8 @@ static void sources(void **state)
 	assert_true(route_source(&r, "2001:db8::1"));
 	assert_int_equal(r.source4.sa.sa_family, AF_INET);
 	assert_int_equal(r.source6.sa.sa_family, AF_INET6);
-	for (const char *const *bad = (const char *const[]){ "", "mx.example", "192.0.2.1:25", "192.0.2.0/24", "client", NULL }; *bad; bad++)
-		assert_false(route_source(&r, *bad));
+	for (size_t i = 0; i < COUNT(bad); i++)
+		assert_false(route_source(&r, bad[i]));
 }
 
 /* Every server of a route, "?" for one that cannot be read. */

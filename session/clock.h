@@ -1,4 +1,4 @@
-/* The clock of a session. */
+/* The clock of a session: s->now, by which all of it tells the time. It stands still between calls of clock_tick(). */
 #ifndef CLOCK_H
 #define CLOCK_H
 

@@ -1,13 +1,17 @@
-/* What becomes of what the client says. */
+/* What becomes of what the client says: commands are refused, answered here, held for hooks, or passed on to the server.
+ *
+ * Invariants: a command is read only while the gate is open, and only if both legs have room for all that it can cause. Which commands are
+ * in order, and which reply belongs to which, is for pure/dialogue.c.
+ */
 #ifndef COMMANDS_H
 #define COMMANDS_H
 
 #include "session/state.h"
 
-/* Handle what the client has said as far as possible. true: something was handled. */
+/* Handle what was read from the client, as far as possible. true: something was handled. */
 bool commands_turn(struct session *s);
 
-/* The held command, which hooks have not refused, goes on: RCPT perhaps with another address. */
+/* No hook has refused the held command: pass it on, RCPT with the address of --override-recipient if there is one. */
 void commands_pass_held(struct session *s);
 
 #endif

@@ -1,4 +1,9 @@
-/* Hooks in a session: which event asks which hooks, and what their verdicts do. */
+/* Hooks in a session: which event asks which hooks, and what their verdicts do.
+ *
+ * Invariants: one hook of an event runs at a time, in the order of the list, up to the first that does not accept; a verdict is checked
+ * as a whole before any line of it has an effect. What follows an outcome is decided in steps.c; running a hook is for hooks.c, the
+ * grammar of verdicts for pure/verdict.c.
+ */
 #ifndef FILTER_H
 #define FILTER_H
 
@@ -7,9 +12,10 @@
 
 enum filter_word { FILTER_ACCEPT, FILTER_REFUSE, FILTER_CLOSE, FILTER_DISCARD };
 
-/* What the hooks of an event decided; code to text: of a reply. */
+/* What the hooks of an event have decided. */
 struct filter_outcome {
 	enum filter_word word;
+	/* The reply for FILTER_REFUSE and FILTER_CLOSE. */
 	int code;
 	uint16_t enhanced[3];
 	size_t text_len;
@@ -18,40 +24,43 @@ struct filter_outcome {
 
 #define FILTER_POLLED (HOOK_POLLED * (1 + LOG_STREAMS_MAX))
 
-/* Storage that few sessions touch, and values that are not zero: once, before all else. */
+/* Give the part its storage. Call it once, first of all. */
 void filter_prepare(struct session *s);
 
-/* Start `log` hooks; before the first record. */
+/* Start `log` hooks. Call it before the first record. */
 void filter_begin(struct session *s);
 
+/* Whether there is a hook for this event. */
 bool filter_wants(const struct session *s, enum hook_event event);
 
-/* Run the hooks of an event: GATE_HOOKS, perhaps then GATE_TARPIT, until `filtered` becomes true, perhaps at once. */
+/* Run the hooks of an event: GATE_HOOKS, then GATE_TARPIT if a verdict wants it, until `filtered` becomes true, perhaps at once. */
 void filter_run(struct session *s, enum hook_event event);
 
-/* Whatever the hooks that run have to say or to take. */
+/* Go on with the hooks that run, as far as possible. */
 void filter_turn(struct session *s);
 
-/* Descriptors to poll, at most FILTER_POLLED; returns how many. */
+/* Which descriptors to poll, at most FILTER_POLLED. Returns how many. */
 unsigned filter_watch(struct pollfd *p);
 
-/* GATE_HOOKS: when the hook that runs must have ended, and that it has not. */
+/* In GATE_HOOKS: when the hook that runs must have ended. */
 int64_t filter_deadline(const struct session *s);
+
+/* That time has come: the hook is killed, and has failed. */
 void filter_overdue(struct session *s);
 
-/* GATE_TARPIT is over: the outcome may be taken. */
+/* GATE_TARPIT is over: `filtered` becomes true. */
 void filter_tarpit_over(struct session *s);
 
-/* What the hooks of which event decided; `filtered` is taken. *outcome stays until filter_run(). */
+/* Clear `filtered`. Returns the event; *outcome is what its hooks have decided, and stays until filter_run(). */
 enum hook_event filter_take(struct session *s, const struct filter_outcome **outcome);
 
-/* The outcome of a filter that fails when --hook-failure is defer. */
+/* The outcome when hooks fail and --hook-failure is defer. */
 void filter_out_of_order(struct filter_outcome *o);
 
-/* The session ends: no verdict is waited for any more. */
+/* The session ends, or its message cannot go on: kill the hook that decides, and forget `filtered`. */
 void filter_abort(struct session *s);
 
-/* The client is gone and the last record written: run `close` hooks, let `log` hooks read to their end. */
+/* The close record is written: run `close` hooks, and let `log` hooks read to their end. Waits for them, within --hook-timeout. */
 void filter_end(struct session *s);
 
 #endif

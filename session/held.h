@@ -1,36 +1,44 @@
-/* The command that waits for hooks or a server, and sending commands on. */
+/* The held command, which waits for hooks or for a server; sending commands on to the server; and their "comm" records.
+ *
+ * Invariants: one command is held at a time; held->cmd leads into held->line. What follows when the wait is over is decided in steps.c
+ * and commands.c.
+ */
 #ifndef HELD_H
 #define HELD_H
 
 #include "session/record.h"
 #include "session/state.h"
 
-/* Storage that few sessions touch, and values that are not zero: once, before all else. */
+/* Give the part its storage. Call it once, first of all. */
 void held_prepare(struct session *s);
 
-/* Keep a command until more is known: s->held->cmd is a copy of it. */
+/* Hold a command: s->held->cmd becomes a copy of it. Does nothing if cmd is the held command itself. */
 void held_put(struct session *s, const struct smtp_command *cmd);
 
-/* RCPT TO with another address of n octets instead of the held one: parsed into *cmd (static storage). false: it is none. */
+/* Parse the held RCPT with this address of n octets in place of its own. *cmd leads into static storage. false: it is no address, or too
+ * long. */
 bool held_rewritten(const struct session *s, const unsigned char *address, size_t n, struct smtp_command *cmd);
+
+/* Give the held RCPT this address, and note the client's own for the record. false: as for held_rewritten(), and nothing has changed. */
 bool held_rewrite(struct session *s, const unsigned char *address, size_t n);
 
 /* Send the held command to the server. */
 void held_send(struct session *s);
 
-/* Refuse the held RCPT with a reply of ours, "451 4.3.5 text". */
+/* Refuse the held RCPT with a reply of ours, "451 4.3.5 text", and note that for the record. */
 void held_refuse(struct session *s, const char *reply);
 
-/* The same for an unknown recipient: it counts towards --max-errors. */
+/* The same for an unknown recipient, which counts towards --max-errors. */
 void held_refuse_recipient(struct session *s, const char *reply);
 
-/* The held MAIL or RCPT was refused by a reply of ours: note it for the record. text: n octets without code and enhanced code. */
+/* A reply of ours has refused the held MAIL or RCPT: note it for the record. text: n octets, without code and enhanced code; at most 400
+ * of them are noted. */
 void held_note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
 
-/* Send a command to the server as the client said it. */
+/* Send this command of the client's to the server, and expect its reply. With --received the first BDAT gets the Received field. */
 void held_send_command(struct session *s, const struct smtp_command *cmd);
 
-/* A "comm" record of a client's command. */
+/* A "comm" record of a command of the client's, without its secrets. */
 void held_comm(struct session *s, const struct smtp_command *cmd, enum record_direction direction);
 
 #endif

@@ -1,7 +1,8 @@
-/* One side of a session: a socket, TLS on it or not, and the bytes on their way in and out.
+/* One leg of a session: a socket to the client or to the server, plain or TLS, and the octets on their way in and out. It knows nothing
+ * of SMTP, never waits, and allocates nothing: buffers and TLS engines are the caller's.
  *
- * Invariants: start <= end <= cap in all buffers; `out` is plaintext that TLS or the socket has not taken yet. Full
- * means that the caller stops offering, never that anything is cut.
+ * Invariants: start <= end <= cap in all buffers; `out` is plaintext that TLS or the socket has not taken yet. Nothing is ever cut: the
+ * caller asks for the room first, and a write beyond it aborts the process.
  */
 #ifndef LEG_H
 #define LEG_H
@@ -10,14 +11,14 @@
 
 #include <stdint.h>
 
-#define LEG_SMALL 448 /* lines of a usual dialogue */
+#define LEG_SMALL 448 /* octets: the lines of a usual dialogue fit */
 
-/* Bytes from start to end. They stand in `small` until it is too small: a session that is idle between commands has
- * touched no page of the large storage. */
+/* The octets from start to end. They stand in `small` while they fit: a session that only exchanges commands touches no page of the
+ * large storage. */
 struct buffer {
 	unsigned char *bytes; /* small or large */
 	size_t start, end, cap;
-	unsigned char *large; /* storage of the caller's */
+	unsigned char *large; /* the caller's storage */
 	size_t large_cap;
 	unsigned char small[LEG_SMALL];
 };
@@ -27,76 +28,81 @@ struct leg {
 	struct tls *tls;
 	struct buffer in, out;
 	struct buffer *ciphertext; /* with TLS: ciphertext that the engine has not taken yet; the caller's */
-	bool eof;     /* the peer will send no more */
-	bool broken;  /* nothing can be sent any more */
-	bool lost;    /* bytes were to be sent that it never took */
-	bool blocked; /* the socket took less than it was offered */
-	bool secret;  /* what is in `out` is wiped once it is sent */
-	bool shut;    /* the peer was told that nothing more comes */
-	const char *why; /* what ended it: static storage */
+	bool eof;	 /* the peer will send no more */
+	bool broken;	 /* nothing can be sent any more */
+	bool lost;	 /* some octets were written that the socket never took */
+	bool blocked;	 /* the socket took less than it was offered */
+	bool secret;	 /* what is in `out` is wiped once it was sent */
+	bool shut;	 /* the peer was told that nothing more comes */
+	const char *why; /* why the connection ended: static storage */
 	uint64_t received, sent; /* octets on the wire, of all connections that this leg had */
-	uint64_t flushed;  /* value of sent at the last leg_flush_at() */
-	int64_t read_at;   /* when something last came in */
-	int64_t moved_at;  /* when it last took something, or had nothing to take */
+	uint64_t flushed;	 /* value of sent at the last leg_flush_at() */
+	int64_t read_at;	 /* when octets last came in */
+	int64_t moved_at;	 /* when the socket last took octets, or there were none for it to take */
 };
 
 /* Give a buffer its large storage. */
 void leg_storage(struct buffer *b, unsigned char *large, size_t cap);
 
-/* Forget what is buffered and take over fd. Storage of the buffers stays. */
+/* Take over fd (-1: none) and forget what is buffered. The buffers keep their storage, the leg its counts of octets. */
 void leg_open(struct leg *l, int fd);
 
-/* Close the socket; what was not sent is forgotten, what was read stays. With TLS: close_notify first, as far as the
- * socket takes it at once. */
+/* Close the socket. Octets that were not sent are forgotten, octets that were read stay. With TLS: close_notify goes first (RFC 5246
+ * 7.2.1), as far as the socket takes it at once. Does nothing without a socket. */
 void leg_close(struct leg *l);
 
-/* Say that nothing more comes, and keep reading. With TLS: close_notify first, as in leg_close(). */
+/* Tell the peer that nothing more comes, and go on reading: shutdown(2). With TLS: close_notify first, as in leg_close(). */
 void leg_shut(struct leg *l);
 
-/* Put TLS on it: what comes in next is a handshake. ciphertext: a buffer for it, with its storage. */
+/* Put TLS on the leg: a handshake comes in next. ciphertext: an empty buffer that has its storage; both stay the caller's. */
 void leg_use_tls(struct leg *l, struct tls *t, struct buffer *ciphertext);
 
-/* Octets that can be read into `in`, and written without more than they being buffered. */
+/* How many octets `in` has room for; 0 also when no more can come. */
 size_t leg_read_room(const struct leg *l);
+
+/* How many octets may be written: `out` has room for them even if the socket takes none. */
 size_t leg_write_room(const struct leg *l);
 
-/* Whether there is something to read that poll(2) does not know of: inside TLS. */
+/* Whether TLS has octets to read that poll(2) does not know of. */
 bool leg_has_more(const struct leg *l);
 
-/* Read what there is, once, at this time. bulk: much may come. Sets eof, or broken and why. */
+/* Read once, without waiting: recv(2). bulk: much may come, so offer all the room. now: for read_at. Sets eof and why at the end of
+ * input; broken, eof and why on an error. */
 void leg_read(struct leg *l, bool bulk, int64_t now);
 
-/* The peer will send no more, as somebody else has read. */
+/* Note that the peer will send no more, when another than leg_read() has read the end of input. */
 void leg_end_input(struct leg *l);
 
-/* The peer is gone, though it may have left something to read: poll(2) says so by POLLHUP or POLLERR. */
+/* The peer is gone, for poll(2) says POLLHUP or POLLERR: nothing is read or sent any more. */
 void leg_break(struct leg *l);
 
-/* Send n octets, or keep them until leg_flush(); n must not be more than leg_write_room(). */
+/* Send n octets at once or buffer them until leg_flush(); n must not be more than leg_write_room(). On a broken leg: sets lost. */
 void leg_write(struct leg *l, const void *bytes, size_t n);
 
-/* The same in place: n octets of room, of which leg_wrote() says how many were filled. */
+/* Write in place: n octets of room in `out`, then how many of them were filled. The leg must not be broken. */
 unsigned char *leg_room(struct leg *l, size_t n);
 void leg_wrote(struct leg *l, size_t n);
 
-/* Send what is kept, as far as the socket takes it. */
+/* Send what is buffered, as far as the socket takes it without waiting: send(2). */
 void leg_flush(struct leg *l);
 
-/* The same, at this time: sets moved_at. */
+/* leg_flush(), then set moved_at to now if the socket took octets or there are none left. */
 void leg_flush_at(struct leg *l, int64_t now);
 
-/* What is kept now is a secret: it is wiped once it is sent. */
+/* What is buffered now is a secret: it is wiped once it was sent, or when the leg is closed. */
 void leg_mark_secret(struct leg *l);
 
-/* Something is kept that the socket must take first. */
+/* Whether something is buffered that the socket has not taken. */
 bool leg_pending(const struct leg *l);
 
-/* Bytes read and not consumed yet, and their number. */
+/* The octets that were read and not consumed, and how many there are. They stay where they are until the next leg_read(). */
 const unsigned char *leg_bytes(const struct leg *l);
 size_t leg_count(const struct leg *l);
+
+/* Consume the first n of them. */
 void leg_consume(struct leg *l, size_t n);
 
-/* The same for octets that are a secret: they are wiped. */
+/* Wipe and consume the first n of them. */
 void leg_consume_secret(struct leg *l, size_t n);
 
 #endif

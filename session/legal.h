@@ -1,5 +1,6 @@
-/* Legal transitions of a session's states are data (state.h). A build with AddressSanitizer, and so every unit test, looks at each
- * transition and aborts at one that is not listed. Other builds do not have the tables. */
+/* Legal transitions of a session's states are data (state.h). A build with AddressSanitizer looks at each transition and aborts at one
+ * that is not listed. Other builds do not have the tables.
+ */
 #ifndef LEGAL_H
 #define LEGAL_H
 
@@ -15,7 +16,7 @@
 #define LEGAL_CHECKED 1
 #endif
 
-/* follows: for each state the bits of those that may come next. */
+/* Check a transition. follows: for each state a uint32_t with the bits of the states that may follow it. */
 #ifdef LEGAL_CHECKED
 #define LEGAL(follows, from, to)                                                                                       \
 	do {                                                                                                           \

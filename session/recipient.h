@@ -1,30 +1,38 @@
-/* --connect-on recipient: the client's MAIL is taken in our own name; the server is chosen and connected to when a recipient is
- * known, and may be another for the next message.
+/* --connect-on recipient: MAIL is answered in our own name. The server is chosen, and connected to, when a recipient is known; it may be
+ * another for the next message.
+ *
+ * Invariants: all accepted recipients of a transaction have one server; a client's password goes only to the server whose AUTH it was
+ * shown, and its mail on that route only over the connection that carried AUTH. Routes are put together in routing.c, connections are
+ * made in server.c.
  */
 #ifndef RECIPIENT_H
 #define RECIPIENT_H
 
 #include "session/state.h"
 
-/* Storage that few sessions touch, and values that are not zero: once, before all else. */
+/* Give the part its storage. Call it once, first of all. */
 void recipient_prepare(struct session *s);
 
-/* A MAIL or RCPT comes: what verdicts on it change begins as it is without. */
+/* A MAIL or RCPT of the client's comes: set the route that verdicts on it may change. */
 void recipient_prepare_route(struct session *s, enum smtp_verb verb);
 
-/* A command that is answered here as long as no server has a say. false: it goes on to the server. */
+/* Handle MAIL, RCPT, RSET and QUIT; note where AUTH goes. false: the command goes on to the server. */
 bool recipient_command(struct session *s, const struct smtp_command *cmd);
 
-/* The server of the held RCPT takes mail; has been told of the client; has answered MAIL, of which this is the reply's last line. */
+/* In GATE_SERVER: the server of the held RCPT takes mail. Tell it of the client, then send MAIL. */
 void recipient_server_ready(struct session *s);
+
+/* In GATE_SERVER: the server has been told of the client. Send MAIL, with the parameters that it knows. */
 void recipient_send_mail(struct session *s);
+
+/* In GATE_SERVER: the server has answered MAIL; *r is the reply's last line. Send the held RCPT, or refuse it with this reply. */
 void recipient_mail_answered(struct session *s, const struct dialogue_reply *r);
 
-/* There is no way to that server: the held RCPT is refused with 451, and so are others for the same server in this transaction. text:
- * without code. */
+/* In GATE_SERVER: the server cannot be reached or used. Refuse the held RCPT with 451 and this text ("4.4.1 reason"), and every other RCPT
+ * of this transaction that has the same route. */
 void recipient_unreachable(struct session *s, const char *text);
 
-/* The connection that AUTH was said on is no more: what the client has said is refused with this 421, and the session ends. */
+/* The connection that carried the client's AUTH is closed: refuse the command that waits with this reply, a 421, and end the session. */
 void recipient_end(struct session *s, enum end_by by, const char *reply);
 
 #endif

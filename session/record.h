@@ -1,4 +1,7 @@
-/* What smtpwarp tells about a session: one JSON object per event, to the log. Fields are those of smtpwarp-log(5).
+/* Records: what the log and hooks are told of a session, one JSON object per event. smtpwarp-log(5) has the fields.
+ *
+ * Everything is read from the session's parts when the record is written; nothing here changes a session. Where a record goes is for
+ * io/log.c.
  */
 #ifndef RECORD_H
 #define RECORD_H
@@ -9,16 +12,16 @@
 
 #define RECORD_NOTES_MAX 4096
 
-/* What `log KEY VALUE` verdicts said: each entry is of a transaction, or of the session (0). */
+/* Notes: keys and values of hooks' `log` verdicts. */
 struct record_notes {
 	size_t len;
 	unsigned char bytes[RECORD_NOTES_MAX];
 };
 
-/* Add a note; false: there is no room. */
+/* Add the note of a `log` verdict to this transaction, as dialogue.transactions counts; 0: to the session. false: there is no room. */
 bool record_note(struct record_notes *notes, uint32_t transaction, const struct verdict *v);
 
-/* How TLS on one side came out. Texts may be NULL where there is nothing to say. */
+/* The outcome of TLS on one side. Texts that there are none of are NULL. */
 enum record_side { RECORD_CLIENT, RECORD_SERVER };
 enum record_tls_result { RECORD_TLS_OK, RECORD_TLS_FAILED, RECORD_TLS_FALLBACK, RECORD_TLS_PASSTHROUGH };
 struct record_handshake {
@@ -26,65 +29,72 @@ struct record_handshake {
 	enum record_tls_result result;
 	const char *level, *name, *reason;
 	const struct tls_facts *facts; /* NULL: there is no TLS */
-	int64_t us;		       /* -1: no handshake was begun */
+	int64_t us;		       /* how long the handshake took, microseconds; -1: there was none */
 };
 
-/* Who says what to whom, with --verbose. The marks are Warp's. */
+/* Who says what to whom. The marks are Warp's. */
 enum record_direction {
-	COMM_ON,       /* -> the client's command goes on to the server */
-	COMM_BACK,     /* <- the server's reply goes on to the client */
-	COMM_TAKEN,    /* >| the client's command ends here */
-	COMM_ANSWERED, /* <| our reply to the client */
-	COMM_OWN,      /* |> our command to the server */
-	COMM_OWN_REPLY, /* |< the server's reply to it */
-	COMM_NOTE      /* -- */
+	COMM_ON,	/* -> the client's command goes on to the server */
+	COMM_BACK,	/* <- the server's reply goes on to the client */
+	COMM_TAKEN,	/* >| the client's command ends here */
+	COMM_ANSWERED,	/* <| our reply to the client */
+	COMM_OWN,	/* |> our command to the server */
+	COMM_OWN_REPLY, /* |< the server's reply to a command of ours */
+	COMM_NOTE	/* -- a note of ours */
 };
 
-/* Make a ULID: 48 bits of milliseconds, 80 random ones. */
+/* Make a ULID: 48 bits of milliseconds since 1970 and 80 random bits, in Crockford's base 32. */
 void record_id(char id[SESSION_ID]);
 
-/* The server's banner is in, of which this is the last line. */
+/* Record "connect": the server's banner is in; *banner is its last line. */
 void record_connect(const struct session *s, const struct smtp_line *banner);
 
+/* Record "tls". */
 void record_tls(const struct session *s, const struct record_handshake *h);
 
-/* The transaction as the dialogue has it now. */
+/* Record "message": the transaction as pure/dialogue.h has it now. In parts, if it is too long for the log. */
 void record_message(const struct session *s, enum transaction_result result);
 
-/* The session is over. */
+/* Record "close": the session is over. */
 void record_close(const struct session *s);
 
-/* The line that a hook of this event gets; in mail and rcpt of the held command. Octets at *line, which stays until the next
- * call; 0: it does not fit. */
+/* The line that hooks of this event get; for MAIL and RCPT it tells of the held command. Returns octets at *line, which stays until the
+ * next call; 0: the line does not fit. smtpwarp-hooks(7), INPUT. */
 size_t record_hook(const struct session *s, enum hook_event event, const char **line);
 
-/* What a hook said: its final word ("failed" for none) and text, the lines before that (n octets). */
+/* Record "verdict" of a hook. word: its final word, or "failed"; text: that word's text, or why it failed; lines: n octets of the
+ * verdict as the hook gave it; us: how long it took, microseconds. */
 void record_verdict(const struct session *s, enum hook_event event, const char *hook, const char *word,
     const unsigned char *text, size_t text_len, const unsigned char *lines, size_t n, int64_t us);
-/* What a list of the DNS said of a client. */
+
+/* What a DNS list says of a client. */
 struct record_listing {
 	const char *zone;
 	bool answered;
-	uint32_t address; /* in host order, if answered */
-	int weight;	  /* that it counts with */
+	uint32_t address; /* of the answer, in host order */
+	int weight;	  /* what it adds to the score */
 	const char *failure; /* NULL: none */
 };
 
-/* What a check of ours on a client came to. */
+/* The outcome of a check of the client. */
 struct record_check {
 	const char *on, *verdict;
-	const char *text;    /* of the reply; NULL: there is none */
+	const char *text;	   /* of the reply; NULL: the client passed */
 	const unsigned char *data; /* what the client said too early; NULL: nothing */
 	size_t data_len;
 	const struct record_listing *listing; /* NULL: no list was asked */
 	unsigned listings;
 	int score;
-	int64_t us;
+	int64_t us; /* how long it took, microseconds */
 };
 
+/* Record "verdict" of a check. */
 void record_check(const struct session *s, const struct record_check *c);
-void record_error(const struct session *s, const char *error);
-void record_comm(const struct session *s, enum record_direction direction, const void *bytes, size_t n);
 
+/* Record "error". */
+void record_error(const struct session *s, const char *error);
+
+/* Record "comm": n octets of a line. */
+void record_comm(const struct session *s, enum record_direction direction, const void *bytes, size_t n);
 
 #endif

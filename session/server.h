@@ -1,4 +1,9 @@
-/* The server of a session: where it is, the connection, TLS on it, and which one is tried next. */
+/* The server of a session: where it is, the connection to it, TLS on that connection, and which server is tried next.
+ *
+ * Invariants: there is one server at a time; a server that fails is left before the next is tried; SERVER_GONE is final and comes only
+ * without --connect-on recipient. Which route leads to the server is for routing.c and filter.c; the states are serverstate.c's; EHLO
+ * and what follows it are hello.c's.
+ */
 #ifndef SERVER_H
 #define SERVER_H
 
@@ -6,86 +11,92 @@
 
 #include <poll.h>
 
-/* Storage that few sessions touch, and values that are not zero: once, before all else. */
+/* Give the part its storage, and values that are not zero. Call it once, first of all. */
 void server_prepare(struct session *s);
 
-/* Find out how the connection came here. false: the session has ended over it. */
+/* Find the original destination, and set source address and TLS as the options have them. false: the redirect has caught a connection
+ * of smtpwarp's own, and the session has ended. */
 bool server_locate(struct session *s);
 
-/* Where to from here on. */
+/* Use this route, which is copied, for the next connection. */
 void server_take_route(struct session *s, const struct route *r);
 
-/* Connect to the first server of the route, or the next that can be had. With --connect-on recipient news follow. */
+/* Connect to the first server of the route that can be reached. If there is none: as server_refuse(). */
 void server_connect(struct session *s);
 
-/* --connect-on recipient: the same, away from the server that there is. */
+/* --connect-on recipient: leave the present server, then server_connect(). */
 void server_open(struct session *s);
 
-/* SERVER_RESOLVING: go on; what to poll, at most LOOKUP_POLLED descriptors (returns how many); when there is something to do
- * though nothing comes. */
+/* In SERVER_RESOLVING: go on with the lookup; which descriptors to poll, at most LOOKUP_POLLED (returns how many); when to call
+ * server_turn() though nothing comes in (INT64_MAX: never). In other states they have nothing to do. */
 void server_turn(struct session *s);
 unsigned server_watch(const struct session *s, struct pollfd *p);
 int64_t server_deadline(const struct session *s);
 
-/* The connection attempt has an outcome (poll(2) says so). */
+/* In SERVER_CONNECTING: poll(2) says that connect(2) is over. Go on to the banner or to TLS, or to the next server. */
 void server_connected(struct session *s);
 
-/* Begin the TLS handshake. */
+/* Begin the TLS handshake, RFC 5246. */
 void server_start_handshake(struct session *s);
 
-/* Octets of the handshake went in or out. true: TLS after STARTTLS is there, and EHLO comes next. */
+/* In SERVER_SHAKE and SERVER_SHAKE_FIRST: look how far the handshake is. true: TLS after STARTTLS is there, and EHLO comes next. */
 bool server_handshake(struct session *s);
 
-/* TLS failed or is not offered. reason: static storage. */
+/* TLS failed or is not offered: go on in plain, try the next server, or tell the client, as --tls demands. reason: static storage. */
 void server_tls_failed(struct session *s, const char *reason);
 
-/* Whether STARTTLS is wanted from this server; and whether there is no session without TLS. A password must not cross the network in
- * the clear, whatever --tls is. */
+/* Whether to ask this server for STARTTLS. */
 bool server_wants_tls(const struct session *s);
+
+/* Whether this server must not be used without TLS: because of --tls, or because --upstream-auth has a password for it. */
 bool server_needs_tls(const struct session *s);
 
-/* Ask for TLS: STARTTLS, RFC 3207. */
+/* Send STARTTLS, RFC 3207. */
 void server_starttls(struct session *s);
 
-/* The server refused STARTTLS: it goes on in plain. */
+/* The server refused STARTTLS, and is used in plain: note and record it. */
 void server_goes_plain(struct session *s);
 
-/* The server has no TLS, and is of no use without. */
+/* The server has no TLS, and must not be used without: note it, for the reply that follows. */
 void server_lacks_tls(struct session *s);
 
-/* The name that its certificate is to have; NULL: none is known. */
+/* The name that the server's certificate must have; NULL: none is known. */
 const char *server_tls_name(const struct session *s);
 
-/* Its banner is in, and was 220 or not. */
+/* The server's banner is in; refused: it was not 220. */
 void server_note_banner(struct session *s, bool refused);
 
-/* Whether another candidate may be tried. */
+/* Whether there is another server, or another address of this one, to try. */
 bool server_has_more(const struct session *s);
 
-/* The client was shown AUTH of this server; its password went there. See enum server_auth. */
+/* The client was shown this server's AUTH: SERVER_AUTH_LISTED, unless it has used it. */
 void server_auth_listed(struct session *s);
+
+/* The client's AUTH goes to this server: SERVER_AUTH_SAID. */
 void server_auth_said(struct session *s);
 
-/* The server cannot be reached or used: try the next, or tell the client. reason: is copied. */
+/* This server cannot be reached or used: record it, close the connection, and try the next; if there is none, as server_refuse(). If the
+ * connection carried the client's AUTH: SERVER_LOST. enhanced: "4.4.1"; reason: is copied, cut to 140 octets. */
 void server_failed(struct session *s, const char *enhanced, const char *reason);
 
-/* The server cannot be used for this session: 451 to the client's EHLO or HELO, 421 with `later` to all after it; with
- * --connect-on recipient news for its RCPT. */
+/* No server of this session can be used: close the connection, and reply 451 to the client's EHLO or HELO, 421 with `later` to all
+ * commands after it. With --connect-on recipient: as server_refuse(). */
 void server_unusable(struct session *s, const char *enhanced, const char *reason, const char *later);
 
-/* There is no way to a server that can be trusted: tell the client, "4.7.0 text". */
+/* There is no server for the client: 421 with this text ("4.7.0 reason"; static storage, or of the session), and the session ends. With
+ * --connect-on recipient SERVER_OUT, except while EHLO waits in GATE_LIST. */
 void server_refuse(struct session *s, const char *enhanced_and_reason);
 
-/* Leave the server, with QUIT if it can be said at once. */
+/* Leave the server, with QUIT if that can be sent at once (RFC 5321 4.1.1.10). */
 void server_leave(struct session *s);
 
-/* Leave the server without a word: SERVER_GONE, or SERVER_NONE where there may be another. */
+/* Close the connection without QUIT: SERVER_GONE, or with --connect-on recipient SERVER_NONE. */
 void server_close(struct session *s);
 
-/* A server that is no longer there is not to stand in the records of what comes next. */
+/* In SERVER_NONE: forget the address of the last server, so that records no longer have it. */
 void server_forget_gone(struct session *s);
 
-/* What it has come to; it is news once. */
+/* Take what has happened to the server; the next call gets SERVER_NO_NEWS. */
 enum server_news server_take_news(struct session *s);
 
 #endif

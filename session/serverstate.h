@@ -1,19 +1,22 @@
-/* How far a session is with its server: the states of state.h, their only writer, and what several rooms ask of them. */
+/* The state of the server: its only writer, and questions about it. state.h lists the states and which may follow which. What follows a
+ * state, and how long it may last, is not known here: see steps.c, server.c and hello.c.
+ */
 #ifndef SERVERSTATE_H
 #define SERVERSTATE_H
 
 #include "session/state.h"
 
-/* The only writer of the state. */
+/* Change the state. */
 void serverstate_enter(struct session *s, enum server_state state);
 
-/* Whether it is connected, and not in a TLS handshake: what it says can be read as SMTP (or is a tunnel's). */
+/* Whether the server is connected and not in a TLS handshake: SERVER_BANNER to SERVER_TUNNEL. */
 bool serverstate_is_open(const struct session *s);
 
-/* Whether our EHLO, or what follows it up to the last word of a greeting, is under way. */
+/* Whether a reply to EHLO, LHLO or HELO, or to what stands between them (STARTTLS, XCLIENT, AUTH of ours), is awaited: SERVER_EHLO to
+ * SERVER_HELO. */
 bool serverstate_in_hello(const struct session *s);
 
-/* Whether a TLS handshake is. */
+/* Whether a TLS handshake with the server is under way. */
 bool serverstate_is_shaking(const struct session *s);
 
 #endif

@@ -1,4 +1,6 @@
-/* One proxied connection. HACKING.md has the map of session/. */
+/* One proxied connection, from its accepted socket to its close record; all that main needs of session/. HACKING.md has the map of the
+ * other files. There is one session per process, in static storage.
+ */
 #ifndef SESSION_H
 #define SESSION_H
 
@@ -7,9 +9,11 @@
 
 #include <signal.h>
 
-/* Serve the connected socket fd until its end. SIGTERM must be blocked, and its handler count in *terminated: it ends
- * the session after the message that is under way, or --drain-timeout; a second one at once. Only the reply to a whole
- * message is always waited for. SIGPIPE must be ignored, SIGCHLD blocked and caught: hooks are run. */
+/* Serve the connected socket fd until the session has ended; fd is closed. Call it once in a process.
+ *
+ * SIGTERM must be blocked, and its handler must count up *terminated: the first one ends the session after the transaction that is under
+ * way, or after --drain-timeout; the second one at once. The reply to a message that was sent as a whole is waited for in any case.
+ * SIGCHLD must be blocked and caught, because hooks are run; SIGPIPE must be ignored. */
 void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated);
 
 #endif

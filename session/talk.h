@@ -1,56 +1,64 @@
-/* What a session says to its client and its server, what it writes down of that, and its end. */
+/* What smtpwarp itself says: replies to the client, commands to the server, a record of both with --verbose; and the end of the session.
+ *
+ * Invariants: callers have made sure that the legs have room (REPLIES_ROOM), so nothing is cut. Replies of ours go out in the order of
+ * the calls; when a reply's turn comes is for pure/dialogue.c. What the client's commands become is for commands.c and held.c.
+ */
 #ifndef TALK_H
 #define TALK_H
 
 #include "session/record.h"
 #include "session/state.h"
 
-#define TALK_GATHERED (32 << 10) /* octets of a reply that are kept until its last line is in */
-#define TALK_REPEATED 560	 /* octets of a line that talk_repeat() writes */
-#define TALK_LOCAL 128		 /* longer than any reply of ours in static storage */
+#define TALK_GATHERED (32 << 10) /* octets of a reply that wait for its last line */
+#define TALK_REPEATED 560	 /* no line that talk_repeat() writes has more octets */
+#define TALK_LOCAL 128		 /* no reply of ours in static storage has more octets */
 
 /* What smtpwarp calls itself: --hostname, else gethostname(2). */
 const char *talk_own_name(const struct session *s);
 
-/* A "comm" record, with --verbose. */
+/* With --verbose or a log hook: a "comm" record of n octets. */
 void talk_comm(struct session *s, enum record_direction direction, const void *bytes, size_t n);
 
-/* A reply of ours, a line without CRLF: "250 2.0.0 Ok". No word of ours stands in a tunnel, or after END_SILENT. */
+/* Give the client a reply of ours, one line without CRLF: "250 2.0.0 Ok". In a tunnel and after END_SILENT it is not given, nor to a
+ * client that is gone. */
 void talk_reply(struct session *s, const char *reply);
 
-/* The same, put together as printf(3) does; cut to 500 octets. */
+/* The same for a reply from printf(3), which is cut to 499 octets. */
 void talk_replyf(struct session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A reply of ours with any text of n octets, wrapped into lines. RFC 5321 4.5.3.1.5. */
+/* Give the client a reply of ours with a text of n octets, wrapped into lines of legal length: smtp_reply_wrap(), RFC 5321
+ * 4.5.3.1.5. */
 void talk_wrapped(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
 
 /* Give the replies of ours whose turn has come, RFC 2920 3.2. */
 void talk_local_replies(struct session *s);
 
-/* A bad command was refused with this reply. The session ends when it was fatal, or one too many (--max-errors). */
+/* Count this refusal of a command, if it is 5xx. When there are --max-errors of them, or the command was fatal, the session ends after
+ * the replies that are due and a 421. */
 void talk_count_refusal(struct session *s, const char *reply, bool fatal);
 
-/* A client that speaks LMTP has been given one reply to its message: give it those to its other recipients as well. reply: a
- * line without CRLF; NULL: what has decided the transaction. RFC 2033 4.2. */
+/* A client that speaks LMTP has got one reply to its message: give it the replies for its other recipients as well, RFC 2033 4.2.
+ * reply: one line without CRLF; NULL: the reply that has decided the transaction. */
 void talk_repeat(struct session *s, const char *reply);
 
-/* Send the server a command of ours, a line without CRLF, and expect its reply. */
+/* Send the server a command of ours, n octets without CRLF, and expect its reply, which the client does not see. */
 void talk_own_command(struct session *s, enum smtp_verb verb, const char *line, size_t n);
 
-/* Keep this line of the server's reply until its last line is in: a reply that breaks off, or turns out to be none, must not
- * have begun to look like a success. One beyond TALK_GATHERED goes to the client in parts, if it is for the client. */
+/* Gather this line of a reply of the server's until the last line is in: a reply that breaks off, or that we replace, must not have
+ * begun to look like a success. A reply beyond TALK_GATHERED octets goes to the client in parts; for_client: false, it is dropped. */
 void talk_gather(struct session *s, const struct dialogue_reply *r, bool for_client);
 
-/* The server's reply, of which this is the last line, goes to the client. */
+/* Pass the gathered reply of the server's on to the client; *r is its last line. */
 void talk_pass(struct session *s, const struct dialogue_reply *r);
 
-/* The session is over. Only the first call counts. reason: static storage, or of the session. */
+/* End the session. Only the first call counts, but any other `how` replaces END_AFTER_REPLIES. In a tunnel `how` becomes END_SILENT.
+ * reason: static storage, or of the session. */
 void talk_end(struct session *s, enum end_how how, enum end_by by, const char *reason);
 
-/* Whether it is over: nothing more is taken from either side, END_AFTER_REPLIES excepted. */
+/* Whether the session has ended, so that nothing more is taken from either side. With END_AFTER_REPLIES it has not yet. */
 bool talk_ended(const struct session *s);
 
-/* Both legs are closed: what the last record says of the session's end is as it is now. */
+/* Both legs are closed: note the time, and the records lost so far, for the close record. */
 void talk_over(struct session *s);
 
 #endif

@@ -1,73 +1,85 @@
-/* A mail transaction (RFC 5321 3.3): the server it is bound to, the way of its message, its times, its end and record. */
+/* A mail transaction (RFC 5321 3.3): the server that it is bound to, the state of its message, its times, its end and record.
+ *
+ * Invariants: transaction_enter() is the only writer of tx.content; a message in tx.message is kept, and dropped once it was sent or the
+ * transaction has ended. Sender, recipients and the decisive reply are in pure/dialogue.h; where octets of a message go is decided in
+ * maildata.c.
+ */
 #ifndef TRANSACTION_H
 #define TRANSACTION_H
 
 #include "session/state.h"
 
-/* Storage that few sessions touch, and values that are not zero: once, before all else. */
+/* Give the part its storage, and values that are not zero. Call it once, first of all. */
 void transaction_prepare(struct session *s);
 
-/* Whether the whole message was sent and its reply is awaited: what became of it is not known yet. */
+/* Whether the whole message was sent and its reply is awaited, so that the outcome is unknown for now. */
 bool transaction_outcome_due(const struct session *s);
 
-/* End the transaction, if there is one, and write its record. */
+/* End the transaction, if there is one: count it, write its record, drop its message. */
 void transaction_end(struct session *s, enum transaction_result result);
 
-/* --connect-on recipient: which server it is bound to; and that it is bound to none any more. */
+/* --connect-on recipient: bind the transaction to a server. */
 void transaction_bind(struct session *s, enum transaction_server server);
+
+/* If the transaction is TRANSACTION_BOUND, it no longer is. */
 void transaction_unbind(struct session *s);
 
-/* Take the message back from the server, if it has heard of one: RSET, RFC 5321 4.1.1.5. */
+/* Send RSET to a server that may have heard of the transaction, RFC 5321 4.1.1.5; then transaction_unbind(). */
 void transaction_reset_server(struct session *s);
 
-/* A command with this verb went to the server. */
+/* A command with this verb was sent to the server: note when. After BDAT the client's octets pass through. */
 void transaction_sent(struct session *s, enum smtp_verb verb);
 
-/* The server has answered the command with this verb: durations of mail and rcpt. */
+/* The server has answered MAIL, RCPT, or the end of a message (SMTP_CONTENT): note how long it took. */
 void transaction_answered(struct session *s, enum smtp_verb verb);
 
-/* The server lets the message come: duration of data. */
+/* A message goes to the server from now on: note how long after the connection. */
 void transaction_data_begins(struct session *s);
 
-/* The only writer of the message's state. */
+/* Change the state of the message; state.h lists what may follow what. */
 void transaction_enter(struct session *s, enum content_state content);
 
-/* Octets of a message, or of a chunk that is swallowed, come next from the client. */
+/* Octets of a message, or of a BDAT that was refused, come next from the client: note when, for --min-rate. */
 void transaction_octets_begin(struct session *s);
 
-/* They waited this long for the server, which is not the client's fault: see --min-rate. */
+/* For this long (microseconds) the client's octets waited for the server: --min-rate does not count it. */
 void transaction_octets_waited(struct session *s, int64_t duration);
 
 /* A kept message begins, or goes on with another chunk. */
 void transaction_keep(struct session *s);
 
-/* Add n octets to the kept message; and it is whole. false: there is no room for it, as message_seal() has it. */
+/* Add n octets to the kept message; transaction_seal() tells of failures. */
 void transaction_add(struct session *s, const void *bytes, size_t n);
+
+/* The kept message is whole: CONTENT_WHOLE. false: there was no room for it, as message_seal() has it. */
 bool transaction_seal(struct session *s);
 
-/* The message that comes is spoiled: this reply (static storage) is given at its end. */
+/* Refuse the kept message at its end, with this reply (static storage, without CRLF): CONTENT_SPOILED. */
 void transaction_spoil(struct session *s, const char *reply);
 
-/* The message is read to its end, but goes nowhere; then this reply is given, which is copied. */
+/* Read the message to its end and throw it away, then give this reply, which is copied (cut to TRANSACTION_DRAINED - 1 octets):
+ * CONTENT_DRAINING. */
 void transaction_drain(struct session *s, const char *reply);
 
-/* n octets of a kept message went to the server. */
+/* n more octets of the kept message were sent to the server. */
 void transaction_progress(struct session *s, size_t n);
 
-/* All of the message is written: from now on it is the server's to take or to refuse. */
+/* All of the message was written: from now on only the server knows its outcome. CONTENT_SENT, or CONTENT_SENT_LATE. */
 void transaction_content_sent(struct session *s);
 
-/* Hooks have made another message of the kept one: *m is taken over. */
+/* Replace the kept message by *m, which becomes the transaction's. */
 void transaction_replace(struct session *s, struct message *m);
 
-/* The lines of a verdict edit the header of the kept message: message_edit(). */
+/* Edit the header of the kept message by n octets of a verdict's lines: message_edit(), with its result. */
 bool transaction_edit(struct session *s, const unsigned char *verdict, size_t n);
 
-/* Whether messages are kept in this transaction; and whether all of one is here, and not yet with the server. */
+/* Whether the message is kept: CONTENT_KEEPING to CONTENT_SENDING_CHUNK. */
 bool transaction_is_kept(const struct session *s);
+
+/* Whether all of a kept message is here, and not all of it with the server. */
 bool transaction_is_whole(const struct session *s);
 
-/* Why the message that comes in by DATA cannot go on, as far as it is known: a reply in static storage; NULL: it can. */
+/* Why the message in DATA must be refused, as far as it has been read: a reply in static storage; NULL: no reason so far. */
 const char *transaction_fault(const struct session *s);
 
 #endif

@@ -1,15 +1,18 @@
-/* AUTH towards the upstream, for clients that cannot: --upstream-auth. */
+/* --upstream-auth: AUTH with the server in the name of clients that cannot (RFC 4954; PLAIN, RFC 4616; LOGIN).
+ *
+ * Invariants: a password crosses the network only inside TLS, and is in no record.
+ */
 #ifndef UPSTREAMAUTH_H
 #define UPSTREAMAUTH_H
 
 #include "session/state.h"
 
 enum upstreamauth_status {
-	UPSTREAMAUTH_NOT_DUE, /* there is no password for this server, or it has let us in already */
-	UPSTREAMAUTH_GOES_ON, /* a reply is awaited: upstreamauth_answered() */
-	UPSTREAMAUTH_LET_IN,
-	UPSTREAMAUTH_NO_TLS, /* it cannot be said without TLS, RFC 4954 9 */
-	UPSTREAMAUTH_REFUSED
+	UPSTREAMAUTH_NOT_DUE, /* there is no password for this server, or it has accepted it already */
+	UPSTREAMAUTH_GOES_ON, /* AUTH, or a word of AUTH LOGIN, was sent and awaits its reply */
+	UPSTREAMAUTH_LET_IN,  /* the server has accepted the password */
+	UPSTREAMAUTH_NO_TLS,  /* there is no TLS, RFC 4954 9 */
+	UPSTREAMAUTH_REFUSED  /* the server offers neither mechanism, or has refused the password */
 };
 
 /* Why the server cannot be used. */
@@ -18,18 +21,18 @@ struct upstreamauth_refusal {
 	char more[200];		       /* for a record; "": nothing */
 };
 
-/* Whether --upstream-auth has a password for this server; then there must be TLS. */
+/* Whether --upstream-auth has a password for this server: then it must not be used without TLS. */
 bool upstreamauth_is_due(const struct session *s);
 
-/* The server's list is in, and TLS is as it will stay: begin, if it is due and was not said. *refusal is filled for NO_TLS and
- * REFUSED. RFC 4616, and AUTH LOGIN. */
+/* The server's list of extensions is in, and TLS stays as it is: begin AUTH, if it is due. Fills *refusal for UPSTREAMAUTH_NO_TLS and
+ * UPSTREAMAUTH_REFUSED. */
 enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamauth_refusal *refusal);
 
-/* The server's reply, of which this is the last line. */
+/* The server's reply to AUTH, or to a word of AUTH LOGIN, is in; *r is its last line. Fills *refusal for UPSTREAMAUTH_REFUSED. */
 enum upstreamauth_status upstreamauth_answered(struct session *s, const struct dialogue_reply *r,
     struct upstreamauth_refusal *refusal);
 
-/* The connection is new, or begins anew: nothing was said on it. */
+/* The connection is new, or the server has forgotten AUTH (XCLIENT): AUTH is due again. */
 void upstreamauth_forget(struct session *s);
 
 #endif

@@ -1,7 +1,7 @@
-/* Checks of clients and recipients in a session. See checks.h.
+/* Checks of clients and recipients. See checks.h for the contract.
  *
- * At connect, in this order: --allow-clients; --dnsbl and --greet-delay, at the same time; then hooks. At RCPT:
- * --valid-recipients, then hooks. Whoever is refused here may be held for a while first (--tarpit), and always gets a reply.
+ * At connect, in this order: --allow-clients; --dnsbl and --greet-delay, at the same time; then hooks. At RCPT: --valid-recipients, then
+ * hooks.
  */
 #define _GNU_SOURCE
 #include "session/checks.h"
@@ -12,58 +12,33 @@
 #include "session/talk.h"
 #include "session/tarpit.h"
 
-#include <ctype.h>
-#include <errno.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#define EARLY_LOGGED 100 /* octets of what a client said too early */
+#define EARLY_LOGGED 100 /* most octets recorded of what a client said too early */
 
-
-/* ---- values of --dnsbl ---- */
-
-/* ---- an open relay ---- */
-
-static bool is_allowed(const struct options *o, const union net_address *client)
-{
-	for (unsigned i = 0; i < o->allows; i++)
-		if (net_in_block(client, &o->allow[i]))
-			return true;
-	return false;
-}
-
-/* ---- the tarpit ---- */
-
-#define PLACES_TRIED 128 /* in a search for a free one: less than 0.1 ms */
-
-/* A held client has one of --max-tarpits places, which are names of Unix sockets without a file. So sessions are counted together
- * however they were started, and the kernel frees the place of a process that is gone. -1: it has none. */
-
-/* ---- refusals ---- */
-
-/* What the checks of this session have come to. */
+/* How far the checks of this session are. */
 static struct checks {
-	int64_t began, greet_at;   /* greet_at: not before that */
-	bool refused;		   /* there is a reply to be given */
-	const char *reason;	   /* the session's end; NULL: the held recipient is refused, not the client */
+	int64_t began, greet_at;   /* greet_at: when --greet-delay is over */
+	bool refused;		   /* `reply` is to be given */
+	const char *reason;	   /* why the session then ends; NULL: only the held RCPT is refused */
 	char reply[500];
 	struct dns_servers servers;
-	unsigned asked[OPTIONS_DNSBL_MAX]; /* index of the query that answers for this zone */
+	unsigned asked[OPTIONS_DNSBL_MAX]; /* for each of --dnsbl: the index of the query that asks its zone */
 	unsigned queries;
-	int worst; /* the zone whose text is asked for; -1: none */
+	int worst; /* index of the listing that counts most, once the client is to be refused for it; -1: not so */
 	int score;
 	struct record_listing listing[OPTIONS_DNSBL_MAX];
 } checks;
 
 static _Alignas(4096) struct dns_query query[OPTIONS_DNSBL_MAX];
 
-/* Nothing more is to be asked: whole pages that were touched for it are given back. */
+/* ---- refusals ---- */
+
+/* No list is asked any more: give back the whole pages that queries have touched. */
 static void end_asking(void)
 {
 	struct checks *c = &checks;
@@ -98,7 +73,7 @@ bool checks_have_reply(void)
 	return checks.refused;
 }
 
-/* At once, or after --tarpit if there is a place. */
+/* Give checks.reply at once, or after --tarpit if a place is free. reason: see the member. */
 static void refuse(struct session *s, const char *reason)
 {
 	end_asking();
@@ -121,6 +96,7 @@ static void record_result(struct session *s, const char *on, struct record_check
 
 /* ---- lists ---- */
 
+/* Begin a query for each zone. A zone that is given more than once, with other filters, is asked once. */
 static void ask(struct session *s)
 {
 	struct checks *c = &checks;
@@ -140,8 +116,8 @@ static void ask(struct session *s)
 	}
 }
 
-/* What the answer of one zone says. RFC 5782 2.1: listings are in 127.0.0.0/8; what else comes is an error, as when a name
- * server gives its own pages to names that there are not. So are lists' own notes, 127.255.255.x. */
+/* Judge the answer of one zone. Listings are in 127.0.0.0/8, RFC 5782 2.1. Other addresses are errors, e.g. of a name server that answers
+ * every unknown name with its own web site; so is 127.255.255.x, by which lists refuse to serve a client. */
 static void judge(const struct dnsbl *d, const struct dns_query *q, struct record_listing *l)
 {
 	l->zone = d->zone;
@@ -164,7 +140,7 @@ static void judge(const struct dnsbl *d, const struct dns_query *q, struct recor
 	}
 }
 
-/* All zones together: c->score, and c->worst if that is too much. */
+/* Judge all zones together: set c->score, and c->worst if the score reaches --dnsbl-threshold. */
 static void judge_all(struct session *s)
 {
 	struct checks *c = &checks;
@@ -197,7 +173,7 @@ static void record_lists(struct session *s, const char *text)
 		}
 }
 
-/* Why, in the list's own words. */
+/* Ask the list for its reason, which goes into the reply. */
 static void ask_text(struct session *s)
 {
 	struct checks *c = &checks;
@@ -222,7 +198,7 @@ static void refuse_listed(struct session *s)
 
 /* ---- at connect ---- */
 
-/* The client spoke before the greeting. */
+/* Refuse a client that has spoken before the last line of the banner. */
 static void refuse_early(struct session *s)
 {
 	static const char reply[] = "554 5.5.1 Protocol error: you spoke too early";
@@ -254,7 +230,16 @@ static void refuse_stranger(struct session *s)
 	refuse(s, "client is not allowed");
 }
 
-/* Direct connections only: for others the redirect has decided. */
+static bool is_allowed(const struct options *o, const union net_address *client)
+{
+	for (unsigned i = 0; i < o->allows; i++)
+		if (net_in_block(client, &o->allow[i]))
+			return true;
+	return false;
+}
+
+/* End the session if this configuration would relay for anybody. Only a direct connection can: for a redirected one the firewall has
+ * decided who may go where. */
 static bool relays_openly(struct session *s)
 {
 	bool asks = s->hooks->events & 1u << HOOK_RCPT;
@@ -276,7 +261,7 @@ void checks_start(struct session *s)
 
 	if (relays_openly(s))
 		return;
-	if (!o->allows && !o->dnsbls && !o->greet_delay) { /* nor are pages of ours touched */
+	if (!o->allows && !o->dnsbls && !o->greet_delay) { /* before any page of `checks` is touched */
 		s->checks.passed = true;
 		return;
 	}
@@ -314,7 +299,7 @@ void checks_turn(struct session *s)
 		dns_turn(&query[i], s->now);
 	if (checks_too_early(s) || is_asking())
 		return;
-	if (c->worst >= 0) { /* that was the text */
+	if (c->worst >= 0) { /* the queries that are over were for its reason */
 		refuse_listed(s);
 		return;
 	}

@@ -1,8 +1,7 @@
-/* TLS towards the client: STARTTLS (RFC 3207) that smtpwarp serves itself, TLS from the first octet (RFC 8314), and STARTTLS
- * that is left to the two ends. See clienttls.h.
+/* TLS with the client. See clienttls.h for the contract.
  *
- * What comes behind STARTTLS, or behind the 220, in the clear was put there by somebody in between who wants it taken for
- * what was said inside TLS (RFC 3207 6, CVE-2011-0411): the session ends.
+ * Octets in the clear after STARTTLS, or after its 220, may have been put there by somebody in between who wants them taken for what was
+ * said inside TLS (RFC 3207 6, CVE-2011-0411 for clients' octets, CVE-2021-38371 for servers'): the session ends.
  */
 #define _GNU_SOURCE
 #include "session/clienttls.h"
@@ -18,9 +17,9 @@
 
 #define CIPHERTEXT_BYTES (32 << 10) /* two whole records in one read */
 
-static struct tls *engine; /* made ready, 220 is on its way */
-static enum end_by first_end; /* who closed first, of a tunnel */
-static bool carried; /* something, from the client */
+static struct tls *engine;    /* made ready: our 220 is on its way */
+static enum end_by first_end; /* which side of a tunnel has closed first */
+static bool carried;	      /* octets of the client's went through the tunnel */
 
 static bool passes_through(const struct session *s)
 {
@@ -36,7 +35,7 @@ bool clienttls_offers(const struct session *s)
 {
 	if (passes_through(s))
 		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.leg.tls &&
-		    s->dialogue.lmtp == (s->hello.verb == SMTP_LHLO); /* inside they must speak the same */
+		    s->dialogue.lmtp == (s->hello.verb == SMTP_LHLO); /* nobody can translate inside TLS */
 	return s->o->client_tls != CLIENT_TLS_NONE && s->o->client_tls != CLIENT_TLS_IMPLICIT && !s->dialogue.encrypted;
 }
 
@@ -51,12 +50,13 @@ static void end_tampered(struct session *s, const char *error, const char *reply
 
 static const char injected[] = "plaintext behind STARTTLS: the client spoke, or somebody for it, before TLS was there";
 
-/* Whether the client has said more than STARTTLS before it can have heard 220. Then the session is over. */
-static bool spoke_on(struct session *s, bool heard)
+/* Whether the client has said more than STARTTLS before TLS was there, which ends the session. sent: our 220 is out, so octets that are
+ * still in the socket may be its handshake; else they count, too. */
+static bool spoke_on(struct session *s, bool sent)
 {
 	char c;
 
-	if (!leg_count(&s->client.leg) && (heard || recv(s->client.leg.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) <= 0))
+	if (!leg_count(&s->client.leg) && (sent || recv(s->client.leg.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) <= 0))
 		return false;
 	end_tampered(s, injected, "421 4.7.0 Nothing may follow STARTTLS before TLS is there");
 	return true;
@@ -153,7 +153,7 @@ void clienttls_turn(struct session *s)
 	else if (s->gate.stage == GATE_STARTTLS)
 		answer_starttls(s);
 	if (s->gate.stage == GATE_STARTTLS && engine && !leg_pending(&s->client.leg) && !spoke_on(s, true))
-		shake(s, engine); /* what has been read by now came before 220 was out */
+		shake(s, engine); /* spoke_on() has seen to it that nothing was read before 220 was out */
 	if (s->gate.stage == GATE_SHAKE && !s->secured)
 		shake_on(s);
 }
@@ -168,7 +168,7 @@ bool clienttls_answered(struct session *s, int code)
 	}
 	if (spoke_on(s, false))
 		return false;
-	if (leg_count(&s->server.leg)) { /* CVE-2021-38371 */
+	if (leg_count(&s->server.leg)) {
 		end_tampered(s, "plaintext after the reply to STARTTLS: somebody injected it",
 		    "421 4.7.0 upstream's reply to STARTTLS is not to be trusted");
 		return false;
@@ -197,7 +197,7 @@ bool clienttls_carry(struct session *s)
 	bool moved = carry(&s->client.leg, &s->server.leg);
 
 	carried = carried || moved;
-	if (leg_count(&s->server.leg) && !carried) { /* in TLS the client speaks first */
+	if (leg_count(&s->server.leg) && !carried) { /* in TLS the client speaks first, RFC 5246 7.3 */
 		record_error(s, early);
 		talk_end(s, END_SILENT, END_BY_SMTPWARP, early);
 		return false;
@@ -205,7 +205,7 @@ bool clienttls_carry(struct session *s)
 	return carry(&s->server.leg, &s->client.leg) || moved;
 }
 
-/* All that `from` will ever say has gone on. */
+/* Whether `from` has closed its side, and `to` has taken all its octets. */
 static bool is_through(const struct leg *from, const struct leg *to)
 {
 	return from->eof && !leg_count(from) && !leg_pending(to);
@@ -215,7 +215,7 @@ static void pass_end(struct session *s, struct leg *from, struct leg *to, enum e
 {
 	if (!is_through(from, to) || first_end == by)
 		return;
-	if (first_end != END_BY_NOBODY) { /* both have */
+	if (first_end != END_BY_NOBODY) { /* the other side has closed, too */
 		talk_end(s, END_SILENT, first_end, "connection closed");
 		return;
 	}

@@ -1,4 +1,4 @@
-/* The clock of a session. See clock.h. */
+/* The clock of a session. See clock.h for the contract. */
 #define _GNU_SOURCE
 #include "session/clock.h"
 

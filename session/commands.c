@@ -1,4 +1,4 @@
-/* What becomes of what the client says. See commands.h. */
+/* What becomes of what the client says. See commands.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/commands.h"
 #include "session/checks.h"
@@ -19,6 +19,7 @@
 
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64) /* octets that the server's leg must have room for before a command is handled */
 
+/* Refuse the command with this reply (static storage), which is given when its turn comes. */
 static void refuse_command(struct session *s, const struct smtp_command *cmd, const char *reply)
 {
 	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
@@ -31,7 +32,7 @@ static void refuse_command(struct session *s, const struct smtp_command *cmd, co
 	if (s->dialogue.client == DIALOGUE_SWALLOW)
 		transaction_octets_begin(s);
 	talk_count_refusal(s, reply, cmd->fatal);
-	if (too_large) { /* chunks may be there already: the server must forget them */
+	if (too_large) { /* the server may have chunks already, and must forget them */
 		dialogue_decide(&s->dialogue, 552, (const unsigned char *)reply + 4, strlen(reply) - 4);
 		transaction_reset_server(s);
 		transaction_end(s, TRANSACTION_BY_REPLIES);
@@ -39,7 +40,7 @@ static void refuse_command(struct session *s, const struct smtp_command *cmd, co
 	talk_local_replies(s);
 }
 
-/* There is no server any more. */
+/* Answer a command that no server can answer. */
 static void answer_alone(struct session *s, const struct smtp_command *cmd)
 {
 	if (cmd->verb == SMTP_QUIT) {
@@ -70,7 +71,7 @@ static enum hook_event event_of(enum smtp_verb verb)
 	}
 }
 
-/* Whether the command ends here, as far as records go, and what is said to the server in its place is ours. */
+/* Whether records show the command as taken (COMM_TAKEN): what the server is told in its place is a command of ours. */
 static bool is_taken(const struct session *s, const struct smtp_command *cmd)
 {
 	bool goes_on = cmd->verb == SMTP_DATA || cmd->verb == SMTP_BDAT || cmd->verb == SMTP_AUTH;
@@ -79,7 +80,7 @@ static bool is_taken(const struct session *s, const struct smtp_command *cmd)
 	    (s->o->limits.on_recipient && !goes_on);
 }
 
-/* The command goes its way: to the server, or to what speaks for one. */
+/* Pass the command on: to the server, or to the part that answers it in the server's place. */
 static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
@@ -124,7 +125,7 @@ void commands_pass_held(struct session *s)
 	}
 }
 
-/* A command that is refused, or answered, for what has been said and offered so far. true: it is dealt with. */
+/* Refuse, or answer here, a command that is out of order or that no server can answer. false: it is neither. */
 static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 {
 	const char *refusal;
@@ -135,7 +136,7 @@ static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 		return true;
 	}
 	if (cmd->verb == SMTP_MAIL && !cmd->refusal && s->dialogue.tx.decision.code) {
-		if (s->o->limits.on_recipient) /* MAIL is answered here: the server's word on what it still has open would come too late */
+		if (s->o->limits.on_recipient) /* this MAIL is answered here, so the server would not know that the last transaction is over */
 			transaction_reset_server(s);
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 	}
@@ -146,14 +147,13 @@ static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 		return true;
 	}
 	if (cmd->verb == SMTP_AUTH && s->o->limits.on_recipient && s->server.auth == SERVER_AUTH_NOBODY) {
-		held_comm(s, cmd, COMM_TAKEN); /* a password is for no other server than was asked */
+		held_comm(s, cmd, COMM_TAKEN); /* the server whose AUTH the client was shown is gone: no other gets the password */
 		answer_alone(s, cmd);
 		return true;
 	}
 	return false;
 }
 
-/* A command of the client, when nothing waits. */
 static void handle_command(struct session *s, const struct smtp_command *cmd)
 {
 	enum hook_event event = event_of(cmd->verb);
@@ -184,6 +184,7 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 	filter_run(s, event);
 }
 
+/* Handle the client's answer to 334, which may be a password and is in no record. */
 static void handle_answer(struct session *s, const struct smtp_command *cmd)
 {
 	if (s->server.state == SERVER_GONE) {
@@ -204,7 +205,7 @@ static void handle_piece(struct session *s, const struct smtp_piece *piece)
 		maildata_send_kept(s);
 }
 
-/* Whether the client's next octets may be handled now: there is room for what comes of them. */
+/* Whether the client's next octets may be handled now: the client waits for nothing, and there is room for all that they can cause. */
 static bool may_handle_command(const struct session *s)
 {
 	const struct leg *client = &s->client.leg, *server = &s->server.leg;
@@ -216,7 +217,7 @@ static bool may_handle_command(const struct session *s)
 	return leg_write_room(client) > REPLIES_ROOM && (!serverstate_is_open(s) || leg_write_room(server) > COMMAND_ROOM);
 }
 
-/* The next unit of what the client sent; *used octets of it are spent. */
+/* Handle the next command, line or piece of what the client sent. *used: how many octets of it are spent. */
 static enum dialogue_status handle_next(struct session *s, size_t *used)
 {
 	const struct leg *client = &s->client.leg;

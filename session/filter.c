@@ -1,7 +1,6 @@
-/* Hooks in a session: which event runs which hooks, and what their verdicts do. See filter.h.
+/* Hooks in a session. See filter.h for the contract; the comments here say why.
  *
- * Hooks of an event run one after the other; the first that does not accept ends the chain. While they run, the client's
- * bytes wait. A verdict counts only as a whole: every line of it is looked at before the first has an effect.
+ * The hooks of one event are a chain. While it runs, the client's octets wait in its socket and in its leg.
  */
 #define _GNU_SOURCE
 #include "session/filter.h"
@@ -22,21 +21,22 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHAIN_MAX INT64_C(540000000) /* all hooks of an event: a client waits 10 minutes, RFC 5321 4.5.3.2.6 */
-#define STOP_MAX INT64_C(2000000)    /* a `close` or `log` hook, once the service is to stop */
-#define LINES_MAX 2000		     /* octets of a verdict that are logged */
+#define CHAIN_MAX INT64_C(540000000) /* for all hooks of an event: clients wait 10 minutes for a reply, RFC 5321 4.5.3.2.6 */
+#define STOP_MAX INT64_C(2000000)    /* for a `close` or `log` hook, after SIGTERM */
+#define LINES_MAX 2000		     /* most octets of a verdict that are recorded */
 
-/* What the hooks of this event have come to so far. */
+/* The chain that runs, or ran last. */
 static struct filter {
 	enum hook_event event;
-	unsigned next; /* index of the hook after the one that runs */
-	unsigned tarpit;
-	int64_t chain_at, hook_at;
+	unsigned next;	 /* index in hooks->hook of the first hook that may run next */
+	unsigned tarpit; /* seconds: the longest that a verdict has asked for */
+	int64_t chain_at, hook_at; /* when the chain and its present hook began */
 	struct filter_outcome outcome;
 	struct message replacement;
 	struct hook_run run;
 } filter;
 
+/* `log` hooks. */
 static struct hook_run streams[LOG_STREAMS_MAX];
 static unsigned stream_count;
 
@@ -72,7 +72,7 @@ void filter_out_of_order(struct filter_outcome *o)
 	set_outcome(o, FILTER_REFUSE, 451, enhanced, (const unsigned char *)text, sizeof text - 1);
 }
 
-/* The hooks of this event have decided: at once, or after a tarpit verdict if there is a place. */
+/* The chain is over: `filtered` becomes true at once, or after the tarpit if a verdict wants it and a place is free. */
 static void end_chain(struct session *s)
 {
 	struct filter *f = &filter;
@@ -102,7 +102,7 @@ static bool is_route(enum verdict_word word)
 	return word == VERDICT_SOURCE || word == VERDICT_UPSTREAM || word == VERDICT_TLS;
 }
 
-/* The argument as a string. */
+/* Copy n octets to *out as a string, cut to cap - 1 octets. Returns out. */
 static const char *argument(const unsigned char *text, size_t n, char *out, size_t cap)
 {
 	n = n < cap - 1 ? n : cap - 1;
@@ -111,6 +111,7 @@ static const char *argument(const unsigned char *text, size_t n, char *out, size
 	return out;
 }
 
+/* Change *r as a source, upstream or tls verdict wants it. Returns NULL, or what is wrong with the verdict. */
 static const char *set_route(struct route *r, const struct verdict *v)
 {
 	char text[300];
@@ -130,7 +131,7 @@ static const char *set_route(struct route *r, const struct verdict *v)
 	return NULL;
 }
 
-/* What the grammar of verdicts does not know. */
+/* Check a line of a verdict for what the grammar does not know, and change *route by it. Returns NULL, or what is wrong. */
 static const char *check_line(const struct session *s, const struct verdict *v, struct route *route)
 {
 	struct smtp_command cmd;
@@ -173,24 +174,24 @@ static void apply(struct session *s, const struct verdict *v)
 			record_error(s, "log verdicts of hooks are longer than 4096 octets: one is left out");
 		return;
 	case VERDICT_ACCEPT:
-	case VERDICT_SOURCE: /* set_route() has applied these */
+	case VERDICT_SOURCE: /* check_line() has applied these to the route, hook_ended() sets it */
 	case VERDICT_UPSTREAM:
 	case VERDICT_TLS:
-	case VERDICT_ADD_HEADER: /* message_edit() applies these */
+	case VERDICT_ADD_HEADER: /* take_edits() has applied these */
 	case VERDICT_REMOVE_HEADER:
 	case VERDICT_REPLACE_MESSAGE:
 		return;
 	}
 }
 
-/* Octets of the verdict that are lines. */
+/* Octets of the verdict before the message that it returns, if it returns one. */
 static size_t verdict_lines(const struct hook_run *r)
 {
 	return r->message_at ? r->message_at : r->verdict_len;
 }
 
-/* All lines, without effect. final: the line that ends it; word ACCEPT if there is none. edits: whether one of them
- * changes the header. */
+/* Check all lines of the verdict, without effect on the session. Returns NULL, or what is wrong. *final: the line that ends the verdict,
+ * VERDICT_ACCEPT if there is none; *edits: whether a line changes the header; *route: changed by the lines. */
 static const char *check(struct session *s, struct route *route, struct verdict *final, bool *edits)
 {
 	const struct hook_run *r = &filter.run;
@@ -230,12 +231,13 @@ static void apply_all(struct session *s)
 
 /* ---- the message ---- */
 
-/* It is somebody else's now, or never was. */
+/* The replacement is the transaction's now, or there is none. */
 static void forget_replacement(void)
 {
 	filter.replacement = (struct message){ .fd = -1 };
 }
 
+/* Replace and edit the kept message as the verdict wants it. false: errno says why not. */
 static bool take_edits(struct session *s, bool edits)
 {
 	struct filter *f = &filter;
@@ -264,7 +266,7 @@ static void log_verdict(struct session *s, const char *word, const unsigned char
 	    lines < LINES_MAX ? lines : LINES_MAX, s->now - filter.hook_at);
 }
 
-/* --hook-failure */
+/* The hook has failed: record why, and refuse unless --hook-failure is accept. */
 static void failed(struct session *s, const char *why)
 {
 	char text[HOOK_ERROR_MAX + 200];
@@ -306,7 +308,7 @@ static void hook_ended(struct session *s)
 	hook_forget(&f->run);
 }
 
-/* Octets of a message that a hook returns: room for what it adds to one of the largest size. */
+/* Most octets of a message that a hook returns: --message-size-limit, and room for what the hook adds. 0: no limit. */
 static uint64_t replacement_max(const struct session *s)
 {
 	uint64_t limit = s->o->limits.message_size;
@@ -325,7 +327,7 @@ static void start_hook(struct session *s, const struct hook *h)
 	f->hook_at = s->now;
 	input.line_len = record_hook(s, f->event, &input.line);
 	if (data)
-		lseek(s->tx.message.fd, 0, SEEK_SET); /* writing it, or the hook before, has left it elsewhere */
+		lseek(s->tx.message.fd, 0, SEEK_SET); /* the descriptor's offset is shared: we, or the last hook, have moved it */
 	forget_replacement();
 	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "", .message_fd = -1 });
 	if (!input.line_len)
@@ -365,7 +367,7 @@ void filter_turn(struct session *s)
 			return;
 		}
 		start_hook(s, h);
-		if (f->run.state == HOOK_RUNNING) /* it cannot have answered yet */
+		if (f->run.state == HOOK_RUNNING) /* it has just begun, and cannot have answered */
 			return;
 	}
 }
@@ -402,7 +404,7 @@ void filter_begin(struct session *s)
 	const struct hook *h;
 	int fd;
 
-	if (!s->hooks->events) /* nor are pages of ours touched */
+	if (!s->hooks->events) /* before any page of `filter` is touched */
 		return;
 	forget_replacement();
 	for (unsigned i = 0; (h = hooks_next(s->hooks, HOOK_LOG, i)); i = (unsigned)(h - s->hooks->hook) + 1) {
@@ -419,15 +421,15 @@ void filter_begin(struct session *s)
 			    (const unsigned char *)streams[i].why, strlen(streams[i].why), NULL, 0, 0);
 }
 
-/* Until `done` says so or a deadline, counted from `start`. The client is gone: nobody waits for this but who wants the service
- * to stop. */
+/* Wait until `done` says so, at most --hook-timeout from `start` on, and less after SIGTERM. The client is gone, so only a service that is
+ * to stop is kept waiting. */
 static void wait_for(struct session *s, bool (*done)(void), int64_t start)
 {
 	int64_t limit = s->o->timeouts.hook ? s->o->timeouts.hook : CHAIN_MAX;
 
 	while (!done() && s->now - start < (*s->terminated && limit > STOP_MAX ? STOP_MAX : limit)) {
 		struct pollfd p[FILTER_POLLED];
-		struct timespec tick = { 0, 200000000 }; /* for pipes of log hooks, of which nothing is asked here */
+		struct timespec tick = { 0, 200000000 }; /* ppoll() does not watch the log's end of the pipes to `log` hooks */
 		sigset_t none;
 
 		sigemptyset(&none);
@@ -488,7 +490,7 @@ void filter_end(struct session *s)
 		return;
 	start = s->now;
 	wait_for(s, log_flush_streams, start);
-	log_close_streams(); /* end of file: a hook of this event ends then */
+	log_close_streams(); /* `log` hooks end at the end of file */
 	wait_for(s, streams_ended, start);
 	for (unsigned i = 0; i < stream_count; i++)
 		hook_kill(&streams[i], "it did not end in time");

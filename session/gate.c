@@ -1,4 +1,4 @@
-/* The gate. See gate.h. */
+/* The gate. See gate.h for the contract. */
 #include "session/gate.h"
 #include "session/legal.h"
 

@@ -1,4 +1,4 @@
-/* The command that waits, and sending commands on. See held.h. */
+/* The held command, and sending commands on. See held.h for the contract. */
 #define _GNU_SOURCE
 #include "session/held.h"
 #include "pure/sasl.h"
@@ -16,7 +16,7 @@ void held_prepare(struct session *s)
 	s->held = &held;
 }
 
-/* AUTH is logged by its mechanism alone. */
+/* Of AUTH only the mechanism is recorded; of an unknown command nothing, once the client has said AUTH: it may be a stray password. */
 void held_comm(struct session *s, const struct smtp_command *cmd, enum record_direction direction)
 {
 	size_t n = cmd->line_len;
@@ -28,7 +28,7 @@ void held_comm(struct session *s, const struct smtp_command *cmd, enum record_di
 	talk_comm(s, direction, cmd->line, n);
 }
 
-/* Parse n octets of a line of our own, kept in held->line. */
+/* Parse the n octets of held->line. */
 static void parse_held(struct session *s, size_t n)
 {
 	smtp_parse(s->held->line, n, &s->held->cmd);
@@ -80,7 +80,7 @@ bool held_rewrite(struct session *s, const unsigned char *address, size_t n)
 	return true;
 }
 
-/* The held MAIL or RCPT, and whom the client meant if hooks have rewritten it, become part of the record. */
+/* Put the held MAIL or RCPT into the record, with the client's own recipient if it was rewritten. */
 static void note_refusal(struct session *s, int code, const unsigned char *text, size_t n)
 {
 	dialogue_refused(&s->dialogue, &s->held->cmd, code, text, n);
@@ -113,8 +113,8 @@ void held_refuse_recipient(struct session *s, const char *reply)
 	talk_local_replies(s);
 }
 
-/* The first chunk with --received: its count is more by what stands in front. false: it goes as it is; one with a count that
- * nobody can mean, too. */
+/* With --received the first chunk begins with the Received field, and BDAT counts it. false: nothing was sent, and the command goes as it
+ * is: one whose count would overflow, too. */
 static bool send_traced_chunk(struct session *s, const struct smtp_command *cmd)
 {
 	const char *trace;

@@ -1,4 +1,4 @@
-/* Banner, EHLO, HELO and LHLO. See hello.h. */
+/* The banner, EHLO, HELO and LHLO. See hello.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/hello.h"
 #include "session/checks.h"
@@ -23,7 +23,7 @@ void hello_prepare(struct session *s)
 	s->hello.banner = -1;
 }
 
-/* Say the client's name to the server. By LMTP there is but one way, RFC 2033 4.1. */
+/* Send the client's name to the server. In LMTP only LHLO does that, RFC 2033 4.1. */
 static void say_name(struct session *s, enum smtp_verb verb, enum server_state state)
 {
 	unsigned char line[sizeof s->hello.name + 8];
@@ -37,13 +37,13 @@ static void say_name(struct session *s, enum smtp_verb verb, enum server_state s
 	talk_own_command(s, verb, (const char *)line, n + s->hello.name_len);
 }
 
-/* The last word of a greeting is EHLO, or LHLO. */
+/* Whether the last thing that the server is told is EHLO or LHLO, so that it answers with its list of extensions. */
 static bool ends_with_list(const struct session *s)
 {
 	return s->hello.verb != SMTP_HELO || s->o->limits.on_recipient || s->dialogue.lmtp;
 }
 
-/* For the client, or because it has what we want to know. */
+/* Whether the list of extensions is wanted: for the client, or to know what the server has for us. */
 static bool wants_list(const struct session *s)
 {
 	return ends_with_list(s) || s->o->xclient || s->o->xforward || upstreamauth_is_due(s);
@@ -75,7 +75,7 @@ void hello_try_name(struct session *s, const struct smtp_command *cmd)
 
 void hello_restore_name(struct session *s)
 {
-	if (!s->dialogue.greeted) /* there was none: let records have this one */
+	if (!s->dialogue.greeted) /* there is none before it: records have the refused one */
 		return;
 	memcpy(s->hello.name, s->hello.text->name, s->hello.text->name_len);
 	s->hello.name_len = s->hello.text->name_len;
@@ -87,14 +87,14 @@ void hello_forget(struct session *s)
 	s->hello.name_len = 0;
 }
 
-/* What the client's EHLO or HELO changes: it is greeted, and no transaction is open, RFC 5321 4.1.4. */
+/* The client's EHLO, HELO or LHLO was answered 250: it ends a transaction, RFC 5321 4.1.4. */
 static void greeted(struct session *s)
 {
 	dialogue_greeted(&s->dialogue, s->hello.verb == SMTP_LHLO);
 	transaction_end(s, TRANSACTION_BY_REPLIES);
 }
 
-/* A password must not cross the network in the clear, RFC 4954 9. */
+/* Whether the client may be offered AUTH: a password must not cross the network in the clear, RFC 4954 9. */
 static bool may_authenticate(const struct session *s)
 {
 	if (s->dialogue.encrypted)
@@ -103,14 +103,13 @@ static bool may_authenticate(const struct session *s)
 	    (s->o->plain_auth || s->client.address.sa.sa_family == AF_UNSPEC || net_is_local(&s->client.address));
 }
 
-/* The greeting is over. */
 static void end_hello(struct session *s)
 {
 	if (serverstate_in_hello(s))
 		serverstate_enter(s, SERVER_READY);
 }
 
-/* A list to the client. */
+/* Answer the client with this list of extensions, less what is not for it. */
 static void send_list(struct session *s, const struct smtp_ehlo *e)
 {
 	const struct dialogue *d = &s->dialogue;
@@ -133,7 +132,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	greeted(s);
 }
 
-/* A client that says HELO to a server of LMTP hears of no extensions, and uses none. */
+/* A client that has said HELO, where the server speaks LMTP, gets one line, and may use no extensions. */
 static void answer_helo(struct session *s)
 {
 	const struct smtp_ehlo *e = &s->dialogue.ehlo;
@@ -152,7 +151,7 @@ static void put_line(struct session *s, struct smtp_ehlo *list, bool first, cons
 		dialogue_ehlo_line(&s->dialogue, first, (const unsigned char *)text, strlen(text));
 }
 
-/* --connect-on recipient: the extensions that do not depend on a server. list NULL: they are those that hold from here on. */
+/* --connect-on recipient: list the extensions that do not depend on a server, in *list, or if that is NULL in the dialogue. */
 static void list_own(struct session *s, struct smtp_ehlo *list)
 {
 	static const char lines[][20] = { "ENHANCEDSTATUSCODES", "SIZE", "8BITMIME", "SMTPUTF8", "CHUNKING" };
@@ -162,10 +161,11 @@ static void list_own(struct session *s, struct smtp_ehlo *list)
 		put_line(s, list, false, lines[i]);
 }
 
-/* --connect-on recipient: the same and AUTH as the server has it. Its own list stays in the dialogue, for what it is sent. */
+/* --connect-on recipient with --auth: answer the client with our own list, and AUTH as the server lists it. The server's list stays in the
+ * dialogue, for commands that go to the server. */
 static void answer_with_auth(struct session *s)
 {
-	static struct smtp_ehlo list; /* no page for what hardly any session needs */
+	static struct smtp_ehlo list; /* static: only sessions that need it touch its page */
 	char line[300];
 	size_t n = 0;
 	const unsigned char *mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
@@ -183,7 +183,7 @@ static void answer_with_auth(struct session *s)
 /* The server's list is in. With --connect-on recipient the client is not shown it. */
 static void answer_with_list(struct session *s)
 {
-	if (s->auth.authenticated) /* once, RFC 4954 4 */
+	if (s->auth.authenticated) /* AUTH can succeed once, RFC 4954 4: the client cannot use it any more */
 		dialogue_withdraw(&s->dialogue, SMTP_EXT_AUTH);
 	if (s->gate.stage == GATE_LIST) {
 		answer_with_auth(s);
@@ -195,7 +195,7 @@ static void answer_with_list(struct session *s)
 	}
 }
 
-/* --connect-on recipient with --auth: which mechanisms there are, only a server knows. */
+/* --connect-on recipient with --auth: only the server knows which mechanisms there are. */
 static void ask_for_list(struct session *s)
 {
 	bool reuses = serverstate_is_open(s);
@@ -210,7 +210,7 @@ static void ask_for_list(struct session *s)
 	server_open(s);
 }
 
-/* HELO in our own name: no extension is offered. */
+/* --connect-on recipient: answer HELO in our own name, without extensions. */
 static void answer_own_helo(struct session *s)
 {
 	struct smtp_offer offer = s->dialogue.offer;
@@ -222,8 +222,8 @@ static void answer_own_helo(struct session *s)
 	greeted(s);
 }
 
-/* --connect-on recipient. A session that begins anew leaves the server it had, unless that is the one for AUTH: it may know the
- * client. */
+/* --connect-on recipient. A client that says EHLO or HELO again leaves the server that there is, unless it is the one for AUTH, where the
+ * client may be authenticated. */
 static void answer_in_own_name(struct session *s)
 {
 	bool asks = s->hello.verb != SMTP_HELO && s->o->auth && may_authenticate(s);
@@ -263,7 +263,8 @@ void hello_take_ready(struct session *s)
 
 /* ---- what the server says ---- */
 
-/* The greeting ends with the server's own reply. */
+/* The client gets the server's own reply to its EHLO, HELO or LHLO. While a server is greeted for the held RCPT, or for its list, such a
+ * reply makes it useless. */
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
 	if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST) {
@@ -280,7 +281,7 @@ static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 	serverstate_enter(s, s->dialogue.greeted ? SERVER_READY : SERVER_IDLE);
 }
 
-/* The client's own word once more. A refusal of EHLO from before is none of this one. */
+/* Greet the server again, as the client did. Only a refusal of this EHLO counts, so an earlier one is forgotten. */
 static void say_again(struct session *s, enum server_state state)
 {
 	bool list = ends_with_list(s);
@@ -289,7 +290,7 @@ static void say_again(struct session *s, enum server_state state)
 	say_name(s, list ? SMTP_EHLO : SMTP_HELO, list ? state : SERVER_HELO);
 }
 
-/* The server knows whom it has to do with. */
+/* XCLIENT and AUTH of ours are done, or not due: answer the client, or say HELO to the server if that is what the client said. */
 static void answer_hello(struct session *s)
 {
 	if (s->dialogue.lmtp && s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)
@@ -300,7 +301,8 @@ static void answer_hello(struct session *s)
 		say_again(s, SERVER_HELO);
 }
 
-/* --upstream-auth: begin (r NULL), or go on. true: a reply is awaited; or it cannot be, and the client has been told. */
+/* --upstream-auth: begin (r NULL), or go on with the server's reply. false: it is done, or not due. true: a reply is awaited, or the server
+ * cannot be used and the client was told. */
 static bool authenticate(struct session *s, const struct dialogue_reply *r)
 {
 	struct upstreamauth_refusal refusal;
@@ -326,7 +328,7 @@ static bool authenticate(struct session *s, const struct dialogue_reply *r)
 	return true;
 }
 
-/* The server's list is in, and TLS is as it will stay. */
+/* The server's list is in, and TLS stays as it is: XCLIENT comes first, then AUTH, then the answer to the client. */
 static void introduce(struct session *s)
 {
 	if (identity_introduce(s))
@@ -335,13 +337,13 @@ static void introduce(struct session *s)
 		answer_hello(s);
 }
 
-/* A server that does not hear who the client is would judge it by our address. */
+/* A server that refuses XCLIENT would judge the client by our address: it cannot be used. */
 static void after_xclient(struct session *s, const struct dialogue_reply *r)
 {
 	char reason[200];
 
 	if (r->line.code == 220) {
-		upstreamauth_forget(s); /* so has the server */
+		upstreamauth_forget(s); /* XCLIENT makes the server forget AUTH */
 		if (!identity_more(s))
 			say_again(s, SERVER_EHLO_AGAIN);
 		return;
@@ -352,7 +354,7 @@ static void after_xclient(struct session *s, const struct dialogue_reply *r)
 	record_error(s, s->server.text->failure);
 }
 
-/* A server that refuses EHLO knows only HELO, perhaps. */
+/* A server that refuses EHLO may know only HELO. Its refusal is noted, for a server that closes the connection at HELO. */
 static void try_helo(struct session *s, const struct dialogue_reply *r)
 {
 	char *refusal = s->hello.text->ehlo_refusal;
@@ -419,7 +421,8 @@ static void after_helo(struct session *s, const struct dialogue_reply *r)
 	answer_with_list(s);
 }
 
-/* The banner's last line; with --connect-on recipient, or after TLS failed, it is not for the client. */
+/* The banner's last line is in. With --connect-on recipient, or when TLS has failed on a first connection, the banner is not for the
+ * client, and the server is greeted at once. */
 static void after_banner(struct session *s, const struct dialogue_reply *r)
 {
 	bool redialing = s->server.redialing, accepted = r->line.code == 220;
@@ -441,7 +444,7 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 		serverstate_enter(s, SERVER_IDLE);
 }
 
-/* Another candidate may greet better than this one did. */
+/* If the banner is not 220, the next server may do better. true: this banner is not for the client. */
 static bool try_another(struct session *s, const struct dialogue_reply *r)
 {
 	char reason[200];
@@ -456,7 +459,8 @@ static bool try_another(struct session *s, const struct dialogue_reply *r)
 	return true;
 }
 
-/* Behind a first line that said 220 (--greet-delay) another code ends the session, for clients that go by the first. */
+/* With --greet-delay the client has a first line of ours, 220. If the server's code is another, the session ends, because some clients go
+ * by the first line. */
 static void pass_banner(struct session *s, const struct dialogue_reply *r)
 {
 	talk_pass(s, r);

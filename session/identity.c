@@ -1,7 +1,7 @@
-/* Who the client is: what a proxy before us says of it, and what the server behind us is told. See identity.h.
+/* Who the client is. See identity.h for the contract.
  *
- * Records, hooks and the server are told of s->client.address. s->client.peer is the other end of the client's socket: a proxy, when
- * that has sent a PROXY header.
+ * Records, hooks and the server are told of s->client.address. s->client.peer is the other end of the client's socket: if there was a PROXY
+ * header, that is the proxy.
  */
 #define _GNU_SOURCE
 #include "session/identity.h"
@@ -37,7 +37,7 @@ static bool is_proxy(const struct session *s)
 	return false;
 }
 
-/* false: time is up, or the service is to stop. */
+/* Wait for octets, or a signal. false: --proxy-timeout is over, or SIGTERM has come. */
 static bool wait_for_header(struct session *s)
 {
 	struct pollfd p = { .fd = s->client.leg.fd, .events = POLLIN };
@@ -53,7 +53,7 @@ static bool wait_for_header(struct session *s)
 	return true;
 }
 
-/* Octets that belong to the header leave the socket, and none that follow: those are SMTP's, or TLS's. */
+/* Read the PROXY header and no octet after it: what follows is SMTP, or TLS. Returns NULL, or what is wrong. */
 static const char *read_header(struct session *s, struct proxyproto *header)
 {
 	static unsigned char bytes[PROXYPROTO_MAX];
@@ -86,7 +86,7 @@ static const char *read_header(struct session *s, struct proxyproto *header)
 	return NULL;
 }
 
-/* A dual-stack proxy names IPv4 clients so. */
+/* A dual-stack proxy gives IPv4 addresses as ::ffff:a.b.c.d: make them IPv4 again, if both are. */
 static void unmap_both(struct proxyproto *header)
 {
 	struct proxyproto plain = *header;
@@ -102,7 +102,7 @@ static const char *given(const char *text)
 	return *text ? text : NULL;
 }
 
-/* It has ended the client's TLS: what comes from it counts as encrypted, though not by us. tls: static storage. */
+/* If the proxy has ended the client's TLS, what the client says counts as encrypted. tls: static storage. */
 static void take_tls(struct session *s, const struct proxyproto_tls *tls)
 {
 	if (!tls->on)
@@ -119,7 +119,7 @@ const char *identity_accept(struct session *s)
 
 	if (fault || !is_proxy(s))
 		return fault;
-	if (header.source.sa.sa_family == AF_UNSPEC) /* the proxy speaks for itself: a check of its own, perhaps */
+	if (header.source.sa.sa_family == AF_UNSPEC) /* the proxy speaks for itself, e.g. in a health check */
 		return NULL;
 	unmap_both(&header);
 	s->client.proxy = s->client.peer;
@@ -131,13 +131,14 @@ const char *identity_accept(struct session *s)
 
 /* ---- the client's host name ---- */
 
-/* What its address leads to in the DNS, and whether that leads back: as Postfix has it, a name that does not is nobody's. */
+/* The name that the client's address has in the DNS (PTR), confirmed if the name has that address, too (A, AAAA). As with Postfix, only a
+ * confirmed name is the client's. */
 static struct {
 	bool asking;
 	bool confirmed;
-	bool put_off; /* a temporary failure of the DNS: the name may be known later */
+	bool put_off; /* the last query failed, e.g. in a timeout: the name may be known later */
 	int64_t until;
-	size_t len; /* 0: there is none, or not yet */
+	size_t len; /* 0: there is no name, or none yet */
 	char text[DNS_NAME_MAX + 1];
 	struct dns_servers servers;
 	struct dns_query query;
@@ -165,7 +166,7 @@ void identity_ask(struct session *s)
 	ask_for(s, reversed, DNS_PTR);
 }
 
-/* One of the two answers. */
+/* A query is over: after PTR ask for the name's addresses, after A or AAAA the name is confirmed or not. */
 static void take_answer(struct session *s)
 {
 	const struct dns_query *q = &host_name.query;
@@ -187,7 +188,7 @@ static void take_answer(struct session *s)
 static void tell(struct session *s, enum smtp_verb verb);
 static void forward_on(struct session *s);
 
-/* The connection may have gone that something was due on. */
+/* The lookup of the host name is over: send what waited for it, unless the connection that it was for is gone. */
 static void tell_due(struct session *s)
 {
 	bool waits = s->gate.stage == GATE_TOLD || s->gate.stage == GATE_SERVER;
@@ -225,7 +226,7 @@ int64_t identity_deadline(void)
 
 /* ---- a PROXY header to the server ---- */
 
-/* Where the client connected to. */
+/* Where the client connected to: by the PROXY header, else by the redirect, else our end of its socket. */
 static const union net_address *reached(const struct session *s)
 {
 	return s->client.reached.sa.sa_family != AF_UNSPEC ? &s->client.reached :
@@ -253,24 +254,24 @@ void identity_send_proxy(struct session *s)
 	static const char note[] = "a PROXY header was sent";
 	unsigned char *line;
 
-	s->client.name_due = false; /* of a connection before this one */
+	s->client.name_due = false; /* it was due on an earlier connection */
 	if (!s->o->send_proxy)
 		return;
 	if (s->client.has_facts)
 		describe_tls(&s->client.facts, &header.tls);
 	line = leg_room(&s->server.leg, PROXYPROTO_WRITTEN);
 	leg_wrote(&s->server.leg, proxyproto_write(s->o->send_proxy, &header, line, PROXYPROTO_WRITTEN));
-	leg_flush(&s->server.leg); /* before TLS, which may begin next; an empty socket takes it */
+	leg_flush(&s->server.leg); /* in the clear, for TLS may begin next; a socket that is still empty takes it */
 	talk_comm(s, COMM_NOTE, note, sizeof note - 1);
 }
 
 /* ---- XCLIENT and XFORWARD ---- */
 
 #define LINE 510 /* octets of a command without its CR LF, RFC 5321 4.5.3.1.4 */
-#define VALUE 480
-#define NAME 255 /* octets of a name that Postfix takes */
+#define VALUE 480 /* octets of an attribute's value */
+#define NAME 255  /* octets of a name that Postfix takes */
 
-/* Attributes of either; those that one of them does not have are never in its set. */
+/* Attributes of XCLIENT and XFORWARD together; OF_XCLIENT and OF_XFORWARD say which has which. */
 #define ATTRIBUTES(X) X(NAME) X(REVERSE_NAME) X(ADDR) X(PORT) X(PROTO) X(HELO) X(LOGIN) X(DESTADDR) X(DESTPORT) X(IDENT) X(SOURCE)
 
 enum attribute {
@@ -291,7 +292,7 @@ static const char attribute_name[][13] = {
 #define OF_XCLIENT (OF_BOTH | BIT(REVERSE_NAME) | BIT(LOGIN) | BIT(DESTADDR) | BIT(DESTPORT))
 #define OF_XFORWARD (OF_BOTH | BIT(IDENT) | BIT(SOURCE))
 
-/* xtext, RFC 3461 4. Returns octets; 0: there are none, or too many. */
+/* Write xtext, RFC 3461 4. Returns octets; 0: there are none, or too many. */
 static size_t put_xtext(const unsigned char *text, size_t n, char *out)
 {
 	size_t at = 0;
@@ -309,7 +310,7 @@ static size_t put_xtext(const unsigned char *text, size_t n, char *out)
 	return at;
 }
 
-/* Without the zone of a link-local address, which is ours alone. */
+/* An address as text, without the zone of a link-local one, which means something on this host only. */
 static const char *bare_text(const union net_address *a, char text[NET_TEXT])
 {
 	net_text(a, text);
@@ -336,7 +337,7 @@ static bool is_here(const union net_address *client)
 	return client->sa.sa_family == AF_UNSPEC || net_is_local(client);
 }
 
-/* Octets of a value, 0 if there is none. */
+/* Write the value of an attribute. Returns octets; 0: there is none. */
 static size_t put_value(const struct session *s, enum attribute attribute, char *out)
 {
 	const union net_address *client = &s->client.address;
@@ -371,7 +372,7 @@ static size_t put_value(const struct session *s, enum attribute attribute, char 
 	return 0;
 }
 
-/* XFORWARD does not know the other word. */
+/* The word in place of a value. Only XCLIENT has a word of its own for a temporary failure. */
 static const char *no_value(enum smtp_verb verb, enum attribute attribute)
 {
 	bool of_name = attribute == ATTRIBUTE_NAME || attribute == ATTRIBUTE_REVERSE_NAME;
@@ -379,7 +380,8 @@ static const char *no_value(enum smtp_verb verb, enum attribute attribute)
 	return verb == SMTP_XCLIENT && of_name && host_name.put_off ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
 }
 
-/* As many of the attributes that are left as a line holds; once the name is known, if it is among them. */
+/* Send XCLIENT or XFORWARD with as many of the untold attributes as a line holds. If the host name is among them and not known yet, that
+ * waits for tell_due(). */
 static void tell(struct session *s, enum smtp_verb verb)
 {
 	char line[LINE + 1], item[sizeof attribute_name[0] + VALUE + 2];
@@ -406,7 +408,7 @@ static void tell(struct session *s, enum smtp_verb verb)
 	talk_own_command(s, verb, line, at);
 }
 
-/* Attributes that the server lists behind the keyword. */
+/* Bits of the attributes that the server lists for this extension. */
 static unsigned listed(const struct session *s, enum smtp_extension extension)
 {
 	size_t n = 0, word;
@@ -424,12 +426,12 @@ static unsigned listed(const struct session *s, enum smtp_extension extension)
 	return set;
 }
 
-/* XCLIENT begins the server's session anew. One that has seen AUTH, and so XCLIENT before, must not forget the user whom it
- * cannot be told. */
+/* XCLIENT begins the server's session anew. A server with which the client has authenticated was told XCLIENT before that; it must not
+ * forget the user, unless XCLIENT can tell it of the user (LOGIN). authenticated: with this server, not with another. */
 bool identity_introduce(struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
-	bool authenticated = d->authenticated && (!s->o->limits.on_recipient || s->server.auth == SERVER_AUTH_SAID); /* here, and not with another server */
+	bool authenticated = d->authenticated && (!s->o->limits.on_recipient || s->server.auth == SERVER_AUTH_SAID);
 
 	s->client.forward = s->o->xforward ? listed(s, SMTP_EXT_XFORWARD) & OF_XFORWARD : 0;
 	if (!s->o->xclient || s->server.state == SERVER_EHLO_AGAIN)
@@ -452,7 +454,7 @@ bool identity_more(struct session *s)
 
 bool identity_forward(struct session *s)
 {
-	bool waits = host_name.asking && s->o->received; /* before the message that the name is to be put on */
+	bool waits = host_name.asking && s->o->received; /* the Received field has the host name */
 
 	s->client.untold = s->client.forward;
 	if (!s->client.untold && !waits)
@@ -464,7 +466,7 @@ bool identity_forward(struct session *s)
 	return true;
 }
 
-/* What is left to be told, or MAIL. */
+/* Send the next XFORWARD, or let MAIL follow. */
 static void forward_on(struct session *s)
 {
 	if (s->client.untold)
@@ -473,7 +475,7 @@ static void forward_on(struct session *s)
 		s->client.told = true;
 }
 
-/* What is told here is for the server's log: mail does not wait for a server that does not want to hear it. */
+/* XFORWARD is for the server's log: a server that refuses it gets the mail all the same. */
 void identity_forwarded(struct session *s, const struct dialogue_reply *r)
 {
 	char error[400];
@@ -499,7 +501,7 @@ void identity_forget_forward(struct session *s)
 
 void identity_secured(struct session *s, const struct tls_facts *facts)
 {
-	if (s->client.has_facts) /* the client's own TLS ends at the proxy before us, and this is the proxy's */
+	if (s->client.has_facts) /* the client's own TLS ends at the proxy before us; this TLS is the proxy's */
 		return;
 	s->client.facts = *facts;
 	s->client.has_facts = true;
@@ -507,8 +509,8 @@ void identity_secured(struct session *s, const struct tls_facts *facts)
 
 /* ---- a Received field ---- */
 
-/* The client's word for itself may be anything; what is neither domain nor address literal must not look like more of the
- * field, or end it. */
+/* The name that the client gave in EHLO may be anything. Octets that are not of a domain or an address literal become "?", so that they
+ * cannot end the field or look like more of it. */
 static size_t put_helo(const struct session *s, char *out)
 {
 	size_t n = s->hello.name_len, at = 0;
@@ -523,7 +525,7 @@ static size_t put_helo(const struct session *s, char *out)
 	return at;
 }
 
-/* RFC 3848, RFC 6531 4.3. */
+/* The protocol as the Received field has it, RFC 3848, RFC 6531 4.3. */
 static size_t put_protocol(const struct session *s, char *out)
 {
 	bool utf8 = s->dialogue.tx.smtputf8, lmtp = s->hello.verb == SMTP_LHLO;
@@ -534,7 +536,7 @@ static size_t put_protocol(const struct session *s, char *out)
 	    s->client.has_facts ? "S" : "", s->dialogue.authenticated ? "A" : "");
 }
 
-/* RFC 5322 3.3. strftime(3) would bring locales along. */
+/* The date, RFC 5322 3.3. strftime(3) would bring locales along. */
 static size_t put_date(char *out)
 {
 	static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -549,7 +551,7 @@ static size_t put_date(char *out)
 
 size_t identity_trace(const struct session *s, const char **field)
 {
-	static char trace[2048]; /* a name of SMTP_HOST_MAX, two of 255, and what is constant */
+	static char trace[2048]; /* holds a name of SMTP_HOST_MAX octets, two of 255, and the rest */
 	const union net_address *client = &s->client.address;
 	const struct tls_facts *tls = s->client.has_facts ? &s->client.facts : NULL;
 	char text[NET_TEXT];

@@ -1,4 +1,4 @@
-/* One side of a session. See leg.h for the contract. */
+/* One leg of a session. See leg.h for the contract. */
 #define _GNU_SOURCE
 #include "session/leg.h"
 
@@ -8,8 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* So much is worth a system call of its own instead of a copy. */
-#define DIRECT 1024
+#define DIRECT 1024 /* octets that are worth a system call of their own instead of a copy */
 
 static size_t buffered(const struct buffer *b)
 {
@@ -30,7 +29,7 @@ static void consume(struct buffer *b, size_t n)
 		clear(b);
 }
 
-/* Bytes to the front of `to`, so that all room is at the end. */
+/* Move the octets to the front of `to`, so that all room is at the end. */
 static void move(struct buffer *b, unsigned char *to, size_t cap)
 {
 	memmove(to, b->bytes + b->start, buffered(b));
@@ -40,7 +39,7 @@ static void move(struct buffer *b, unsigned char *to, size_t cap)
 	b->cap = cap;
 }
 
-/* Room for n octets at the end, which must be there when all are counted. */
+/* Make room for n octets at the end; the large storage must be able to hold them. */
 static void make_room(struct buffer *b, size_t n)
 {
 	if (b->cap - b->end >= n)
@@ -50,7 +49,7 @@ static void make_room(struct buffer *b, size_t n)
 	else
 		move(b, b->large, b->large_cap);
 	if (b->cap - b->end < n)
-		abort(); /* a caller broke its promise: better no session than other memory */
+		abort(); /* a caller broke its promise: better to lose the session than to overwrite other memory */
 }
 
 void leg_storage(struct buffer *b, unsigned char *large, size_t cap)
@@ -70,7 +69,7 @@ void leg_open(struct leg *l, int fd)
 	l->why = NULL;
 }
 
-/* A socket that takes nothing any more may still have something to say: only an error in reading ends that too. */
+/* After an error in sending there may still be something to read; after one in reading there is not. */
 static void fail(struct leg *l, int error, bool reading)
 {
 	l->broken = true;
@@ -90,7 +89,7 @@ void leg_break(struct leg *l)
 	fail(l, ECONNRESET, true);
 }
 
-/* Octets the socket took. */
+/* Returns how many octets the socket took. */
 static size_t send_bytes(struct leg *l, const unsigned char *bytes, size_t n)
 {
 	ssize_t sent = l->broken ? -1 : send(l->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -120,6 +119,7 @@ static void send_records(struct leg *l)
 	l->blocked = false;
 }
 
+/* Offer n octets of plaintext to TLS or to the socket. Returns how many were taken. */
 static size_t take(struct leg *l, const unsigned char *bytes, size_t n)
 {
 	size_t done = 0, taken;
@@ -131,7 +131,7 @@ static size_t take(struct leg *l, const unsigned char *bytes, size_t n)
 		if (done < n)
 			send_records(l);
 	}
-	if (done < n && tls_closed(l->tls)) { /* the peer said close_notify, and takes nothing more, RFC 5246 7.2.1 */
+	if (done < n && tls_closed(l->tls)) { /* the peer has sent close_notify, and takes nothing more, RFC 5246 7.2.1 */
 		l->broken = l->lost = true;
 		l->why = l->why ? l->why : "connection closed";
 		clear(&l->out);
@@ -236,7 +236,7 @@ static size_t receive(struct leg *l, unsigned char *into, size_t room)
 	return n > 0 ? (size_t)n : 0;
 }
 
-/* The engine takes no record while it has decrypted bytes to give, so the two take turns until neither moves. */
+/* The engine takes no record while it has decrypted octets to give, so the two alternate until neither moves. */
 static void decrypt(struct leg *l)
 {
 	size_t put, got;

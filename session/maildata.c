@@ -1,7 +1,7 @@
-/* The way of a message. See maildata.h.
+/* The octets of a message. See maildata.h for the contract.
  *
- * The server gets a final dot only for a message that the client ended and that may go on. When that cannot be, the connection to it is
- * closed in the middle of the message (RFC 5321 4.1.1.10).
+ * A message that has begun to pass through cannot be taken back by a command: when it must not reach the server after all, the connection
+ * is closed before the final dot, so that the server throws it away (RFC 5321 4.1.1.10).
  */
 #define _GNU_SOURCE
 #include "session/maildata.h"
@@ -16,12 +16,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SEND_MAX (128 << 10) /* octets at a time to the server */
-#define SMALL (16 << 10)     /* what is left goes together with the final dot */
+#define SEND_MAX (128 << 10) /* octets that are sent to the server at a time */
+#define SMALL (16 << 10)     /* so few octets wait for the final dot */
 
 static const char not_eightbit[] = "554 5.6.3 The recipient's server does not know 8BITMIME"; /* RFC 6152 3 */
 
-/* With --connect-on recipient the client was offered 8BITMIME before its server was known. */
+/* Whether the server takes octets above 127. Only with --connect-on recipient may the client send them to one that does not: it was
+ * offered 8BITMIME before its server was known. */
 static bool takes_eightbit(const struct session *s)
 {
 	return !s->o->limits.on_recipient || (s->dialogue.ehlo.extensions & SMTP_EXT_8BITMIME);
@@ -142,7 +143,7 @@ static void refuse_kept(struct session *s, const char *reply)
 	maildata_end(s, TRANSACTION_BY_REPLIES);
 }
 
-/* All of a kept message is here. true: it may be judged. */
+/* All of a kept message is here: refuse it if it is spoiled, or if there was no room. true: it may be judged. */
 static bool end_keeping(struct session *s)
 {
 	if (s->dialogue.client == DIALOGUE_DATA)
@@ -200,7 +201,7 @@ static bool has_bare_newline(const struct message *m)
 	return scanner.broken || (at < m->size && m->bytes[m->size - 1] == '\r');
 }
 
-/* Why it cannot go on to this server; NULL: it can. */
+/* Why the kept message cannot be sent to this server: a reply in static storage; NULL: it can. */
 static const char *unfit(const struct session *s, bool chunked)
 {
 	const struct message *m = &s->tx.message;
@@ -215,7 +216,7 @@ static const char *unfit(const struct session *s, bool chunked)
 static void send_chunk(struct session *s)
 {
 	const char *trace = "";
-	size_t traced = identity_trace(s, &trace); /* once: a second call may write another date */
+	size_t traced = identity_trace(s, &trace); /* called once: a second call might write a longer date */
 	char line[48];
 	int n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->tx.message.size + traced);
 
@@ -258,7 +259,7 @@ void maildata_data_answered(struct session *s, const struct dialogue_reply *r)
 	maildata_end(s, TRANSACTION_BY_REPLIES);
 }
 
-/* All of it is written: now, and only now, it is the server's to take or to refuse. */
+/* All of the kept message was written: end it. From now on only the server knows its outcome. */
 static void end_sending(struct session *s)
 {
 	static const char end[] = "\r\n.\r\n";
@@ -274,7 +275,7 @@ static void end_sending(struct session *s)
 	gate_enter(s, GATE_OPEN);
 }
 
-/* The end of a message, or all of a small one, waits for what follows it, so that it is one segment and one system call. */
+/* The last octets of a message, or all of a small one, are only buffered: with the final dot they make one segment and one system call. */
 static void write_run(struct session *s, const unsigned char *bytes, size_t n)
 {
 	if (s->tx.message.size - s->tx.sent > SMALL) {
@@ -285,7 +286,7 @@ static void write_run(struct session *s, const unsigned char *bytes, size_t n)
 	leg_wrote(&s->server.leg, n);
 }
 
-/* A piece of it, with a dot in front where a line begins with one (RFC 5321 4.5.2). */
+/* Send some of the kept message; by DATA with a dot before each line that begins with one (RFC 5321 4.5.2). */
 static void send_run(struct session *s)
 {
 	const struct message *m = &s->tx.message;

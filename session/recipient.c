@@ -1,4 +1,4 @@
-/* --connect-on recipient. See recipient.h. */
+/* --connect-on recipient. See recipient.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/recipient.h"
 #include "session/gate.h"
@@ -21,7 +21,8 @@ void recipient_prepare(struct session *s)
 	s->recipient = &recipient;
 }
 
-/* Whether this route is that of the connection which the client's AUTH was said on, of whichever --upstream it is. */
+/* Whether the client is authenticated, and this is the route of the connection that carried its AUTH. A route that names no server counts
+ * as one to the --upstream of that connection. */
 static bool is_home(const struct session *s, const struct route *r)
 {
 	const struct route *home = &s->recipient->home;
@@ -33,9 +34,7 @@ static bool is_home(const struct session *s, const struct route *r)
 	return s->dialogue.authenticated && route_is_same(&first, home);
 }
 
-/* ---- lines of --routes ---- */
-
-/* What --routes has for the held recipient. false: it was refused. */
+/* Look the held recipient up in --routes. false: it was refused. */
 static bool find_route(struct session *s)
 {
 	char why[500] = "--routes ";
@@ -57,10 +56,8 @@ static bool find_route(struct session *s)
 	return false;
 }
 
-/* ---- a recipient ---- */
-
-/* What a server must know to be told this parameter of MAIL; 0: it is not to be. AUTH= is a word on the client that only the
- * server which it has authenticated with can judge, RFC 4954 5. */
+/* The extension that a server must know to be sent this parameter of MAIL; 0: no server is. AUTH= is only for the server that the client
+ * has authenticated with, which alone can judge whether to trust it, RFC 4954 5. */
 static unsigned extension_of(const struct session *s, const struct smtp_param *p)
 {
 	if (smtp_is(p->keyword, p->keyword_len, "SIZE"))
@@ -72,7 +69,8 @@ static unsigned extension_of(const struct session *s, const struct smtp_param *p
 	return SMTP_EXT_SMTPUTF8;
 }
 
-/* MAIL as the server can take it. Size and body are the client's words; what it cannot be told of is judged later. */
+/* The server gets the client's parameters as far as it knows them. Those it does not get are dealt with elsewhere: SMTPUTF8 in
+ * recipient_server_ready(), 8BITMIME when the message comes. */
 void recipient_send_mail(struct session *s)
 {
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
@@ -115,12 +113,12 @@ void recipient_server_ready(struct session *s)
 		held_refuse(s, "553 5.6.7 The recipient's server does not know SMTPUTF8");
 		return;
 	}
-	transaction_sent(s, SMTP_MAIL); /* else what is told of the client before it would not count */
+	transaction_sent(s, SMTP_MAIL); /* already now: a 421 to XFORWARD counts as the answer to MAIL */
 	if (!identity_forward(s))
 		recipient_send_mail(s);
 }
 
-/* Refused, it is RCPT's reply. */
+/* A refusal of MAIL is passed on as the reply to RCPT, for the client's MAIL was answered long ago. */
 void recipient_mail_answered(struct session *s, const struct dialogue_reply *r)
 {
 	char why[300];
@@ -151,7 +149,7 @@ void recipient_end(struct session *s, enum end_by by, const char *reply)
 	talk_end(s, END_LINGER, by, "the connection that was authenticated is closed");
 }
 
-/* Whether the server of this route was found out of reach in this transaction. */
+/* Whether the server of this route could not be reached or used earlier in this transaction. */
 static bool is_unreachable(const struct session *s, const struct route *wanted)
 {
 	const struct recipient *r = s->recipient;
@@ -159,7 +157,7 @@ static bool is_unreachable(const struct session *s, const struct route *wanted)
 	return r->unreachable_in == s->dialogue.transactions && route_is_same(wanted, &r->unreachable);
 }
 
-/* The server of this route is asked, over the connection that is here or over another. */
+/* Ask the server of this route about the held RCPT, over the open connection if `here`, else over a new one. */
 static void ask_server(struct session *s, const struct route *wanted, bool here)
 {
 	gate_enter(s, GATE_SERVER);
@@ -172,7 +170,8 @@ static void ask_server(struct session *s, const struct route *wanted, bool here)
 	server_open(s);
 }
 
-/* The connection that carried AUTH is for its own server only, and no other one to that server is as good. */
+/* A recipient on the route of the authenticated connection must go over that connection: on another the server would not know the client.
+ * The session ends if it is closed. */
 static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 {
 	const struct route *wanted = &s->routes->wanted;
@@ -195,7 +194,7 @@ static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 		ask_server(s, wanted, here);
 }
 
-/* The password goes to this server. */
+/* The client's AUTH goes to this server. */
 static void note_home(struct session *s)
 {
 	server_auth_said(s);

@@ -1,4 +1,4 @@
-/* Records. See record.h. */
+/* Records. See record.h for the contract. Each function writes members of an object, or a whole one. */
 #define _GNU_SOURCE
 #include "session/record.h"
 #include "io/event.h"
@@ -8,9 +8,9 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* A transaction with 10,000 recipients of usual length fits; one that does not is told in parts. */
+/* Holds a transaction with 10,000 recipients of usual length; a longer one is recorded in parts. */
 static _Alignas(4096) char line[2 << 20];
-static char hook_line[sizeof line]; /* of its own: records are written while a hook reads it */
+static char hook_line[sizeof line]; /* records are written while a hook reads this */
 
 void record_id(char id[SESSION_ID])
 {
@@ -57,7 +57,7 @@ static void tls_member(struct json *j, const struct tls_facts *facts)
 	json_close(j, '}');
 }
 
-/* Who talks to whom. */
+/* The members that all records have: the session, its client, its server. */
 static void ends(struct json *j, const struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
@@ -123,7 +123,7 @@ static void mailbox(struct json *j, const char *name, const struct dialogue_tran
 		json_bytes(j, "original", tx->text + m->original, m->original_len);
 }
 
-/* One that is not part of the transaction yet. */
+/* The mailbox of a held command, which is not part of the transaction yet. */
 static void mailbox_of(struct json *j, const char *name, const struct smtp_command *cmd)
 {
 	json_open(j, name, '{');
@@ -150,7 +150,8 @@ static void sender(struct json *j, const struct dialogue_transaction *tx)
 	json_close(j, '}');
 }
 
-/* The message, with recipients `from` to `to`, and replies to them when `replies`. */
+/* The recipients from number `from` up to `to`, and the message. replies: with the reply to each recipient; else accepted recipients
+ * only. */
 static void content(struct json *j, const struct dialogue_transaction *tx, uint32_t from, uint32_t to, bool replies)
 {
 	json_open(j, "rcpt_to", '[');
@@ -184,7 +185,7 @@ static void common(struct json *j, const struct session *s, const char *event)
 
 /* ---- notes ---- */
 
-/* As they stand in bytes: transaction, lengths of key and value, both texts. */
+/* The head of a note in record_notes.bytes; key and value follow it. */
 struct note {
 	uint32_t transaction;
 	uint16_t key_len, value_len;
@@ -204,7 +205,8 @@ bool record_note(struct record_notes *notes, uint32_t transaction, const struct 
 	return true;
 }
 
-/* The note at *at, which moves on. Of a transaction: its own and the session's; UINT32_MAX: all. */
+/* Find the next note from *at on that is of the session or of this transaction (UINT32_MAX: of any), and move *at behind it. Returns its
+ * key, which the value follows; NULL: there is none. */
 static const unsigned char *next_note(const struct record_notes *notes, size_t *at, uint32_t transaction, struct note *n)
 {
 	while (notes && *at < notes->len) {
@@ -218,7 +220,7 @@ static const unsigned char *next_note(const struct record_notes *notes, size_t *
 	return NULL;
 }
 
-/* Whether a later note has the same key: it is the one that counts. */
+/* Whether a note from `at` on has the same key of n octets: the last one counts. */
 static bool is_outdated(const struct record_notes *notes, size_t at, uint32_t transaction, const unsigned char *key,
     size_t n)
 {
@@ -306,7 +308,7 @@ static const char *result_name(enum transaction_result result)
 	return names[result];
 }
 
-/* Recipients `from` to `to`; in halves, if the record of all of them is too long. */
+/* A "message" record of the recipients from number `from` up to `to`; as two records of half of them each, if it is too long. */
 static void message(const struct session *s, enum transaction_result result, uint32_t from, uint32_t to)
 {
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
@@ -400,7 +402,7 @@ size_t record_hook(const struct session *s, enum hook_event event, const char **
 	return json_end(&j);
 }
 
-/* A line of a verdict each, as it was said. */
+/* The lines of a verdict, as the hook gave them. */
 static void lines_member(struct json *j, const unsigned char *lines, size_t n)
 {
 	size_t len;

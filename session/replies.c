@@ -1,4 +1,4 @@
-/* What becomes of what the server says. See replies.h. */
+/* What becomes of what the server says. See replies.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/replies.h"
 #include "session/clienttls.h"
@@ -15,13 +15,13 @@
 
 #include <stdio.h>
 
-/* A server is chosen and greeted for a command that the client has said already. */
+/* --connect-on recipient: whether the server is being connected to and greeted for a command that waits. */
 static bool is_chosen(const struct session *s)
 {
 	return s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST;
 }
 
-/* --connect-on recipient: the server is connected, but no transaction and no authenticated client needs it. */
+/* --connect-on recipient: whether no transaction and no authenticated client needs the server. */
 static bool is_unneeded(const struct session *s)
 {
 	return s->o->limits.on_recipient && s->tx.server != TRANSACTION_BOUND && s->server.auth != SERVER_AUTH_SAID;
@@ -29,7 +29,7 @@ static bool is_unneeded(const struct session *s)
 
 /* ---- the server is gone ---- */
 
-/* Whether the message that is under way cannot be with the server as a whole. */
+/* Whether the server cannot have the whole of the message that is under way. */
 static bool lacks_message(const struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
@@ -44,7 +44,7 @@ static void end_unknown(struct session *s, const char *reason)
 	talk_end(s, END_SILENT, END_BY_SERVER, reason);
 }
 
-/* Nothing waits for the outcome of a message: the session ends with what the server still owes. */
+/* The server is lost, and no message with it: give the client the reply that the server owes, and end the session. */
 static void end_lost(struct session *s, const char *reason)
 {
 	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
@@ -52,7 +52,7 @@ static void end_lost(struct session *s, const char *reason)
 	char error[400];
 
 	server_close(s);
-	if (refused_ehlo) { /* its word on EHLO was its last */
+	if (refused_ehlo) { /* the server's refusal of EHLO was its last reply: the session goes on, and SERVER_GONE answers what comes */
 		dialogue_forget_server(&s->dialogue);
 		talk_reply(s, s->hello.text->ehlo_refusal);
 		return;
@@ -90,7 +90,7 @@ void replies_server_lost(struct session *s, const char *reason)
 
 static void end_by_server(struct session *s)
 {
-	bool unknown = transaction_outcome_due(s); /* of other recipients */
+	bool unknown = transaction_outcome_due(s); /* LMTP: other recipients of the message have no reply yet */
 
 	transaction_end(s, unknown ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
 	talk_end(s, END_LINGER, END_BY_SERVER, "reply 421");
@@ -98,8 +98,8 @@ static void end_by_server(struct session *s)
 
 /* ---- replies out of turn ---- */
 
-/* The server says something while it is sent a message: it will not take it. Whatever it says, it has not seen the
- * end, so nothing of it can mean that the message was accepted. */
+/* A reply while the server is being sent a message means that it will not take the message. It has not seen the end, so no code can mean
+ * that it has accepted it. */
 static void handle_early_reply(struct session *s, const struct dialogue_reply *r)
 {
 	char reply[TRANSACTION_DRAINED];
@@ -113,7 +113,7 @@ static void handle_early_reply(struct session *s, const struct dialogue_reply *r
 	maildata_give_up(s, reply);
 }
 
-/* silent: the client is not told. */
+/* The server has broken the protocol: close the connection to it and end the session. silent: without a reply to the client. */
 static void handle_violation(struct session *s, const char *why, bool silent)
 {
 	char error[400];
@@ -134,16 +134,17 @@ static void handle_violation(struct session *s, const char *why, bool silent)
 	talk_end(s, silent ? END_SILENT : END_LINGER, END_BY_SERVER, why);
 }
 
+/* A message was accepted before all of it was sent: the server has broken the protocol. */
 static void handle_early_acceptance(struct session *s)
 {
-	bool lost = s->server.leg.lost; /* else it may have all of it after all, and have taken it */
+	bool lost = s->server.leg.lost; /* else the rest may still have reached the server, and the outcome is unknown */
 
 	dialogue_decide(&s->dialogue, 0, NULL, 0);
 	transaction_end(s, lost ? TRANSACTION_ABORTED : TRANSACTION_UNKNOWN);
 	handle_violation(s, "a message was accepted before all of it was sent", !lost);
 }
 
-/* Whether this is said while the server is sent a message. */
+/* Whether this reply comes while the server is being sent a message. */
 static bool is_early(const struct session *s, const struct dialogue_reply *r)
 {
 	const struct dialogue *d = &s->dialogue;
@@ -154,12 +155,12 @@ static bool is_early(const struct session *s, const struct dialogue_reply *r)
 	    ((d->client == DIALOGUE_CHUNK && d->queued == 0) || s->tx.content == CONTENT_SENDING_CHUNK);
 }
 
-/* A reply that nobody needs, or that must not come now. true: it is dealt with. */
+/* Handle a reply that nobody needs, or that must not come now. false: it is neither. */
 static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r)
 {
 	bool idle = is_unneeded(s), unneeded = idle && !is_chosen(s);
 
-	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* it has waited long enough */
+	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* an idle connection was closed */
 		if (r->line.last)
 			replies_server_lost(s, "reply 421");
 	} else if (r->violation && unneeded) {
@@ -175,7 +176,7 @@ static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r
 	return true;
 }
 
-/* What is said next is not what it answers. Behind STARTTLS it is worse, see hello.c. */
+/* Whether more octets follow a reply after which the server owes none. After STARTTLS that is an attack, which hello.c deals with. */
 static bool is_followed(const struct session *s, const struct dialogue_reply *r)
 {
 	return (is_chosen(s) || r->verb == SMTP_XCLIENT || r->verb == SMTP_XFORWARD) && r->line.last &&
@@ -184,8 +185,8 @@ static bool is_followed(const struct session *s, const struct dialogue_reply *r)
 
 /* ---- replies in turn ---- */
 
-/* DATA was pipelined behind recipients of which none was accepted, and the server wants the message all the same: it
- * gets an empty one, the client a refusal (RFC 2920 3.1). */
+/* The client has pipelined DATA, no recipient was accepted, and yet the server has answered 354: the server gets an empty message, the
+ * client a refusal (RFC 2920 3.1). */
 static void refuse_without_recipients(struct session *s)
 {
 	static const char reply[] = "554 5.5.1 No valid recipients";
@@ -196,7 +197,7 @@ static void refuse_without_recipients(struct session *s)
 	talk_reply(s, reply);
 }
 
-/* What a reply's last line changes beside the dialogue. */
+/* The last line of a reply was passed on: what it changes, beyond the dialogue. */
 static void after_reply(struct session *s, const struct dialogue_reply *r)
 {
 	bool positive = r->line.code < 400;
@@ -214,7 +215,7 @@ static void after_reply(struct session *s, const struct dialogue_reply *r)
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 	}
 	if (r->verb == SMTP_BDAT && !r->content_end && !positive && s->dialogue.lmtp)
-		transaction_reset_server(s); /* how many replies a next chunk would have is not known */
+		transaction_reset_server(s); /* how many replies the next chunk would have is not known */
 	if (r->verb == SMTP_RSET && positive)
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 	if (r->verb == SMTP_QUIT && positive)
@@ -229,7 +230,7 @@ static void pass_reply(struct session *s, const struct dialogue_reply *r)
 	after_reply(s, r);
 }
 
-/* The last line of a reply to a command of ours, after the greeting. */
+/* Handle the last line of a reply to a command of ours, outside of hello.c. */
 static void handle_own(struct session *s, const struct dialogue_reply *r)
 {
 	bool goes_on = r->line.code != 421;
@@ -286,7 +287,8 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 	handle_in_turn(s, r);
 }
 
-/* A reply to a chunk that is still being sent waits until the chunk is through, else both would be out of step. */
+/* Whether the server's next line may be handled now. A reply to a chunk waits until all of the chunk was sent, unless the server has closed
+ * its side: else replies and commands would get out of step. */
 static bool may_handle_reply(const struct session *s)
 {
 	const struct dialogue *d = &s->dialogue;
@@ -311,7 +313,7 @@ bool replies_turn(struct session *s)
 		s->replies.starved = !dialogue_server_next(&s->dialogue, leg_bytes(&s->server.leg), leg_count(&s->server.leg), &used, &r);
 		if (s->replies.starved)
 			break;
-		leg_consume(&s->server.leg, used); /* the line stays where it is until the next read */
+		leg_consume(&s->server.leg, used); /* r leads into the leg, where the line stays until the next read */
 		handled = true;
 		s->replies.count += r.line.last;
 		handle_reply(s, &r);

@@ -1,4 +1,4 @@
-/* The routes of a session. See routing.h. */
+/* The routes of a session. See routing.h for the contract. */
 #include "session/routing.h"
 
 void routing_prepare(struct session *s)

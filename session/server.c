@@ -1,4 +1,4 @@
-/* The server of a session. See server.h. */
+/* The server of a session. See server.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/server.h"
 #include "session/identity.h"
@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LOOKUP_TIME INT64_C(10000000) /* or --connect-timeout, if that is less */
+#define LOOKUP_TIME INT64_C(10000000) /* for the lookup of a name; --connect-timeout, if that is less */
 
 void server_prepare(struct session *s)
 {
@@ -36,15 +36,15 @@ static const union net_address *source_for(const struct net_outbound *out, const
 	return dest->sa.sa_family == AF_INET6 ? &out->source6 : &out->source4;
 }
 
-/* Source addresses of options, replaced by those of verdicts. false: a verdict wants one of the other family only, and a
- * connection from any address would not be what it asked for. */
+/* The source addresses of options, replaced by those of verdicts. false: verdicts name a source of the other family only, so a connection
+ * to this address would not be what they want. */
 static bool choose_source(const struct session *s, const union net_address *dest, struct net_outbound *out)
 {
 	const union net_address *wanted = dest->sa.sa_family == AF_INET6 ? &s->server.route.source6 : &s->server.route.source4;
 	bool any = s->server.route.source4.sa.sa_family != AF_UNSPEC || s->server.route.source6.sa.sa_family != AF_UNSPEC;
 
 	*out = s->server.outbound;
-	if (!any || dest->sa.sa_family == AF_UNIX) /* which has none */
+	if (!any || dest->sa.sa_family == AF_UNIX) /* a Unix socket has no source address */
 		return true;
 	out->transparent = false;
 	if (wanted->sa.sa_family == AF_UNSPEC)
@@ -56,7 +56,7 @@ static bool choose_source(const struct session *s, const union net_address *dest
 	return true;
 }
 
-/* Begin a connection to this address. false: it cannot even begin, s->server.text->failure says why. */
+/* Begin a connection to this address. false: that is impossible, s->server.text->failure says why. */
 static bool dial(struct session *s, const union net_address *dest)
 {
 	const char *what;
@@ -71,7 +71,7 @@ static bool dial(struct session *s, const union net_address *dest)
 	upstreamauth_forget(s);
 	dialogue_server_speaks(&s->dialogue, s->server.upstream && s->server.upstream->lmtp);
 	s->server.handshake_at = 0;
-	if (net_same(dest, &s->client.local) && net_is_local(dest)) { /* by TPROXY it is the destination's */
+	if (net_same(dest, &s->client.local) && net_is_local(dest)) { /* with TPROXY our end has the destination's address, which is not local */
 		set_failure(s, "4.3.5", "this is the address of smtpwarp itself");
 		return false;
 	}
@@ -99,7 +99,7 @@ static bool dial(struct session *s, const union net_address *dest)
 	return false;
 }
 
-/* The next one to try, NULL: there is none. It may be put into *room. */
+/* The next server to try: of the route, else of --upstream. NULL: there is none. It may be put into *room. */
 static const struct upstream *upstream_to_try(const struct session *s, struct upstream *room)
 {
 	unsigned n = s->server.next_upstream;
@@ -116,7 +116,7 @@ static bool more_upstreams(const struct session *s)
 	return upstream_to_try(s, &unused) != NULL;
 }
 
-/* The name was looked up: what came of it, into the list of candidates. */
+/* The lookup is over: its addresses become the candidates. */
 static void take_addresses(struct session *s)
 {
 	char reason[80] = "name lookup: ";
@@ -130,7 +130,8 @@ static void take_addresses(struct session *s)
 	record_error(s, s->server.text->failure);
 }
 
-/* The addresses of the next upstream into the list of candidates; a name may take until SERVER_RESOLVING is over. */
+/* Turn to the next server: its addresses become the candidates, those of a name perhaps only after SERVER_RESOLVING. false: there is no
+ * next server. */
 static bool next_upstream(struct session *s)
 {
 	const struct upstream *u;
@@ -142,11 +143,11 @@ static bool next_upstream(struct session *s)
 	s->server.next_upstream++;
 	snprintf(s->server.host, sizeof s->server.host, "%s", u->host);
 	s->server.next_candidate = 0;
-	s->server.address.sa.sa_family = AF_UNSPEC; /* none of it yet */
+	s->server.address.sa.sa_family = AF_UNSPEC; /* until one of its addresses is tried */
 	s->server.candidates = !net_is_name(u->host);
 	if (s->server.candidates) {
 		if (!net_parse(u->host, u->port, s->server.candidate))
-			s->server.candidate[0].sa.sa_family = AF_UNIX; /* a path */
+			s->server.candidate[0].sa.sa_family = AF_UNIX; /* server.host is the path */
 		return true;
 	}
 	serverstate_enter(s, SERVER_RESOLVING);
@@ -156,7 +157,7 @@ static bool next_upstream(struct session *s)
 	return true;
 }
 
-/* true: an attempt is under way. */
+/* Try candidates, and then the next servers, until a connection or a lookup is under way. false: none is. */
 static bool dial_next(struct session *s)
 {
 	do {
@@ -188,7 +189,7 @@ void server_refuse(struct session *s, const char *enhanced_and_reason)
 	talk_end(s, END_LINGER, END_BY_SMTPWARP, enhanced_and_reason);
 }
 
-/* No server is there; without --connect-on recipient, none will be. */
+/* Without --connect-on recipient there will be no other server. */
 static void mark_gone(struct session *s)
 {
 	if (!s->o->limits.on_recipient && s->server.state != SERVER_GONE)
@@ -209,7 +210,7 @@ static void try_next(struct session *s)
 		give_up(s);
 }
 
-/* The next one may know TLS, which this one did not. A client that has seen this one's banner is not for another. */
+/* Try the next server, which may have TLS where this one had not. But a client that has this one's banner cannot be given to another. */
 static void try_other(struct session *s)
 {
 	if (s->server.redialing && !s->o->limits.on_recipient) {
@@ -239,8 +240,8 @@ unsigned server_watch(const struct session *s, struct pollfd *p)
 	return s->server.state == SERVER_RESOLVING ? lookup_watch(p) : 0;
 }
 
-/* smtpwarp's own connections must be exempt from the redirect. When they are not, the client of this session is
- * another smtpwarp, or this one, and connecting onward would go round for ever. */
+/* smtpwarp's own connections must be exempt from the redirect. If they are not, the client of this session is smtpwarp, and connecting to
+ * the original destination would go round for ever. */
 static bool caught_own(struct session *s)
 {
 	static const char error[] = "this connection is smtpwarp's own, caught by the redirect: exempt smtpwarp's user "
@@ -254,7 +255,7 @@ static bool caught_own(struct session *s)
 	return true;
 }
 
-/* What to try: upstreams, or the original destination. */
+/* Begin with the first server to try, or with the original destination. false: there is neither. */
 static bool find_destination(struct session *s)
 {
 	char text[NET_TEXT];
@@ -275,7 +276,7 @@ static bool find_destination(struct session *s)
 	return true;
 }
 
-/* --outbound-ip client: the client's own address, whatever its port. */
+/* --outbound-ip client: connect from the client's own address, with any port. */
 static void use_client_address(struct session *s)
 {
 	union net_address *source = s->client.address.sa.sa_family == AF_INET6 ? &s->server.outbound.source6 :
@@ -322,7 +323,7 @@ void server_open(struct session *s)
 	server_connect(s);
 }
 
-/* Whether QUIT can be said at once, and has not been. */
+/* Whether QUIT can be sent at once: the server owes no reply, takes octets, is in the middle of no message, and was not told QUIT. */
 static bool may_quit(const struct session *s)
 {
 	bool between = s->server.state == SERVER_IDLE || s->server.state == SERVER_READY;
@@ -333,7 +334,7 @@ static bool may_quit(const struct session *s)
 	    !dialogue_quitting(&s->dialogue) && !s->server.leg.eof;
 }
 
-/* The server learns that nothing more comes; it must not wait for the rest of a session. */
+/* QUIT tells the server that the session is over, so that it does not wait for the rest. */
 void server_leave(struct session *s)
 {
 	if (may_quit(s)) {
@@ -344,7 +345,7 @@ void server_leave(struct session *s)
 	server_close(s);
 }
 
-/* This connection ends; another may be tried. */
+/* Close the connection; another may follow. */
 static void disconnect(struct session *s)
 {
 	leg_close(&s->server.leg);
@@ -375,9 +376,9 @@ void server_failed(struct session *s, const char *enhanced, const char *reason)
 	record_error(s, s->server.text->failure);
 	disconnect(s);
 	dialogue_forget_server(&s->dialogue);
-	if (said) { /* no other would know the client */
+	if (said) { /* on no other connection is the client authenticated */
 		s->server.news = SERVER_LOST;
-	} else if (s->tx.server == TRANSACTION_REUSES) { /* it may have had enough of this connection only */
+	} else if (s->tx.server == TRANSACTION_REUSES) { /* the server may have been tired of the old connection only */
 		transaction_bind(s, TRANSACTION_DIALS);
 		server_open(s);
 	} else {
@@ -460,11 +461,11 @@ void server_lacks_tls(struct session *s)
 void server_start_handshake(struct session *s)
 {
 	static struct buffer ciphertext;
-	static unsigned char ciphertext_bytes[4096]; /* a small record with its header in one read */
+	static unsigned char ciphertext_bytes[4096]; /* holds a small record with its header, so that one read gets both */
 	const char *why;
 	struct tls *t;
 
-	/* Without anchors everything is as if signed by nobody, which the record then says; only verify fails. */
+	/* Without trust anchors no certificate verifies, which the record then says; only --tls verify fails for that. */
 	if (!tls_has_anchors())
 		tls_load_anchors(s->o->tls_ca, &why);
 	s->server.handshake_at = s->now;
@@ -479,7 +480,7 @@ void server_start_handshake(struct session *s)
 	leg_flush(&s->server.leg);
 }
 
-/* The same server again, on a connection that has not seen TLS fail. */
+/* After a TLS handshake has failed its connection is of no use: connect to the same address again, without TLS. */
 static void redial_plain(struct session *s)
 {
 	union net_address same = s->server.address;
@@ -497,13 +498,14 @@ static void redial_plain(struct session *s)
 
 bool server_wants_tls(const struct session *s)
 {
-	/* passed through, it is the client's to ask for, unless it speaks TLS to the proxy before us */
+	/* With passthrough the client asks for TLS itself, unless it speaks TLS with the proxy before us. */
 	if (s->o->client_tls == CLIENT_TLS_PASSTHROUGH && s->server.route.tls <= TLS_MAY && !s->dialogue.encrypted)
 		return false;
 	return s->server.route.tls != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
 }
 
-/* verify-if-offered does not take back what it has begun: whoever can spoil a handshake would have the mail in plain. */
+/* With --tls verify-if-offered a server that was asked for STARTTLS must not be used in plain: whoever can spoil the handshake would get
+ * the mail. A password must not cross the network in the clear, whatever --tls says. */
 bool server_needs_tls(const struct session *s)
 {
 	bool begun = s->server.state == SERVER_STARTTLS || s->server.state == SERVER_SHAKE;

@@ -1,4 +1,4 @@
-/* How far a session is with its server. See serverstate.h. */
+/* The state of the server. See serverstate.h for the contract. */
 #include "session/serverstate.h"
 #include "session/legal.h"
 

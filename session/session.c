@@ -1,4 +1,8 @@
-/* One proxied connection: its poll loop, its begin and its end. See session.h. */
+/* One proxied connection: its poll loop, its beginning and its end. See session.h for the contract.
+ *
+ * Each turn lets every part go on as far as it can, then waits in ppoll(2) for a descriptor, a deadline, or a signal. Nothing else waits
+ * while the session goes on, except for a PROXY header before it (identity.c).
+ */
 #define _GNU_SOURCE
 #include "session/session.h"
 #include "session/checks.h"
@@ -25,29 +29,29 @@
 #include <poll.h>
 
 #define SECOND INT64_C(1000000)
-#define LINGER (2 * SECOND)	/* for a client to read a last reply */
-#define LAST_FLUSH (10 * SECOND) /* for a client to take it */
+#define LINGER (2 * SECOND)	 /* for a client to read its last reply and close */
+#define LAST_FLUSH (10 * SECOND) /* for its socket to take that reply */
 
-/* What can be on its way at once. Only pages that were used take memory. */
+/* Octets that can be on their way at once. Only pages that were used take memory. */
 #define CLIENT_IN (256 << 10)  /* a read of message bytes; an AUTH line fits */
 #define CLIENT_OUT (192 << 10) /* see REPLIES_ROOM */
 #define SERVER_IN (20 << 10)   /* a reply line; a whole TLS record */
 #define SERVER_OUT (576 << 10) /* CLIENT_IN with every octet doubled, and commands */
 
-/* Aligned: what every session touches is at its start, and stands in as few pages as can be. */
+/* Aligned, so that what every session touches, which is at its start, stands in as few pages as possible. */
 static _Alignas(4096) struct session session;
 static unsigned char client_in[CLIENT_IN], client_out[CLIENT_OUT], server_in[SERVER_IN], server_out[SERVER_OUT];
 
 /* ---- the poll set ---- */
 
-/* Octets in bulk may come from the client. */
+/* Whether many octets may come from the client at once. */
 static bool in_bulk(const struct session *s)
 {
 	return steps_in_message(s) || s->gate.stage == GATE_TUNNEL;
 }
 
-/* They wait in its socket while the server's has no room. While the client is delayed by a check, or in the tarpit, few are read: it is
- * not to fill our memory. */
+/* The octets of a message or tunnel wait in the client's socket while the server's takes none. From a client that is delayed, by a check
+ * or in the tarpit, only LEG_SMALL / 2 octets are read, so that it cannot fill our memory. */
 static bool reads_client(const struct session *s)
 {
 	bool delayed = s->gate.stage == GATE_CHECKS || tarpit_delays(s);
@@ -85,8 +89,7 @@ static short server_events(const struct session *s)
 	return events;
 }
 
-/* poll(2) reports an error or hangup on a descriptor even when nothing is asked of it; one of which nothing is asked
- * is left out. */
+/* A descriptor without events is left out, for poll(2) would report its errors and hangups all the same. */
 static void watch(struct pollfd *p, int fd, short events)
 {
 	p->fd = events ? fd : -1;
@@ -94,7 +97,7 @@ static void watch(struct pollfd *p, int fd, short events)
 	p->revents = 0;
 }
 
-/* Inside TLS there is something that poll(2) does not know of. */
+/* Whether TLS has octets that are wanted, and that poll(2) does not know of. */
 static bool has_more(const struct leg *l, const struct pollfd *p)
 {
 	return (p->events & POLLIN) && leg_has_more(l);
@@ -106,8 +109,8 @@ static void read_leg(struct leg *l, const struct pollfd *p, bool bulk, int64_t n
 		leg_read(l, bulk, now);
 }
 
-/* A held client that closes its side is held no longer: it may still read its answer, or be gone (one cannot tell), and then is not
- * worth a process. It is seen even behind octets that are not read yet. */
+/* A delayed client that closes its side gets its reply at once: it may still read it, or be gone, and then is not worth a process.
+ * POLLRDHUP is reported even while octets before the close are unread. */
 static void note_hangup(struct session *s, short revents)
 {
 	if (!tarpit_delays(s) || talk_ended(s))
@@ -153,7 +156,7 @@ static void wait_and_read(struct session *s, int64_t until)
 
 /* ---- one turn ---- */
 
-/* When the reply that is owed now began to be owed. */
+/* Note since when the server owes the reply that is awaited: from the end of the last one, or from when the command was sent. */
 static void note_awaiting(struct session *s)
 {
 	struct waiting *w = &s->waiting;
@@ -167,7 +170,7 @@ static void note_awaiting(struct session *s)
 	w->awaited_in = s->server.state;
 }
 
-/* A client that closed its side still gets the replies to what it said before (RFC 5321 4.1.1.10). */
+/* Whether the client has left. One that has closed its side gets the replies to what it said before, RFC 5321 4.1.1.10. */
 static bool client_left(const struct session *s)
 {
 	const struct leg *client = &s->client.leg;
@@ -207,7 +210,7 @@ static void note_termination(struct session *s)
 	talk_end(s, END_LINGER, END_BY_SMTPWARP, "shutting down");
 }
 
-/* The client's QUIT went to the server, and the client has closed its side: so do we, RFC 5321 4.1.1.10. */
+/* When the client's QUIT went to the server, and the client has closed its side, close ours towards the server, RFC 5321 4.1.1.10. */
 static void pass_half_close(struct session *s)
 {
 	if (dialogue_quitting(&s->dialogue) && s->client.leg.eof && !s->server.leg.shut && serverstate_is_open(s) &&
@@ -242,7 +245,7 @@ static void tunnel_turn(struct session *s)
 	note_termination(s);
 }
 
-/* true: something was handled or sent, and more may come of it. */
+/* Let each part go on once. true: something was handled or sent, so more may be possible now. */
 static bool go_round(struct session *s)
 {
 	uint64_t to_server = s->server.leg.sent, to_client = s->client.leg.sent;
@@ -280,10 +283,10 @@ static void turn(struct session *s)
 	note_end(s);
 }
 
-/* ---- begin and end ---- */
+/* ---- the beginning and the end ---- */
 
-/* Commands that hooks decide on, or that are answered here, wait until all before them are answered: a reply of ours must
- * not overtake a server's, and hooks are to know which recipients stand. */
+/* Bits of enum smtp_verb: commands that wait until all before them are answered, because hooks decide on them or because they are
+ * answered here. Else a reply of ours could overtake one of the server's, and hooks would not know which recipients were accepted. */
 static uint32_t commands_alone(const struct session *s)
 {
 	bool checked = s->o->valid_recipients || s->o->override_recipient;
@@ -296,7 +299,7 @@ static uint32_t commands_alone(const struct session *s)
 	return alone;
 }
 
-/* Storage, and values that are not zero. */
+/* Give all parts their storage, and values that are not zero. */
 static void prepare(struct session *s)
 {
 	leg_storage(&s->client.leg.in, client_in, sizeof client_in);
@@ -326,7 +329,8 @@ static void begin(struct session *s, int fd)
 	identity_begin(s);
 }
 
-/* The client gets its last reply; a close with unread bytes in the socket could take it away again. */
+/* Let the client take its last reply. Octets that it has sent are read to the end, for a close with unread octets resets the connection,
+ * and the reply may be lost. */
 static void leave_client(struct session *s)
 {
 	struct leg *client = &s->client.leg;
@@ -351,12 +355,12 @@ static void leave_client(struct session *s)
 		if (s->now >= until)
 			break;
 		wait_and_read(s, until);
-		filter_turn(s); /* else what `log` hooks print would wake us for ever */
+		filter_turn(s); /* reads what `log` hooks print, which would wake poll(2) again and again */
 	}
 	leg_close(client);
 }
 
-/* A proxy before us says who the client is before anybody is asked about it. */
+/* The client is known only after the PROXY header, so hooks, the DNS and the checks come after it. */
 static void start(struct session *s)
 {
 	const char *fault = identity_accept(s);

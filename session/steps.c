@@ -1,4 +1,4 @@
-/* What follows what. See steps.h. */
+/* What follows what, and when each wait is over. See steps.h for the contract. */
 #include "session/steps.h"
 #include "session/checks.h"
 #include "session/clienttls.h"
@@ -33,7 +33,7 @@ void steps_begin(struct session *s)
 		checks_start(s);
 }
 
-/* The client may come in: it gets the server's banner, or with --connect-on recipient ours. */
+/* Checks and hooks have let the client in: it gets the server's banner, or with --connect-on recipient ours. */
 static void let_in(struct session *s)
 {
 	if (s->client.leg.eof && !leg_count(&s->client.leg)) /* nobody waits for a greeting: the session ends */
@@ -52,7 +52,7 @@ static void end_by_filter(struct session *s)
 	talk_end(s, END_LINGER, END_BY_SMTPWARP, "a hook closed it");
 }
 
-/* RFC 5321 3.1: a greeting that refuses is 554, or 421 when it is for now. */
+/* A refusal in place of the banner is 554, or 421 for now: RFC 5321 3.1. */
 static void filtered_connect(struct session *s, const struct filter_outcome *o)
 {
 	if (o->word == FILTER_ACCEPT) {
@@ -64,10 +64,10 @@ static void filtered_connect(struct session *s, const struct filter_outcome *o)
 	end_by_filter(s);
 }
 
-/* Hooks that nobody can list may be the ones that matter. */
+/* When the hooks cannot be listed, the one that would refuse may be among them: that counts as a hook that has failed. */
 static void passed_checks(struct session *s)
 {
-	static struct filter_outcome outcome; /* no stack for what hardly any session needs */
+	static struct filter_outcome outcome; /* static: hardly any session needs it, and no other should pay in stack */
 
 	if (s->hooks->broken[0])
 		record_error(s, s->hooks->broken);
@@ -115,7 +115,7 @@ static void filtered_message(struct session *s, const struct filter_outcome *o)
 		return;
 	case FILTER_REFUSE:
 	case FILTER_CLOSE:
-		for (uint32_t due = dialogue_replies_due(&s->dialogue); due > 1; due--) /* a line each */
+		for (uint32_t due = dialogue_replies_due(&s->dialogue); due > 1; due--) /* one line for each further recipient */
 			talk_wrapped(s, o->code, o->enhanced, o->text, o->text_len < 480 ? o->text_len : 480);
 		talk_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
 		dialogue_decide_enhanced(&s->dialogue, o->code, o->enhanced, o->text, o->text_len);
@@ -125,7 +125,7 @@ static void filtered_message(struct session *s, const struct filter_outcome *o)
 	}
 }
 
-/* ---- news ---- */
+/* ---- what parts have come to ---- */
 
 static bool take_passed(struct session *s)
 {
@@ -136,7 +136,7 @@ static bool take_passed(struct session *s)
 	return true;
 }
 
-/* No command may slip in between: the gate stays at HOOKS until now. */
+/* The gate stays at GATE_HOOKS until the outcome is taken, so that no command slips in between. */
 static bool take_filtered(struct session *s)
 {
 	const struct filter_outcome *outcome;
@@ -156,12 +156,12 @@ static bool take_filtered(struct session *s)
 	return true;
 }
 
-/* RFC 3207 4.2: as if the client had just come. */
+/* The session begins anew, RFC 3207 4.2. */
 static bool take_secured(struct session *s)
 {
 	if (!s->secured)
 		return false;
-	transaction_end(s, TRANSACTION_BY_REPLIES); /* one that was refused */
+	transaction_end(s, TRANSACTION_BY_REPLIES); /* there is one only if its MAIL was refused */
 	dialogue_encrypted(&s->dialogue);
 	hello_forget(s);
 	clienttls_accept(s);
@@ -248,6 +248,7 @@ bool steps_take(struct session *s)
 
 /* ---- deadlines ---- */
 
+/* Make this the deadline, if it comes before the one in *d. after 0: no limit. */
 static void sooner(struct steps_deadline *d, int64_t since, int64_t after, enum steps_overdue what, const char *reason)
 {
 	if (after && since + after < d->at) {
@@ -281,8 +282,8 @@ bool steps_in_message(const struct session *s)
 	return dialogue_in_content(&s->dialogue) || s->dialogue.client == DIALOGUE_SWALLOW;
 }
 
-/* The client is to send more of its message, at no less than the least rate: else one octet now and then would keep a session for
- * ever. */
+/* The client must send more of its message within --block-timeout, and at no less than --min-rate on average: else one octet now and then
+ * would keep a session for ever. */
 static void message_deadline(const struct session *s, struct steps_deadline *d)
 {
 	const struct timeouts *t = &s->o->timeouts;
@@ -308,7 +309,8 @@ static void client_deadline(const struct session *s, struct steps_deadline *d)
 		sooner(d, s->commands.partial_since, t->command, STEPS_CLIENT_OVERDUE, "client slow to finish a command");
 }
 
-/* What is said inside is not known, so the longest wait of a healthy session is allowed: for a command, or a reply. */
+/* What is said in a tunnel is not known, so it may be silent as long as a healthy session can be: waiting for a command, or for the reply
+ * to a message. */
 static void tunnel_deadline(const struct session *s, struct steps_deadline *d)
 {
 	const struct timeouts *t = &s->o->timeouts;
@@ -319,7 +321,7 @@ static void tunnel_deadline(const struct session *s, struct steps_deadline *d)
 		sooner(d, s->server.leg.moved_at, t->block, STEPS_STALLED, "upstream does not take what is sent");
 }
 
-/* The server is spoken to: it is to take what is sent, and to reply; else it is the client's turn. */
+/* The server is connected: it must take what is sent, and reply; if it owes nothing, it is the client's turn. */
 static void open_deadline(const struct session *s, struct steps_deadline *d)
 {
 	const struct timeouts *t = &s->o->timeouts;
@@ -329,7 +331,7 @@ static void open_deadline(const struct session *s, struct steps_deadline *d)
 		sooner(d, s->server.leg.moved_at, t->block, STEPS_SERVER_OVERDUE, "upstream does not take what is sent");
 	else if (awaited != SMTP_NOTHING && !steps_in_message(s))
 		sooner(d, s->waiting.awaiting_since, reply_time(t, awaited), STEPS_SERVER_OVERDUE, "upstream did not reply in time");
-	else if (!s->client.name_due) /* else the client waits for us */
+	else if (!s->client.name_due) /* while the host name is looked up, the client waits for us */
 		client_deadline(s, d);
 }
 
@@ -411,7 +413,7 @@ struct steps_deadline steps_deadline(const struct session *s)
 	return d;
 }
 
-/* What follows is a refusal of the checks, or what the hooks have decided. */
+/* What the tarpit has delayed is a refusal of the checks, or what hooks have decided. */
 static void tarpit_over(struct session *s)
 {
 	tarpit_release();

@@ -1,4 +1,4 @@
-/* What a session says. See talk.h. */
+/* What smtpwarp itself says, and the end of the session. See talk.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/talk.h"
 #include "io/log.h"
@@ -116,7 +116,7 @@ void talk_gather(struct session *s, const struct dialogue_reply *r, bool for_cli
 
 	if (r->first)
 		s->gathered = 0;
-	if (r->line.last || r->list) /* the latter becomes one of ours */
+	if (r->line.last || r->list) /* a list of extensions becomes one of ours */
 		return;
 	n = smtp_reply_write(r->line.code, r->line.last, r->line.text, r->line.text_len, gathered + s->gathered,
 	    sizeof gathered - s->gathered);
@@ -150,7 +150,7 @@ void talk_end(struct session *s, enum end_how how, enum end_by by, const char *r
 {
 	if (talk_ended(s) || how == s->end.how)
 		return;
-	if (s->gate.stage == GATE_TUNNEL) /* no word of ours stands in it */
+	if (s->gate.stage == GATE_TUNNEL) /* a reply in clear text has no place in TLS */
 		how = END_SILENT;
 	s->end.how = how;
 	s->end.by = by;

@@ -1,7 +1,7 @@
-/* Holding clients back. See tarpit.h.
+/* The tarpit. See tarpit.h for the contract.
  *
- * Places are names of Unix sockets without a file (unix(7)). So sessions are counted together however they were started, and the kernel
- * frees the place of a process that is gone.
+ * A place is the name of an abstract Unix socket (unix(7)). So all sessions are counted together, however they were started, and the
+ * kernel frees the place of a process that has died.
  */
 #define _GNU_SOURCE
 #include "session/tarpit.h"
@@ -16,7 +16,7 @@
 
 #define PLACES_TRIED 128 /* in a search for a free one: less than 0.1 ms */
 
-static int place = -1; /* its socket; -1: none */
+static int place = -1; /* the socket of this session's place; -1: it has none */
 
 static bool bind_place(uint32_t number)
 {
@@ -26,8 +26,8 @@ static bool bind_place(uint32_t number)
 	return bind(place, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0;
 }
 
-/* Sessions begin their search at different places, so that it is short as long as many are free. Half of --max-sessions stay
- * free for clients that are not held. */
+/* Sessions begin their search at different places, so that it is short while many are free. Half of --max-sessions are left for clients
+ * that are not delayed. */
 static bool take_place(const struct session *s)
 {
 	const struct options *o = s->o;

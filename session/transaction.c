@@ -1,4 +1,4 @@
-/* A mail transaction. See transaction.h. */
+/* A mail transaction. See transaction.h for the contract. */
 #include "session/transaction.h"
 #include "session/legal.h"
 #include "session/record.h"
@@ -7,7 +7,6 @@
 
 #include <stdio.h>
 
-/* Durations of a transaction that has not begun. */
 static void forget_times(struct session *s)
 {
 	s->tx.mail = s->tx.rcpt = s->tx.data = s->tx.accept = -1;
@@ -133,7 +132,7 @@ void transaction_progress(struct session *s, size_t n)
 	s->tx.sent += n;
 }
 
-/* What the server has said by now, and is no reply to an earlier command, it said too early. */
+/* If the server has said something by now that answers no earlier command, it spoke before it had the end of the message. */
 void transaction_content_sent(struct session *s)
 {
 	bool spoke = leg_count(&s->server.leg) || leg_has_more(&s->server.leg);

@@ -1,8 +1,7 @@
-/* AUTH towards the upstream, for clients that cannot: --upstream-auth. See upstreamauth.h; io/passwords.h has names and
- * passwords.
+/* --upstream-auth. See upstreamauth.h for the contract; io/passwords.h has users and passwords.
  *
- * The secret is nowhere but in what io/passwords.c keeps, in the line that says it, which is wiped once sent, and in TLS. No record
- * has it, and the `auth` of records is the client's.
+ * A password stands only in what io/passwords.c keeps, in the line that says it, which is wiped once it was sent, and in TLS. The `auth` of
+ * records is the client's user, not this one.
  */
 #define _GNU_SOURCE
 #include "session/upstreamauth.h"
@@ -32,13 +31,13 @@ static enum upstreamauth_status fill_refusal(struct upstreamauth_refusal *r, con
 	return UPSTREAMAUTH_REFUSED;
 }
 
-/* A line that records have up to the first `shown` octets of it. */
+/* Send n octets of a line; the "comm" record has only the first `shown` of them. */
 static void say(struct session *s, enum smtp_verb verb, const char *line, size_t n, size_t shown)
 {
 	unsigned char *out;
 
 	talk_comm(s, COMM_OWN, shown ? line : "(answer to AUTH)", shown ? shown : 16);
-	if (!s->server.leg.broken) { /* in one piece: a buffer that grows behind the first would leave a copy */
+	if (!s->server.leg.broken) { /* in one piece: a buffer that has to grow for the second would leave a copy behind */
 		out = leg_room(&s->server.leg, n + 2);
 		memcpy(out, line, n);
 		memcpy(out + n, "\r\n", 2);
@@ -48,6 +47,7 @@ static void say(struct session *s, enum smtp_verb verb, const char *line, size_t
 	dialogue_expect(&s->dialogue, verb, true);
 }
 
+/* Whether the argument of AUTH in the list of extensions has this mechanism. */
 static bool lists(const unsigned char *text, size_t n, const char *mechanism)
 {
 	size_t len;
@@ -100,7 +100,7 @@ enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamau
 	return UPSTREAMAUTH_GOES_ON;
 }
 
-/* 334: the next word of LOGIN. false: nothing is left to be said. */
+/* The server has answered 334: send the next word of AUTH LOGIN. false: there is none left. */
 static bool say_next_word(struct session *s)
 {
 	char line[SASL_LINE_MAX];

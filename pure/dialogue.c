@@ -721,7 +721,7 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 			answered_auth(d, line->code);
 		break;
 	case SMTP_QUIT:
-		d->quitting = d->quitting && positive;
+		d->quitting = d->quitting && (positive || line->code == 421);
 		break;
 	default:
 		break;

@@ -194,8 +194,8 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 /* The command that the server owes a reply to next; SMTP_NOTHING: none. */
 enum smtp_verb dialogue_awaited(const struct dialogue *d);
 
-/* Whether QUIT was the client's last command that was sent on, and the server has not refused it with 4xx or 5xx: then it needs
- * no QUIT of ours. */
+/* Whether QUIT was the client's last command that was sent on, and the server has not refused it with 4xx or 5xx other than 421:
+ * then it needs no QUIT of ours. */
 bool dialogue_quitting(const struct dialogue *d);
 
 /* A connection to a server begins. lmtp: it speaks LMTP (RFC 2033). */

@@ -1548,6 +1548,9 @@ static void test_quitting(void **state)
 	assert_false(dialogue_quitting(&model.d));
 	arrive(SERVER, "250 a\r\n", 7);
 	arrive(CLIENT, "QUIT\r\n", 6);
+	arrive(SERVER, "421 bye\r\n", 9); /* it leaves all the same */
+	assert_true(dialogue_quitting(&model.d));
+	arrive(CLIENT, "QUIT\r\n", 6);
 	dialogue_forget_server(&model.d);
 	assert_false(dialogue_quitting(&model.d));
 	arrive(CLIENT, "QUIT\r\n", 6);

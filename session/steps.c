@@ -166,8 +166,10 @@ static bool take_secured(struct session *s)
 	hello_forget(s);
 	clienttls_accept(s);
 	gate_enter(s, GATE_OPEN);
-	if (s->o->client_tls == CLIENT_TLS_IMPLICIT)
+	if (s->o->client_tls == CLIENT_TLS_IMPLICIT) {
 		checks_start(s);
+		checks_turn(s); /* nothing may be left to wait for */
+	}
 	return true;
 }
 

@@ -474,6 +474,14 @@ def test_65_implicit(proxy, certs, mail_server):
     assert made.wait_for("tls", side="client")["level"] == "implicit"
 
 
+def test_65_implicit_and_allowed_clients(proxy, certs, mail_server):
+    """The client is greeted at once, though nothing comes that would wake smtpwarp after the checks."""
+    made = proxy("--client-tls", "implicit", "--allow-clients", "127.0.0.0/8", upstream=mail_server())
+    client = made.connect()
+    client.begin_tls(certs.trusting(), certificates.HOST)
+    client.expect("220 ")
+
+
 def test_65_implicit_and_plaintext(proxy, mail_server):
     server = mail_server()
     made = proxy("--client-tls", "implicit", upstream=server)

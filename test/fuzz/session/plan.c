@@ -152,8 +152,7 @@ static void checks(struct plan *p)
 	p->override = percent(6);
 	if (p->override)
 		arg(p, "--override-recipient=all@override.example");
-	/* With implicit TLS too the client would not be greeted, up to its first octet: a fault that is known. */
-	if (percent(4) && p->client_tls != CT_IMPLICIT)
+	if (percent(4))
 		arg(p, "--allow-clients=%s", percent(60) ? "127.0.0.0/8" : "192.0.2.0/24");
 	if (percent(2))
 		arg(p, "--greet-delay=0.2");

@@ -9,6 +9,7 @@
 #include "session/gate.h"
 #include "session/identity.h"
 #include "session/record.h"
+#include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
 #include "session/transaction.h"
@@ -169,8 +170,7 @@ bool clienttls_answered(struct session *s, int code)
 	if (spoke_on(s, false))
 		return false;
 	if (leg_count(&s->server.leg)) {
-		end_tampered(s, "plaintext after the reply to STARTTLS: somebody injected it",
-		    "421 4.7.0 upstream's reply to STARTTLS is not to be trusted");
+		end_tampered(s, SERVER_INJECTED, "421 " SERVER_UNTRUSTED);
 		return false;
 	}
 	gate_enter(s, GATE_TUNNEL);

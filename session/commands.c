@@ -44,8 +44,7 @@ static void refuse_command(struct session *s, const struct smtp_command *cmd, co
 static void answer_alone(struct session *s, const struct smtp_command *cmd)
 {
 	if (cmd->verb == SMTP_QUIT) {
-		talk_reply(s, "221 2.0.0 Bye");
-		talk_end(s, END_FLUSH, END_BY_CLIENT, "QUIT");
+		talk_bye(s);
 		return;
 	}
 	talk_reply(s, s->server.text->gone);
@@ -191,7 +190,7 @@ static void handle_answer(struct session *s, const struct smtp_command *cmd)
 		answer_alone(s, cmd);
 		return;
 	}
-	talk_comm(s, COMM_ON, "(answer to AUTH)", 16);
+	talk_comm_answer(s, COMM_ON);
 	held_send_command(s, cmd);
 }
 

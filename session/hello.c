@@ -340,7 +340,7 @@ static void introduce(struct session *s)
 /* A server that refuses XCLIENT would judge the client by our address: it cannot be used. */
 static void after_xclient(struct session *s, const struct dialogue_reply *r)
 {
-	char reason[200];
+	char reason[200], quoted[TALK_QUOTE(160)];
 
 	if (r->line.code == 220) {
 		upstreamauth_forget(s); /* XCLIENT makes the server forget AUTH */
@@ -348,8 +348,8 @@ static void after_xclient(struct session *s, const struct dialogue_reply *r)
 			say_again(s, SERVER_EHLO_AGAIN);
 		return;
 	}
-	snprintf(reason, sizeof reason, "XCLIENT was refused: %d %.*s", r->line.code,
-	    (int)(r->line.text_len < 160 ? r->line.text_len : 160), (const char *)r->line.text);
+	talk_quote(&r->line, quoted, sizeof quoted);
+	snprintf(reason, sizeof reason, "XCLIENT was refused: %s", quoted);
 	server_unusable(s, "4.3.5", reason, "XCLIENT was refused");
 	record_error(s, s->server.text->failure);
 }
@@ -386,12 +386,10 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 
 static void after_starttls(struct session *s, const struct dialogue_reply *r)
 {
-	static const char injected[] = "plaintext after the reply to STARTTLS: somebody injected it";
-
 	if (r->line.code == 220 && leg_count(&s->server.leg)) { /* RFC 3207 6, CVE-2021-38371 */
-		record_error(s, injected);
+		record_error(s, SERVER_INJECTED);
 		server_close(s);
-		server_refuse(s, "4.7.0 upstream's reply to STARTTLS is not to be trusted");
+		server_refuse(s, SERVER_UNTRUSTED);
 	} else if (r->line.code == 220) {
 		server_start_handshake(s);
 	} else if (server_needs_tls(s)) {
@@ -447,13 +445,13 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 /* If the banner is not 220, the next server may do better. true: this banner is not for the client. */
 static bool try_another(struct session *s, const struct dialogue_reply *r)
 {
-	char reason[200];
+	char reason[200], quoted[TALK_QUOTE(160)];
 
 	if (s->server.redialing || r->line.code == 220 || !server_has_more(s))
 		return false;
 	if (r->line.last) {
-		snprintf(reason, sizeof reason, "greeting %d %.*s", r->line.code,
-		    (int)(r->line.text_len < 160 ? r->line.text_len : 160), (const char *)r->line.text);
+		talk_quote(&r->line, quoted, sizeof quoted);
+		snprintf(reason, sizeof reason, "greeting %s", quoted);
 		server_failed(s, "4.4.1", reason);
 	}
 	return true;

@@ -478,11 +478,11 @@ static void forward_on(struct session *s)
 /* XFORWARD is for the server's log: a server that refuses it gets the mail all the same. */
 void identity_forwarded(struct session *s, const struct dialogue_reply *r)
 {
-	char error[400];
+	char error[400], quoted[TALK_QUOTE(100)];
 
 	if (r->line.code / 100 != 2) {
-		snprintf(error, sizeof error, "%s: XFORWARD was refused: %d %.*s", s->server.host, r->line.code,
-		    (int)(r->line.text_len < 100 ? r->line.text_len : 100), (const char *)r->line.text);
+		talk_quote(&r->line, quoted, sizeof quoted);
+		snprintf(error, sizeof error, "%s: XFORWARD was refused: %s", s->server.host, quoted);
 		record_error(s, error);
 		s->client.forward = s->client.untold = 0;
 	}

@@ -121,13 +121,12 @@ void recipient_server_ready(struct session *s)
 /* A refusal of MAIL is passed on as the reply to RCPT, for the client's MAIL was answered long ago. */
 void recipient_mail_answered(struct session *s, const struct dialogue_reply *r)
 {
-	char why[300];
+	char quoted[TALK_QUOTE(160)];
 
 	transaction_answered(s, SMTP_MAIL);
 	if (r->line.code == 421) {
-		snprintf(why, sizeof why, "%.*s", (int)(r->line.text_len < 256 ? r->line.text_len : 256),
-		    (const char *)r->line.text);
-		server_failed(s, "4.4.1", why);
+		talk_quote(&r->line, quoted, sizeof quoted);
+		server_failed(s, "4.4.1", quoted + 4); /* without the code */
 		return;
 	}
 	gate_enter(s, GATE_OPEN);
@@ -218,11 +217,10 @@ bool recipient_command(struct session *s, const struct smtp_command *cmd)
 	case SMTP_RSET:
 		transaction_reset_server(s);
 		transaction_end(s, TRANSACTION_BY_REPLIES);
-		talk_reply(s, "250 2.0.0 Ok");
+		talk_reply(s, TALK_OK);
 		return true;
 	case SMTP_QUIT:
-		talk_reply(s, "221 2.0.0 Bye");
-		talk_end(s, END_FLUSH, END_BY_CLIENT, "QUIT");
+		talk_bye(s);
 		return true;
 	default:
 		return false;

@@ -58,8 +58,7 @@ static void end_lost(struct session *s, const char *reason)
 		return;
 	}
 	if (awaited == SMTP_QUIT) {
-		talk_reply(s, "221 2.0.0 Bye");
-		talk_end(s, END_FLUSH, END_BY_CLIENT, "QUIT");
+		talk_bye(s);
 		return;
 	}
 	snprintf(error, sizeof error, "%s: %s", s->server.host, reason);
@@ -102,11 +101,10 @@ static void end_by_server(struct session *s)
  * that it has accepted it. */
 static void handle_early_reply(struct session *s, const struct dialogue_reply *r)
 {
-	char reply[TRANSACTION_DRAINED];
-	int n = (int)(r->line.text_len < 480 ? r->line.text_len : 480);
+	char reply[TALK_QUOTE(480)];
 
 	if (r->line.code >= 400)
-		snprintf(reply, sizeof reply, "%d %.*s", r->line.code, n, (const char *)r->line.text);
+		talk_quote(&r->line, reply, sizeof reply);
 	else
 		snprintf(reply, sizeof reply, "451 4.5.0 %s: reply in the middle of a message", s->server.host);
 	record_error(s, reply);

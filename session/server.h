@@ -11,6 +11,10 @@
 
 #include <poll.h>
 
+/* The error, and the reply without its code, when octets in the clear follow the server's 220 to STARTTLS. */
+#define SERVER_INJECTED "plaintext after the reply to STARTTLS: somebody injected it"
+#define SERVER_UNTRUSTED "4.7.0 upstream's reply to STARTTLS is not to be trusted"
+
 /* Give the part its storage, and values that are not zero. Call it once, first of all. */
 void server_prepare(struct session *s);
 

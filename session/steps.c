@@ -108,8 +108,8 @@ static void filtered_message(struct session *s, const struct filter_outcome *o)
 		maildata_send_kept(s);
 		return;
 	case FILTER_DISCARD:
-		talk_reply(s, "250 2.0.0 Ok");
-		dialogue_decide(&s->dialogue, 250, (const unsigned char *)"2.0.0 Ok", 8);
+		talk_reply(s, TALK_OK);
+		dialogue_decide(&s->dialogue, 250, (const unsigned char *)TALK_OK + 4, sizeof TALK_OK - 5);
 		talk_repeat(s, NULL);
 		maildata_end(s, TRANSACTION_DISCARDED);
 		return;
@@ -311,6 +311,8 @@ static void client_deadline(const struct session *s, struct steps_deadline *d)
 		sooner(d, s->commands.partial_since, t->command, STEPS_CLIENT_OVERDUE, "client slow to finish a command");
 }
 
+static const char stalls[] = "upstream does not take what is sent";
+
 /* What is said in a tunnel is not known, so it may be silent as long as a healthy session can be: waiting for a command, or for the reply
  * to a message. */
 static void tunnel_deadline(const struct session *s, struct steps_deadline *d)
@@ -320,7 +322,7 @@ static void tunnel_deadline(const struct session *s, struct steps_deadline *d)
 	if (t->idle && t->dot)
 		sooner(d, s->waiting.active_at, t->idle > t->dot ? t->idle : t->dot, STEPS_STALLED, "silence inside of TLS");
 	if (leg_pending(&s->server.leg))
-		sooner(d, s->server.leg.moved_at, t->block, STEPS_STALLED, "upstream does not take what is sent");
+		sooner(d, s->server.leg.moved_at, t->block, STEPS_STALLED, stalls);
 }
 
 /* The server is connected: it must take what is sent, and reply; if it owes nothing, it is the client's turn. */
@@ -330,7 +332,7 @@ static void open_deadline(const struct session *s, struct steps_deadline *d)
 	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
 
 	if (leg_pending(&s->server.leg))
-		sooner(d, s->server.leg.moved_at, t->block, STEPS_SERVER_OVERDUE, "upstream does not take what is sent");
+		sooner(d, s->server.leg.moved_at, t->block, STEPS_SERVER_OVERDUE, stalls);
 	else if (awaited != SMTP_NOTHING && !steps_in_message(s))
 		sooner(d, s->waiting.awaiting_since, reply_time(t, awaited), STEPS_SERVER_OVERDUE, "upstream did not reply in time");
 	else if (!s->client.name_due) /* while the host name is looked up, the client waits for us */

@@ -25,6 +25,18 @@ void talk_comm(struct session *s, enum record_direction direction, const void *b
 		record_comm(s, direction, bytes, n);
 }
 
+void talk_comm_answer(struct session *s, enum record_direction direction)
+{
+	static const char note[] = "(answer to AUTH)";
+
+	talk_comm(s, direction, note, sizeof note - 1);
+}
+
+void talk_quote(const struct smtp_line *line, char *out, size_t cap)
+{
+	snprintf(out, cap, "%d %.*s", line->code, (int)(line->text_len < cap ? line->text_len : cap), (const char *)line->text);
+}
+
 /* ---- to the client ---- */
 
 void talk_reply(struct session *s, const char *reply)
@@ -156,6 +168,12 @@ void talk_end(struct session *s, enum end_how how, enum end_by by, const char *r
 	s->end.by = by;
 	s->end.reason = reason;
 	s->end.at = s->now;
+}
+
+void talk_bye(struct session *s)
+{
+	talk_reply(s, "221 2.0.0 Bye");
+	talk_end(s, END_FLUSH, END_BY_CLIENT, "QUIT");
 }
 
 void talk_over(struct session *s)

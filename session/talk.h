@@ -12,12 +12,22 @@
 #define TALK_GATHERED (32 << 10) /* octets of a reply that wait for its last line */
 #define TALK_REPEATED 560	 /* no line that talk_repeat() writes has more octets */
 #define TALK_LOCAL 128		 /* no reply of ours in static storage has more octets */
+#define TALK_OK "250 2.0.0 Ok"
+
+/* The size of a string for talk_quote() that holds n octets of a reply's text. */
+#define TALK_QUOTE(n) (sizeof "250 " + (n))
 
 /* What smtpwarp calls itself: --hostname, else gethostname(2). */
 const char *talk_own_name(const struct session *s);
 
 /* With --verbose or a log hook: a "comm" record of n octets. */
 void talk_comm(struct session *s, enum record_direction direction, const void *bytes, size_t n);
+
+/* The same for an answer to 334, which may be a password: a note stands in its place. */
+void talk_comm_answer(struct session *s, enum record_direction direction);
+
+/* Write a line of a reply as "CODE TEXT", for a reason or a record: a string, cut to cap octets with its NUL. */
+void talk_quote(const struct smtp_line *line, char *out, size_t cap);
 
 /* Give the client a reply of ours, one line without CRLF: "250 2.0.0 Ok". In a tunnel and after END_SILENT it is not given, nor to a
  * client that is gone. */
@@ -54,6 +64,9 @@ void talk_pass(struct session *s, const struct dialogue_reply *r);
 /* End the session. Only the first call counts, but any other `how` replaces END_AFTER_REPLIES. In a tunnel `how` becomes END_SILENT.
  * reason: static storage, or of the session. */
 void talk_end(struct session *s, enum end_how how, enum end_by by, const char *reason);
+
+/* Answer the client's QUIT in our own name, and end the session, RFC 5321 4.1.1.10. */
+void talk_bye(struct session *s);
 
 /* Whether the session has ended, so that nothing more is taken from either side. With END_AFTER_REPLIES it has not yet. */
 bool talk_ended(const struct session *s);

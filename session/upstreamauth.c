@@ -31,12 +31,15 @@ static enum upstreamauth_status fill_refusal(struct upstreamauth_refusal *r, con
 	return UPSTREAMAUTH_REFUSED;
 }
 
-/* Send n octets of a line; the "comm" record has only the first `shown` of them. */
+/* Send n octets of a line; the "comm" record has only the first `shown` of them, or a note if that is 0. */
 static void say(struct session *s, enum smtp_verb verb, const char *line, size_t n, size_t shown)
 {
 	unsigned char *out;
 
-	talk_comm(s, COMM_OWN, shown ? line : "(answer to AUTH)", shown ? shown : 16);
+	if (shown)
+		talk_comm(s, COMM_OWN, line, shown);
+	else
+		talk_comm_answer(s, COMM_OWN);
 	if (!s->server.leg.broken) { /* in one piece: a buffer that has to grow for the second would leave a copy behind */
 		out = leg_room(&s->server.leg, n + 2);
 		memcpy(out, line, n);
@@ -119,16 +122,15 @@ static bool say_next_word(struct session *s)
 enum upstreamauth_status upstreamauth_answered(struct session *s, const struct dialogue_reply *r,
     struct upstreamauth_refusal *refusal)
 {
-	char more[200];
+	char quoted[TALK_QUOTE(160)];
 
 	s->auth.authenticated = r->line.code / 100 == 2;
 	if (s->auth.authenticated)
 		return UPSTREAMAUTH_LET_IN;
 	if (r->line.code == 334 && say_next_word(s))
 		return UPSTREAMAUTH_GOES_ON;
-	snprintf(more, sizeof more, "%d %.*s", r->line.code, (int)(r->line.text_len < 160 ? r->line.text_len : 160),
-	    (const char *)r->line.text);
-	return fill_refusal(refusal, "4.7.8", "authentication failed", more);
+	talk_quote(&r->line, quoted, sizeof quoted);
+	return fill_refusal(refusal, "4.7.8", "authentication failed", quoted);
 }
 
 void upstreamauth_forget(struct session *s)

@@ -85,7 +85,8 @@ struct end {
 	    SERVER_BIT(READY))							/* EHLO again, inside TLS */           \
 	X(XCLIENT, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(EHLO_AGAIN) | SERVER_BIT(HELO) |                   \
 	    SERVER_BIT(READY))                                                                                         \
-	X(EHLO_AGAIN, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(STARTTLS) | SERVER_BIT(AUTH) | SERVER_BIT(HELO) | SERVER_BIT(READY))   \
+	X(EHLO_AGAIN, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(STARTTLS) | SERVER_BIT(AUTH) |                  \
+	    SERVER_BIT(HELO) | SERVER_BIT(READY))                                                                      \
 	X(AUTH, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(HELO) | SERVER_BIT(READY)) /* --upstream-auth */      \
 	X(HELO, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(READY))                                               \
 	X(READY, SERVER_BIT(NONE) | SERVER_BIT(EHLO) | SERVER_BIT(HELO) | SERVER_BIT(TUNNEL)) /* it takes mail */      \

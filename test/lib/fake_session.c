@@ -59,6 +59,11 @@ void hook_is_there(enum hook_event event, const char *name)
 	hooks.events |= 1u << event;
 }
 
+void hooks_are_broken(const char *why)
+{
+	snprintf(hooks.broken, sizeof hooks.broken, "%s", why);
+}
+
 /* ---- the loop ---- */
 
 /* Go on as far as possible at this time. */
@@ -86,8 +91,9 @@ static void settle(void)
 		world_idle = false;
 		world_waiting = WORLD_STEPS;
 		wait_and_read(s, d.at);
-		if (world_idle)
+		if (world_idle && !world_answers)
 			return;
+		world_answers = false;
 	}
 }
 

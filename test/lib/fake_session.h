@@ -34,6 +34,9 @@ void redirected_from(const char *address);
 /* A hook of this event. It runs until world_hook_says() or hook_says(). */
 void hook_is_there(enum hook_event event, const char *name);
 
+/* Their folders cannot be read. why: static storage. */
+void hooks_are_broken(const char *why);
+
 /* ---- the story ---- */
 
 /* The session begins, with options as on the command line, separated by blanks. Before them stands --hostname warp.test. What the client

@@ -254,6 +254,8 @@ static struct known {
 	enum dns_type type;
 } names[KNOWN_MAX], answers[KNOWN_MAX];
 
+bool world_answers;
+
 static struct known *known_at(struct known *list, const char *name, enum dns_type type)
 {
 	size_t i = 0;
@@ -286,6 +288,7 @@ void lookup_start(const char *host, uint16_t port, const struct dns_servers *giv
 	lookup.port = port;
 	lookup.until = now + patience;
 	lookup.asking = true;
+	world_answers = world_answers || known_at(names, host, DNS_A)->name;
 }
 
 bool lookup_turn(int64_t now)
@@ -348,6 +351,7 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
 	q->patience = patience;
 	q->attempt = type;
 	q->question_len = (size_t)snprintf((char *)q->question, sizeof q->question, "%s", name);
+	world_answers = world_answers || known_at(answers, name, type)->name;
 }
 
 static void fill_answer(struct dns_query *q, const char *text)

@@ -72,6 +72,9 @@ void world_name(const char *name, const char *addresses);
  * open until its patience is over. */
 void world_dns(const char *name, enum dns_type type, const char *answer, const char *failure);
 
+/* Something was asked that has its answer already: it comes with the next turn. */
+extern bool world_answers;
+
 /* ---- TLS ---- */
 
 struct tls {

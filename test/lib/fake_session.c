@@ -368,6 +368,32 @@ void terminate(int times)
 	settle();
 }
 
+/* ---- states ---- */
+
+#define STATES 32
+
+/* The machines of state.h: the function that enters a state, the states' names, and the bits of those that may follow. */
+static const struct {
+	const char *name, *enter, *states[STATES];
+	uint32_t follows[STATES];
+} machines[] = {
+#define X(state, next) #state,
+#define GATE_BIT(state) 1u << GATE_##state
+#define SERVER_BIT(state) 1u << SERVER_##state
+#define CONTENT_BIT(state) 1u << CONTENT_##state
+#define MACHINE(name, enter, list) { name, enter, { list(X) }, { list(FOLLOWS) } }
+#define FOLLOWS(state, next) next,
+	MACHINE("gate", "gate_enter", GATE_STAGES),
+	MACHINE("server", "serverstate_enter", SERVER_STATES),
+	MACHINE("content", "transaction_enter", CONTENT_STATES),
+#undef X
+};
+
+static const char *state_name(size_t machine, unsigned state)
+{
+	return machines[machine].states[state];
+}
+
 /* ---- what is to be ---- */
 
 void is_dialled(const char *file, int line, const char *where, unsigned attempts)
@@ -384,16 +410,12 @@ void is_dialled(const char *file, int line, const char *where, unsigned attempts
 		complain(file, line, "dialled", got, want);
 }
 
-#define X(state, next) #state,
-static const char *const gate_names[] = { GATE_STAGES(X) }, *const server_names[] = { SERVER_STATES(X) };
-#undef X
-
 void is_at(const char *file, int line, enum gate_stage gate, enum server_state state)
 {
 	char got[40], want[40];
 
-	snprintf(want, sizeof want, "%s %s", gate_names[gate], server_names[state]);
-	snprintf(got, sizeof got, "%s %s", gate_names[session.gate.stage], server_names[session.server.state]);
+	snprintf(want, sizeof want, "%s %s", state_name(0, gate), state_name(1, state));
+	snprintf(got, sizeof got, "%s %s", state_name(0, session.gate.stage), state_name(1, session.server.state));
 	if (strcmp(got, want) != 0)
 		complain(file, line, "gate and server", got, want);
 }
@@ -618,17 +640,16 @@ const char *member_of(const char *event, const char *name)
 
 /* ---- tests ---- */
 
-#define STATES 32
-static unsigned char (*reached)[STATES][STATES]; /* of three writers, shared by all processes of a program */
-static const char *const writers[] = { "gate_enter", "serverstate_enter", "transaction_enter" };
+static unsigned char (*reached)[STATES][STATES]; /* of each machine; all processes of a program share it */
 
 void legal_note(const char *enter, unsigned from, unsigned to)
 {
-	for (size_t i = 0; reached && i < COUNT(writers); i++)
-		if (strcmp(writers[i], enter) == 0 && from < STATES && to < STATES)
+	for (size_t i = 0; reached && i < COUNT(machines); i++)
+		if (strcmp(machines[i].enter, enter) == 0 && from < STATES && to < STATES)
 			reached[i][from][to] = 1;
 }
 
+/* A line for each legal transition: "gate OPEN CHECKS", and " reached" if it was. */
 static void write_transitions(void)
 {
 	char name[500];
@@ -637,11 +658,12 @@ static void write_transitions(void)
 	snprintf(name, sizeof name, "%s.transitions", program_invocation_name);
 	f = fopen(name, "w");
 	assert_non_null(f);
-	for (size_t i = 0; i < COUNT(writers); i++)
+	for (size_t i = 0; i < COUNT(machines); i++)
 		for (unsigned from = 0; from < STATES; from++)
 			for (unsigned to = 0; to < STATES; to++)
-				if (reached[i][from][to])
-					fprintf(f, "%s %u %u\n", writers[i], from, to);
+				if (machines[i].follows[from] >> to & 1)
+					fprintf(f, "%s %s %s%s\n", machines[i].name, machines[i].states[from],
+					    machines[i].states[to], reached[i][from][to] ? " reached" : "");
 	fclose(f);
 }
 
@@ -691,11 +713,11 @@ static void run_apart(void **state)
 
 int run_each_apart(const char *group, const struct CMUnitTest *tests, size_t n)
 {
-	struct CMUnitTest each[100];
+	struct CMUnitTest each[400];
 	int failed;
 
 	assert_true(n <= COUNT(each));
-	reached = mmap(NULL, sizeof *reached * COUNT(writers), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	reached = mmap(NULL, sizeof *reached * COUNT(machines), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(reached != MAP_FAILED);
 	for (size_t i = 0; i < n; i++)
 		each[i] = (struct CMUnitTest){ tests[i].name, run_apart, NULL, NULL, (void *)(uintptr_t)&tests[i] };

@@ -144,7 +144,8 @@ void is_not_over(const char *file, int line);
 /* Run a test in a process of its own, and fail as it does: for the rows of a table. */
 void apart(const char *name, void (*test)(void **), const void *row);
 
-/* For main(): run tests, each apart. Beside the program a file is left that names the transitions which they reached, NAME.transitions. */
+/* For main(): run tests, each apart. The file NAME.transitions beside the program then has a line for each legal transition of a state,
+ * which ends with "reached" if one of the tests took it. */
 #define run_session_tests(tests) run_each_apart(#tests, tests, COUNT(tests))
 int run_each_apart(const char *group, const struct CMUnitTest *tests, size_t n);
 

@@ -685,6 +685,24 @@ static void xclient_after_starttls_refused(void **state)
 	stands_at(OPEN, XCLIENT);
 }
 
+/* A server that offers STARTTLS once it knows the client. */
+static void xclient_then_starttls(void **state)
+{
+	(void)state;
+	to_ehlo(ONE "--tls may --xclient --client-names none");
+	server("250-mx.test\n250 XCLIENT ADDR");
+	server(BANNER);
+	server("250-mx.test\n250 STARTTLS");
+	server_gets("XCLIENT ADDR=192.0.2.7\nEHLO c.test\nSTARTTLS");
+	stands_at(OPEN, STARTTLS);
+	server("220 go");
+	server_shakes();
+	server_gets("EHLO c.test");
+	server("250 mx.test");
+	client_gets("250-mx.test\n250 PIPELINING");
+	stands_at(OPEN, READY);
+}
+
 /* ---- --upstream-auth ---- */
 
 /* Up to AUTH, which is the last that the server heard. */
@@ -1175,25 +1193,26 @@ int main(void)
 		cmocka_unit_test(banner_accepts), cmocka_unit_test(banner_refuses), cmocka_unit_test(banner_is_421),
 		cmocka_unit_test(banner_of_next), cmocka_unit_test(banner_is_no_reply), cmocka_unit_test(banner_and_more),
 		cmocka_unit_test(banner_after_tease), cmocka_unit_test(banner_refuses_after_tease),
-		cmocka_unit_test(banner_too_late), cmocka_unit_test(ehlo), cmocka_unit_test(helo), cmocka_unit_test(helo_refused),
-		cmocka_unit_test(helo_after_list), cmocka_unit_test(ehlo_put_off), cmocka_unit_test(ehlo_unknown),
-		cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo), cmocka_unit_test(tls_levels),
-		cmocka_unit_test(tls_cannot_begin), cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected),
-		cmocka_unit_test(tls_for_helo), cmocka_unit_test(helo_after_starttls_refused),
+		cmocka_unit_test(banner_too_late), cmocka_unit_test(ehlo), cmocka_unit_test(helo),
+		cmocka_unit_test(helo_refused), cmocka_unit_test(helo_after_list), cmocka_unit_test(ehlo_put_off),
+		cmocka_unit_test(ehlo_unknown), cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo),
+		cmocka_unit_test(tls_levels), cmocka_unit_test(tls_cannot_begin), cmocka_unit_test(tls_without_ehlo),
+		cmocka_unit_test(tls_injected), cmocka_unit_test(tls_for_helo), cmocka_unit_test(helo_after_starttls_refused),
 		cmocka_unit_test(helo_after_handshake_failed), cmocka_unit_test(ehlo_refused_in_tls),
 		cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first), cmocka_unit_test(xclient),
 		cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
-		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes), cmocka_unit_test(xclient_refused),
-		cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after), cmocka_unit_test(xclient_of_nothing),
-		cmocka_unit_test(xclient_after_starttls_refused), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_login),
+		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes),
+		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
+		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),
+		cmocka_unit_test(xclient_then_starttls), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_login),
 		cmocka_unit_test(auth_for_helo), cmocka_unit_test(auth_refused), cmocka_unit_test(auth_without_tls),
 		cmocka_unit_test(auth_after_starttls_refused), cmocka_unit_test(auth_with_tls_none),
 		cmocka_unit_test(auth_for_server_of_helo), cmocka_unit_test(auth_first_of_all),
 		cmocka_unit_test(auth_after_xclient), cmocka_unit_test(auth_for_another), cmocka_unit_test(lmtp),
 		cmocka_unit_test(lmtp_refused), cmocka_unit_test(lmtp_at_a_socket), cmocka_unit_test(says_421_anywhere),
-		cmocka_unit_test(server_closes_anywhere), cmocka_unit_test(says_421_after_second_ehlo), cmocka_unit_test(late_greeting),
-		cmocka_unit_test(late_server), cmocka_unit_test(late_refusals), cmocka_unit_test(late_list),
-		cmocka_unit_test(late_list_refused),
+		cmocka_unit_test(server_closes_anywhere), cmocka_unit_test(says_421_after_second_ehlo),
+		cmocka_unit_test(late_greeting), cmocka_unit_test(late_server), cmocka_unit_test(late_refusals),
+		cmocka_unit_test(late_list), cmocka_unit_test(late_list_refused),
 	};
 
 	return run_session_tests(tests);

@@ -793,6 +793,17 @@ static void implicit_tls(void **state)
 	client_gets("220-warp.test ESMTP");
 }
 
+static void implicit_tls_and_allowed(void **state)
+{
+	(void)state;
+	session_begins(IMPLICIT "--allow-clients 192.0.2.0/24");
+	client_shakes();
+	stands_at(OPEN, CONNECTING);
+	server_connects();
+	server(BANNER);
+	client_gets(BANNER);
+}
+
 static void implicit_tls_cannot_begin(void **state)
 {
 	(void)state;
@@ -1280,10 +1291,10 @@ int main(void)
 		cmocka_unit_test(shake_fails), cmocka_unit_test(shake_is_overdue), cmocka_unit_test(shake_is_left),
 		cmocka_unit_test(shake_breaks), cmocka_unit_test(shake_is_none), cmocka_unit_test(shake_is_ended),
 		cmocka_unit_test(transaction_before_starttls), cmocka_unit_test(implicit_tls),
-		cmocka_unit_test(implicit_tls_cannot_begin), cmocka_unit_test(implicit_tls_fails), cmocka_unit_test(tunnel),
-		cmocka_unit_test(tunnel_server_closes_first), cmocka_unit_test(tunnel_is_silent),
-		cmocka_unit_test(tunnel_may_be_silent), cmocka_unit_test(tunnel_stalls), cmocka_unit_test(tunnel_breaks),
-		cmocka_unit_test(tunnel_client_breaks), cmocka_unit_test(tunnel_injected),
+		cmocka_unit_test(implicit_tls_and_allowed), cmocka_unit_test(implicit_tls_cannot_begin),
+		cmocka_unit_test(implicit_tls_fails), cmocka_unit_test(tunnel), cmocka_unit_test(tunnel_server_closes_first),
+		cmocka_unit_test(tunnel_is_silent), cmocka_unit_test(tunnel_may_be_silent), cmocka_unit_test(tunnel_stalls),
+		cmocka_unit_test(tunnel_breaks), cmocka_unit_test(tunnel_client_breaks), cmocka_unit_test(tunnel_injected),
 		cmocka_unit_test(tunnel_is_terminated), cmocka_unit_test(passthrough_refused),
 		cmocka_unit_test(passthrough_injected), cmocka_unit_test(passthrough_injected_by_client),
 		cmocka_unit_test(passthrough_is_overdue), cmocka_unit_test(client_is_idle),

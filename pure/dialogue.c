@@ -275,7 +275,9 @@ static const char *check_auth(const struct dialogue *d)
 		return refusal;
 	if (!offered)
 		return "502 5.5.1 AUTH is not offered";
-	return d->offer.auth ? NULL : "538 5.7.11 AUTH needs encryption";
+	if (d->offer.auth)
+		return NULL;
+	return d->encrypted ? "538 5.7.11 AUTH needs encryption up to the server" : "538 5.7.11 AUTH needs encryption";
 }
 
 const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd)

@@ -94,13 +94,25 @@ static void greeted(struct session *s)
 	transaction_end(s, TRANSACTION_BY_REPLIES);
 }
 
-/* Whether the client may be offered AUTH: a password must not cross the network in the clear, RFC 4954 9. */
-static bool may_authenticate(const struct session *s)
+static bool is_on_this_host(const union net_address *a)
+{
+	return a->sa.sa_family == AF_UNSPEC || a->sa.sa_family == AF_UNIX || net_is_local(a);
+}
+
+/* A password must not cross the network in the clear between the client and us, RFC 4954 9. */
+static bool client_may_authenticate(const struct session *s)
 {
 	if (s->dialogue.encrypted)
 		return true;
-	return !s->dialogue.limits.require_tls &&
-	    (s->o->plain_auth || s->client.address.sa.sa_family == AF_UNSPEC || net_is_local(&s->client.address));
+	return !s->dialogue.limits.require_tls && (s->o->plain_auth || is_on_this_host(&s->client.address));
+}
+
+/* Nor behind us, if the client sends it inside TLS. A client without TLS would say it to this server in the clear without us, too. */
+static bool may_authenticate(const struct session *s)
+{
+	bool exposed = s->dialogue.encrypted && !s->server.leg.tls && !is_on_this_host(&s->server.address);
+
+	return client_may_authenticate(s) && (!exposed || s->o->plain_auth);
 }
 
 static void end_hello(struct session *s)
@@ -123,7 +135,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	size_t n = smtp_ehlo_bound(e);
 	unsigned char *list;
 
-	dialogue_offers(&s->dialogue, &offer, s->o->auth && !may_authenticate(s));
+	dialogue_offers(&s->dialogue, &offer, s->o->auth && !client_may_authenticate(s));
 	list = leg_room(&s->client.leg, n);
 	n = smtp_ehlo_write(e, &d->offer, list, n);
 	talk_comm(s, COMM_ANSWERED, list, n - 2);
@@ -226,7 +238,7 @@ static void answer_own_helo(struct session *s)
  * client may be authenticated. */
 static void answer_in_own_name(struct session *s)
 {
-	bool asks = s->hello.verb != SMTP_HELO && s->o->auth && may_authenticate(s);
+	bool asks = s->hello.verb != SMTP_HELO && s->o->auth && client_may_authenticate(s);
 	bool stays = asks ? s->server.auth != SERVER_AUTH_NOBODY : s->server.auth == SERVER_AUTH_SAID;
 
 	if (!stays)

@@ -525,6 +525,77 @@ def test_49_auth_is_shown_inside_of_tls(certs, tmp_path, secure):
         made.close()
 
 
+# 84: a password never travels less protected than the client sent it
+
+@pytest.fixture
+def far(certs, tmp_path):
+    """far(*options, tls=...): a smtpwarp with a certificate, and its upstream on another host, with STARTTLS if it gets a
+    context."""
+    if netns.unsupported():
+        pytest.skip(netns.unsupported())
+    made = []
+    with netns.pair() as (server_host, host):
+        def make(*options, tls=None):
+            with server_host:
+                server = peers.MailServer("AUTH PLAIN", address=server_host.ip4, tls=tls)
+            proxy = Warp(host, tmp_path, *certs.options(), *options, upstream=server)
+            made.extend([proxy, server])
+            return proxy, server
+        with host:
+            yield make
+        for one in made:
+            one.close()
+
+
+FAR_PLAIN = "AUTH PLAIN AHVzZXIAc2VjcmV0"
+
+
+@pytest.mark.parametrize("late", [[], [*LATE, "--auth"]], ids=["early", "late"])
+@pytest.mark.parametrize("level", ["none", "may", "verify-if-offered"])
+def test_84_password_in_tls_is_not_for_a_plain_server(far, certs, level, late):
+    """Whoever strips STARTTLS on the way would have it."""
+    proxy, server = far("--tls", level, "--tls-name", "server.example", "--client-tls", "require", *late)
+    client = proxy.connect()
+    client.expect("220")
+    client.ask("EHLO c", "250")
+    client.ask("STARTTLS", "220")
+    client.begin_tls(certs.trusting(), certificates.HOST)
+    assert "AUTH PLAIN" not in client.ask("EHLO c", "250").texts
+    client.ask(FAR_PLAIN, "502 5.5.1" if late else "538 5.7.11 AUTH needs encryption up to the server")
+    transaction(client)
+    assert len(server.messages) == 1 and "AUTH" not in str(server.commands)
+
+
+@pytest.mark.parametrize("late", [[], [*LATE, "--auth"]], ids=["early", "late"])
+@pytest.mark.parametrize("case", ["TLS on both sides", "--plain-auth", "plain on both sides"])
+def test_84_password_that_is_as_safe_as_before(far, certs, secure, case, late):
+    """The plain client is on this host, as before."""
+    proxy, server = far(*(["--plain-auth"] if case == "--plain-auth" else []), *late,
+                        tls=certs.context() if case == "TLS on both sides" else None)
+    client = proxy.connect()
+    client.expect("220")
+    assert "AUTH PLAIN" in client.ask("EHLO c", "250").texts
+    if case != "plain on both sides":
+        secure(client)
+        assert "AUTH PLAIN" in client.ask("EHLO c", "250").texts
+    client.ask(FAR_PLAIN, "235")
+    assert FAR_PLAIN in server.commands
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_84_tls_that_ends_at_a_proxy_before_us(far, protected):
+    """Its header says so."""
+    proxy, server = far("--tls", "none", "--accept-proxy", "127.0.0.1")
+    client = proxy.connect()
+    address = bytes([127, 0, 0, 1, 127, 0, 0, 1]) + (4711).to_bytes(2, "big") + (25).to_bytes(2, "big")
+    ssl_tlv = b"\x20\x00\x05\x01\x00\x00\x00\x00" if protected else b""
+    client.send_raw(b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + len(address + ssl_tlv).to_bytes(2, "big") + address + ssl_tlv)
+    client.expect("220")
+    assert ("AUTH PLAIN" in client.ask("EHLO c", "250").texts) == (not protected)
+    client.ask(FAR_PLAIN, "538 5.7.11" if protected else "235")
+    assert (FAR_PLAIN in server.commands) == (not protected)
+
+
 # Keys and certificates
 
 def shown(*more):

@@ -1603,6 +1603,9 @@ static void test_49_57_what_the_client_is_offered(void **state)
 	dialogue_offers(&model.d, &offer, true);
 	assert_string_equal(check("AUTH PLAIN\r\n"), "538 5.7.11 AUTH needs encryption");
 	assert_string_equal(check("STARTTLS\r\n"), "502 5.5.1 Not offered");
+	model.d.encrypted = true;
+	assert_string_equal(check("AUTH PLAIN\r\n"), "538 5.7.11 AUTH needs encryption up to the server");
+	model.d.encrypted = false;
 	model.d.limits.on_recipient = true;
 	assert_string_equal(check("AUTH PLAIN\r\n"), "538 5.7.11 AUTH needs encryption");
 	dialogue_offers(&model.d, &offer, false);

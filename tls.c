@@ -534,6 +534,18 @@ const char *tls_failure(const struct tls *t)
 	return code == BR_ERR_OK ? NULL : reason_text(code);
 }
 
+bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPRINT])
+{
+	br_sha256_context c;
+
+	if (t != &towards_upstream || !chain.certificates)
+		return false;
+	br_sha256_init(&c);
+	br_sha256_update(&c, chain.der, chain.certificate[0]);
+	br_sha256_out(&c, fingerprint);
+	return true;
+}
+
 void tls_facts(const struct tls *t, struct tls_facts *facts)
 {
 	br_ssl_session_parameters session;

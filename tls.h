@@ -64,6 +64,10 @@ bool tls_closed(const struct tls *t);
 /* Why the handshake or the connection failed; NULL: it did not fail. Static storage. */
 const char *tls_failure(const struct tls *t);
 
+/* SHA-256 of the upstream's certificate, after the handshake. false: there is none. */
+#define TLS_FINGERPRINT 32
+bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPRINT]);
+
 /* What is known after the handshake. reason: why the certificate does not verify; NULL: it does. Static storage. If a proxy
  * before us ended the client's TLS: version and cipher are what it says, NULL if it says nothing, and cn is the name in the
  * client's certificate. Otherwise cn is NULL. */

@@ -22,7 +22,7 @@ struct line {
 	const char *host;
 	size_t host_len;
 	unsigned long port; /* 0: any port */
-	struct sasl_pair pair;
+	struct password password;
 };
 
 static bool is_space(char c)
@@ -67,32 +67,117 @@ static bool is_credential(const char *word, size_t n)
 	return n && n <= SASL_WORD_MAX && !memchr(word, 0, n);
 }
 
+/* The word at *at, which moves over it and the blanks behind it. */
+static size_t take_word(const char **at, const char *end)
+{
+	const char *word = *at;
+	size_t n;
+
+	while (*at < end && !is_space(**at))
+		++*at;
+	n = (size_t)(*at - word);
+	while (*at < end && is_space(**at))
+		++*at;
+	return n;
+}
+
+static int hex_digit(char c)
+{
+	static const char digits[] = "0123456789abcdef";
+	const char *at = c ? strchr(digits, c | 0x20) : NULL;
+
+	return at ? (int)(at - digits) : -1;
+}
+
+static const char pin_prefix[] = "fingerprint=";
+
+static bool is_pin(const char *word, size_t n)
+{
+	return n >= sizeof pin_prefix - 1 && memcmp(word, pin_prefix, sizeof pin_prefix - 1) == 0;
+}
+
+/* A word that is_pin() knows. */
+static bool parse_pin(const char *word, size_t n, unsigned char pin[PASSWORDS_FINGERPRINT])
+{
+	const char *at = word + sizeof pin_prefix - 1, *end = word + n;
+
+	for (size_t i = 0; i < PASSWORDS_FINGERPRINT; i++) {
+		if (i && at < end && *at == ':')
+			at++;
+		if (end - at < 2 || hex_digit(at[0]) < 0 || hex_digit(at[1]) < 0)
+			return false;
+		pin[i] = (unsigned char)(hex_digit(at[0]) << 4 | hex_digit(at[1]));
+		at += 2;
+	}
+	return at == end;
+}
+
+/* The words before the pair. false: they are malformed. A pin is broken by "unverified", so one of them must be a mistake. */
+static bool take_conditions(struct password *p, const char **at, const char *end)
+{
+	unsigned char unused[PASSWORDS_FINGERPRINT];
+
+	p->pinned = p->unverified = false;
+	p->conditions = *at;
+	for (const char *word = *at, *next = *at; next < end; word = next) {
+		size_t n = take_word(&next, end);
+
+		if (is_pin(word, n)) {
+			if (!parse_pin(word, n, unused))
+				return false;
+			p->pinned = true;
+		} else if (n == 10 && memcmp(word, "unverified", n) == 0) {
+			p->unverified = true;
+		} else {
+			break;
+		}
+		*at = next;
+	}
+	p->conditions_len = (size_t)(*at - p->conditions);
+	return !(p->pinned && p->unverified);
+}
+
+bool passwords_pins(const struct password *p, const unsigned char fingerprint[PASSWORDS_FINGERPRINT])
+{
+	const char *at = p->conditions, *end = at + p->conditions_len;
+	unsigned char pin[PASSWORDS_FINGERPRINT];
+
+	for (const char *word = at; word < end; word = at) {
+		size_t n = take_word(&at, end);
+
+		if (is_pin(word, n) && parse_pin(word, n, pin) && memcmp(pin, fingerprint, sizeof pin) == 0)
+			return true;
+	}
+	return false;
+}
+
 static bool parse_line(struct line *l, const char *at, const char *end)
 {
 	const char *host = at, *colon;
+	size_t host_len = take_word(&at, end);
 
-	while (at < end && !is_space(*at))
-		at++;
-	if (!take_host(l, host, at))
+	if (!take_host(l, host, host + host_len) || !take_conditions(&l->password, &at, end))
 		return false;
-	while (at < end && is_space(*at))
-		at++;
 	colon = memchr(at, ':', (size_t)(end - at));
 	if (!colon)
 		return false;
-	l->pair = (struct sasl_pair){ at, colon + 1, (size_t)(colon - at), (size_t)(end - colon - 1) };
-	return is_credential(at, l->pair.user_len) && is_credential(colon + 1, l->pair.password_len);
+	l->password.pair = (struct sasl_pair){ at, colon + 1, (size_t)(colon - at), (size_t)(end - colon - 1) };
+	return is_credential(at, l->password.pair.user_len) && is_credential(colon + 1, l->password.pair.password_len);
 }
 
-static bool is_for(const struct line *l, const char *host, uint16_t port)
+static bool is_for(const struct line *l, const struct passwords_server *s)
 {
-	return strlen(host) == l->host_len && strncasecmp(host, l->host, l->host_len) == 0 && (!l->port || l->port == port);
+	return strlen(s->host) == l->host_len && strncasecmp(s->host, l->host, l->host_len) == 0 && (!l->port || l->port == s->port);
 }
 
-unsigned passwords_find(const char *text, size_t n, const char *host, uint16_t port, struct sasl_pair *p, bool *found)
+static bool is_for_others(const struct line *l, const struct passwords_server *s)
+{
+	return l->host_len == 1 && *l->host == '*' && !s->chosen_by_client && (!l->port || l->port == s->port);
+}
+
+unsigned passwords_find(const char *text, size_t n, const struct passwords_server *server, struct password *p, bool *found)
 {
 	const char *at = text, *stop = text + n, *next, *end;
-	bool others = false;
 	struct line l;
 
 	*found = false;
@@ -108,14 +193,14 @@ unsigned passwords_find(const char *text, size_t n, const char *host, uint16_t p
 			continue;
 		if (!parse_line(&l, at, end))
 			return number;
-		if (host && is_for(&l, host, port)) {
-			*p = l.pair;
+		if (server && is_for(&l, server)) {
+			*p = l.password;
 			*found = true;
 			return 0;
 		}
-		if (host && !others && l.host_len == 1 && *l.host == '*' && (!l.port || l.port == port)) {
-			*p = l.pair;
-			*found = others = true;
+		if (server && !*found && is_for_others(&l, server)) {
+			*p = l.password;
+			*found = true;
 		}
 	}
 	return 0;
@@ -148,7 +233,7 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 {
 	char *text = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	const char *reason = text == MAP_FAILED ? strerror(errno) : NULL;
-	struct sasl_pair unused;
+	struct password unused;
 	unsigned line = 0;
 	bool exposed = false, found;
 	size_t len = 0;
@@ -156,7 +241,7 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 	if (!reason)
 		reason = read_text(file, text, &len, &exposed);
 	if (!reason)
-		line = passwords_find(text, len, NULL, 0, &unused, &found);
+		line = passwords_find(text, len, NULL, &unused, &found);
 	if (reason)
 		snprintf(why, why_cap, "--upstream-auth %s: %s", file, reason);
 	else if (line)
@@ -177,12 +262,12 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 	return true;
 }
 
-bool passwords_for(const char *host, uint16_t port, struct sasl_pair *p)
+bool passwords_for(const struct passwords_server *server, struct password *p)
 {
 	bool found = false;
 
 	if (store.text)
-		passwords_find(store.text, store.len, host, port, p, &found);
+		passwords_find(store.text, store.len, server, p, &found);
 	return found;
 }
 

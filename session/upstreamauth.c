@@ -11,16 +11,29 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool find_pair(const struct session *s, struct sasl_pair *p)
+static bool find_password(const struct session *s, struct password *p)
 {
-	return s->o->upstream_auth && passwords_for(s->server.host, net_port(&s->server.address), p);
+	const struct passwords_server server = { s->server.host, net_port(&s->server.address), !s->server.upstream };
+
+	return s->o->upstream_auth && passwords_for(&server, p);
 }
 
 bool upstreamauth_is_due(const struct session *s)
 {
-	struct sasl_pair unused;
+	struct password unused;
 
-	return find_pair(s, &unused);
+	return find_password(s, &unused);
+}
+
+/* Whether we know who will hear the password, or the file says that it does not matter. */
+static bool may_hear(const struct session *s, const struct password *p)
+{
+	unsigned char fingerprint[TLS_FINGERPRINT];
+
+	if (p->pinned)
+		return tls_fingerprint(s->server.leg.tls, fingerprint) && passwords_pins(p, fingerprint);
+	return p->unverified || s->server.facts.verified || s->server.address.sa.sa_family == AF_UNIX ||
+	    net_is_loopback(&s->server.address);
 }
 
 static enum upstreamauth_status fill_refusal(struct upstreamauth_refusal *r, const char *enhanced, const char *reason, const char *more)
@@ -28,6 +41,21 @@ static enum upstreamauth_status fill_refusal(struct upstreamauth_refusal *r, con
 	r->enhanced = enhanced;
 	r->reason = reason;
 	snprintf(r->more, sizeof r->more, "%s", more);
+	return UPSTREAMAUTH_REFUSED;
+}
+
+/* The certificate is not what the file wants. A record has what an administrator may put into the file, once he has compared it. */
+static enum upstreamauth_status distrust(const struct session *s, const struct password *p, struct upstreamauth_refusal *r)
+{
+	const char *reason = p->pinned ? "certificate has another fingerprint" : "certificate is not verified";
+	unsigned char fingerprint[TLS_FINGERPRINT] = { 0 };
+	char hex[2 * TLS_FINGERPRINT + 1];
+
+	tls_fingerprint(s->server.leg.tls, fingerprint);
+	for (size_t i = 0; i < sizeof fingerprint; i++)
+		snprintf(hex + 2 * i, 3, "%02x", fingerprint[i]);
+	fill_refusal(r, "4.7.5", reason, "");
+	snprintf(r->more, sizeof r->more, "there is a password for it; the certificate has fingerprint=%s", hex);
 	return UPSTREAMAUTH_REFUSED;
 }
 
@@ -82,18 +110,20 @@ static void say_plain(struct session *s, const struct sasl_pair *p)
 enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamauth_refusal *refusal)
 {
 	const unsigned char *mechanisms;
-	struct sasl_pair p;
+	struct password p;
 	size_t n = 0;
 
-	if (s->auth.authenticated || !find_pair(s, &p))
+	if (s->auth.authenticated || !find_password(s, &p))
 		return UPSTREAMAUTH_NOT_DUE;
 	mechanisms = smtp_ehlo_args(&s->dialogue.ehlo, SMTP_EXT_AUTH, &n);
 	if (!s->server.leg.tls) {
 		fill_refusal(refusal, "4.7.5", "no TLS", "there is a password for it");
 		return UPSTREAMAUTH_NO_TLS;
 	}
+	if (!may_hear(s, &p))
+		return distrust(s, &p, refusal);
 	if (mechanisms && lists(mechanisms, n, "PLAIN")) {
-		say_plain(s, &p);
+		say_plain(s, &p.pair);
 	} else if (mechanisms && lists(mechanisms, n, "LOGIN")) {
 		s->auth.words = 2;
 		say(s, SMTP_AUTH, "AUTH LOGIN", 10, 10);
@@ -107,12 +137,12 @@ enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamau
 static bool say_next_word(struct session *s)
 {
 	char line[SASL_LINE_MAX];
-	struct sasl_pair p;
+	struct password p;
 	size_t n;
 
-	if (!s->auth.words || !find_pair(s, &p))
+	if (!s->auth.words || !find_password(s, &p))
 		return false;
-	n = s->auth.words == 2 ? sasl_word(p.user, p.user_len, line) : sasl_word(p.password, p.password_len, line);
+	n = s->auth.words == 2 ? sasl_word(p.pair.user, p.pair.user_len, line) : sasl_word(p.pair.password, p.pair.password_len, line);
 	s->auth.words--;
 	say(s, SMTP_AUTH_RESPONSE, line, n, 0);
 	explicit_bzero(line, sizeof line);

@@ -1,6 +1,6 @@
 /* --upstream-auth: AUTH with the server in the name of clients that cannot (RFC 4954; PLAIN, RFC 4616; LOGIN).
  *
- * Invariants: a password crosses the network only inside TLS, and is in no record.
+ * Invariants: a password crosses the network only inside TLS, goes only to whom the file means, and is in no record.
  */
 #ifndef UPSTREAMAUTH_H
 #define UPSTREAMAUTH_H
@@ -12,7 +12,7 @@ enum upstreamauth_status {
 	UPSTREAMAUTH_GOES_ON, /* AUTH, or a word of AUTH LOGIN, was sent and awaits its reply */
 	UPSTREAMAUTH_LET_IN,  /* the server has accepted the password */
 	UPSTREAMAUTH_NO_TLS,  /* there is no TLS, RFC 4954 9 */
-	UPSTREAMAUTH_REFUSED  /* the server offers neither mechanism, or has refused the password */
+	UPSTREAMAUTH_REFUSED  /* the server offers neither mechanism, or has refused the password; or it may be another than is meant */
 };
 
 /* Why the server cannot be used. */

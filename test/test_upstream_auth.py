@@ -1,6 +1,8 @@
-"""Who smtpwarp is to the upstream: --upstream-auth, --tls-cert and --tls-key. DESIGN 8; PROTOCOL 49, 72."""
+"""Who smtpwarp is to the upstream: --upstream-auth, --tls-cert and --tls-key. DESIGN 8; PROTOCOL 49, 72, 84."""
 import base64
+import hashlib
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -10,7 +12,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
 import certificates
-from warp import BINARY, MESSAGE
+import netns
+import peers
+from warp import BINARY, MESSAGE, Warp
 
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
 USER, PASSWORD = "relay@mx.example", "geheim: s3cret"
@@ -159,6 +163,101 @@ def test_refused(login, mail_server, certs, late, mechanisms, answers, words, re
     assert any(reply[4:] in record["error"] for record in proxy.records("error"))
     assert not any(command.startswith("MAIL") for command in server.commands)
     nothing_secret(proxy)
+
+
+# Who hears it
+
+def fingerprint(certs, kind, colons=False):
+    digits = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certs.pair(kind)[0].read_text())).hexdigest()
+    return "fingerprint=" + (":".join(re.findall("..", digits.upper())) if colons else digits)
+
+
+@pytest.fixture
+def far(certs, tmp_path):
+    """far(line, *options, kind=...): the first reply to a client's greeting, whose upstream is on another host and has a line with
+    these conditions; that server; and the smtpwarp. HOST and PORT in line stand for the server's."""
+    if netns.unsupported():
+        pytest.skip(netns.unsupported())
+    made = []
+    with netns.pair() as (server_host, host):
+        def make(line, *options, kind="good"):
+            with server_host:
+                server = peers.MailServer("AUTH PLAIN", address=server_host.ip4, tls=certs.context(kind))
+            path = write(tmp_path / "passwords", line.replace("HOST", server_host.ip4).replace("PORT", str(server.port)))
+            proxy = Warp(host, tmp_path, "--tls-ca", certs.ca, "--upstream-auth", path, *options, upstream=server)
+            made.extend([proxy, server])
+            client = proxy.connect()
+            return greet(client), server, proxy
+        with host:
+            yield make
+        for one in made:
+            one.close()
+
+
+NAMED = ["--tls-name", certificates.HOST]
+LINE = f"HOST {{}} {USER}:{PASSWORD}\n"
+
+
+@pytest.mark.parametrize("level", ["may", "encrypt"])
+@pytest.mark.parametrize("kind, conditions, options, reason", [
+    ("good", "", NAMED, None), ("good", "", [], "certificate is not verified"),
+    ("self-signed", "", NAMED, "certificate is not verified"), ("wrong-name", "", NAMED, "certificate is not verified"),
+    ("self-signed", "unverified", NAMED, None), ("good", "unverified", [], None),
+    ("self-signed", "fingerprint=self-signed", [], None), ("self-signed", "fingerprint=SELF-SIGNED", [], None),
+    ("self-signed", "fingerprint=good fingerprint=self-signed", [], None),
+    ("self-signed", "fingerprint=good", [], "certificate has another fingerprint"),
+    ("good", "fingerprint=self-signed", NAMED, "certificate has another fingerprint")])
+def test_84_only_to_who_is_meant(far, certs, level, kind, conditions, options, reason):
+    """A name in a certificate, a certificate that the file names, or the word that it does not matter."""
+    line = re.sub(r"fingerprint=(\S+)", lambda m: fingerprint(certs, m[1].lower(), m[1].isupper()), LINE.format(conditions))
+    reply, server, proxy = far(line, "--tls", level, *options, kind=kind)
+    if not reason:
+        assert reply.code == 250 and server.commands[-1] == f"AUTH PLAIN {PLAIN}"
+        return
+    assert reply.startswith("451 4.7.5 ") and reply.endswith(reason)
+    assert "AUTH" not in str(server.commands)
+    error = proxy.wait_for("error")["error"]
+    assert reason in error and fingerprint(certs, kind) in error
+    nothing_secret(proxy)
+
+
+def test_84_verify_still_counts_with_a_pin(far, certs):
+    reply, server, _ = far(LINE.format(fingerprint(certs, "self-signed")), "--tls", "verify", *NAMED, kind="self-signed")
+    assert reply == f"451 4.7.5 {server.name_port.split(':')[0]}: certificate is not signed by a trusted CA"
+
+
+@pytest.mark.parametrize("line, meant", [("*", False), ("*:PORT", False), ("* unverified", False), ("HOST unverified", True)])
+def test_84_other_hosts_are_none_that_a_client_chooses(certs, tmp_path, line, meant):
+    """In transparent mode anybody could have the password sent to a host of his own."""
+    if netns.unsupported():
+        pytest.skip(netns.unsupported())
+    with netns.pair() as (server_host, host):
+        with server_host:
+            server = peers.MailServer("AUTH PLAIN", address=server_host.ip4, port=25, tls=certs.context())
+        line = line.replace("HOST", server_host.ip4).replace("PORT", "25")
+        passwords = write(tmp_path / "passwords", f"{line} {USER}:{PASSWORD}\n")
+        host.nft("table ip t { chain c { type nat hook output priority -100; "
+                 "meta mark 7 return; tcp dport 25 redirect to :2525; }; }")
+        with host:
+            proxy = Warp(host, tmp_path, "--transparent", "--tls-ca", certs.ca, *NAMED, "--upstream-auth", passwords,
+                         "--mark", "7").listen("127.0.0.1:2525")
+            client = peers.connect(server_host.ip4, 25, proxy.group)
+            texts = greet(client).texts
+            assert ("AUTH PLAIN" in texts) == (not meant)
+            assert (f"AUTH PLAIN {PLAIN}" in server.commands) == meant
+            client.close()
+            proxy.wait_for("close")
+            proxy.close()
+        server.close()
+
+
+def test_84_unix_socket_needs_no_certificate(login, certs, tmp_path):
+    server = peers.MailServer("AUTH PLAIN", address=str(tmp_path / "lmtp"), lmtp=True, tls=certs.context("self-signed"))
+    write(tmp_path / "passwords", f"{tmp_path / 'lmtp'} {USER}:{PASSWORD}\n")
+    client = login(upstream=server).connect()
+    greet(client)
+    assert f"AUTH PLAIN {PLAIN}" in server.commands
+    server.close()
 
 
 class Mailbox:

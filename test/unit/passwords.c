@@ -14,22 +14,28 @@ static struct text got;
  * the number of a malformed line. host NULL: as passwords_find() has it. */
 static const char *find(const char *text, size_t n, const char *host, uint16_t port)
 {
-	struct sasl_pair p;
+	const struct passwords_server server = { host, port, false };
+	struct password p;
 	bool found;
-	unsigned line = passwords_find((const char *)guarded(text, n), n, host, port, &p, &found);
+	unsigned line = passwords_find((const char *)guarded(text, n), n, host ? &server : NULL, &p, &found);
 
 	clear(&got);
 	if (line)
 		say(&got, "%u ", line);
 	if (found) {
-		say_bytes(&got, (const unsigned char *)p.user, p.user_len);
+		say_bytes(&got, (const unsigned char *)p.pair.user, p.pair.user_len);
 		say(&got, " ");
-		say_bytes(&got, (const unsigned char *)p.password, p.password_len);
+		say_bytes(&got, (const unsigned char *)p.pair.password, p.pair.password_len);
+		say(&got, "%s%s", p.pinned ? " pinned" : "", p.unverified ? " unverified" : "");
 	} else {
 		say(&got, "-");
 	}
 	return got.bytes;
 }
+
+#define DIGITS_62 "00112233445566778899aAbBcCdDeEfF00112233445566778899aAbBcCdDee"
+#define PIN "fingerprint=" DIGITS_62 "ff"
+#define PIN_WITH_COLONS "fingerprint=01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f:20"
 
 static void test_lines(void **state)
 {
@@ -107,11 +113,69 @@ static void test_lines(void **state)
 		{ "* u:p\nnonsense", "h", 25, "2 u p" },
 		{ "h u:p\nnonsense", NULL, 0, "2 -" },
 		{ "h u:p\n* u:p", NULL, 0, "-" },
+		/* who may hear it */
+		{ "h unverified u:p", "h", 25, "u p unverified" },
+		{ "h\tunverified \t u v:p", "h", 25, "u v p unverified" },
+		{ "* unverified u:p", "h", 25, "u p unverified" },
+		{ "h unverified:p", "h", 25, "unverified p" },
+		{ "h Unverified u:p", "h", 25, "Unverified u p" },
+		{ "h " PIN " u:p", "h", 25, "u p pinned" },
+		{ "h " PIN " " PIN_WITH_COLONS " u:p", "h", 25, "u p pinned" },
+		{ "h unverified", "h", 25, "1 -" },
+		{ "h " PIN, "h", 25, "1 -" },
+		{ "h unverified " PIN " u:p", "h", 25, "1 -" },
+		{ "h " PIN "0 u:p", "h", 25, "1 -" },
+		{ "h " PIN ": u:p", "h", 25, "1 -" },
+		{ "h fingerprint= u:p", "h", 25, "1 -" },
+		{ "h fingerprint=" DIGITS_62 " u:p", "h", 25, "1 -" },
+		{ "h fingerprint=" DIGITS_62 "f u:p", "h", 25, "1 -" },
+		{ "h fingerprint=" DIGITS_62 "fg u:p", "h", 25, "1 -" },
+		{ "h fingerprint=:" DIGITS_62 "ff u:p", "h", 25, "1 -" },
+		{ "h fingerprint=" DIGITS_62 "::ff u:p", "h", 25, "1 -" },
 	};
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(rows); i++)
 		expect_text(rows[i].text, find(rows[i].text, strlen(rows[i].text), rows[i].host, rows[i].port), rows[i].want);
+}
+
+static void test_84_pins(void **state)
+{
+	static const char text[] = "h " PIN "\t" PIN_WITH_COLONS " u:p";
+	static const struct passwords_server server = { "h", 25, false };
+	unsigned char pin[PASSWORDS_FINGERPRINT];
+	struct password p;
+	bool found;
+
+	(void)state;
+	assert_int_equal(passwords_find((const char *)guarded(text, sizeof text - 1), sizeof text - 1, &server, &p, &found), 0);
+	for (unsigned char i = 0; i < sizeof pin; i++)
+		pin[i] = i + 1;
+	assert_true(found && passwords_pins(&p, pin));
+	for (unsigned char i = 0; i < sizeof pin; i++)
+		pin[i] = (unsigned char)(i % 16 * 0x11);
+	assert_true(passwords_pins(&p, pin));
+	pin[31] ^= 1;
+	assert_false(passwords_pins(&p, pin));
+}
+
+/* Whoever says where to must not get what is meant for the administrator's own servers. */
+static void test_84_address_that_the_client_has_chosen(void **state)
+{
+	static const char text[] = "* a:b\n192.0.2.1 u:p\n";
+	struct passwords_server server = { "192.0.2.2", 25, true };
+	struct password p;
+	bool found;
+
+	(void)state;
+	passwords_find(text, sizeof text - 1, &server, &p, &found);
+	assert_false(found);
+	server.host = "192.0.2.1";
+	passwords_find(text, sizeof text - 1, &server, &p, &found);
+	assert_true(found && p.pair.user[0] == 'u');
+	server = (struct passwords_server){ "192.0.2.2", 25, false };
+	passwords_find(text, sizeof text - 1, &server, &p, &found);
+	assert_true(found && p.pair.user[0] == 'a');
 }
 
 /* RFC 4616 2: NUL separates the words, so it can be in none of them; elsewhere it is an octet of a name that is nobody's. */
@@ -133,16 +197,17 @@ static void test_49_longest_words(void **state)
 	for (size_t n = SASL_WORD_MAX - 1; n <= SASL_WORD_MAX + 1; n++)
 		for (int which = 0; which < 2; which++) {
 			size_t user = which ? n : SASL_WORD_MAX, password = which ? SASL_WORD_MAX : n;
-			struct sasl_pair p;
+			const struct passwords_server server = { "h", 25, false };
+			struct password p;
 			bool found;
 
 			snprintf(text, sizeof text, "h %0*d:%0*d", (int)user, 0, (int)password, 0);
-			assert_int_equal(passwords_find(text, strlen(text), "h", 25, &p, &found), n > SASL_WORD_MAX);
+			assert_int_equal(passwords_find(text, strlen(text), &server, &p, &found), n > SASL_WORD_MAX);
 			assert_int_equal(found, n <= SASL_WORD_MAX);
 			if (!found)
 				continue;
-			assert_int_equal(p.user_len, user);
-			assert_int_equal(p.password_len, password);
+			assert_int_equal(p.pair.user_len, user);
+			assert_int_equal(p.pair.password_len, password);
 		}
 }
 
@@ -183,8 +248,9 @@ static void test_hostile_octets(void **state)
 
 	(void)state;
 	for (unsigned round = 0; round < 100000; round++) {
+		const struct passwords_server server = { round % 2 ? "h" : "hh", 25, round % 3 == 0 };
 		size_t n = any(sizeof text);
-		struct sasl_pair p;
+		struct password p;
 		const char *in;
 		unsigned line;
 		bool found;
@@ -193,14 +259,15 @@ static void test_hostile_octets(void **state)
 		for (size_t i = 0; i < n; i++)
 			text[i] = likely[any(sizeof likely)];
 		in = (const char *)guarded(text, n);
-		line = passwords_find(in, n, round % 2 ? "h" : "hh", 25, &p, &found);
+		line = passwords_find(in, n, &server, &p, &found);
 		assert_true(line <= n);
 		if (!found)
 			continue;
-		assert_true(p.user > in && p.user_len && p.user_len <= SASL_WORD_MAX);
-		assert_true(p.password == p.user + p.user_len + 1 && p.password[-1] == ':');
-		assert_true(p.password_len && p.password_len <= SASL_WORD_MAX && p.password + p.password_len <= in + n);
-		assert_false(memchr(p.user, '\n', p.user_len + p.password_len + 1) || memchr(p.user, 0, p.user_len + p.password_len + 1));
+		assert_false(passwords_pins(&p, (const unsigned char *)"01234567890123456789012345678901") && !p.pinned);
+		assert_true(p.pair.user > in && p.pair.user_len && p.pair.user_len <= SASL_WORD_MAX);
+		assert_true(p.pair.password == p.pair.user + p.pair.user_len + 1 && p.pair.password[-1] == ':');
+		assert_true(p.pair.password_len && p.pair.password_len <= SASL_WORD_MAX && p.pair.password + p.pair.password_len <= in + n);
+		assert_false(memchr(p.pair.user, '\n', p.pair.user_len + p.pair.password_len + 1) || memchr(p.pair.user, 0, p.pair.user_len + p.pair.password_len + 1));
 	}
 }
 
@@ -235,11 +302,12 @@ static const char *load_text(const char *text, mode_t mode)
 
 static void expect_password(const char *host, const char *want)
 {
-	struct sasl_pair p;
+	const struct passwords_server server = { host, 25, false };
+	struct password p;
 	char password[SASL_WORD_MAX + 1] = "-";
 
-	if (passwords_for(host, 25, &p))
-		snprintf(password, sizeof password, "%.*s", (int)p.password_len, p.password);
+	if (passwords_for(&server, &p))
+		snprintf(password, sizeof password, "%.*s", (int)p.pair.password_len, p.pair.password);
 	expect_text(host, password, want);
 }
 
@@ -302,17 +370,18 @@ static void test_permissions(void **state)
 /* What a session has looked up stays what it was while the file is read anew; what was wiped is gone. */
 static void test_72_pair_in_use(void **state)
 {
-	struct sasl_pair old, new;
+	static const struct passwords_server server = { "h", 25, false };
+	struct password old, new;
 
 	(void)state;
 	assert_int_equal(load_text("h u:p", 0600)[0], 0);
-	assert_true(passwords_for("h", 25, &old));
+	assert_true(passwords_for(&server, &old));
 	assert_int_equal(load_text("h u:q nonsense\nx", 0600)[0], '-');
-	assert_memory_equal(old.password, "p", 1);
-	assert_true(passwords_for("h", 25, &new));
-	assert_ptr_equal(old.password, new.password);
+	assert_memory_equal(old.pair.password, "p", 1);
+	assert_true(passwords_for(&server, &new));
+	assert_ptr_equal(old.pair.password, new.pair.password);
 	passwords_wipe();
-	assert_memory_equal(old.password, "\0", 1);
+	assert_memory_equal(old.pair.password, "\0", 1);
 }
 
 static int make_file(void **state)
@@ -333,6 +402,8 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_84_pins),
+		cmocka_unit_test(test_84_address_that_the_client_has_chosen),
 		cmocka_unit_test(test_nul),
 		cmocka_unit_test(test_49_longest_words),
 		cmocka_unit_test(test_names_of_any_length),

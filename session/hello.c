@@ -127,7 +127,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	const struct dialogue *d = &s->dialogue;
 	const struct smtp_offer offer = {
 		.size_limit = s->o->limits.message_size,
-		.requiretls = s->server.facts.verified && s->server.leg.tls,
+		.requiretls = d->encrypted && s->server.facts.verified && s->server.leg.tls, /* RFC 8689 2 */
 		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s),
 		.starttls = clienttls_offers(s),
 		.single = d->lmtp && s->hello.verb == SMTP_EHLO && !s->o->limits.on_recipient,

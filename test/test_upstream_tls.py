@@ -594,18 +594,25 @@ def test_65_smtp_upstream(warp, mail_server):
 
 @pytest.mark.parametrize("level, kind, offered", [("verify", "good", True), ("may", "good", True),
                                                   ("may", "expired", False), ("encrypt", "self-signed", False)])
-def test_50_requiretls_needs_verified_tls(warp, certs, mail_server, level, kind, offered):
+def test_50_requiretls_needs_verified_tls(warp, certs, mail_server, secure, level, kind, offered):
+    """With the server and with the client, RFC 8689 2: one without TLS neither hears of it nor may ask for it."""
     server = mail_server("REQUIRETLS", tls=certs.context(kind))
-    client = start(warp, certs, server, "--tls", level).connect()
+    client = start(warp, certs, server, "--tls", level, *certs.options()).connect()
     client.expect("220")
+    assert "REQUIRETLS" not in client.ask("EHLO client.example", "250").texts
+    client.ask("MAIL FROM:<a@b.example> REQUIRETLS", "530 5.7.30")
+    client.ask("RSET", "250")
+    secure(client)
     assert ("REQUIRETLS" in client.ask("EHLO client.example", "250").texts) == offered
     client.ask("MAIL FROM:<a@b.example> REQUIRETLS", "250" if offered else "530 5.7.30")
     assert any("MAIL" in command for command in server.commands) == offered
 
 
-def test_50_requiretls_the_upstream_does_not_offer(warp, certs, mail_server):
+def test_50_requiretls_the_upstream_does_not_offer(warp, certs, mail_server, secure):
     server = mail_server(tls=certs.context())
-    client = start(warp, certs, server, "--tls", "verify").greeted()
+    client = start(warp, certs, server, "--tls", "verify", *certs.options()).greeted()
+    secure(client)
+    client.ask("EHLO client.example", "250")
     client.ask("MAIL FROM:<a@b.example> REQUIRETLS", "530 5.7.30")
 
 

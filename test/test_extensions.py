@@ -467,6 +467,21 @@ def test_49_refused(warp, dialogue, reply, verbose):
     assert not [secret for secret in SECRETS if secret in text]
 
 
+@pytest.mark.parametrize("mechanism, said, name", [
+    ("SCRAM-SHA-256", "n,,n=tim=2Cjim,r=abc", "tim,jim"), ("SCRAM-SHA-256", "n,,r=abc,n=boss,x=y", ""),
+    ("OAUTHBEARER", "n,a=tim=3D@x,\1auth=Bearer t\1\1", "tim=@x"),
+    ("OAUTHBEARER", "n,,\1auth=Bearer t,a=boss,\1\1", "")])
+def test_49_name_is_where_the_server_reads_it(warp, mechanism, said, name):
+    """In the header of GS2, or directly behind it: elsewhere a client could have somebody else's name in our records, and sent on by
+    XCLIENT."""
+    proxy = warp()
+    session = proxy.session()
+    session.greet(f"AUTH {mechanism}")
+    session.exchange(f"AUTH {mechanism} {b64(said)}", "235 2.7.0 welcome")
+    session.transaction()
+    assert proxy.wait_for("message")["auth"] == name
+
+
 def test_49_cancel(session):
     session.greet("AUTH LOGIN")
     session.exchange("AUTH LOGIN", "334 VXNlcm5hbWU6")

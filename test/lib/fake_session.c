@@ -66,16 +66,25 @@ void hooks_are_broken(const char *why)
 
 /* ---- the loop ---- */
 
-/* Go on as far as possible at this time. */
-static void settle(void)
+/* Read what is there. false: nothing is, nor comes with the next turn. */
+static bool look(void)
+{
+	world_idle = false;
+	world_waiting = WORLD_STEPS;
+	wait_and_read(&session, steps_deadline(&session).at);
+	return !world_idle || world_answers;
+}
+
+/* Go on as far as possible at this time, beginning with a turn. */
+static void take_turns(void)
 {
 	struct session *s = &session;
+	struct steps_deadline d;
+	int turns = 0;
 
-	for (int i = 0; running && !over; i++) {
-		struct steps_deadline d;
-
-		assert_true(i < TURNS_MAX);
-		clock_tick(s);
+	do {
+		assert_true(turns++ < TURNS_MAX);
+		world_answers = false;
 		turn(s);
 		if (talk_ended(s)) {
 			world_waiting = WORLD_WAITS;
@@ -84,17 +93,18 @@ static void settle(void)
 			return;
 		}
 		d = steps_deadline(s);
-		if (s->now >= d.at) {
+		if (s->now >= d.at)
 			steps_overdue(s, &d);
-			continue;
-		}
-		world_idle = false;
-		world_waiting = WORLD_STEPS;
-		wait_and_read(s, d.at);
-		if (world_idle && !world_answers)
-			return;
-		world_answers = false;
-	}
+	} while (s->now >= d.at || look());
+}
+
+/* The same, but what woke the session may be read first. */
+static void settle(void)
+{
+	if (!running || over)
+		return;
+	look();
+	take_turns();
 }
 
 void goes_on(void)
@@ -154,11 +164,11 @@ void session_begins(const char *words)
 	begin(s, world_client.fd);
 	start(s);
 	running = true;
-	if (talk_ended(s)) {
+	over = talk_ended(s);
+	if (over)
 		finish(s);
-		over = true;
-	}
-	settle();
+	else
+		take_turns();
 }
 
 /* ---- peers ---- */

@@ -284,6 +284,42 @@ static void closes_after_ehlo(void **state)
 	ended(LINGER, "upstream", "connection is closed");
 }
 
+/* A password must not cross the network in the clear, RFC 4954 9. */
+static void auth_offered(void **state)
+{
+	const char *const *row = *state;
+	bool offered = *row[2];
+
+	client_is(row[0]);
+	to_banner(with(ONE "--tls none", row[1]));
+	client("EHLO c.test");
+	server("250 mx.test");
+	if (strstr(row[1], "may")) {
+		client("STARTTLS");
+		client_shakes();
+		client("EHLO c.test");
+		server("250 mx.test");
+	}
+	client_heard();
+	client("EHLO c.test");
+	server("250-mx.test\n250 AUTH PLAIN");
+	client_gets(offered ? "250-mx.test\n250-AUTH PLAIN\n250 PIPELINING" : "250-mx.test\n250 PIPELINING");
+}
+
+static void auth_is_offered(void **state)
+{
+	static const char *const rows[][3] = {
+		{ "192.0.2.7", "", "" },
+		{ "192.0.2.7", "--plain-auth", "yes" },
+		{ "127.0.0.2", "", "yes" },
+		{ "192.0.2.7", "--client-tls may --cert /cert", "yes" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		apart(rows[i][1], auth_offered, rows[i]);
+}
+
 /* ---- TLS ---- */
 
 /* How each level takes a server without STARTTLS, one that refuses it, and one whose handshake fails. NULL: plain, at once, or on
@@ -1196,11 +1232,11 @@ int main(void)
 		cmocka_unit_test(banner_too_late), cmocka_unit_test(ehlo), cmocka_unit_test(helo),
 		cmocka_unit_test(helo_refused), cmocka_unit_test(helo_after_list), cmocka_unit_test(ehlo_put_off),
 		cmocka_unit_test(ehlo_unknown), cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo),
-		cmocka_unit_test(tls_levels), cmocka_unit_test(tls_cannot_begin), cmocka_unit_test(tls_without_ehlo),
-		cmocka_unit_test(tls_injected), cmocka_unit_test(tls_for_helo), cmocka_unit_test(helo_after_starttls_refused),
-		cmocka_unit_test(helo_after_handshake_failed), cmocka_unit_test(ehlo_refused_in_tls),
-		cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first), cmocka_unit_test(xclient),
-		cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
+		cmocka_unit_test(auth_is_offered), cmocka_unit_test(tls_levels), cmocka_unit_test(tls_cannot_begin),
+		cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected), cmocka_unit_test(tls_for_helo),
+		cmocka_unit_test(helo_after_starttls_refused), cmocka_unit_test(helo_after_handshake_failed),
+		cmocka_unit_test(ehlo_refused_in_tls), cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first),
+		cmocka_unit_test(xclient), cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
 		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes),
 		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
 		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),

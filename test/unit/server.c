@@ -606,6 +606,29 @@ static void late_candidates(void **state)
 	server_is_dialled("192.0.2.25:25", 4);
 }
 
+/* The first recipient's server does not want the sender; the next recipient is another server's. */
+static void late_other_server(void **state)
+{
+	char options[200];
+
+	(void)state;
+	snprintf(options, sizeof options, "--tls none --connect-on recipient --valid-recipients . --routes %s",
+	    file_of("r@d.test;192.0.2.31\ns@d.test;192.0.2.32\n"));
+	session_begins(options);
+	client("EHLO c.test\nMAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+	server_is_dialled("192.0.2.31:25", 1);
+	server_connects();
+	server(BANNER);
+	server("250 mx.test");
+	client_heard();
+	server("550 not you");
+	client_gets("550 not you");
+	server_heard();
+	client("RCPT TO:<s@d.test>");
+	server_gets("QUIT");
+	server_is_dialled("192.0.2.32:25", 2);
+}
+
 /* The second connection is the first one's, in plain; then it may be another server's. */
 static void late_redial(void **state)
 {
@@ -694,18 +717,21 @@ int main(void)
 		cmocka_unit_test(original_destination), cmocka_unit_test(no_destination), cmocka_unit_test(open_relay),
 		cmocka_unit_test(caught_own), cmocka_unit_test(direct_is_not_caught), cmocka_unit_test(own_address),
 		cmocka_unit_test(tproxy), cmocka_unit_test(each_candidate), cmocka_unit_test(next_after_silence),
-		cmocka_unit_test(lookup_takes_long), cmocka_unit_test(lookup_is_patient), cmocka_unit_test(client_leaves_in_lookup),
-		cmocka_unit_test(client_leaves_in_connect), cmocka_unit_test(attempts_that_cannot_begin),
-		cmocka_unit_test(source_of_options), cmocka_unit_test(source_is_client), cmocka_unit_test(source_is_client_of_ipv6),
-		cmocka_unit_test(source_of_verdict), cmocka_unit_test(source_of_other_family), cmocka_unit_test(source_of_both),
-		cmocka_unit_test(source_of_socket), cmocka_unit_test(upstream_of_verdict), cmocka_unit_test(redial),
-		cmocka_unit_test(redial_refused), cmocka_unit_test(redial_cannot_begin), cmocka_unit_test(redial_greets_otherwise),
-		cmocka_unit_test(redial_closes), cmocka_unit_test(handshake_closed), cmocka_unit_test(handshake_breaks),
-		cmocka_unit_test(handshake_takes_long), cmocka_unit_test(first_handshake_failed),
-		cmocka_unit_test(first_handshake_cannot_begin), cmocka_unit_test(tls_names), cmocka_unit_test(tls_name_of_options),
-		cmocka_unit_test(leaves), cmocka_unit_test(reused_closes), cmocka_unit_test(reused_says_421),
-		cmocka_unit_test(late_candidates), cmocka_unit_test(late_redial), cmocka_unit_test(late_without_tls),
-		cmocka_unit_test(late_injected), cmocka_unit_test(late_no_destination), cmocka_unit_test(authenticated_is_lost),
+		cmocka_unit_test(lookup_takes_long), cmocka_unit_test(lookup_is_patient),
+		cmocka_unit_test(client_leaves_in_lookup), cmocka_unit_test(client_leaves_in_connect),
+		cmocka_unit_test(attempts_that_cannot_begin), cmocka_unit_test(source_of_options),
+		cmocka_unit_test(source_is_client), cmocka_unit_test(source_is_client_of_ipv6),
+		cmocka_unit_test(source_of_verdict), cmocka_unit_test(source_of_other_family),
+		cmocka_unit_test(source_of_both), cmocka_unit_test(source_of_socket), cmocka_unit_test(upstream_of_verdict),
+		cmocka_unit_test(redial), cmocka_unit_test(redial_refused), cmocka_unit_test(redial_cannot_begin),
+		cmocka_unit_test(redial_greets_otherwise), cmocka_unit_test(redial_closes), cmocka_unit_test(handshake_closed),
+		cmocka_unit_test(handshake_breaks), cmocka_unit_test(handshake_takes_long),
+		cmocka_unit_test(first_handshake_failed), cmocka_unit_test(first_handshake_cannot_begin),
+		cmocka_unit_test(tls_names), cmocka_unit_test(tls_name_of_options), cmocka_unit_test(leaves),
+		cmocka_unit_test(reused_closes), cmocka_unit_test(reused_says_421), cmocka_unit_test(late_candidates),
+		cmocka_unit_test(late_other_server), cmocka_unit_test(late_redial), cmocka_unit_test(late_without_tls),
+		cmocka_unit_test(late_injected), cmocka_unit_test(late_no_destination),
+		cmocka_unit_test(authenticated_is_lost),
 	};
 
 	return run_session_tests(tests);

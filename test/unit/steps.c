@@ -195,6 +195,18 @@ static void hooks_accept(void **state)
 	stands_at(OPEN, CONNECTING);
 }
 
+/* Nobody waits for a greeting when the hooks have decided. */
+static void client_leaves_before_greeting(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_CONNECT, "one");
+	session_begins(ONE);
+	world_client.eof = true;
+	hook_says("");
+	assert_int_equal(world_net.attempts, 0);
+	ended(FLUSH, "client", "connection closed");
+}
+
 /* RFC 5321 3.1: a greeting that refuses is 554, or 421 when it is for now. */
 static void hooks_refuse_connection(void **state)
 {
@@ -1065,7 +1077,7 @@ static void message_waits_for_server(void **state)
 	falls_due_in(8, "upstream does not take what is sent");
 	passes(5);
 	server_takes(WORLD_FOREVER);
-	falls_due_in(3, "client silent within a message");
+	falls_due_in(8, "client silent within a message");
 }
 
 static void client_takes_nothing(void **state)
@@ -1275,10 +1287,11 @@ int main(void)
 		cmocka_unit_test(tarpit_for_stranger), cmocka_unit_test(tarpit_client_closes),
 		cmocka_unit_test(tarpit_client_breaks), cmocka_unit_test(tarpit_is_full),
 		cmocka_unit_test(tarpit_for_recipient), cmocka_unit_test(hooks_accept),
-		cmocka_unit_test(hooks_refuse_connections), cmocka_unit_test(hooks_then_tarpit),
-		cmocka_unit_test(hooks_tarpit_and_accept), cmocka_unit_test(hooks_on_commands),
-		cmocka_unit_test(hook_is_overdue), cmocka_unit_test(hook_is_overdue_and_accepts),
-		cmocka_unit_test(chain_is_overdue), cmocka_unit_test(hooks_broken), cmocka_unit_test(hooks_broken_and_accept),
+		cmocka_unit_test(client_leaves_before_greeting), cmocka_unit_test(hooks_refuse_connections),
+		cmocka_unit_test(hooks_then_tarpit), cmocka_unit_test(hooks_tarpit_and_accept),
+		cmocka_unit_test(hooks_on_commands), cmocka_unit_test(hook_is_overdue),
+		cmocka_unit_test(hook_is_overdue_and_accepts), cmocka_unit_test(chain_is_overdue),
+		cmocka_unit_test(hooks_broken), cmocka_unit_test(hooks_broken_and_accept),
 		cmocka_unit_test(client_leaves_in_hooks), cmocka_unit_test(server_speaks_in_hooks),
 		cmocka_unit_test(kept_is_sent), cmocka_unit_test(kept_is_refused), cmocka_unit_test(kept_server_overdue),
 		cmocka_unit_test(kept_verdicts), cmocka_unit_test(kept_refused_by_lmtp),

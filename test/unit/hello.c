@@ -284,6 +284,21 @@ static void closes_after_ehlo(void **state)
 	ended(LINGER, "upstream", "connection is closed");
 }
 
+/* A refusal of EHLO that is past is no reply to HELO. */
+static void closes_after_past_refusal(void **state)
+{
+	(void)state;
+	to_ehlo(ONE "--tls may");
+	server("500 what");
+	server("250 mx.test");
+	client("HELO c.test");
+	server("250 mx.test"); /* it knows EHLO after all */
+	server_gets("HELO c.test\nEHLO c.test\nHELO c.test");
+	client_heard();
+	server_closes();
+	client_gets("421 4.4.2 192.0.2.25: connection closed");
+}
+
 /* A password must not cross the network in the clear, RFC 4954 9. */
 static void auth_offered(void **state)
 {
@@ -1232,11 +1247,12 @@ int main(void)
 		cmocka_unit_test(banner_too_late), cmocka_unit_test(ehlo), cmocka_unit_test(helo),
 		cmocka_unit_test(helo_refused), cmocka_unit_test(helo_after_list), cmocka_unit_test(ehlo_put_off),
 		cmocka_unit_test(ehlo_unknown), cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo),
-		cmocka_unit_test(auth_is_offered), cmocka_unit_test(tls_levels), cmocka_unit_test(tls_cannot_begin),
-		cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected), cmocka_unit_test(tls_for_helo),
-		cmocka_unit_test(helo_after_starttls_refused), cmocka_unit_test(helo_after_handshake_failed),
-		cmocka_unit_test(ehlo_refused_in_tls), cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first),
-		cmocka_unit_test(xclient), cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
+		cmocka_unit_test(closes_after_past_refusal), cmocka_unit_test(auth_is_offered), cmocka_unit_test(tls_levels),
+		cmocka_unit_test(tls_cannot_begin), cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected),
+		cmocka_unit_test(tls_for_helo), cmocka_unit_test(helo_after_starttls_refused),
+		cmocka_unit_test(helo_after_handshake_failed), cmocka_unit_test(ehlo_refused_in_tls),
+		cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first), cmocka_unit_test(xclient),
+		cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
 		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes),
 		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
 		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),

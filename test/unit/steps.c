@@ -617,7 +617,7 @@ static void told_is_overdue(void **state)
 static void told_waits_for_name(void **state)
 {
 	(void)state;
-	to_ready(ONE "--received --dnsbl-timeout 5", "250 mx.test");
+	to_ready(ONE "--received --dnsbl-timeout 5 --idle-timeout 3", "250 mx.test");
 	passes(1);
 	client("MAIL FROM:<a@b.test>");
 	stands_at(TOLD, READY);

@@ -711,6 +711,54 @@ static void authenticated_is_lost(void **state)
 	ended(LINGER, "upstream", "the connection that was authenticated is closed");
 }
 
+/* Its password is for no other server than was asked. */
+static void listed_is_lost(void **state)
+{
+	(void)state;
+	session_begins(LATE "--auth --plain-auth");
+	client("EHLO c.test");
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250 AUTH PLAIN");
+	client_heard();
+	server_closes();
+	stands_at(OPEN, NONE);
+	client("AUTH PLAIN AHVzZXIAc2VjcmV0");
+	client_gets("421 4.4.2 192.0.2.25: connection is closed");
+	ended(LINGER, "upstream", "connection is closed");
+	assert_int_equal(world_net.attempts, 1);
+}
+
+/* --upstream-auth: a connection of its own for the next transaction knows nobody. */
+static void late_password(void **state)
+{
+	char options[200];
+
+	(void)state;
+	snprintf(options, sizeof options, "--upstream smtps://192.0.2.25 --connect-on recipient --upstream-auth %s",
+	    file_of("* user:secret\n"));
+	session_begins(options);
+	client("EHLO c.test");
+	for (unsigned i = 1; i <= 2; i++) {
+		client("MAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+		server_is_dialled("192.0.2.25:465", i);
+		server_connects();
+		server_shakes();
+		server(BANNER);
+		server("250-mx.test\n250 AUTH PLAIN");
+		server_gets("EHLO c.test\nAUTH PLAIN AHVzZXIAc2VjcmV0");
+		server("235 welcome");
+		server_gets("MAIL FROM:<a@b.test>");
+		server("250 ok");
+		server("250 ok");
+		client("RSET");
+		server("250 ok");
+		server_heard();
+		server_closes();
+		stands_at(OPEN, NONE);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -731,7 +779,7 @@ int main(void)
 		cmocka_unit_test(reused_closes), cmocka_unit_test(reused_says_421), cmocka_unit_test(late_candidates),
 		cmocka_unit_test(late_other_server), cmocka_unit_test(late_redial), cmocka_unit_test(late_without_tls),
 		cmocka_unit_test(late_injected), cmocka_unit_test(late_no_destination),
-		cmocka_unit_test(authenticated_is_lost),
+		cmocka_unit_test(authenticated_is_lost), cmocka_unit_test(listed_is_lost), cmocka_unit_test(late_password),
 	};
 
 	return run_session_tests(tests);

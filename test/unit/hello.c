@@ -299,40 +299,66 @@ static void closes_after_past_refusal(void **state)
 	client_gets("421 4.4.2 192.0.2.25: connection closed");
 }
 
-/* A password must not cross the network in the clear, RFC 4954 9. */
-static void auth_offered(void **state)
-{
-	const char *const *row = *state;
-	bool offered = *row[2];
+/* The list that the client sees when the server has this one. client_tls: it speaks TLS to us; server_tls: we do to the server. */
+struct offer {
+	const char *from, *options, *list, *want;
+	bool client_tls, server_tls;
+};
 
-	client_is(row[0]);
-	to_banner(with(ONE "--tls none", row[1]));
+static void is_offered(void **state)
+{
+	const struct offer *o = *state;
+	char options[300];
+
+	client_is(o->from);
+	snprintf(options, sizeof options, "--tls none --client-tls may --cert /cert %s", o->options);
+	session_begins(options);
+	server_connects();
+	if (o->server_tls)
+		server_shakes();
+	server(BANNER);
 	client("EHLO c.test");
 	server("250 mx.test");
-	if (strstr(row[1], "may")) {
+	if (o->client_tls) {
 		client("STARTTLS");
 		client_shakes();
-		client("EHLO c.test");
-		server("250 mx.test");
 	}
 	client_heard();
 	client("EHLO c.test");
-	server("250-mx.test\n250 AUTH PLAIN");
-	client_gets(offered ? "250-mx.test\n250-AUTH PLAIN\n250 PIPELINING" : "250-mx.test\n250 PIPELINING");
+	server(o->list);
+	client_gets(o->want);
 }
 
-static void auth_is_offered(void **state)
+/* A password must not cross the network in the clear, RFC 4954 9, on either side of us; and a message with REQUIRETLS must not come in
+ * the clear, RFC 8689. */
+static void offers(void **state)
 {
-	static const char *const rows[][3] = {
-		{ "192.0.2.7", "", "" },
-		{ "192.0.2.7", "--plain-auth", "yes" },
-		{ "127.0.0.2", "", "yes" },
-		{ "192.0.2.7", "--client-tls may --cert /cert", "yes" },
+#define MX "--upstream 192.0.2.25 "
+#define MXS "--upstream smtps://mx.test "
+#define AUTH_LIST "250-mx.test\n250 AUTH PLAIN"
+#define NO_AUTH "250-mx.test\n250-STARTTLS\n250 PIPELINING"
+#define WITH_AUTH "250-mx.test\n250-AUTH PLAIN\n250-STARTTLS\n250 PIPELINING"
+#define NO_AUTH_IN_TLS "250-mx.test\n250 PIPELINING"
+#define AUTH_IN_TLS "250-mx.test\n250-AUTH PLAIN\n250 PIPELINING"
+#define TLS_LIST "250-mx.test\n250 REQUIRETLS"
+	static const struct offer rows[] = {
+		{ "192.0.2.7", MX, AUTH_LIST, NO_AUTH, false, false },
+		{ "192.0.2.7", MX "--plain-auth", AUTH_LIST, WITH_AUTH, false, false },
+		{ "127.0.0.2", MX, AUTH_LIST, WITH_AUTH, false, false },
+		{ "192.0.2.7", MX, AUTH_LIST, NO_AUTH_IN_TLS, true, false },
+		{ "192.0.2.7", MX "--plain-auth", AUTH_LIST, AUTH_IN_TLS, true, false },
+		{ "192.0.2.7", "--upstream 127.0.0.25", AUTH_LIST, AUTH_IN_TLS, true, false },
+		{ "192.0.2.7", MXS, AUTH_LIST, AUTH_IN_TLS, true, true },
+		{ "192.0.2.7", MXS, AUTH_LIST, NO_AUTH, false, true },
+		{ "192.0.2.7", MXS, TLS_LIST, NO_AUTH, false, true },
+		{ "192.0.2.7", MXS, TLS_LIST, "250-mx.test\n250-REQUIRETLS\n250 PIPELINING", true, true },
+		{ "192.0.2.7", MX, TLS_LIST, NO_AUTH_IN_TLS, true, false },
 	};
 
 	(void)state;
+	world_name("mx.test", "192.0.2.25");
 	for (size_t i = 0; i < COUNT(rows); i++)
-		apart(rows[i][1], auth_offered, rows[i]);
+		apart(rows[i].options, is_offered, &rows[i]);
 }
 
 /* ---- TLS ---- */
@@ -855,6 +881,63 @@ static void auth_refused(void **state)
 		apart(rows[i][1], auth_fails, rows[i]);
 }
 
+/* Whom the server's certificate names, and what the file says of that. */
+static const struct trust {
+	const char *upstream, *line;
+	bool verified;
+	const char *want; /* the reply and why; NULL: the password is said */
+} trusts[] = {
+	{ "192.0.2.25", "* user:secret\n", true, NULL },
+	{ "192.0.2.25", "* user:secret\n", false, "certificate is not verified" },
+	{ "127.0.0.25", "* user:secret\n", false, NULL },
+	{ "192.0.2.25", "* unverified user:secret\n", false, NULL },
+	{ "192.0.2.25", "* fingerprint=5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a user:secret\n", false, NULL },
+	{ "192.0.2.25", "* fingerprint=a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5 user:secret\n", true,
+	    "certificate has another fingerprint" },
+};
+
+static void auth_to_whom(void **state)
+{
+	const struct trust *t = *state;
+	char text[300];
+
+	snprintf(text, sizeof text, "--upstream %s --tls may --upstream-auth %s", t->upstream, file_of(t->line));
+	world_tls_server.facts.verified = t->verified;
+	to_ehlo(text);
+	server("250-mx.test\n250 STARTTLS");
+	server("220 go");
+	server_shakes();
+	server_heard();
+	server("250-mx.test\n250 AUTH PLAIN");
+	if (!t->want) {
+		server_gets("AUTH PLAIN AHVzZXIAc2VjcmV0");
+		return;
+	}
+	server_gets("");
+	snprintf(text, sizeof text, "451 4.7.5 %s: %s", t->upstream, t->want);
+	client_gets(text);
+	snprintf(text, sizeof text, "error: 4.7.5 %s: %s: there is a password for it; the certificate has fingerprint=%s%s", t->upstream,
+	    t->want, "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a", "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a");
+	recorded(text);
+	stands_at(OPEN, GONE);
+}
+
+static void auth_to_the_right_one(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < COUNT(trusts); i++)
+		apart(trusts[i].line, auth_to_whom, &trusts[i]);
+}
+
+/* "*" is no line for a server that the client has chosen. */
+static void auth_to_original_destination(void **state)
+{
+	(void)state;
+	to_ehlo(with_password("--tls none"));
+	server("250-mx.test\n250 AUTH PLAIN");
+	client_gets("250-mx.test\n250 PIPELINING");
+}
+
 /* A password does not cross the network in the clear, whatever --tls is. */
 static void auth_without_tls(void **state)
 {
@@ -1247,7 +1330,7 @@ int main(void)
 		cmocka_unit_test(banner_too_late), cmocka_unit_test(ehlo), cmocka_unit_test(helo),
 		cmocka_unit_test(helo_refused), cmocka_unit_test(helo_after_list), cmocka_unit_test(ehlo_put_off),
 		cmocka_unit_test(ehlo_unknown), cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo),
-		cmocka_unit_test(closes_after_past_refusal), cmocka_unit_test(auth_is_offered), cmocka_unit_test(tls_levels),
+		cmocka_unit_test(closes_after_past_refusal), cmocka_unit_test(offers), cmocka_unit_test(tls_levels),
 		cmocka_unit_test(tls_cannot_begin), cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected),
 		cmocka_unit_test(tls_for_helo), cmocka_unit_test(helo_after_starttls_refused),
 		cmocka_unit_test(helo_after_handshake_failed), cmocka_unit_test(ehlo_refused_in_tls),
@@ -1257,7 +1340,8 @@ int main(void)
 		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
 		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),
 		cmocka_unit_test(xclient_then_starttls), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_login),
-		cmocka_unit_test(auth_for_helo), cmocka_unit_test(auth_refused), cmocka_unit_test(auth_without_tls),
+		cmocka_unit_test(auth_for_helo), cmocka_unit_test(auth_refused), cmocka_unit_test(auth_to_the_right_one),
+		cmocka_unit_test(auth_to_original_destination), cmocka_unit_test(auth_without_tls),
 		cmocka_unit_test(auth_after_starttls_refused), cmocka_unit_test(auth_with_tls_none),
 		cmocka_unit_test(auth_for_server_of_helo), cmocka_unit_test(auth_first_of_all),
 		cmocka_unit_test(auth_after_xclient), cmocka_unit_test(auth_for_another), cmocka_unit_test(lmtp),

@@ -185,6 +185,7 @@ static void fail_run(struct hook_run *r, const char *why)
 	r->out = -1;
 	shut(&r->in);
 	shut(&r->err);
+	shut(&r->message);
 	r->state = HOOK_FAILED;
 	if (!r->why)
 		r->why = why;
@@ -226,8 +227,8 @@ static int spawn(struct hook_run *r, int in, int out, int err)
 	error = posix_spawn_file_actions_adddup2(&actions, in, 0);
 	error = error ? error : posix_spawn_file_actions_adddup2(&actions, out, 1);
 	error = error ? error : posix_spawn_file_actions_adddup2(&actions, err, 2);
-	if (r->input.message_fd >= 0 && !error)
-		error = posix_spawn_file_actions_adddup2(&actions, r->input.message_fd, 3);
+	if (r->message >= 0 && !error)
+		error = posix_spawn_file_actions_adddup2(&actions, r->message, 3);
 	if (!error)
 		error = posix_spawn(&r->pid, r->hook->path, &actions, &attributes, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
@@ -244,6 +245,7 @@ static void start_program(struct hook_run *r)
 	shut(&in[0]);
 	shut(&out[1]);
 	shut(&err[1]);
+	shut(&r->message);
 	r->in = in[1];
 	r->out = out[0];
 	r->err = err[0];
@@ -272,18 +274,22 @@ static ssize_t send_part(struct hook_run *r, const char *bytes, size_t n)
 	} control = { .room = { 0 } };
 	struct iovec part = { (char *)(uintptr_t)bytes, n };
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t sent;
 
 	if (!r->hook->socket)
 		return write(r->in, bytes, n);
-	if (r->input.message_fd >= 0 && !r->line_done) {
+	if (r->message >= 0) {
 		message.msg_control = &control;
 		message.msg_controllen = sizeof control;
 		control.header.cmsg_level = SOL_SOCKET;
 		control.header.cmsg_type = SCM_RIGHTS;
 		control.header.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.header), &r->input.message_fd, sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &r->message, sizeof(int));
 	}
-	return sendmsg(r->in, &message, MSG_NOSIGNAL);
+	sent = sendmsg(r->in, &message, MSG_NOSIGNAL);
+	if (sent > 0)
+		shut(&r->message);
+	return sent;
 }
 
 /* The hook gets nothing after its line. */
@@ -325,7 +331,7 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 	r->hook = h;
 	r->input = *input;
 	r->pid = 0;
-	r->in = r->out = r->err = -1;
+	r->in = r->out = r->err = r->message = -1;
 	r->line_done = r->message_at = r->verdict_len = r->error_len = 0;
 	r->received = 0;
 	r->why = NULL;
@@ -333,7 +339,9 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 	r->state = HOOK_RUNNING;
 	memset(&r->scanner, 0, sizeof r->scanner);
 	r->scanner.unstuff = r->scanner.plain = true;
-	if (h->socket)
+	if (input->message && (r->message = message_open(input->message)) < 0)
+		fail_run_errno(r, "the message cannot be opened");
+	else if (h->socket)
 		start_socket(r);
 	else
 		start_program(r);
@@ -505,6 +513,7 @@ static void ended(struct hook_run *r, const char *why)
 	shut(&r->in);
 	shut(&r->out);
 	shut(&r->err);
+	shut(&r->message);
 	r->state = HOOK_DONE;
 }
 

@@ -49,7 +49,7 @@ enum hook_state { HOOK_IDLE, HOOK_RUNNING, HOOK_DONE, HOOK_FAILED };
 struct hook_input {
 	const char *line; /* must stay until the run is over; NULL: lines will come (event log) */
 	size_t line_len;
-	int message_fd;		     /* becomes the hook's descriptor 3; -1: none */
+	const struct message *message; /* sealed; the hook's descriptor 3 reads it, at a position of its own; NULL: none */
 	struct message *replacement; /* takes a message that the hook returns; NULL: it may return none */
 	uint64_t replacement_max;    /* octets of it */
 	int64_t patience;	     /* microseconds to connect to a socket; 0: no limit */
@@ -61,6 +61,7 @@ struct hook_run {
 	const struct hook *hook;
 	pid_t pid; /* 0: no process to wait for */
 	int in, out, err; /* our ends; -1: closed. For a socket in and out are the same */
+	int message;	  /* the descriptor that the hook gets; -1: there is none, or the hook has it */
 	struct hook_input input;
 	size_t line_done;
 	size_t message_at; /* where in verdict the returned message begins, else 0 */

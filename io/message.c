@@ -5,6 +5,7 @@
 #include "smtp.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -70,6 +71,15 @@ bool message_seal(struct message *m)
 	m->mapped = map != MAP_FAILED;
 	m->bytes = m->mapped ? map : NULL;
 	return m->mapped;
+}
+
+/* dup(2) would share the position. */
+int message_open(const struct message *m)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", m->fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 void message_drop(struct message *m)

@@ -25,6 +25,10 @@ void message_add(struct message *m, const void *bytes, size_t n);
 /* End the message: from now on it can be read, and nobody can write to it. false: there is no room, errno says why. */
 bool message_seal(struct message *m);
 
+/* Open a sealed message for reading: a descriptor at its beginning, with a position that nobody shares; it becomes the caller's.
+ * -1: errno says why. */
+int message_open(const struct message *m);
+
 /* Forget the message. */
 void message_drop(struct message *m);
 

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define CHAIN_MAX INT64_C(540000000) /* for all hooks of an event: clients wait 10 minutes for a reply, RFC 5321 4.5.3.2.6 */
 #define STOP_MAX INT64_C(2000000)    /* for a `close` or `log` hook, after SIGTERM */
@@ -320,16 +319,14 @@ static void start_hook(struct session *s, const struct hook *h)
 {
 	struct filter *f = &filter;
 	bool data = f->event == HOOK_DATA;
-	struct hook_input input = { NULL, 0, data ? s->tx.message.fd : -1, data ? &f->replacement : NULL, replacement_max(s),
+	struct hook_input input = { NULL, 0, data ? &s->tx.message : NULL, data ? &f->replacement : NULL, replacement_max(s),
 		s->o->timeouts.hook };
 
 	f->next = (unsigned)(h - s->hooks->hook) + 1;
 	f->hook_at = s->now;
 	input.line_len = record_hook(s, f->event, &input.line);
-	if (data)
-		lseek(s->tx.message.fd, 0, SEEK_SET); /* the descriptor's offset is shared: we, or the last hook, have moved it */
 	forget_replacement();
-	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "", .message_fd = -1 });
+	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "" });
 	if (!input.line_len)
 		hook_kill(&f->run, "this event is too large to be told");
 	clock_tick(s);
@@ -400,7 +397,7 @@ unsigned filter_watch(struct pollfd *p)
 
 void filter_begin(struct session *s)
 {
-	const struct hook_input input = { .message_fd = -1, .patience = 200000 };
+	const struct hook_input input = { .patience = 200000 };
 	const struct hook *h;
 	int fd;
 
@@ -456,7 +453,7 @@ static bool streams_ended(void)
 
 static void run_close_hooks(struct session *s)
 {
-	struct hook_input input = { .message_fd = -1, .patience = s->o->timeouts.hook };
+	struct hook_input input = { .patience = s->o->timeouts.hook };
 	const struct hook *h;
 
 	filter.event = HOOK_CLOSE;

@@ -517,22 +517,26 @@ static void ended(struct hook_run *r, const char *why)
 	r->state = HOOK_DONE;
 }
 
-/* A program's run ends with its exit, even if another process holds its stdout open. What it wrote by then is its verdict. */
+/* A program's run ends with its exit, even if another process holds its stdout open: what was written by then is its verdict. But a
+ * message goes on to the end of stdout, for the other process may be the one that writes it. Until then the program stays a zombie, so
+ * that its process group keeps its number. */
 static void look_for_exit(struct hook_run *r)
 {
 	static char why[48];
-	int status;
+	siginfo_t info = { .si_pid = 0 };
+	bool exited;
 
-	if (!r->pid || waitpid(r->pid, &status, WNOHANG) != r->pid)
+	if (!r->pid || waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
 		return;
-	r->pid = 0;
-	read_verdict(r); /* a pipe holds less than READS_MAX reads */
+	exited = info.si_code == CLD_EXITED;
+	read_verdict(r); /* a pipe holds no verdict that takes READS_MAX reads */
 	read_errors(r);
-	if (WIFSIGNALED(status))
-		snprintf(why, sizeof why, "killed by signal %d", WTERMSIG(status));
-	else
-		snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(status));
-	ended(r, WIFEXITED(status) && WEXITSTATUS(status) == 0 ? NULL : why);
+	if (r->message_at && r->out >= 0 && exited && !info.si_status && r->state == HOOK_RUNNING)
+		return;
+	waitpid(r->pid, NULL, 0);
+	r->pid = 0;
+	snprintf(why, sizeof why, exited ? "exit status %d" : "killed by signal %d", info.si_status);
+	ended(r, exited && !info.si_status ? NULL : why);
 }
 
 static void kill_group(struct hook_run *r)

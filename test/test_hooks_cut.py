@@ -85,3 +85,72 @@ def test_each_resident_hook_reads_at_a_position_of_its_own(warp, mail_server, ho
 def test_descriptor_3_is_for_reading_only(warp, mail_server, hooks):
     hooks.script("data", "grep -q '^flags:.*0$' /proc/self/fdinfo/3 && echo accept || echo reject")
     assert deliver(warp(*hooks.options, upstream=mail_server()).greeted()).code == 250
+
+
+# The message that a hook returns
+
+BIG = b"".join(b"%06d %s\r\n" % (number, b"y" * 300) for number in range(3000))
+
+
+def test_message_goes_on_after_its_hook_has_exited(warp, mail_server, hooks, tmp_path):
+    """As with bash's `exec > >(sed ...)`: what writes the message is left behind, and ends later."""
+    for name in "exited", "gone":
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "big").write_bytes(BIG)
+    hooks.script("data", f"echo replace-message; echo Subject: new; echo\n"
+                 f"(read x <{tmp_path}/exited; cat {tmp_path}/big) 2>/dev/null </dev/null &\n"
+                 f"(while kill -0 $$; do read line rest </proc/$$/stat; case $rest in *') Z '*) break;; esac; done; echo >{tmp_path}/exited) >/dev/null 2>&1 &")
+    server = mail_server()
+    proxy = warp(*hooks.options, upstream=server)
+    assert deliver(proxy.greeted()).code == 250
+    assert server.messages[0]["data"] == b"Subject: new\r\n\r\n" + BIG + b".\r\n"
+
+
+def test_message_after_the_longest_verdict(warp, mail_server, hooks, tmp_path):
+    """All of it is still in a pipe made larger when the hook exits: smtpwarp is stopped from before its first octet to then."""
+    (tmp_path / "big").write_bytes(BIG)
+    hooks.script("data", f"""import fcntl, os, signal, sys
+fcntl.fcntl(1, 1031, 1 << 20)      # F_SETPIPE_SZ
+hook, smtpwarp = os.getpid(), os.getppid()
+os.kill(smtpwarp, signal.SIGSTOP)
+if os.fork() == 0:
+    os.close(1)
+    while ") Z " not in open(f"/proc/{{hook}}/stat").read():
+        os.sched_yield()
+    os.kill(smtpwarp, signal.SIGCONT)
+    os._exit(0)
+line = "log a " + "b" * 57
+sys.stdout.write((line + "\\n") * (65536 // 64 - 1) + "replace-message\\n")
+sys.stdout.flush()
+sys.stdout.buffer.write(open("{tmp_path}/big", "rb").read())""", shell="#!/usr/bin/python3")
+    server = mail_server()
+    assert deliver(warp(*hooks.options, upstream=server).greeted()).code == 250
+    assert server.messages[0]["data"] == BIG + b".\r\n"
+
+
+def test_message_without_an_end_is_a_failure(warp, mail_server, hooks, tmp_path):
+    """Its hook has exited, but somebody holds its stdout open: --hook-timeout ends the whole process group."""
+    hooks.script("data", f"echo replace-message; echo half\n(echo $$ >{tmp_path}/group; exec sleep 1000) </dev/null 2>/dev/null &")
+    server = mail_server()
+    proxy = warp(*hooks.options, "--hook-timeout", 1, upstream=server)
+    assert deliver(proxy.greeted()).startswith(OUT_OF_ORDER)
+    assert proxy.wait_for("verdict")["text"] == "it did not end in time (--hook-timeout)" and not server.messages
+    group = int((tmp_path / "group").read_text())
+
+    def ended():
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+    proxy.wait_until(ended, "the end of the hook's process group")
+
+
+def test_program_that_fails_after_its_message(warp, mail_server, hooks):
+    """Its exit status counts at once, whoever still holds its stdout."""
+    hooks.script("data", "echo replace-message; echo half\nsleep 1000 </dev/null 2>/dev/null &\necho $! >&2; exit 3")
+    server = mail_server()
+    proxy = warp(*hooks.options, upstream=server)
+    assert deliver(proxy.greeted()).startswith(OUT_OF_ORDER)
+    text = proxy.wait_for("verdict")["text"]
+    assert text.startswith("exit status 3: ") and not server.messages
+    os.kill(int(text.split()[-1]), 9)

@@ -208,10 +208,15 @@ static const char *check(struct session *s, struct route *route, struct verdict 
 		*edits = *edits || v.word == VERDICT_ADD_HEADER || v.word == VERDICT_REMOVE_HEADER;
 		if (verdict_is_final(v.word)) {
 			*final = v;
-			return NULL;
+			break;
 		}
 	}
-	return status == VERDICT_BAD ? why : NULL;
+	if (status == VERDICT_BAD)
+		return why;
+	/* A program that breaks off says so with its exit status; a socket only closes. */
+	if (r->hook->socket && (status == VERDICT_END || r->verdict[at - 1] != '\n'))
+		return "over a socket a verdict ends with a line such as accept, and that line's end";
+	return NULL;
 }
 
 static void apply_all(struct session *s)

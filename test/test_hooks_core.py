@@ -692,7 +692,7 @@ class Resident:
 
 def test_resident_hook(warp, mail_server, hooks):
     resident = Resident(hooks.place("data", "50-resident"),
-                        lambda line, message: b"reject found\n" if b"EVIL" in message else b"add-header X-Seen: yes\n")
+                        lambda line, message: b"reject found\n" if b"EVIL" in message else b"add-header X-Seen: yes\naccept\n")
     server = mail_server()
     client = warp(*hooks.options, upstream=server).greeted()
     assert send(client, b"EVIL\r\n.\r\n") == "550 5.7.1 found"
@@ -701,10 +701,10 @@ def test_resident_hook(warp, mail_server, hooks):
     assert [line["event"] for line in resident.lines] == ["data", "data"]
 
 
-@pytest.mark.parametrize("what", ["nobody", "silent", "slow", "nonsense", "replace", "uncounted", "short", "long line"])
+@pytest.mark.parametrize("what", ["nobody", "silent", "slow", "nonsense", "no final word", "replace", "uncounted", "short", "long line"])
 def test_resident_hooks_that_fail(warp, mail_server, hooks, what):
     """A filter that crashed closes its socket as well: only a word is a verdict."""
-    answers = {"silent": None, "nonsense": b"what?\n", "replace": b"replace-message 10\nA: b\n\nnew\n",
+    answers = {"silent": None, "nonsense": b"what?\n", "no final word": b"log a b\n", "replace": b"replace-message 10\nA: b\n\nnew\n",
                "uncounted": b"replace-message\nA: b\n\nnew\n", "short": b"replace-message 11\nA: b\n\nnew\n", "long line": b"accept\n"}
     path = hooks.place("data", "50-resident")
     if what == "nobody":

@@ -154,3 +154,32 @@ def test_program_that_fails_after_its_message(warp, mail_server, hooks):
     text = proxy.wait_for("verdict")["text"]
     assert text.startswith("exit status 3: ") and not server.messages
     os.kill(int(text.split()[-1]), 9)
+
+
+# A verdict over a socket
+
+@pytest.mark.parametrize("verdict", [b"log a b\n", b"accept", b"reject 550 5.7.1 it is spa", b"add-header A: b\n", b"add-header A: b\nacc",
+                                     b"discard", b"\n", b"replace-message 4"])
+def test_87_verdict_that_breaks_off(warp, mail_server, hooks, verdict):
+    """Only a final word with its line end counts: the filter may have crashed."""
+    resident(hooks.place("data", "50-broken"), lambda connection, message: connection.sendall(verdict))
+    server = mail_server()
+    proxy = warp(*hooks.options, upstream=server)
+    assert deliver(proxy.greeted()).startswith(OUT_OF_ORDER)
+    assert proxy.wait_for("verdict")["verdict"] == "failed" and not server.messages
+
+
+@pytest.mark.parametrize("verdict, code", [(b"accept\n", 250), (b"accept\nwhat follows", 250), (b"log a b\nreject\n", 550),
+                                           (b"discard\r\n", 250), (b"replace-message 4\na: b", 250)])
+def test_87_verdict_that_is_whole(warp, mail_server, hooks, verdict, code):
+    resident(hooks.place("data", "50-whole"), lambda connection, message: connection.sendall(verdict))
+    assert deliver(warp(*hooks.options, upstream=mail_server()).greeted()).code == code
+
+
+@pytest.mark.parametrize("event", ["connect", "ehlo", "mail", "rcpt"])
+def test_87_verdict_that_breaks_off_in_other_events(warp, mail_server, hooks, event):
+    resident(hooks.place(event, "50-broken"), lambda connection, message: connection.sendall(b"log a b\nacce"))
+    proxy = warp(*hooks.options, upstream=mail_server())
+    client = proxy.connect()
+    client.send("EHLO a", "MAIL FROM:<a@b>", "RCPT TO:<b@c>")
+    assert proxy.wait_for("verdict")["verdict"] == "failed"

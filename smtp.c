@@ -951,6 +951,8 @@ void smtp_header_scan(struct smtp_header *h, const unsigned char *in, size_t n)
 				h->state = SMTP_HD_DONE; /* the empty line */
 			else if (c == '\n')
 				h->matched = 0;
+			else if (name[h->matched] == ':' && smtp_is_blank(c)) /* RFC 5322 4.5.8 */
+				break;
 			else if (smtp_lower(c) != (unsigned char)name[h->matched])
 				h->state = SMTP_HD_SKIP;
 			else if (!name[++h->matched])

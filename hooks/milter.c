@@ -162,6 +162,7 @@ static size_t field_count;
 static const unsigned char *message, *body;
 static size_t message_length, body_length;
 static bool separated; /* an empty line ends the header */
+static size_t separator_length; /* of a mailbox's first line before the header */
 
 static unsigned char added[ADDED_MAX];
 static size_t added_length;
@@ -1086,6 +1087,18 @@ static bool is_empty_line(const unsigned char *line, size_t length)
 	return (length == 1 && line[0] == '\n') || (length == 2 && line[0] == '\r' && line[1] == '\n');
 }
 
+/* Length of the first line of a mailbox's file, which some programs send as the first line of a message: RFC 4155 appendix A. The header
+ * follows it; the milter is not shown it. */
+static size_t find_separator(void)
+{
+	const size_t quote = message_length && message[0] == '>';
+	const unsigned char *newline = memchr(message, '\n', message_length);
+
+	if (!newline || message_length - quote < 5 || memcmp(message + quote, "From ", 5) != 0 || field_name_length(message, message_length))
+		return 0;
+	return (size_t)(newline - message) + 1;
+}
+
 /* The header ends with an empty line, which belongs to neither part, or where no field goes on. */
 static void parse_message(void)
 {
@@ -1093,6 +1106,8 @@ static void parse_message(void)
 	size_t left, length, name;
 
 	push_field((struct field){ .text = message }, 0); /* stands for the Received field that counts but is not there */
+	separator_length = find_separator();
+	at += separator_length;
 	for (; (left = (size_t)(last - at)); at += length) {
 		newline = memchr(at, '\n', left);
 		length = newline ? (size_t)(newline - at) + 1 : left;
@@ -1398,8 +1413,8 @@ static void print_body(void)
 /* A field that ends the message without a line end gets one, a body right behind the header an empty line. */
 static void print_message(void)
 {
-
 	puts("replace-message");
+	print(message, separator_length);
 	for (size_t i = 0; i < field_count; i++) {
 		print(fields[i].text, fields[i].length);
 		if (fields[i].length && fields[i].text[fields[i].length - 1] != '\n')

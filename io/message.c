@@ -120,6 +120,17 @@ static size_t header_length(const unsigned char *in, size_t n, size_t *name_len)
 	return len;
 }
 
+/* Octets of the first line of a mailbox's file, which some programs send as the first line of a message. It belongs to no field, but the
+ * header follows it. RFC 4155 appendix A. */
+static size_t separator_length(const unsigned char *in, size_t n)
+{
+	size_t quote = n && in[0] == '>', name_len;
+
+	if (n - quote < 5 || memcmp(in + quote, "From ", 5) != 0 || header_length(in, n, &name_len))
+		return 0;
+	return smtp_find_line(in, n);
+}
+
 /* Names that a verdict removes, and the offset after the last line that says so; sorted by by_header_name(), each once. They are
  * searched by bisection: a message's sender and a hook's author may each have thousands of them. */
 static struct removal {
@@ -189,10 +200,10 @@ static void add_fields(struct message *m, const unsigned char *verdict, size_t n
 	message_add(m, fields + start, sizeof fields - start);
 }
 
-/* Copy the header fields that stay, and the body. */
-static void copy_rest(struct message *to, const struct message *from)
+/* Copy the header fields from offset `at` on that stay, and the body. */
+static void copy_rest(struct message *to, const struct message *from, size_t at)
 {
-	size_t at = 0, kept = 0, len, name_len;
+	size_t kept = at, len, name_len;
 
 	while ((len = header_length(from->bytes + at, from->size - at, &name_len))) {
 		if (removed(from->bytes + at, name_len, 0)) {
@@ -206,26 +217,29 @@ static void copy_rest(struct message *to, const struct message *from)
 
 /* A message whose first line is neither a field nor the empty line has no header: fields on top of it must not run into its
  * text. */
-static bool needs_empty_line(const struct message *m)
+static bool needs_empty_line(const unsigned char *in, size_t n)
 {
 	size_t name_len;
 
-	if (!m->size || header_length(m->bytes, m->size, &name_len))
+	if (!n || header_length(in, n, &name_len))
 		return false;
-	return m->bytes[0] != '\r' || m->size < 2 || m->bytes[1] != '\n';
+	return in[0] != '\r' || n < 2 || in[1] != '\n';
 }
 
 bool message_edit(struct message *m, const unsigned char *verdict, size_t n)
 {
 	struct message edited;
+	size_t header = m->size ? separator_length(m->bytes, m->size) : 0;
 
 	message_begin(&edited);
+	if (header)
+		message_add(&edited, m->bytes, header);
 	find_removals(verdict, n);
 	add_fields(&edited, verdict, n);
-	if (edited.size && needs_empty_line(m))
+	if (edited.size > header && needs_empty_line(m->bytes + header, m->size - header))
 		message_add(&edited, "\r\n", 2);
 	if (m->size)
-		copy_rest(&edited, m);
+		copy_rest(&edited, m, header);
 	if (!message_seal(&edited)) {
 		message_drop(&edited);
 		return false;

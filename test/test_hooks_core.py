@@ -854,3 +854,16 @@ def test_2_dots_wherever_a_kept_message_is_cut(warp, mail_server, hooks, shift):
     assert send(client, body + b".\r\n").code == 250
     assert [message["data"] for message in server.messages] == [body + b".\r\n"]
     assert not any("evil" in command for command in server.commands)
+
+
+# A header that some programs send
+
+def test_first_line_of_a_mailbox_and_blanks_before_colons(warp, mail_server, hooks):
+    """They belong to a header still: fields are added and removed, and the message has its Message-ID."""
+    hooks.script("data", "echo add-header New: yes; echo remove-header x-spam")
+    server = mail_server()
+    proxy = warp(*hooks.options, upstream=server)
+    assert send(proxy.greeted(), b"From a@b Sat Nov 28 10:00:00 2026\r\nX-Spam : no\r\nMessage-ID : <1@x>\r\n\r\nbody\r\n.\r\n").code == 250
+    assert server.messages[0]["data"] == \
+        b"From a@b Sat Nov 28 10:00:00 2026\r\nNew: yes\r\nMessage-ID : <1@x>\r\n\r\nbody\r\n.\r\n"
+    assert proxy.wait_for("message")["message_id"] == "<1@x>"

@@ -214,6 +214,9 @@ def test_fields_as_milters_get_them(sanitized, stand_in):
     (b"A: b\rc\r\r\n\r\nx\ry\r", [(b"A", b"b\rc\r")], b"x\ry\r"),
     (b"A: b\nB: \xe9\n c\n\nx\n", [(b"A", b"b"), (b"B", b"\xe9\n c")], b"x\n"),
     (b": b\r\n", [], b": b\r\n"),
+    (b"From a@b Sat\r\nA: b\r\n\r\nx", [(b"A", b"b")], b"x"),
+    (b">From a@b\r\nA: b\r\n\r\nx", [(b"A", b"b")], b"x"),
+    (b"From : b\r\n\r\nx", [(b"From", b"b")], b"x"),
     (b"\xe9: b\r\n", [], b"\xe9: b\r\n"),
     (b"A: b\r\n\r\n" + b"x" * 200_000, [(b"A", b"b")], b"x" * 200_000),
 ])
@@ -419,6 +422,8 @@ def test_a_changed_field_without_leading_space(sanitized, stand_in):
     (b"A: b\r\n\r\nend", b"A: b\r\nNew: v\r\n\r\nend\r\n"),
     (b"A: b\r\nno field\r\n", b"A: b\r\nNew: v\r\n\r\nno field\r\n"),
     (b"no field\r\n", b"New: v\r\n\r\nno field\r\n"),
+    (b"From a\r\nA: b\r\n\r\n", b"From a\r\nA: b\r\nNew: v\r\n\r\n"),
+    (b">From a\r\nno field\r\n", b">From a\r\nNew: v\r\n\r\nno field\r\n"),
     (b"\r\n\r\n", b"New: v\r\n\r\n\r\n"),
     (b"A: \0\xff\r\n\r\n\0\xff\r", b"A: \0\xff\r\nNew: v\r\n\r\n\0\xff\r\r\n"),
 ])

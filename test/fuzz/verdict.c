@@ -178,11 +178,19 @@ static size_t name_length(const unsigned char *in, size_t n, size_t at)
 	return colon < n && in[colon] == ':' ? len : 0;
 }
 
+/* Octets of a mailbox's first line, of which no field is made. */
+static size_t separator_length(const unsigned char *in, size_t n)
+{
+	size_t quote = n && in[0] == '>';
+
+	return n - quote >= 5 && memcmp(in + quote, "From ", 5) == 0 && !name_length(in, n, 0) ? smtp_find_line(in, n) : 0;
+}
+
 static size_t header_length(const unsigned char *in, size_t n)
 {
-	size_t at = 0;
+	size_t start = separator_length(in, n), at = start;
 
-	while (at < n && (name_length(in, n, at) || (at && (in[at] == ' ' || in[at] == '\t'))))
+	while (at < n && (name_length(in, n, at) || (at > start && (in[at] == ' ' || in[at] == '\t'))))
 		at += line_length(in, n, at);
 	return at;
 }
@@ -192,7 +200,7 @@ static bool has_field(const unsigned char *in, size_t n, const unsigned char *na
 {
 	bool found = false;
 
-	for (size_t at = 0, end = header_length(in, n); at < end && !found; at += line_length(in, n, at)) {
+	for (size_t at = separator_length(in, n), end = header_length(in, n); at < end && !found; at += line_length(in, n, at)) {
 		found = name_length(in, n, at) == name_len;
 		for (size_t i = 0; i < name_len && found; i++)
 			found = smtp_lower(in[at + i]) == smtp_lower(name[i]);

@@ -1355,6 +1355,9 @@ static void test_message_id(void **state)
 	static const struct row rows[] = {
 		{ "first header", IN("Message-ID: <a@b>\r\n\r\n"), "<a@b>" },
 		{ "later header", IN("From: x\r\nMESSAGE-id:<a@b>\r\n\r\n"), "<a@b>" },
+		{ "blanks before the colon", IN("From: x\r\nMessage-ID \t : <a@b>\r\n"), "<a@b>" },
+		{ "a word before the colon", IN("Message-ID x: 1\r\nMessage -ID: 2\r\n"), "" },
+		{ "after the first line of a mailbox", IN("From x Sat\r\nMessage-ID: <a@b>\r\n"), "<a@b>" },
 		{ "folded", IN("Message-ID:\r\n <a@b>\r\nTo: x\r\n"), "<a@b>" },
 		{ "folded twice", IN("Message-ID:\r\n\t\r\n <a@b>\r\nTo: x\r\n"), "<a@b>" },
 		{ "after a header that begins alike", IN("Message-IDs: 1\r\nMessage-ID: <a@b>\r\n"), "<a@b>" },

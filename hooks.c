@@ -366,13 +366,17 @@ void hook_forget(struct hook_run *r)
 	r->state = HOOK_IDLE;
 }
 
-/* Take bytes of a message that the hook returns. Line ends become CR LF, as for a message from a client. */
+/* Take bytes of a message that the hook returns. Line ends become CR LF, as for a message from a client that sends DATA. */
 static void take_replacement(struct hook_run *r, const unsigned char *bytes, size_t n)
 {
 	struct message *m = r->input.replacement;
 	struct smtp_piece piece;
 	size_t used;
 
+	if (r->input.binary) {
+		message_add(m, bytes, n);
+		n = 0;
+	}
 	while (n && smtp_scan(&r->scanner, bytes, n, &used, &piece)) {
 		message_add(m, piece.bytes, piece.len);
 		bytes += used;

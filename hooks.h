@@ -52,6 +52,7 @@ struct hook_input {
 	const struct message *message; /* sealed; the hook's descriptor 3 reads it, at a position of its own; NULL: none */
 	struct message *replacement; /* takes a message that the hook returns; NULL: it may return none */
 	uint64_t replacement_max;    /* octets of it */
+	bool binary;		     /* it is taken as it comes: its line ends do not become CR LF */
 	int64_t patience;	     /* microseconds to connect to a socket; 0: no limit */
 };
 
@@ -66,7 +67,7 @@ struct hook_run {
 	size_t line_done;
 	size_t message_at; /* where in verdict the returned message begins, else 0 */
 	uint64_t received; /* octets read from its stdout or socket */
-	struct smtp_scanner scanner; /* turns its line ends into CR LF */
+	struct smtp_scanner scanner; /* turns its line ends into CR LF, unless input.binary */
 	size_t verdict_len, error_len;
 	const char *why; /* HOOK_FAILED: static storage, or error */
 	char error[HOOK_ERROR_MAX];

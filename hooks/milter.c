@@ -161,6 +161,7 @@ static struct field fields[FIELDS_MAX];
 static size_t field_count;
 static const unsigned char *message, *body;
 static size_t message_length, body_length;
+static bool is_binary; /* BODY=BINARYMIME: the body has no lines, RFC 3030 3 */
 static bool separated; /* an empty line ends the header */
 static size_t separator_length; /* of a mailbox's first line before the header */
 
@@ -963,7 +964,9 @@ static void say_mail(const json_t *line)
 	const unsigned all = 1 << AT_MAIL | 1 << AT_DATA | 1 << AT_EOH | 1 << AT_EOM;
 	json_t *path = json_object_get(line, "mail_from");
 	const char *address = member(path, "address"), *session = member(line, "session"), *user = member(line, "auth");
+	const char *content = member(json_object_get(path, "params"), "BODY");
 
+	is_binary = content && strcasecmp(content, "BINARYMIME") == 0;
 	address = address ? address : "";
 	set_macro("i", session ? session : "", all);
 	set_macro("mail_addr", address, 1 << AT_MAIL);
@@ -1191,7 +1194,7 @@ static bool say_chunk(const void *bytes, size_t length)
 /* A last line without its end gets one, as it does on its way: signers rely on it. */
 static bool lacks_line_end(void)
 {
-	return body_length && body[body_length - 1] != '\n';
+	return !is_binary && body_length && body[body_length - 1] != '\n';
 }
 
 static void say_body(void)

@@ -82,6 +82,17 @@ int message_open(const struct message *m)
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
+bool message_has_bare_newline(const struct message *m)
+{
+	struct smtp_scanner scanner = { .plain = true, .unstuff = true };
+	struct smtp_piece piece;
+	size_t at = 0, used;
+
+	while (at < m->size && !scanner.broken && smtp_scan(&scanner, m->bytes + at, m->size - at, &used, &piece))
+		at += used;
+	return scanner.broken || (at < m->size && m->bytes[m->size - 1] == '\r');
+}
+
 void message_drop(struct message *m)
 {
 	if (m->mapped)

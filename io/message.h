@@ -29,6 +29,9 @@ bool message_seal(struct message *m);
  * -1: errno says why. */
 int message_open(const struct message *m);
 
+/* Whether a sealed message has a CR or LF alone, which cannot be sent by DATA: RFC 5321 2.3.8. */
+bool message_has_bare_newline(const struct message *m);
+
 /* Forget the message. */
 void message_drop(struct message *m);
 

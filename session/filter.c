@@ -320,16 +320,30 @@ static uint64_t replacement_max(const struct session *s)
 	return limit ? limit + (1 << 20) : 0;
 }
 
+/* RFC 3030 3. A message that came so cannot be judged by its lines. */
+static bool is_binary(const struct session *s)
+{
+	return s->dialogue.tx.chunks && (s->dialogue.tx.binarymime || message_has_bare_newline(&s->tx.message));
+}
+
+static void give_message(struct session *s, struct hook_input *input)
+{
+	input->message = &s->tx.message;
+	input->replacement = &filter.replacement;
+	input->replacement_max = replacement_max(s);
+	input->binary = is_binary(s);
+}
+
 static void start_hook(struct session *s, const struct hook *h)
 {
 	struct filter *f = &filter;
-	bool data = f->event == HOOK_DATA;
-	struct hook_input input = { NULL, 0, data ? &s->tx.message : NULL, data ? &f->replacement : NULL, replacement_max(s),
-		s->o->timeouts.hook };
+	struct hook_input input = { .patience = s->o->timeouts.hook };
 
 	f->next = (unsigned)(h - s->hooks->hook) + 1;
 	f->hook_at = s->now;
 	input.line_len = record_hook(s, f->event, &input.line);
+	if (f->event == HOOK_DATA)
+		give_message(s, &input);
 	forget_replacement();
 	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "" });
 	if (!input.line_len)

@@ -190,23 +190,12 @@ bool maildata_piece(struct session *s, const struct smtp_piece *piece)
 
 /* ---- kept: to the server ---- */
 
-static bool has_bare_newline(const struct message *m)
-{
-	struct smtp_scanner scanner = { .plain = true, .unstuff = true };
-	struct smtp_piece piece;
-	size_t at = 0, used;
-
-	while (at < m->size && !scanner.broken && smtp_scan(&scanner, m->bytes + at, m->size - at, &used, &piece))
-		at += used;
-	return scanner.broken || (at < m->size && m->bytes[m->size - 1] == '\r');
-}
-
 /* Why the kept message cannot be sent to this server: a reply in static storage; NULL: it can. */
 static const char *unfit(const struct session *s, bool chunked)
 {
 	const struct message *m = &s->tx.message;
 
-	if (s->dialogue.tx.chunks && !chunked && has_bare_newline(m))
+	if (s->dialogue.tx.chunks && !chunked && message_has_bare_newline(m))
 		return "554 5.6.1 The recipient's server cannot be sent a bare carriage return or line feed";
 	if (!takes_eightbit(s) && !smtp_is_seven_bit(m->bytes, m->size))
 		return not_eightbit;

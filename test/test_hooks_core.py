@@ -867,3 +867,32 @@ def test_first_line_of_a_mailbox_and_blanks_before_colons(warp, mail_server, hoo
     assert server.messages[0]["data"] == \
         b"From a@b Sat Nov 28 10:00:00 2026\r\nNew: yes\r\nMessage-ID : <1@x>\r\n\r\nbody\r\n.\r\n"
     assert proxy.wait_for("message")["message_id"] == "<1@x>"
+
+
+# What has no lines
+
+BINARY = b"A: b\r\nB: c\r\n\r\n\x00lone\nlines\rand\r\n.\r\nno end"
+
+
+@pytest.mark.parametrize("body", ["BINARYMIME", "8BITMIME"])
+def test_89_octets_survive_replace_message(warp, hooks, body):
+    """RFC 3030 3: what came as octets, or by BDAT with bare line feeds, comes back from a hook as it was, and goes on so."""
+    hooks.script("data", "echo add-header New: yes; echo replace-message; cat <&3")
+    session = warp(*hooks.options, "--tls", "none").session().to("ehlo", "CHUNKING", "BINARYMIME", "8BITMIME")
+    session.mail(f"MAIL FROM:<from@client.example> BODY={body}")
+    session.rcpt()
+    session.client.send_raw(b"BDAT %d LAST\r\n" % len(BINARY) + BINARY)
+    new = b"New: yes\r\n" + BINARY
+    session.server.expect_line(f"BDAT {len(new)} LAST")
+    assert session.server.take(len(new)) == new
+    session.sent()
+
+
+def test_89_lines_of_a_chunk_become_lines_still(warp, hooks):
+    """A message that came by BDAT in lines is one that a hook in shell may write with LF."""
+    hooks.script("data", "echo replace-message; tr -d '\\r' <&3")
+    session = warp(*hooks.options, "--tls", "none").session().to("rcpt", "CHUNKING")
+    session.client.send_raw(b"BDAT 14 LAST\r\nA: b\r\n\r\nbody\r\n")
+    session.server.expect_line("BDAT 14 LAST")
+    assert session.server.take(14) == b"A: b\r\n\r\nbody\r\n"
+    session.sent()

@@ -230,6 +230,14 @@ def test_where_the_header_ends(sanitized, stand_in, message, header, body):
     assert all(0 < len(chunk) <= 65535 for chunk in milter.data("B"))
 
 
+def test_89_octets_get_no_line_end(sanitized, stand_in):
+    """BODY=BINARYMIME, RFC 3030 3: neither for the milter nor on the way back."""
+    milter = stand_in(changes(packet(b"h", strings(b"New", b"v"))))
+    sender = {"address": "a@b", "params": {"BODY": "BINARYMIME"}}
+    changed = accepted(run(sanitized, milter.name, b"A: b\r\n\r\n\0\n\rend", mail_from=sender))
+    assert changed == b"A: b\r\nNew: v\r\n\r\n\0\n\rend" and milter.data("B") == [b"\0\n\rend"]
+
+
 def test_steps_that_the_milter_skips(sanitized, stand_in):
     milter = stand_in(negotiation=negotiated(steps=0x27f))
     assert accepted(run(sanitized, milter.name)) is None

@@ -567,6 +567,13 @@ def test_spamassassin_replaces_the_message(spamd):
     assert top.startswith(b"X-Spam-") and b"smtpwarp" not in top and score(lines) < 5
 
 
+def test_89_spamassassin_replaces_no_octets(spamd):
+    """BODY=BINARYMIME has no lines, which is all that spamd knows: the message only gets fields."""
+    sender = {"address": "a@client.example", "params": {"BODY": "BINARYMIME"}}
+    lines = verdict("spamassassin", {**spamd, "SPAMASSASSIN_REPLACE": "yes"}, SPAM, mail_from=sender)
+    assert score(lines) > 5 and any(line.startswith("add-header X-Spam-Status") for line in lines)
+
+
 def test_spamassassin_does_not_accept_what_is_too_big(spamd):
     env = {**spamd, "SPAMASSASSIN_MAX_SIZE": str(len(SPAM) - 1)}
     assert f"the message has {len(SPAM)} octets, SPAMASSASSIN_MAX_SIZE is {len(SPAM) - 1}" in failure(

@@ -132,11 +132,45 @@ static bool send_traced_chunk(struct session *s, const struct smtp_command *cmd)
 	return true;
 }
 
+size_t held_write_param(const struct session *s, const struct smtp_param *p, size_t len, unsigned char *out)
+{
+	const char *trace;
+	uint64_t size;
+
+	if (!smtp_is(p->keyword, p->keyword_len, "SIZE") || !smtp_number(p->value, p->value_len, &size)) {
+		out[0] = ' ';
+		memcpy(out + 1, p->keyword, len);
+		return len + 1;
+	}
+	if (s->hooks->events & 1u << HOOK_DATA)
+		return 0;
+	return (size_t)sprintf((char *)out, " SIZE=%llu", (unsigned long long)size + identity_trace(s, &trace));
+}
+
+/* MAIL with SIZE= of what follows, where that may not be what the client says. */
+static bool send_sized_mail(struct session *s, const struct smtp_command *cmd)
+{
+	unsigned char line[sizeof s->held->line + 64], *out = line;
+	struct smtp_command bare = *cmd;
+	struct smtp_param p;
+	size_t at = 0;
+
+	if (cmd->verb != SMTP_MAIL || !cmd->params_len || (!s->o->received && !(s->hooks->events & 1u << HOOK_DATA)))
+		return false;
+	bare.params_len = 0;
+	out += smtp_command_write(&bare, line, sizeof line) - 2;
+	while (smtp_param_next(cmd->params, cmd->params_len, &at, &p))
+		out += held_write_param(s, &p, (size_t)(cmd->params + at - p.keyword), out);
+	memcpy(out, "\r\n", 2);
+	leg_write(&s->server.leg, line, (size_t)(out + 2 - line));
+	return true;
+}
+
 void held_send_command(struct session *s, const struct smtp_command *cmd)
 {
 	size_t room = cmd->line_len + 16;
 
-	if (!send_traced_chunk(s, cmd) && !s->server.leg.broken)
+	if (!send_traced_chunk(s, cmd) && !s->server.leg.broken && !send_sized_mail(s, cmd))
 		leg_wrote(&s->server.leg, smtp_command_write(cmd, leg_room(&s->server.leg, room), room));
 	dialogue_sent(&s->dialogue, cmd);
 	if (cmd->verb == SMTP_AUTH || cmd->verb == SMTP_AUTH_RESPONSE)

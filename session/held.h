@@ -35,7 +35,12 @@ void held_refuse_recipient(struct session *s, const char *reply);
  * of them are noted. */
 void held_note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
 
-/* Send this command of the client's to the server, and expect its reply. With --received the first BDAT gets the Received field. */
+/* Write a parameter of MAIL, len octets, with a blank before it: SIZE= is never less than what follows (RFC 1870 6.3). It is left out when data
+ * hooks may edit the message, and counts what --received puts in front. Returns octets, at most len + 24. */
+size_t held_write_param(const struct session *s, const struct smtp_param *p, size_t len, unsigned char *out);
+
+/* Send this command of the client's to the server, its SIZE= as above, and expect its reply. With --received the first BDAT gets the Received
+ * field. */
 void held_send_command(struct session *s, const struct smtp_command *cmd);
 
 /* A "comm" record of a command of the client's, without its secrets. */

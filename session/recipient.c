@@ -86,9 +86,7 @@ void recipient_send_mail(struct session *s)
 	while (smtp_param_next(params, tx->sender.params_len, &at, &p)) {
 		if (!(extensions & extension_of(s, &p)))
 			continue;
-		line[n++] = ' ';
-		memcpy(line + n, p.keyword, (size_t)(params + at - p.keyword));
-		n += (size_t)(params + at - p.keyword);
+		n += held_write_param(s, &p, (size_t)(params + at - p.keyword), line + n);
 	}
 	transaction_sent(s, SMTP_MAIL);
 	talk_own_command(s, SMTP_MAIL, (const char *)line, n);

@@ -896,3 +896,41 @@ def test_89_lines_of_a_chunk_become_lines_still(warp, hooks):
     session.server.expect_line("BDAT 14 LAST")
     assert session.server.take(14) == b"A: b\r\n\r\nbody\r\n"
     session.sent()
+
+
+# SIZE=
+
+@pytest.mark.parametrize("mode", ["early", "late"])
+@pytest.mark.parametrize("event, options, seen", [
+    ("data", [], "MAIL FROM:<a@b.example> BODY=8BITMIME"), ("data", ["--received"], "MAIL FROM:<a@b.example> BODY=8BITMIME"),
+    ("mail", [], "MAIL FROM:<a@b.example> SIZE=1000 BODY=8BITMIME")])
+def test_89_size_that_hooks_may_make_wrong(warp, hooks, mode, event, options, seen):
+    """RFC 1870 6.3: what follows may be larger once hooks have edited it, so the server is not told."""
+    hooks.script(event, "exit 0")
+    late = ["--connect-on", "recipient"] if mode == "late" else []
+    proxy = warp(*hooks.options, "--tls", "none", *late, *options)
+    if late:
+        client = proxy.greeted()
+        client.send("MAIL FROM:<a@b.example> SIZE=1000 BODY=8BITMIME", "RCPT TO:<b@c.example>")
+        server = proxy.upstream.accept()
+        server.send("220 server.example")
+        server.line()
+        server.send("250-server.example", "250-8BITMIME", "250 SIZE 5000")
+    else:
+        session = proxy.session().to("ehlo", "SIZE 5000", "8BITMIME")
+        session.client.send("MAIL FROM:<a@b.example> SIZE=1000 BODY=8BITMIME")
+        server = session.server
+    server.expect_line(seen)
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_89_size_counts_the_received_field(warp, size):
+    session = warp("--tls", "none", "--received").session().to("ehlo", "SIZE 5000")
+    session.client.send(f"MAIL FROM: a@b.example SIZE={size}")
+    sent = int(re.fullmatch(r"MAIL FROM:<a@b\.example> SIZE=(\d+)", session.server.line())[1])
+    session.server.send("250 ok")
+    session.client.expect("250")
+    session.rcpt()
+    session.data()
+    session.client.send_raw(b"A: b\r\n\r\n.\r\n")
+    assert len(session.server.until(b"\r\n.\r\n")) - 3 == 8 + sent - size

@@ -345,9 +345,7 @@ static void start_hook(struct session *s, const struct hook *h)
 	if (f->event == HOOK_DATA)
 		give_message(s, &input);
 	forget_replacement();
-	hook_start(&f->run, h, input.line_len ? &input : &(struct hook_input){ .line = "" });
-	if (!input.line_len)
-		hook_kill(&f->run, "this event is too large to be told");
+	hook_start(&f->run, h, &input);
 	clock_tick(s);
 }
 

@@ -8,9 +8,12 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* Holds a transaction with 10,000 recipients of usual length; a longer one is recorded in parts. */
-static _Alignas(4096) char line[2 << 20];
-static char hook_line[sizeof line]; /* records are written while a hook reads this */
+/* Whatever a client says fits, so that no event is too large for a record or a hook. An octet of text becomes 6 at most (\u0001), one of
+ * parameters less than that; a recipient has 44 octets around its text. The rest is for names, notes and numbers. Pages that are not used cost
+ * nothing. */
+#define RECORD_LINE_MAX (6 * (DIALOGUE_TEXT_MAX + SMTP_AUTH_LINE_MAX + sizeof(struct record_notes)) + 64 * DIALOGUE_RCPT_MAX + (64 << 10))
+static _Alignas(4096) char line[RECORD_LINE_MAX];
+static char hook_line[sizeof line]; /* of its own: records are written while a hook reads it */
 
 void record_id(char id[SESSION_ID])
 {

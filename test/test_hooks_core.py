@@ -934,3 +934,23 @@ def test_89_size_counts_the_received_field(warp, size):
     session.data()
     session.client.send_raw(b"A: b\r\n\r\n.\r\n")
     assert len(session.server.until(b"\r\n.\r\n")) - 3 == 8 + sent - size
+
+
+# Events of the largest size
+
+@pytest.mark.parametrize("local", [b'"' + b'\\"' * 515 + b'"', b"\xff" * 1000], ids=["quotes", "octets"])
+def test_no_event_is_too_large_for_a_hook(warp, mail_server, hooks, tmp_path, local):
+    """A sender must not be able to choose --hook-failure accept: a thousand recipients that JSON makes several times as long."""
+    hooks.script("data", f"cat >{tmp_path}/line; echo reject")
+    proxy = warp(*hooks.options, "--hook-failure", "accept", "--max-recipients", 1100, "--max-pipeline", 10,
+                 upstream=mail_server("PIPELINING", "SMTPUTF8"))
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@client.example> SMTPUTF8", "250")
+    for _ in range(1000):
+        client.send_raw(b"RCPT TO:<" + local + b"@b.example>\r\n")
+        client.expect("250")
+    client.ask("DATA", "354")
+    client.send_raw(MESSAGE)
+    client.expect("550")
+    assert len(lines(tmp_path / "line")[0]["rcpt_to"]) == 1000 and (tmp_path / "line").stat().st_size > 2 << 20
+    assert proxy.wait_for("verdict")["verdict"] == "reject"

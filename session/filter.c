@@ -306,9 +306,9 @@ static void hook_ended(struct session *s)
 		server_take_route(s, &route);
 	else if (f->event == HOOK_MAIL || f->event == HOOK_RCPT)
 		routing_set(s, f->event, &route);
-	apply_all(s);
-	if (f->outcome.word != FILTER_ACCEPT || f->run.verdict_len || s->o->verbose)
+	if (f->run.verdict_len || s->o->verbose)
 		log_verdict(s, verdict_word_name(final.word), final.text, final.word <= VERDICT_SHUT ? final.text_len : 0);
+	apply_all(s); /* the record has the recipient that was judged, not what it was rewritten to */
 	hook_forget(&f->run);
 }
 

@@ -381,22 +381,29 @@ void record_close(const struct session *s)
 	event_end(&j, line, LOG_PRIORITY_INFO);
 }
 
-size_t record_hook(const struct session *s, enum hook_event event, const char **text)
+/* What hooks of this event judge: the command that is held is no part of the transaction yet. */
+static void judged(struct json *j, const struct session *s, enum hook_event event)
 {
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
+
+	ends(j, s);
+	if (event == HOOK_MAIL)
+		mailbox_of(j, "mail_from", &s->held->cmd);
+	else
+		sender(j, tx);
+	content(j, tx, 0, tx->rcpts, false);
+	if (event == HOOK_RCPT)
+		mailbox_of(j, "rcpt", &s->held->cmd);
+}
+
+size_t record_hook(const struct session *s, enum hook_event event, const char **text)
+{
 	struct json j;
 
 	event_begin(&j, hook_line, sizeof hook_line, hook_event_name(event));
-	ends(&j, s);
-	if (event == HOOK_MAIL)
-		mailbox_of(&j, "mail_from", &s->held->cmd);
-	else
-		sender(&j, tx);
-	content(&j, tx, 0, tx->rcpts, false);
+	judged(&j, s, event);
 	if (event == HOOK_CONNECT)
 		event_address(&j, "original", &s->server.original);
-	if (event == HOOK_RCPT)
-		mailbox_of(&j, "rcpt", &s->held->cmd);
 	if (event == HOOK_DATA)
 		json_string(&j, "message", "/dev/fd/3");
 	if (event == HOOK_CLOSE)
@@ -426,7 +433,8 @@ void record_verdict(const struct session *s, enum hook_event event, const char *
 
 	if (!log_wanted())
 		return;
-	common(&j, s, "verdict");
+	begin_record(&j, "verdict");
+	judged(&j, s, event);
 	json_string(&j, "on", hook_event_name(event));
 	json_string(&j, "hook", hook);
 	json_string(&j, "verdict", word);

@@ -954,3 +954,24 @@ def test_no_event_is_too_large_for_a_hook(warp, mail_server, hooks, tmp_path, lo
     client.expect("550")
     assert len(lines(tmp_path / "line")[0]["rcpt_to"]) == 1000 and (tmp_path / "line").stat().st_size > 2 << 20
     assert proxy.wait_for("verdict")["verdict"] == "reject"
+
+
+# Records of verdicts
+
+def test_verdict_records_name_what_was_judged(warp, mail_server, hooks):
+    hooks.script("mail", "grep -q bad@ && echo reject; echo log a b")
+    hooks.script("rcpt", "grep -q bad@ && echo reject; echo rewrite new@server.example", "10-first")
+    hooks.script("rcpt", "exit 1", "20-second")
+    proxy = warp(*hooks.options, upstream=mail_server("DSN", "SIZE"))
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<bad@client.example> SIZE=5", "550")
+    client.ask("MAIL FROM:<good@client.example>", "250")
+    client.ask("RCPT TO:<bad@server.example> NOTIFY=NEVER", "550")
+    client.ask("RCPT TO:<good@server.example>", "451")
+    records = proxy.records("verdict")
+    assert [record["mail_from"] for record in records] == [
+        {"address": "bad@client.example", "params": {"SIZE": "5"}}] + 4 * [{"address": "good@client.example", "params": {}}]
+    assert [record.get("rcpt", {}).get("address") for record in records] == [
+        None, None, "bad@server.example", "good@server.example", "new@server.example"]
+    assert records[2]["rcpt"]["params"] == {"NOTIFY": "NEVER"}
+    assert [record["verdict"] for record in records] == ["reject", "accept", "reject", "accept", "failed"]

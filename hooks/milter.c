@@ -963,12 +963,12 @@ static void say_mail(const json_t *line)
 {
 	const unsigned all = 1 << AT_MAIL | 1 << AT_DATA | 1 << AT_EOH | 1 << AT_EOM;
 	json_t *path = json_object_get(line, "mail_from");
-	const char *address = member(path, "address"), *session = member(line, "session"), *user = member(line, "auth");
+	const char *address = member(path, "address"), *id = member(line, "transaction"), *user = member(line, "auth");
 	const char *content = member(json_object_get(path, "params"), "BODY");
 
 	is_binary = content && strcasecmp(content, "BINARYMIME") == 0;
 	address = address ? address : "";
-	set_macro("i", session ? session : "", all);
+	set_macro("i", id ? id : "", all);
 	set_macro("mail_addr", address, 1 << AT_MAIL);
 	set_macro("mail_host", domain_of(address), 1 << AT_MAIL);
 	set_macro("mail_mailer", "smtp", 1 << AT_MAIL);

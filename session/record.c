@@ -143,8 +143,20 @@ static void enhanced_member(struct json *j, const uint16_t enhanced[3])
 	json_string(j, "enhanced", enhanced[0] ? text : NULL);
 }
 
-static void sender(struct json *j, const struct dialogue_transaction *tx)
+/* n: its number in the session; 0: there is none. */
+static void transaction_member(struct json *j, const struct session *s, uint32_t n)
 {
+	char text[SESSION_ID + 12];
+
+	snprintf(text, sizeof text, "%s-%u", s->id, (unsigned)n);
+	json_string(j, "transaction", n ? text : NULL);
+}
+
+static void sender(struct json *j, const struct session *s)
+{
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
+
+	transaction_member(j, s, tx->mail == DIALOGUE_NO_MAIL ? 0 : s->dialogue.transactions);
 	if (tx->mail == DIALOGUE_NO_MAIL) {
 		json_null(j, "mail_from");
 		return;
@@ -182,7 +194,7 @@ static void common(struct json *j, const struct session *s, const char *event)
 
 	begin_record(j, event);
 	ends(j, s);
-	sender(j, tx);
+	sender(j, s);
 	content(j, tx, 0, tx->rcpts, false);
 }
 
@@ -319,7 +331,7 @@ static void message(const struct session *s, enum transaction_result result, uin
 
 	begin_record(&j, "message");
 	ends(&j, s);
-	sender(&j, tx);
+	sender(&j, s);
 	content(&j, tx, from, to, true);
 	if (to - from < tx->rcpts)
 		json_number(&j, "first_rcpt", from);
@@ -387,10 +399,12 @@ static void judged(struct json *j, const struct session *s, enum hook_event even
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
 
 	ends(j, s);
-	if (event == HOOK_MAIL)
+	if (event == HOOK_MAIL) {
+		transaction_member(j, s, s->dialogue.transactions + 1);
 		mailbox_of(j, "mail_from", &s->held->cmd);
-	else
-		sender(j, tx);
+	} else {
+		sender(j, s);
+	}
 	content(j, tx, 0, tx->rcpts, false);
 	if (event == HOOK_RCPT)
 		mailbox_of(j, "rcpt", &s->held->cmd);

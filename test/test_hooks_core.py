@@ -975,3 +975,24 @@ def test_verdict_records_name_what_was_judged(warp, mail_server, hooks):
         None, None, "bad@server.example", "good@server.example", "new@server.example"]
     assert records[2]["rcpt"]["params"] == {"NOTIFY": "NEVER"}
     assert [record["verdict"] for record in records] == ["reject", "accept", "reject", "accept", "failed"]
+
+
+def test_each_message_has_an_id_of_its_own(warp, mail_server, hooks, tmp_path):
+    for event in "ehlo", "mail", "rcpt", "data", "close":
+        hooks.script(event, noting(tmp_path / event))
+    hooks.script("rcpt", "grep -q bad@ && echo reject; exit 0", "90-refuses")
+    proxy = warp(*hooks.options, upstream=mail_server())
+    client = proxy.greeted()
+    for _ in range(2):
+        assert send(client).code == 250
+    client.ask("MAIL FROM:<a@client.example>", "250")
+    client.ask("RCPT TO:<bad@client.example>", "550")
+    client.ask("QUIT", "221")
+    proxy.wait_exit()
+    session = lines(tmp_path / "ehlo")[0]["session"]
+    ids = [f"{session}-{number}" for number in (1, 2, 3)]
+    assert lines(tmp_path / "ehlo")[0]["transaction"] is lines(tmp_path / "close")[0]["transaction"] is None
+    for event, seen in ("mail", ids), ("rcpt", ids), ("data", ids[:2]):
+        assert [line["transaction"] for line in lines(tmp_path / event)] == seen
+    assert [record["transaction"] for record in proxy.records("message")] == ids
+    assert proxy.records("verdict")[-1]["transaction"] == ids[2]

@@ -306,7 +306,7 @@ def test_macros_of_tls(sanitized, stand_in, client, macros):
 def test_macros(sanitized, stand_in):
     tls = {"version": "TLSv1.2", "cipher": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "verified": False}
     milter = stand_in()
-    fields = {"client": {"ip": "2001:db8::7", "port": 1234, "tls": tls}, "auth": "alice", "session": "01SESSION"}
+    fields = {"client": {"ip": "2001:db8::7", "port": 1234, "tls": tls}, "auth": "alice", "transaction": "01SESSION"}
     env = {"MILTER_MACROS": "daemon_name=ORIGINATING {own}=a=b\tz= rcpt_mailer=esmtp"}
     assert accepted(run(sanitized, milter.name, env=env, **fields)) is None
     name = b"[IPv6:2001:db8::7]"
@@ -330,7 +330,7 @@ def test_macros_that_the_milter_asks_for(sanitized, stand_in):
     milter = stand_in(negotiation=negotiated(rest=lists))
     assert accepted(run(sanitized, milter.name)) is None
     assert milter.macros("C") == {b"j": HOST.encode(), b"{client_addr}": b"10.0.0.1"}
-    assert milter.macros("E") == {b"i": hooks.sample("data")["session"].encode(), b"{rcpt_addr}": b"carol@mail.example"}
+    assert milter.macros("E") == {b"i": hooks.sample("data")["transaction"].encode(), b"{rcpt_addr}": b"carol@mail.example"}
     assert not [content for content in milter.data("D") if content[:1] in b"R"]
     assert milter.macros("M")[b"{mail_addr}"] == b"alice@client.example"
 
@@ -912,7 +912,7 @@ def test_what_libmilter_sees(sanitized, libmilter):
     space = "" if libmilter.socket.endswith("Plain") else " "
     assert seen == {
         "connect": ["[10.0.0.1]", "10.0.0.1", 56456], "addr": "10.0.0.1", "helo": "client.example",
-        "from": ["<alice@client.example>", "SIZE=512"], "i": hooks.sample("data")["session"],
+        "from": ["<alice@client.example>", "SIZE=512"], "i": hooks.sample("data")["transaction"],
         "to": [["<bob@mail.example>", "bob@mail.example"],
                ["<carol@mail.example>", "NOTIFY=SUCCESS", "carol@mail.example"]],
         "fields": [["A", space + "one\n  two\xff"], ["B", "\tthree"], ["C", space + " four"]], "body": body}

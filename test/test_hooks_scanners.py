@@ -418,7 +418,7 @@ def seen(env, **fields):
 
 def test_rspamd_sees_the_envelope(rspamd):
     assert seen(rspamd, auth="bob") == ("from=alice@client.example to=bob@mail.example count=2 ip=10.0.0.1 "
-                                        "helo=client.example user=bob id=01M7XC341EM1X1D0XBD3DX3356")
+                                        "helo=client.example user=bob id=01M7XC341EM1X1D0XBD3DX3356-1")
     assert seen(rspamd, client=FOREIGN, mail_from={"address": "", "params": {}}).startswith(
         "from= to=bob@mail.example count=2 ip=2001:db8::7 helo=client.example user=nil ")
 

@@ -23,7 +23,7 @@ from waiting import TIMEOUT, wait_until
 BINARY = os.path.abspath(os.environ.get("SMTPWARP", pathlib.Path(__file__).parent.parent.parent / "smtpwarp"))
 LISTENERS = {"v", "event", "time"}     # the fields of a record that belongs to no session
 BRIEF = LISTENERS | {"session", "client", "server", "direction", "data"}
-COMMON = LISTENERS | {"session", "client", "server", "helo", "auth", "mail_from", "rcpt_to", "size", "message_id"}
+COMMON = LISTENERS | {"session", "client", "server", "helo", "auth", "transaction", "mail_from", "rcpt_to", "size", "message_id"}
 NO_REPORTS = {"ASAN_OPTIONS": "detect_leaks=0:handle_segv=0"}   # where a sanitizer would be in the way
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n.\r\n"
 

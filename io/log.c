@@ -20,6 +20,8 @@
 #define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
 #define RECORD_MAX (1 << 22)
 #define STREAM_RECORD_MAX (256 << 10)
+#define STREAM_QUEUE (32 << 20) /* octets that wait for one reader */
+#define STREAM_TALK (256 << 10)	/* where commands and replies wait no longer */
 
 static struct {
 	enum sink_kind kind;
@@ -32,7 +34,7 @@ static struct {
 static struct stream {
 	int fd; /* -1: its reader is gone */
 	size_t start, end;
-	char rest[STREAM_RECORD_MAX]; /* what is left of a record that was taken in part */
+	char *queue; /* STREAM_QUEUE octets, of which those from start to end wait; NULL: there is no memory */
 } stream[LOG_STREAMS_MAX];
 static unsigned streams;
 static uint64_t dropped;
@@ -139,11 +141,15 @@ bool log_detailed(void)
 	return sink.detail || streams;
 }
 
+/* Pages of the queue that are not used cost nothing. */
 void log_add_stream(int fd)
 {
-	stream[streams].fd = fd;
-	stream[streams].start = stream[streams].end = 0;
-	streams++;
+	struct stream *s = &stream[streams++];
+	void *queue = mmap(NULL, STREAM_QUEUE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	s->queue = queue == MAP_FAILED ? NULL : queue;
+	s->fd = fd;
+	s->start = s->end = 0;
 }
 
 uint64_t log_dropped(void)
@@ -151,11 +157,14 @@ uint64_t log_dropped(void)
 	return dropped;
 }
 
+/* What waits is lost, too. */
 static void end_stream(struct stream *s)
 {
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
+	for (; s->start < s->end; s->start++)
+		dropped += s->queue[s->start] == '\n';
 }
 
 /* Returns octets taken. Ends the stream if its reader is gone. */
@@ -171,11 +180,11 @@ static size_t offer(struct stream *s, const char *bytes, size_t n)
 	return taken > 0 ? (size_t)taken : 0;
 }
 
-/* Write what is left of the last record. true: nothing is left. */
+/* Write what waits. true: nothing is left. */
 static bool flush_stream(struct stream *s)
 {
 	while (s->fd >= 0 && s->start < s->end) {
-		size_t taken = offer(s, s->rest + s->start, s->end - s->start);
+		size_t taken = offer(s, s->queue + s->start, s->end - s->start);
 
 		if (!taken)
 			return s->fd < 0;
@@ -184,22 +193,46 @@ static bool flush_stream(struct stream *s)
 	return true;
 }
 
-static void write_stream(struct stream *s, const char *record, size_t n)
+static bool enqueue(struct stream *s, const char *record, size_t n, size_t limit)
 {
-	size_t taken;
+	size_t waiting = s->end - s->start;
 
-	if (s->fd < 0 || n > sizeof s->rest || !flush_stream(s)) {
-		dropped++;
-		return;
+	if (!s->queue || waiting + n > limit)
+		return false;
+	if (s->end + n > STREAM_QUEUE) {
+		memmove(s->queue, s->queue + s->start, waiting);
+		s->start = 0;
+		s->end = waiting;
 	}
-	taken = offer(s, record, n);
-	if (!taken) {
-		dropped++;
+	memcpy(s->queue + s->end, record, n);
+	s->end += n;
+	return true;
+}
+
+/* Commands and replies give way to records of what became of messages and of the session. */
+static void write_stream(struct stream *s, enum log_priority priority, const char *record, size_t n)
+{
+	size_t taken = 0;
+
+	if (s->fd >= 0 && n <= STREAM_QUEUE && flush_stream(s))
+		taken = offer(s, record, n);
+	if (taken == n)
 		return;
-	}
-	memcpy(s->rest, record + taken, n - taken);
-	s->start = 0;
-	s->end = n - taken;
+	if (s->fd >= 0 && enqueue(s, record + taken, n - taken, priority == LOG_PRIORITY_DEBUG && !taken ? STREAM_TALK : STREAM_QUEUE))
+		return;
+	dropped++;
+	if (taken) /* no line may follow half a line */
+		end_stream(s);
+}
+
+unsigned log_watch_streams(struct pollfd *p)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < streams; i++)
+		if (stream[i].fd >= 0 && stream[i].start < stream[i].end)
+			p[n++] = (struct pollfd){ .fd = stream[i].fd, .events = POLLOUT };
+	return n;
 }
 
 bool log_flush_streams(void)
@@ -300,7 +333,7 @@ void log_write(enum log_priority priority, const char *record, size_t n)
 	struct iovec whole[2] = { { (char *)(uintptr_t)record, n }, { NULL, 0 } };
 
 	for (unsigned i = 0; i < streams; i++)
-		write_stream(&stream[i], record, n);
+		write_stream(&stream[i], priority, record, n);
 	if (priority == LOG_PRIORITY_DEBUG && !sink.detail)
 		return;
 	switch (sink.kind) {

@@ -3,6 +3,7 @@
 #ifndef LOG_H
 #define LOG_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,13 +25,17 @@ bool log_wanted(void);
 void log_detail(bool wanted);
 bool log_detailed(void); /* whether they go anywhere */
 
-/* Send all further records to this non-blocking descriptor as well; it becomes the log's. A reader that is too slow or gone
- * loses whole records, never parts, and never delays a session. There may be LOG_STREAMS_MAX of them. */
+/* Send all further records to this non-blocking descriptor as well; it becomes the log's. What a slow
+ * reader has not taken waits: up to 256 KiB of LOG_PRIORITY_DEBUG, up to 32 MiB of other records. A reader that is slower than that, or
+ * gone, loses whole records, never parts, and never delays a session. There may be LOG_STREAMS_MAX of them. */
 #define LOG_STREAMS_MAX 4
 void log_add_stream(int fd);
 
 /* How many records streams have lost. */
 uint64_t log_dropped(void);
+
+/* Which streams to poll, because something waits for their readers; at most LOG_STREAMS_MAX. Returns how many. */
+unsigned log_watch_streams(struct pollfd *p);
 
 /* Try to send what streams have not taken yet. false: some is left. */
 bool log_flush_streams(void);

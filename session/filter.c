@@ -369,6 +369,7 @@ void filter_turn(struct session *s)
 
 	for (unsigned i = 0; i < stream_count; i++)
 		hook_turn(&streams[i]);
+	log_flush_streams();
 	while (s->gate.stage == GATE_HOOKS && !s->filtered && !talk_ended(s)) {
 		hook_turn(&f->run);
 		if (f->run.state == HOOK_RUNNING)
@@ -407,7 +408,7 @@ unsigned filter_watch(struct pollfd *p)
 		n += hook_watch(&filter.run, p);
 	for (unsigned i = 0; i < stream_count; i++)
 		n += hook_watch(&streams[i], p + n);
-	return n;
+	return n + log_watch_streams(p + n);
 }
 
 /* ---- log and close ---- */
@@ -443,7 +444,7 @@ static void wait_for(struct session *s, bool (*done)(void), int64_t start)
 
 	while (!done() && s->now - start < (*s->terminated && limit > STOP_MAX ? STOP_MAX : limit)) {
 		struct pollfd p[FILTER_POLLED];
-		struct timespec tick = { 0, 200000000 }; /* ppoll() does not watch the log's end of the pipes to `log` hooks */
+		struct timespec tick = { 0, 200000000 }; /* to see SIGTERM and the limit */
 		sigset_t none;
 
 		sigemptyset(&none);
@@ -451,6 +452,7 @@ static void wait_for(struct session *s, bool (*done)(void), int64_t start)
 		for (unsigned i = 0; i < stream_count; i++)
 			hook_turn(&streams[i]);
 		hook_turn(&filter.run);
+		log_flush_streams();
 		clock_tick(s);
 	}
 }

@@ -22,7 +22,7 @@ struct filter_outcome {
 	unsigned char text[SMTP_WRAP_TEXT];
 };
 
-#define FILTER_POLLED (HOOK_POLLED * (1 + LOG_STREAMS_MAX))
+#define FILTER_POLLED (HOOK_POLLED * (1 + LOG_STREAMS_MAX) + LOG_STREAMS_MAX)
 
 /* Give the part its storage. Call it once, first of all. */
 void filter_prepare(struct session *s);

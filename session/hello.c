@@ -46,13 +46,13 @@ static bool ends_with_list(const struct session *s)
 /* Whether the list of extensions is wanted: for the client, or to know what the server has for us. */
 static bool wants_list(const struct session *s)
 {
-	return ends_with_list(s) || s->o->xclient || s->o->xforward || upstreamauth_is_due(s);
+	return ends_with_list(s) || (!s->server.no_ehlo && (s->o->xclient || s->o->xforward || upstreamauth_is_due(s)));
 }
 
 static void begin_hello(struct session *s)
 {
 	identity_forget_forward(s);
-	if (wants_list(s) || server_wants_tls(s))
+	if (wants_list(s) || (!s->server.no_ehlo && server_wants_tls(s)))
 		say_name(s, SMTP_EHLO, SERVER_EHLO);
 	else
 		say_name(s, SMTP_HELO, SERVER_HELO);
@@ -144,11 +144,13 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	greeted(s);
 }
 
-/* A client that has said HELO, where the server speaks LMTP, gets one line, and may use no extensions. */
+/* A client that says HELO hears of no extensions, and uses none, where the server was told EHLO or LHLO alone. */
 static void answer_helo(struct session *s)
 {
 	const struct smtp_ehlo *e = &s->dialogue.ehlo;
 
+	if (s->dialogue.tx.mail != DIALOGUE_NO_MAIL) /* which the client's HELO ends, RFC 5321 4.1.4 */
+		transaction_reset_server(s);
 	talk_replyf(s, "250 %.*s", (int)e->domain_len, (const char *)e->domain);
 	dialogue_no_extensions(&s->dialogue);
 	end_hello(s);
@@ -355,6 +357,7 @@ static void after_xclient(struct session *s, const struct dialogue_reply *r)
 	char reason[200], quoted[TALK_QUOTE(160)];
 
 	if (r->line.code == 220) {
+		s->hello.own_ehlo = false;
 		upstreamauth_forget(s); /* XCLIENT makes the server forget AUTH */
 		if (!identity_more(s))
 			say_again(s, SERVER_EHLO_AGAIN);
@@ -384,6 +387,8 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 	bool offered = s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS;
 	bool refused = r->line.code >= 500;
 
+	if (r->line.code == 250 && !ends_with_list(s))
+		s->hello.own_ehlo = true;
 	if (r->line.code == 250 && server_wants_tls(s) && offered)
 		server_starttls(s);
 	else if (server_wants_tls(s) && server_needs_tls(s) && (r->line.code == 250 || refused))
@@ -414,6 +419,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 
 void hello_secured(struct session *s)
 {
+	s->hello.own_ehlo = false;
 	if (wants_list(s))
 		say_name(s, SMTP_EHLO, SERVER_EHLO_TLS);
 	else
@@ -422,6 +428,10 @@ void hello_secured(struct session *s)
 
 static void after_helo(struct session *s, const struct dialogue_reply *r)
 {
+	if (r->line.code == 503 && s->hello.own_ehlo && s->hello.verb == SMTP_HELO) {
+		answer_helo(s);
+		return;
+	}
 	dialogue_no_extensions(&s->dialogue);
 	if (r->line.code != 250 || (s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)) {
 		answer_with_reply(s, r);
@@ -443,6 +453,7 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 		server_failed(s, "4.4.1", reason);
 		return;
 	}
+	s->hello.own_ehlo = false;
 	server_note_banner(s, !accepted);
 	if (!redialing) {
 		s->hello.banner = s->now - s->server.connected_at;

@@ -44,6 +44,13 @@ static void end_unknown(struct session *s, const char *reason)
 	talk_end(s, END_SILENT, END_BY_SERVER, reason);
 }
 
+/* Whether the server knows no EHLO, perhaps, and has ended the session over ours, where the client says HELO. */
+static bool wants_helo_only(const struct session *s)
+{
+	return s->server.state == SERVER_EHLO && s->server.leg.eof && s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient &&
+	    !s->dialogue.lmtp && !s->dialogue.greeted && !s->hello.own_ehlo && !server_needs_tls(s);
+}
+
 /* The server is lost, and no message with it: give the client the reply that the server owes, and end the session. */
 static void end_lost(struct session *s, const char *reason)
 {
@@ -82,6 +89,8 @@ void replies_server_lost(struct session *s, const char *reason)
 		maildata_give_up(s, reply);
 	} else if (transaction_outcome_due(s)) {
 		end_unknown(s, "connection lost before the reply to a message: its outcome is unknown");
+	} else if (wants_helo_only(s)) {
+		server_redial_for_helo(s);
 	} else {
 		end_lost(s, reason);
 	}

@@ -217,7 +217,7 @@ static void try_other(struct session *s)
 		give_up(s);
 		return;
 	}
-	s->server.no_tls = s->server.redialing = false;
+	s->server.no_tls = s->server.no_ehlo = s->server.redialing = false;
 	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
 	try_next(s);
 }
@@ -318,7 +318,7 @@ void server_open(struct session *s)
 {
 	if (s->server.state != SERVER_NONE)
 		server_leave(s);
-	s->server.no_tls = s->server.redialing = false;
+	s->server.no_tls = s->server.no_ehlo = s->server.redialing = false;
 	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
 	server_connect(s);
 }
@@ -480,12 +480,12 @@ void server_start_handshake(struct session *s)
 	leg_flush(&s->server.leg);
 }
 
-/* After a TLS handshake has failed its connection is of no use: connect to the same address again, without TLS. */
-static void redial_plain(struct session *s)
+/* Connect to the same address again, without what has failed on this connection. */
+static void redial(struct session *s)
 {
 	union net_address same = s->server.address;
 
-	s->server.no_tls = s->server.redialing = true;
+	s->server.redialing = true;
 	disconnect(s);
 	dialogue_forget_server(&s->dialogue);
 	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
@@ -494,6 +494,16 @@ static void redial_plain(struct session *s)
 		dialogue_forget_server(&s->dialogue);
 		try_other(s);
 	}
+}
+
+void server_redial_for_helo(struct session *s)
+{
+	char error[320];
+
+	snprintf(error, sizeof error, "%s: EHLO made it close the connection, HELO is tried", s->server.host);
+	record_error(s, error);
+	s->server.no_ehlo = true;
+	redial(s);
 }
 
 bool server_wants_tls(const struct session *s)
@@ -525,11 +535,11 @@ void server_tls_failed(struct session *s, const char *reason)
 		server_failed(s, "4.7.5", reason);
 		return;
 	}
+	s->server.no_tls = true;
 	if (fallback) {
-		redial_plain(s);
+		redial(s);
 		return;
 	}
-	s->server.no_tls = true;
 	server_unusable(s, "4.7.5", reason, "no TLS");
 }
 

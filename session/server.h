@@ -61,6 +61,9 @@ void server_starttls(struct session *s);
 /* The server refused STARTTLS, and is used in plain: note and record it. */
 void server_goes_plain(struct session *s);
 
+/* The server closed the connection at an EHLO that the client had not said: connect again, for the client's HELO alone. */
+void server_redial_for_helo(struct session *s);
+
 /* The server has no TLS, and must not be used without: note it, for the reply that follows. */
 void server_lacks_tls(struct session *s);
 

@@ -124,8 +124,9 @@ struct server {
 	enum server_state state;
 	enum server_news news;
 	enum server_auth auth;
-	bool redialing;	/* connected again, in plain, because TLS failed */
+	bool redialing;	/* connected again, because TLS or EHLO failed */
 	bool no_tls;	/* TLS failed, was refused, or is missing: do not try it with this server */
+	bool no_ehlo;	/* it closed the connection at an EHLO of ours: tell it the client's HELO alone */
 	bool refused;	/* its banner was not 220 */
 	enum net_origin origin;
 	unsigned next_upstream; /* index of the next one to try: of the route's servers, or of --upstream */
@@ -178,6 +179,7 @@ struct hello {
 	size_t name_len;     /* 0: it has said none yet */
 	int64_t banner;	     /* duration: how long the server's banner took after the connection */
 	bool ready;	     /* for steps.c to take: the server of the held RCPT takes mail */
+	bool own_ehlo;	     /* the server has accepted an EHLO that the client had not said: it may refuse HELO now */
 	struct hello_texts *text;
 	unsigned char name[SMTP_HOST_MAX];
 };

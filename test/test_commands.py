@@ -251,6 +251,97 @@ def test_26_temporary_refusal_of_ehlo_is_passed_on(session, reply):
     session.ehlo()
 
 
+# 81: what smtpwarp said for itself
+
+def helo_after_ehlo(session, helo_reply="503 5.5.1 Already identified", offers=()):
+    """A HELO client, whose server was told EHLO for TLS, and answers the HELO behind it so."""
+    session.banner()
+    session.client.send("HELO client.example")
+    session.server.expect_line("EHLO client.example")
+    session.server.send("250-server.example hello", *[f"250-{offer}" for offer in offers], "250 SIZE 1000")
+    if any(offer.startswith("X") for offer in offers):
+        session.server.line()
+        session.server.send("250 2.0.0 noted")
+    session.server.expect_line("HELO client.example")
+    session.server.send(helo_reply)
+
+
+@pytest.mark.parametrize("text", ["503 5.5.1 Invalid command: Already identified", "503 Duplicate HELO/EHLO"])
+def test_81_helo_client_never_hears_of_our_ehlo(session, text):
+    """OpenSMTPD's words, and those of Python's smtpd."""
+    helo_after_ehlo(session, text, ["CHUNKING"])
+    assert session.client.reply() == "250 server.example hello"
+    session.transaction()
+    session.quit()
+
+
+@pytest.mark.parametrize("reply", ["501 5.5.4 not such a name", "550 5.7.1 no", "450 4.7.1 later"])
+def test_81_a_refusal_of_the_name_stands(session, reply):
+    helo_after_ehlo(session, reply)
+    assert session.client.reply() == reply
+    session.client.send("HELO other.example")
+    session.server.expect_line("EHLO other.example")
+    session.server.send("503 5.5.1 Already identified")
+    session.server.expect_line("HELO other.example")
+    session.server.send("503 5.5.1 Already identified")
+    assert session.client.reply().code == 250
+    session.mail()
+
+
+def test_81_helo_again_ends_the_transaction(session):
+    """RFC 5321 4.1.4: at the server too, which does not take the HELO for it."""
+    helo_after_ehlo(session)
+    session.client.expect("250")
+    session.mail()
+    session.client.send("HELO client.example")
+    for line in "EHLO client.example", "HELO client.example":
+        session.server.expect_line(line)
+        session.server.send("503 5.5.1 Already identified")
+    session.server.expect_line("RSET")
+    session.server.send("250 2.0.0 forgotten")
+    session.client.expect("250")
+    session.transaction()
+
+
+def test_81_a_503_to_the_clients_own_greetings_is_passed_on(warp):
+    session = warp("--tls", "none").session()
+    session.greet()
+    session.exchange("HELO client.example", "503 5.5.1 Already identified")
+    session.mail()
+
+
+@pytest.mark.parametrize("options", [[], ["--xforward"], ["--xclient"]], ids=str)
+def test_81_server_that_closes_at_our_ehlo_is_told_helo(warp, options):
+    proxy = warp(*options)
+    session = proxy.session()
+    session.banner()
+    session.client.send("HELO client.example")
+    session.server.expect_line("EHLO client.example")
+    session.server.close()
+    session.server = proxy.upstream.accept()
+    session.server.send("220 server.example ESMTP")
+    session.server.expect_line("HELO client.example")
+    session.server.send("250 server.example")
+    session.client.expect("250 server.example")
+    session.transaction()
+    session.exchange("HELO again.example", "250 server.example")
+    assert "EHLO made it close the connection" in proxy.wait_for("error")["error"]
+
+
+@pytest.mark.parametrize("options, hello", [([], "EHLO"), (["--tls", "encrypt"], "HELO")], ids=str)
+def test_81_no_second_connection_for_who_cannot_use_it(warp, options, hello):
+    """The client's own EHLO; TLS that cannot be had by HELO."""
+    proxy = warp(*options)
+    session = proxy.session()
+    session.banner()
+    session.client.send(f"{hello} client.example")
+    session.server.expect_line("EHLO client.example")
+    session.server.close()
+    session.client.expect("421")
+    session.client.expect_end()
+    proxy.upstream.nobody()
+
+
 # 27: RSET, NOOP, QUIT
 
 @pytest.mark.parametrize("phase", ["ehlo", "mail", "rcpt", "sent"])

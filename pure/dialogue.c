@@ -735,11 +735,9 @@ static const char *violation(const struct dialogue *d, const struct dialogue_rep
 	/* LMTP: without accepted recipients there must be no message, for it might get no reply */
 	bool lone = d->lmtp && r->verb == SMTP_DATA && !d->tx.accepted;
 
-	if (!r->first && r->line.code != d->reply_code)
-		return "lines of one reply have different codes";
 	if (r->verb == SMTP_NOTHING && r->line.code != 421)
 		return "a reply that nothing was asked for";
-	if (r->first && (!fits(r->verb, r->line.code) || (lone && r->line.code == 354)))
+	if (r->line.last && (!fits(r->verb, r->line.code) || (lone && r->line.code == 354)))
 		return "a reply that does not fit the command";
 	return NULL;
 }
@@ -769,7 +767,7 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 		return true;
 	r->list = (p.verb == SMTP_EHLO || p.verb == SMTP_LHLO) && r->line.code == 250;
 	if (r->list)
-		smtp_ehlo_line(&d->ehlo, r->first, r->line.text, r->line.text_len);
+		smtp_ehlo_line(&d->ehlo, d->reply_code != 250, r->line.text, r->line.text_len);
 	d->reply_code = r->line.last ? 0 : r->line.code;
 	if (r->line.last && p.verb != SMTP_NOTHING) {
 		r->more = --d->queue[d->head].replies > 0;

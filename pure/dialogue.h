@@ -96,7 +96,7 @@ struct dialogue {
 	bool auth_later;    /* with on_recipient: we would offer AUTH inside TLS */
 	bool lmtp, lmtp_client; /* whether the server and the client speak LMTP */
 	struct smtp_offer offer;
-	int reply_code; /* of the reply that is being received, else 0 */
+	int reply_code; /* of the last line of the reply that is being received, else 0 */
 	uint64_t chunk; /* octets of BDAT still to come */
 	bool chunk_last;
 	bool kept;     /* the message is kept here for now: the server has none of it */
@@ -187,7 +187,8 @@ void dialogue_rewritten(struct dialogue *d, const unsigned char *original, size_
 const char *dialogue_local_reply(struct dialogue *d);
 
 /* Look at n bytes of the server. true: *r is a reply line (or a violation) of *used octets; false: more bytes are needed. The
- * last line of a reply takes its entry off the queue and has its effect. Take our own replies first. */
+ * last line of a reply takes its entry off the queue and has its effect: its code is the reply's, whatever those before it
+ * say, as Postfix and others have it (RFC 5321 4.2.1 wants them all the same). Take our own replies first. */
 bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n, size_t *used,
     struct dialogue_reply *r);
 

@@ -282,10 +282,7 @@ void hello_take_ready(struct session *s)
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
 	if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST) {
-		char why[200];
-
-		snprintf(why, sizeof why, "reply %d to its greeting", r->line.code);
-		server_failed(s, "4.4.1", why);
+		server_failed(s, "4.4.1", talk_refusal("EHLO was refused:", r));
 		return;
 	}
 	talk_comm(s, COMM_ANSWERED, r->line.raw, r->line.raw_len);
@@ -354,7 +351,7 @@ static void introduce(struct session *s)
 /* A server that refuses XCLIENT would judge the client by our address: it cannot be used. */
 static void after_xclient(struct session *s, const struct dialogue_reply *r)
 {
-	char reason[200], quoted[TALK_QUOTE(160)];
+	const char *reason;
 
 	if (r->line.code == 220) {
 		s->hello.own_ehlo = false;
@@ -363,8 +360,7 @@ static void after_xclient(struct session *s, const struct dialogue_reply *r)
 			say_again(s, SERVER_EHLO_AGAIN);
 		return;
 	}
-	talk_quote(&r->line, quoted, sizeof quoted);
-	snprintf(reason, sizeof reason, "XCLIENT was refused: %s", quoted);
+	reason = talk_refusal("XCLIENT was refused:", r);
 	server_unusable(s, "4.3.5", reason, "XCLIENT was refused");
 	record_error(s, s->server.text->failure);
 }
@@ -410,7 +406,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 	} else if (r->line.code == 220) {
 		server_start_handshake(s);
 	} else if (server_needs_tls(s)) {
-		server_tls_failed(s, "STARTTLS was refused");
+		server_tls_failed(s, talk_refusal("STARTTLS was refused:", r));
 	} else {
 		server_goes_plain(s);
 		introduce(s);
@@ -446,11 +442,9 @@ static void after_helo(struct session *s, const struct dialogue_reply *r)
 static void after_banner(struct session *s, const struct dialogue_reply *r)
 {
 	bool redialing = s->server.redialing, accepted = r->line.code == 220;
-	char reason[200];
 
 	if ((redialing || s->o->limits.on_recipient) && !accepted) {
-		snprintf(reason, sizeof reason, "greeting %d", r->line.code);
-		server_failed(s, "4.4.1", reason);
+		server_failed(s, "4.4.1", talk_refusal("greeting", r));
 		return;
 	}
 	s->hello.own_ehlo = false;
@@ -468,15 +462,10 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 /* If the banner is not 220, the next server may do better. true: this banner is not for the client. */
 static bool try_another(struct session *s, const struct dialogue_reply *r)
 {
-	char reason[200], quoted[TALK_QUOTE(160)];
-
 	if (s->server.redialing || r->line.code == 220 || !server_has_more(s))
 		return false;
-	if (r->line.last) {
-		talk_quote(&r->line, quoted, sizeof quoted);
-		snprintf(reason, sizeof reason, "greeting %s", quoted);
-		server_failed(s, "4.4.1", reason);
-	}
+	if (r->line.last)
+		server_failed(s, "4.4.1", talk_refusal("greeting", r));
 	return true;
 }
 

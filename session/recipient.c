@@ -119,12 +119,9 @@ void recipient_server_ready(struct session *s)
 /* A refusal of MAIL is passed on as the reply to RCPT, for the client's MAIL was answered long ago. */
 void recipient_mail_answered(struct session *s, const struct dialogue_reply *r)
 {
-	char quoted[TALK_QUOTE(160)];
-
 	transaction_answered(s, SMTP_MAIL);
 	if (r->line.code == 421) {
-		talk_quote(&r->line, quoted, sizeof quoted);
-		server_failed(s, "4.4.1", quoted + 4); /* without the code */
+		server_failed(s, "4.4.1", talk_refusal("reply", r));
 		return;
 	}
 	gate_enter(s, GATE_OPEN);

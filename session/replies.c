@@ -56,9 +56,12 @@ static void end_lost(struct session *s, const char *reason)
 {
 	enum smtp_verb awaited = dialogue_awaited(&s->dialogue);
 	bool refused_ehlo = s->server.state == SERVER_HELO && s->hello.text->ehlo_refusal[0];
+	bool refused = s->server.refused && s->dialogue.queued == 0;
 	char error[400];
 
 	server_close(s);
+	if (refused) /* the server has said why in its banner: SERVER_GONE answers what comes */
+		return;
 	if (refused_ehlo) { /* the server's refusal of EHLO was its last reply: the session goes on, and SERVER_GONE answers what comes */
 		dialogue_forget_server(&s->dialogue);
 		talk_reply(s, s->hello.text->ehlo_refusal);
@@ -96,12 +99,12 @@ void replies_server_lost(struct session *s, const char *reason)
 	}
 }
 
-static void end_by_server(struct session *s)
+static void end_by_server(struct session *s, const struct dialogue_reply *r)
 {
 	bool unknown = transaction_outcome_due(s); /* LMTP: other recipients of the message have no reply yet */
 
 	transaction_end(s, unknown ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
-	talk_end(s, END_LINGER, END_BY_SERVER, "reply 421");
+	talk_end(s, END_LINGER, END_BY_SERVER, talk_refusal("reply", r));
 }
 
 /* ---- replies out of turn ---- */
@@ -169,12 +172,13 @@ static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r
 
 	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* an idle connection was closed */
 		if (r->line.last)
-			replies_server_lost(s, "reply 421");
+			replies_server_lost(s, talk_refusal("reply", r));
 	} else if (r->violation && unneeded) {
 		record_error(s, r->violation);
 		replies_server_lost(s, r->violation);
 	} else if (is_early(s, r)) {
-		handle_early_reply(s, r);
+		if (r->line.last)
+			handle_early_reply(s, r);
 	} else if (r->violation) {
 		handle_violation(s, r->violation, false);
 	} else {
@@ -210,7 +214,7 @@ static void after_reply(struct session *s, const struct dialogue_reply *r)
 	bool positive = r->line.code < 400;
 
 	if (r->line.code == 421) {
-		end_by_server(s);
+		end_by_server(s, r);
 		return;
 	}
 	if (!r->content_end)
@@ -268,7 +272,7 @@ static void handle_in_turn(struct session *s, const struct dialogue_reply *r)
 	} else if (r->verb == SMTP_GREETING || serverstate_in_hello(s)) {
 		hello_reply(s, r);
 		if (last && r->line.code == 421 && serverstate_is_open(s))
-			end_by_server(s);
+			end_by_server(s, r);
 	} else if (last && r->hidden) {
 		handle_own(s, r);
 	} else if (last && r->verb == SMTP_DATA && r->line.code == 354 && !s->dialogue.tx.accepted) {

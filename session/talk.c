@@ -115,11 +115,34 @@ static void pass_line(struct session *s, const struct smtp_line *line)
 		    smtp_reply_write(line->code, line->last, line->text, line->text_len, leg_room(&s->client.leg, n), n));
 }
 
+/* The code of the last line is that of all: clients may go by any of them, RFC 5321 4.2.1. */
+static void put_code(unsigned char *lines, size_t n, const unsigned char code[3])
+{
+	while (n) {
+		size_t len = smtp_find_line(lines, n);
+
+		memcpy(lines, code, 3);
+		lines += len;
+		n -= len;
+	}
+}
+
 void talk_pass(struct session *s, const struct dialogue_reply *r)
 {
+	put_code(gathered, s->gathered, r->line.raw);
 	leg_write(&s->client.leg, gathered, s->gathered);
 	s->gathered = 0;
 	pass_line(s, &r->line);
+}
+
+const char *talk_refusal(const char *what, const struct dialogue_reply *r)
+{
+	static char words[200];
+	char quoted[TALK_QUOTE(160)];
+
+	talk_quote(&r->line, quoted, sizeof quoted);
+	snprintf(words, sizeof words, "%s %s", what, quoted);
+	return words;
 }
 
 void talk_gather(struct session *s, const struct dialogue_reply *r, bool for_client)

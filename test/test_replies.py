@@ -129,7 +129,7 @@ def test_13_go_on_to_the_end_of_data(session, reply):
 
 
 NOT_REPLIES = [b"", b"25", b"2500 ok", b"25O ok", b"ok", b"-250 x", b" 250 x", b"150 wait", b"099 x", b"650 x",
-               b"999 x", b"250x", b"250\tx", b"\xff\xff\xff x", b"250-a\r\n550 b", b"250-a\r\nb", b"250-a\r\n25",
+               b"999 x", b"250x", b"250\tx", b"\xff\xff\xff x", b"250-a\r\nb", b"250-a\r\n25",
                b"HTTP/1.1 400 x", b"\x15\x03\x01\x00\x02\x02\x50", b"250\0 x"]
 
 
@@ -185,6 +185,102 @@ def test_14_banner_is_the_upstreams(warp, banner):
     session.server.send(*banner.split("\n"))
     assert same(session.client.reply(), banner)
     assert proxy.wait_for("connect")["banner"] in banner
+
+
+# 82: lines of one reply with different codes
+
+MIXED = {"220-teaser\n521 5.7.1 go away": 521, "220-a\n220-b\n550-c\n550 5.7.1 d": 550, "554-a\n421 4.3.2 b": 421}
+
+
+@pytest.mark.parametrize("greeting", MIXED)
+def test_82_greeting_that_refuses_in_its_last_line(warp, greeting):
+    """As real postscreen has it, and our own --greet-delay; what the server closes is closed without a word of ours."""
+    proxy = warp()
+    session = proxy.session()
+    session.server.send(*greeting.split("\n"))
+    session.server.close()
+    reply = session.client.reply()
+    assert reply.code == MIXED[greeting] and reply.texts == [line[4:] for line in greeting.split("\n")]
+    if reply.code != 421:
+        session.client.ask("QUIT", "221")
+    session.client.expect_end()
+    assert session.client.got.count(b"421") == (2 if reply.code == 421 else 0)
+    assert proxy.wait_for("connect")["banner"] == reply.texts[-1]
+    assert not proxy.records("error")
+
+
+@pytest.mark.parametrize("options", [["--tls", "none"], []], ids=str)
+def test_82_refusing_greeting_behind_a_teaser_of_smtpwarp(warp, options):
+    """One smtpwarp behind another."""
+    behind = warp("--greet-delay", "0.05", "--allow-clients", "192.0.2.0/24", "--tls", "none").listen()
+    proxy = warp("--upstream", "127.0.0.1:2525", *options)
+    client = proxy.connect()
+    assert client.reply().code == 554
+    client.ask("QUIT", "221")
+    behind.wait_for("close")
+
+
+@pytest.mark.parametrize("phase", ["ehlo", "mail", "rcpt", "data", "dot"])
+@pytest.mark.parametrize("reply, code", [("550-5.7.1 first\n554 5.7.1 second", 554), ("451-4.3.0 a\n450-b\n452 4.3.1 c", 452),
+                                         ("250-a\n550 5.7.1 b", 550)])
+def test_82_last_line_decides(warp, phase, reply, code):
+    proxy = warp("--tls", "none")
+    session = proxy.session()
+    session.to("dot" if phase == "dot" else Session.PHASES[Session.PHASES.index(phase) - 1])
+    command = {"ehlo": "HELO client.example", "mail": "MAIL FROM:<a@b.example>", "rcpt": "RCPT TO:<c@d.example>",
+               "data": "DATA"}.get(phase)
+    if command:
+        session.client.send(command)
+        session.server.expect_line(command)
+    session.server.send(*reply.split("\n"))
+    got = session.client.reply()
+    assert got.code == code and got.texts == [line[4:] for line in reply.split("\n")]
+    if phase == "ehlo":     # NOOP is answered by smtpwarp
+        session.client.ask("NOOP", "250")
+    else:
+        session.exchange("NOOP", "250 2.0.0 in step")
+    session.client.close()
+    proxy.wait_for("close")
+    if phase in ("mail", "data", "dot"):
+        assert proxy.wait_for("message")["reply"]["code"] == code
+
+
+LATE = ["--connect-on", "recipient", "--tls", "none"]
+
+
+@pytest.mark.parametrize("banner", ["554 5.7.1 you are listed", "220-teaser\n554 5.7.1 you are listed"])
+@pytest.mark.parametrize("refuses", ["banner", "ehlo"])
+def test_82_late_refusals_in_the_servers_words(warp, mail_server, banner, refuses):
+    if refuses == "banner":
+        server = mail_server(banner=banner.replace("\n", "\r\n"))
+    else:
+        server = mail_server(replies={"EHLO": banner.replace("220", "250"), "HELO": banner.replace("220", "250")})
+    proxy = warp(*LATE, upstream=server)
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b.example>", "250")
+    client.send("RCPT TO:<c@d.example>")
+    reply = client.reply()
+    assert reply.code == 451 and "554 5.7.1 you are listed" in reply
+    assert "554 5.7.1 you are listed" in proxy.wait_for("error")["error"]
+
+
+def test_82_words_of_a_421_reach_the_log(warp):
+    proxy = warp()
+    session = proxy.session()
+    session.greet()
+    session.server.send("421-4.3.2 going", "421 4.3.2 down for the night")
+    session.client.expect("421")
+    assert proxy.wait_for("close")["reason"] == "reply 421 4.3.2 down for the night"
+
+
+def test_82_early_refusal_in_several_lines(session):
+    """Within a message, by the last line too."""
+    session.to("body")
+    session.server.send_raw(b"552-5.3.4 too large\r\n")
+    session.server.drained()
+    session.server.send("552 5.3.4 see https://server.example/")
+    session.client.send_raw(b"\r\n.\r\n")
+    session.client.expect("552 5.3.4 see https://server.example/")
 
 
 # 15: 421

@@ -318,6 +318,19 @@ static const char *parse_bdat(struct smtp_command *cmd)
 	return "501 5.5.4 Syntax: BDAT octets [LAST]";
 }
 
+bool smtp_is_http(const unsigned char *in, size_t n)
+{
+	static const char methods[][8] = { "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE" };
+
+	n = smtp_without_end(in, n);
+	smtp_trim(&in, &n);
+	for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+		if (smtp_is(in, smtp_word(in, n), methods[i]))
+			return true;
+	return n > 9 && smtp_is_blank(in[n - 9]) && starts(in + n - 8, 8, "HTTP/") && is_digit(in[n - 3]) && in[n - 2] == '.' &&
+	    is_digit(in[n - 1]);
+}
+
 static const char *parse_arguments(struct smtp_command *cmd)
 {
 	switch (cmd->verb) {
@@ -366,7 +379,8 @@ void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd)
 		cmd->fatal = cmd->verb == SMTP_BDAT; /* its octets would be taken for commands */
 		return;
 	}
-	cmd->refusal = parse_arguments(cmd);
+	cmd->fatal = smtp_is_http(cmd->line, cmd->line_len);
+	cmd->refusal = cmd->fatal ? "500 5.5.1 This is SMTP, not HTTP" : parse_arguments(cmd);
 }
 
 static unsigned char *put(unsigned char *out, const void *in, size_t n)

@@ -193,6 +193,10 @@ bool smtp_same(const unsigned char *a, const unsigned char *b, size_t n);
  * clients send it); a CR or NUL inside is refused. Never fails: see cmd->refusal. */
 void smtp_parse(const unsigned char *in, size_t n, struct smtp_command *cmd);
 
+/* Whether a line that begins with these octets is a request line of HTTP, by its method or, if it is here, its end (RFC 9112 3):
+ * a web page may make a browser send one, with commands in its body (RFC 5321 7.8). */
+bool smtp_is_http(const unsigned char *in, size_t n);
+
 /* Walk through parameters: *at starts at 0. false at the end, or at something that is no parameter (then *at < n). RFC 5321
  * 4.1.2. */
 bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct smtp_param *p);

@@ -110,7 +110,7 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 
 	*used = len;
 	if (!skipped && (len ? len : n) >= max)
-		d->skipped_bdat = is_bdat(in, len ? len : n);
+		d->skipped_fatal = is_bdat(in, len ? len : n) || smtp_is_http(in, len ? len : n);
 	if (!len) {
 		d->skipping = skipped || n >= max;
 		*used = d->skipping ? n : 0;
@@ -125,7 +125,7 @@ static enum dialogue_status next_line(struct dialogue *d, const unsigned char *i
 		cmd->verb = SMTP_UNKNOWN;
 		cmd->line = cmd->arg = in;
 		cmd->refusal = "500 5.5.2 Line too long";
-		cmd->fatal = d->skipped_bdat; /* its octets would be taken for commands */
+		cmd->fatal = d->skipped_fatal; /* its octets, or its body, would be taken for commands */
 		return DIALOGUE_LINE;
 	}
 	smtp_parse(in, len, cmd);

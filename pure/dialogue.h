@@ -90,7 +90,7 @@ struct dialogue {
 	bool greeted;	    /* EHLO or HELO was answered 250 */
 	bool group_ended;   /* the last command ended its pipelined group */
 	bool skipping;	    /* the rest of a line that was too long */
-	bool skipped_bdat;  /* that line began with BDAT */
+	bool skipped_fatal; /* that line was BDAT, or HTTP */
 	bool authenticated; /* AUTH succeeded; it may do so once, RFC 4954 4 */
 	bool encrypted;	    /* the client speaks TLS to us */
 	bool auth_later;    /* with on_recipient: we would offer AUTH inside TLS */

@@ -342,6 +342,50 @@ def test_81_no_second_connection_for_who_cannot_use_it(warp, options, hello):
     proxy.upstream.nobody()
 
 
+# 83: a browser
+
+BODY = ("Host: server.example", "Content-Type: text/plain", "", "EHLO browser.example", "MAIL FROM:<a@b.example>",
+        "RCPT TO:<c@d.example>", "DATA", "Subject: forged", "", ".", "QUIT")
+
+
+@pytest.mark.parametrize("phase", ["connect", "banner", "ehlo", "mail", "sent"])
+@pytest.mark.parametrize("line", ["POST / HTTP/1.1", "GET /index.html HTTP/1.0", "post /", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0",
+                                  "EHLO /x HTTP/1.1", "NOOP / HTTP/1.1", "POST /" + "x" * 3000 + " HTTP/1.1"],
+                         ids=lambda line: line[:20])
+def test_83_http_ends_the_session(warp, phase, line):
+    """Postfix does so. The server's own defence would never see the line, and takes the message in its body."""
+    proxy = warp("--tls", "none")
+    session = proxy.session()
+    session.to(phase, "PIPELINING")
+    seen = len(session.server.got)
+    if phase == "connect":
+        session.client.send(line, *BODY)
+        session.server.send("220 server.example")
+        session.client.expect("220")
+    else:
+        session.client.send(line, *BODY)
+    session.client.expect("500 5.5")
+    session.client.expect("421 4.7.0")
+    session.client.expect_end()
+    proxy.wait_for("close", by="smtpwarp")
+    session.server.rest()
+    assert session.server.got[seen:] in (b"", b"QUIT\r\n")
+
+
+def test_83_late(warp, mail_server):
+    client = warp("--connect-on", "recipient", "--tls", "none", upstream=mail_server()).greeted()
+    client.send("POST / HTTP/1.1", *BODY)
+    client.expect("500 5.5")
+    client.expect("421 4.7.0")
+    client.expect_end()
+
+
+@pytest.mark.parametrize("line", ["NOOP see http://server.example/", "VRFY post", "NOOP GET / HTTP/1.1x"])
+def test_83_what_only_looks_like_it(session, line):
+    session.greet()
+    session.exchange(line, "250 2.0.0 fine")
+
+
 # 27: RSET, NOOP, QUIT
 
 @pytest.mark.parametrize("phase", ["ehlo", "mail", "rcpt", "sent"])

@@ -475,7 +475,7 @@ def test_18_vrfy_expn_help_are_the_upstreams(session, command, reply):
 
 
 @pytest.mark.parametrize("command", ["FOO", "XFOO bar", "TURN", "SEND FROM:<a@b.example>", "MAILFROM:<a@b.example>",
-                                     "GET / HTTP/1.1", "RCPTTO:<a@b.example>", "NOOPX", "Subject: hello", "."])
+                                     "HTTP/1.1", "RCPTTO:<a@b.example>", "NOOPX", "Subject: hello", "."])
 def test_18_unknown_command(session, command):
     session.greet()
     session.client.ask(command, "500 5.5.1")

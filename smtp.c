@@ -171,6 +171,13 @@ static bool is_xtext(const unsigned char *in, size_t n)
 }
 
 static const char syntax_param[] = "501 5.5.4 Malformed or duplicate parameter";
+static const char syntax_path[] = "501 5.5.4 Syntax: MAIL FROM:<address> or RCPT TO:<address>";
+
+/* Behind a path without brackets: a parameter, and not the rest of an address that has a blank? */
+static bool is_plainly_param(const struct smtp_param *p)
+{
+	return p->value || smtp_is(p->keyword, p->keyword_len, "SMTPUTF8") || smtp_is(p->keyword, p->keyword_len, "REQUIRETLS");
+}
 
 /* Use a parameter whose meaning we need, or check its form. */
 static const char *take_param(struct smtp_command *cmd, const struct smtp_param *p)
@@ -216,6 +223,8 @@ static const char *parse_params(struct smtp_command *cmd)
 			if (p[i].keyword_len == p[count].keyword_len &&
 			    smtp_same(p[i].keyword, p[count].keyword, p[i].keyword_len))
 				return syntax_param;
+		if (cmd->path[0] != '<' && !is_plainly_param(&p[count]))
+			return syntax_path;
 		refusal = take_param(cmd, &p[count++]);
 		if (refusal)
 			return refusal;
@@ -223,8 +232,8 @@ static const char *parse_params(struct smtp_command *cmd)
 	return at < cmd->params_len ? syntax_param : NULL;
 }
 
-/* Octets of the path at the start of in: up to its '>', or up to the next blank if it has no brackets. Quoted strings and
- * backslashes count, RFC 5321 4.1.2. 0: it is no path. */
+/* Octets of the path at the start of in: up to its '>', or up to the next blank if it has no brackets, and then it has no other
+ * blank. Quoted strings and backslashes count, RFC 5321 4.1.2. 0: it is no path. */
 static size_t path_length(const unsigned char *in, size_t n)
 {
 	bool quoted = false, bracket = n && in[0] == '<';
@@ -233,7 +242,7 @@ static size_t path_length(const unsigned char *in, size_t n)
 		if (is_control(in[i]) && !(quoted && in[i] == '\t'))
 			return 0;
 		if (in[i] == '\\') {
-			if (++i == n || (is_control(in[i]) && in[i] != '\t'))
+			if (++i == n || (is_control(in[i]) && in[i] != '\t') || (!bracket && smtp_is_blank(in[i])))
 				return 0;
 		} else if (in[i] == '"') {
 			quoted = !quoted;
@@ -241,15 +250,16 @@ static size_t path_length(const unsigned char *in, size_t n)
 			return 0;
 		} else if (!quoted && in[i] == '>') {
 			return i + 1;
-		} else if (!quoted && smtp_is_blank(in[i])) {
-			return bracket ? 0 : i;
+		} else if (smtp_is_blank(in[i]) && !(quoted && bracket)) {
+			return bracket || quoted ? 0 : i;
 		}
 	}
 	return bracket || quoted ? 0 : n;
 }
 
-/* The mailbox of a path. "<@a,@b:user@c>" is user@c: RFC 5321 4.1.1.3 wants routes accepted and ignored. */
-static void parse_address(struct smtp_command *cmd)
+/* The mailbox of a path. "<@a,@b:user@c>" is user@c: RFC 5321 4.1.1.3 wants routes accepted and ignored. false: a route leads to
+ * none. */
+static bool parse_address(struct smtp_command *cmd)
 {
 	const unsigned char *colon;
 
@@ -259,26 +269,26 @@ static void parse_address(struct smtp_command *cmd)
 		cmd->address++;
 		cmd->address_len -= 2;
 	}
-	if (cmd->address_len && cmd->address[0] == '@' && (colon = memchr(cmd->address, ':', cmd->address_len))) {
-		cmd->address_len -= (size_t)(colon + 1 - cmd->address);
-		cmd->address = colon + 1;
-	}
+	if (!cmd->address_len || cmd->address[0] != '@' || !(colon = memchr(cmd->address, ':', cmd->address_len)))
+		return true;
+	cmd->address_len -= (size_t)(colon + 1 - cmd->address);
+	cmd->address = colon + 1;
+	return cmd->address_len && colon[1] != '@';
 }
 
 static const char *parse_path(struct smtp_command *cmd, const char *intro)
 {
-	static const char syntax[] = "501 5.5.4 Syntax: MAIL FROM:<address> or RCPT TO:<address>";
 	const unsigned char *at = cmd->arg;
 	size_t n = cmd->arg_len;
 
 	if (!starts(at, n, intro))
-		return syntax;
+		return syntax_path;
 	at += strlen(intro);
 	n -= strlen(intro);
 	cmd->tolerated = n && smtp_is_blank(*at);
 	smtp_trim(&at, &n);
 	if (!n || *at != ':')
-		return syntax;
+		return syntax_path;
 	at++;
 	n--;
 	cmd->tolerated = cmd->tolerated || (n && smtp_is_blank(*at));
@@ -286,10 +296,11 @@ static const char *parse_path(struct smtp_command *cmd, const char *intro)
 	cmd->path = at;
 	cmd->path_len = path_length(at, n);
 	if (!cmd->path_len || (cmd->path_len < n && !smtp_is_blank(at[cmd->path_len])))
-		return syntax;
+		return syntax_path;
 	if (at[0] != '<')
 		cmd->tolerated = true;
-	parse_address(cmd);
+	if (!parse_address(cmd))
+		return syntax_path;
 	if (cmd->verb == SMTP_RCPT && !cmd->address_len)
 		return "501 5.1.3 A recipient cannot be empty";
 	cmd->params = at + cmd->path_len;
@@ -405,11 +416,9 @@ size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, si
 		at = put(at, cmd->line, cmd->line_len);
 	} else {
 		at = put_string(at, cmd->verb == SMTP_MAIL ? "MAIL FROM:" : "RCPT TO:");
-		if (cmd->path[0] != '<')
-			*at++ = '<';
-		at = put(at, cmd->path, cmd->path_len);
-		if (cmd->path[0] != '<')
-			*at++ = '>';
+		*at++ = '<';
+		at = put(at, cmd->address, cmd->address_len);
+		*at++ = '>';
 		if (cmd->params_len)
 			*at++ = ' ';
 		at = put(at, cmd->params, cmd->params_len);

@@ -204,7 +204,8 @@ bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct s
 /* Whether the octets are this word, in any case of letters. */
 bool smtp_is(const unsigned char *in, size_t n, const char *word);
 
-/* Write the command as it is sent on, with CRLF: blanks are trimmed, "MAIL FROM: a@b" becomes "MAIL FROM:<a@b>" (RFC 5321 3.3).
+/* Write the command as it is sent on, with CRLF: blanks are trimmed, "MAIL FROM: @c:a@b" becomes "MAIL FROM:<a@b>" (RFC 5321 3.3,
+ * 4.1.1.3).
  * Returns octets; 0 if cap is less than line_len + 16. */
 size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, size_t cap);
 

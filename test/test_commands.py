@@ -90,13 +90,28 @@ def test_23_paths_go_through_as_they_are(warp, path):
 
 
 @pytest.mark.parametrize("path", ["@a.example:c@d.example", "@a.example,@b.example:c@d.example"])
-def test_24_source_route_is_accepted(session, path):
-    session.greet()
+@pytest.mark.parametrize("options", [[], ["--valid-recipients", "^c@d[.]example$"]], ids=str)
+def test_24_88_source_route_is_dropped(warp, path, options):
+    """What the checks saw, and what the record says, is what goes on (RFC 5321 4.1.1.3, 3.6.1)."""
+    proxy = warp(*options)
+    session = proxy.session()
+    session.greet("SIZE", "DSN")
+    session.exchange(f"MAIL FROM:<{path}> SIZE=77", "250 fine", "MAIL FROM:<c@d.example> SIZE=77")
+    session.exchange(f"RCPT TO: {path}", "250 fine", "RCPT TO:<c@d.example>")
+    session.exchange(f"RCPT TO:<{path}> NOTIFY=NEVER", "250 fine", "RCPT TO:<c@d.example> NOTIFY=NEVER")
+    session.client.close()
+    assert proxy.wait_for("message")["rcpt_to"][1]["address"] == "c@d.example"
+
+
+@pytest.mark.parametrize("path", ["<@a.example:>", "<@a.example:@b.example:c@d.example>", "john smith", "John Doe <a@b.example>",
+                                  '"a b"@c.example', r"a\ b@c.example", "a@b.example c@d.example", "a@b.example SIZE=1 c"])
+def test_88_no_address_is_made_of_a_part(session, path):
+    """A route that leads nowhere, a path without brackets that has blanks."""
+    session.greet("SIZE")
+    session.client.ask(f"MAIL FROM:{path}", "501 5.5.4")
     session.mail()
-    session.client.send(f"RCPT TO:<{path}>")
-    session.server.expect_line(f"RCPT TO:<{path}>", "RCPT TO:<c@d.example>")
-    session.server.send("250 2.1.5 fine")
-    session.client.expect("250")
+    session.client.ask(f"RCPT TO: {path}", "501 5.5.4")
+    session.rcpt()
 
 
 @pytest.mark.parametrize("line", ["MAIL", "MAIL FROM", "MAIL FROM:", "MAIL FROM:<a@b.example", "MAIL TO:<a@b.example>",

@@ -547,7 +547,6 @@ enum ehlo_rule {
 	KEEP,	     /* as the upstream says it */
 	DROP,	     /* never: it is between smtpwarp and the upstream */
 	WITH_LIMIT,  /* SIZE, lowered to our limit */
-	ONCE,	     /* PIPELINING: smtp_ehlo_write() adds it */
 	IF_AUTH,     /* see struct smtp_offer */
 	IF_VERIFIED,
 	IF_MANY	     /* LIMITS, unless we have limits of our own */
@@ -559,7 +558,7 @@ static const struct {
 	unsigned short extension;
 	unsigned char rule; /* enum ehlo_rule */
 } keywords[] = {
-	{ "PIPELINING", SMTP_EXT_PIPELINING, ONCE },
+	{ "PIPELINING", SMTP_EXT_PIPELINING, KEEP },
 	{ "SIZE", SMTP_EXT_SIZE, WITH_LIMIT },
 	{ "STARTTLS", SMTP_EXT_STARTTLS, DROP },
 	{ "XCLIENT", SMTP_EXT_XCLIENT, DROP },
@@ -661,7 +660,6 @@ static bool shows(enum ehlo_rule rule, const struct smtp_offer *offer)
 	case WITH_LIMIT:
 		return true;
 	case DROP:
-	case ONCE:
 		return false;
 	case IF_AUTH:
 		return offer->auth;
@@ -680,15 +678,21 @@ size_t smtp_ehlo_bound(const struct smtp_ehlo *e)
 	return e->domain_len + 2 * e->text_len + 96;
 }
 
-/* At the end: LIMITS and STARTTLS of our own, and PIPELINING, which our queue provides for every client. */
+static unsigned char *put_offer(unsigned char *at, unsigned char *end, const char *text)
+{
+	return at + smtp_reply_write(250, false, (const unsigned char *)text, strlen(text), at, (size_t)(end - at));
+}
+
+/* The server's order, behind it LIMITS and STARTTLS of our own, and PIPELINING, which our queue provides for every client. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
 {
-	static const unsigned char starttls[] = "STARTTLS", pipelining[] = "PIPELINING", single[] = "LIMITS RCPTMAX=1";
-	unsigned char *at = out, *end = out + cap, size[32];
+	unsigned char *at = out, *end = out + cap, *last, size[32];
 	size_t len, text_len;
+	bool pipelining = false;
 
 	if (cap < smtp_ehlo_bound(e))
 		return 0;
+	last = at;
 	at += smtp_reply_write(250, false, e->domain, e->domain_len, at, cap);
 	for (size_t i = 0; i < e->text_len; i += 2 + len) {
 		const unsigned char *text = e->text + i + 2;
@@ -702,13 +706,17 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 			text_len = 5 + put_number(size + 5, smtp_lower_size(e->size, offer->size_limit));
 			text = size;
 		}
+		pipelining = pipelining || (keywords[e->text[i]].extension & SMTP_EXT_PIPELINING);
+		last = at;
 		at += smtp_reply_write(250, false, text, text_len, at, (size_t)(end - at));
 	}
 	if (offer->single)
-		at += smtp_reply_write(250, false, single, sizeof single - 1, at, (size_t)(end - at));
+		at = put_offer(last = at, end, "LIMITS RCPTMAX=1");
 	if (offer->starttls)
-		at += smtp_reply_write(250, false, starttls, sizeof starttls - 1, at, (size_t)(end - at));
-	at += smtp_reply_write(250, true, pipelining, sizeof pipelining - 1, at, (size_t)(end - at));
+		at = put_offer(last = at, end, "STARTTLS");
+	if (!pipelining)
+		at = put_offer(last = at, end, "PIPELINING");
+	last[3] = ' ';
 	return (size_t)(at - out);
 }
 

@@ -280,6 +280,16 @@ static const char *check_auth(const struct dialogue *d)
 	return d->encrypted ? "538 5.7.11 AUTH needs encryption up to the server" : "538 5.7.11 AUTH needs encryption";
 }
 
+/* For commands that are in order before EHLO, too, RFC 5321 4.1.4; but before TLS nothing is sent upstream. */
+static const char *check_harmless(const struct dialogue *d, enum smtp_verb verb)
+{
+	if (d->greeted && (verb == SMTP_RSET || !d->limits.on_recipient))
+		return NULL;
+	return verb == SMTP_HELP ? "214 2.0.0 RFC 5321 has it all" :
+	    verb == SMTP_VRFY ? "252 2.1.5 Send a message to find out" :
+	    verb == SMTP_EXPN ? not_here : "250 2.0.0 Ok";
+}
+
 const char *dialogue_check(const struct dialogue *d, const struct smtp_command *cmd)
 {
 	const uint32_t before_tls = 1u << SMTP_EHLO | 1u << SMTP_HELO | 1u << SMTP_NOOP | 1u << SMTP_QUIT |
@@ -303,9 +313,10 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 		return not_here;
 	case SMTP_NOOP:
 	case SMTP_RSET:
-		if (cmd->verb == SMTP_NOOP && d->limits.on_recipient)
-			return "250 2.0.0 Ok";
-		return d->greeted ? NULL : "250 2.0.0 Ok"; /* RFC 5321 4.1.4; before TLS nothing is sent upstream */
+	case SMTP_HELP:
+	case SMTP_VRFY:
+	case SMTP_EXPN:
+		return check_harmless(d, cmd->verb);
 	default:
 		break;
 	}
@@ -321,10 +332,6 @@ const char *dialogue_check(const struct dialogue *d, const struct smtp_command *
 		return check_content(d, cmd);
 	case SMTP_AUTH:
 		return check_auth(d);
-	case SMTP_HELP:
-		return d->limits.on_recipient ? "214 2.0.0 RFC 5321 has it all" : NULL;
-	case SMTP_VRFY:
-		return d->limits.on_recipient ? "252 2.1.5 Send a message to find out" : NULL;
 	default:
 		return d->limits.on_recipient ? not_here : NULL;
 	}

@@ -49,6 +49,13 @@ def test_40_the_whole_list(warp):
     session.transaction()
 
 
+def test_90_the_servers_order(warp):
+    """What smtpwarp leaves out leaves no trace; what it adds stands behind."""
+    session = warp("--tls", "none", "--message-size-limit", "1000").session()
+    reply = session.greet("PIPELINING", "X-OWN", "SIZE 10240000", "VRFY", "ETRN", "STARTTLS", "8BITMIME", "DSN", "CHUNKING")
+    assert reply.texts == ["server.example", "PIPELINING", "SIZE 1000", "VRFY", "ETRN", "8BITMIME", "DSN", "CHUNKING"]
+
+
 # 41: its form
 
 @pytest.mark.parametrize("line, want", [("pipelining", "PIPELINING"), ("Dsn", "DSN"), ("auth plain", "AUTH PLAIN"),

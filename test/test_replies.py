@@ -489,13 +489,26 @@ def test_18_not_offered(session, command):
     session.exchange("NOOP", "250 2.0.0 fine")
 
 
-@pytest.mark.parametrize("command", ["MAIL FROM:<a@b.example>", "RCPT TO:<a@b.example>", "DATA", "VRFY x", "EXPN x",
+@pytest.mark.parametrize("command", ["MAIL FROM:<a@b.example>", "RCPT TO:<a@b.example>", "DATA", "ETRN x",
                                      "AUTH PLAIN AGEAYg==", "BDAT 0 LAST"])
 def test_18_before_ehlo_503(session, command):
     session.banner()
     session.client.ask(command, "503 5.5.1")
     session.ehlo()
     assert session.server.got == b"EHLO client.example\r\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--connect-on", "recipient"]], ids=str)
+@pytest.mark.parametrize("command, code", [("NOOP", 250), ("RSET", 250), ("HELP", 214), ("HELP MAIL", 214), ("VRFY x", 252),
+                                           ("EXPN x", 502)])
+def test_18_before_ehlo_in_order(warp, mail_server, options, command, code):
+    """RFC 5321 4.1.4 names them all. They are answered here: before TLS nothing is sent upstream."""
+    server = mail_server()
+    client = warp(*options, upstream=server).connect()
+    client.expect("220")
+    client.ask(command, str(code))
+    client.ask("EHLO client.example", "250")
+    assert not options and server.commands == ["EHLO client.example"] or options
 
 
 @pytest.mark.parametrize("command", ["RCPT TO:<a@b.example>", "DATA"])

@@ -509,8 +509,11 @@ static void test_40_41_42_50_ehlo_lists(void **state)
 	} rows[] = {
 		{ "domain only", "mx.example at your service\n", { 0, false, false, false, false }, 0, 0,
 		    "250-mx.example at your service\\r\\n250 PIPELINING\\r\\n" },
-		{ "pipelining stands once, last", "h\nPIPELINING\nDSN\npipelining\n", { 0, false, false, false, false },
-		    SMTP_EXT_PIPELINING, 0, "250-h\\r\\n250-DSN\\r\\n250 PIPELINING\\r\\n" },
+		{ "pipelining stands once, where it stood", "h\nPIPELINING\nDSN\npipelining\n", { 0, false, false, false, false },
+		    SMTP_EXT_PIPELINING, 0, "250-h\\r\\n250-PIPELINING\\r\\n250 DSN\\r\\n" },
+		{ "pipelining and ours behind it", "h\nPIPELINING\nSTARTTLS\nDSN\n", { 0, false, false, true, false },
+		    SMTP_EXT_PIPELINING | SMTP_EXT_STARTTLS, 0,
+		    "250-h\\r\\n250-PIPELINING\\r\\n250-DSN\\r\\n250 STARTTLS\\r\\n" },
 		{ "as the upstream spells it", "h\n8bitmime\nSmtpUTF8\n", { 0, false, false, false, false },
 		    SMTP_EXT_8BITMIME | SMTP_EXT_SMTPUTF8, 0,
 		    "250-h\\r\\n250-8bitmime\\r\\n250-SmtpUTF8\\r\\n250 PIPELINING\\r\\n" },

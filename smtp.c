@@ -94,6 +94,16 @@ size_t smtp_find_line(const unsigned char *in, size_t n)
 	return lf ? (size_t)(lf - in) + 1 : 0;
 }
 
+size_t smtp_empty_lines(const unsigned char *in, size_t n)
+{
+	size_t empty = 0;
+
+	for (size_t i = 0; i < n && (in[i] == '\r' || in[i] == '\n'); i++)
+		if (in[i] == '\n')
+			empty = i + 1;
+	return empty;
+}
+
 size_t smtp_word(const unsigned char *in, size_t n)
 {
 	size_t len = 0;
@@ -150,22 +160,21 @@ bool smtp_param_next(const unsigned char *params, size_t n, size_t *at, struct s
 	return true;
 }
 
-static bool is_upper_hex(unsigned char c)
+static bool is_hex(unsigned char c)
 {
-	return is_digit(c) || (c >= 'A' && c <= 'F');
+	return is_digit(c) || (smtp_lower(c) >= 'a' && smtp_lower(c) <= 'f');
 }
 
-/* RFC 3461 4; octets above 127 pass, RFC 6533 3 allows them under SMTPUTF8. */
+/* RFC 3461 4, and as Postfix takes it also digits a to f, and '='. Octets above 127 pass, RFC 6533 3 allows them under SMTPUTF8;
+ * smtp_param_next() has seen that there are no controls. */
 static bool is_xtext(const unsigned char *in, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		if (in[i] == '=' || is_control(in[i]))
+		if (in[i] != '+')
+			continue;
+		if (n - i < 3 || !is_hex(in[i + 1]) || !is_hex(in[i + 2]))
 			return false;
-		if (in[i] == '+') {
-			if (n - i < 3 || !is_upper_hex(in[i + 1]) || !is_upper_hex(in[i + 2]))
-				return false;
-			i += 2;
-		}
+		i += 2;
 	}
 	return n > 0;
 }
@@ -206,7 +215,7 @@ static const char *take_param(struct smtp_command *cmd, const struct smtp_param 
 		return is_xtext(p->value, p->value_len) ? NULL : "501 5.5.4 Value is not xtext (RFC 3461)";
 	if (smtp_is(p->keyword, p->keyword_len, "ORCPT")) {
 		semicolon = p->value_len ? memchr(p->value, ';', p->value_len) : NULL;
-		if (!semicolon || !is_xtext(semicolon + 1, (size_t)(p->value + p->value_len - semicolon - 1)))
+		if (!semicolon || semicolon == p->value || !is_xtext(semicolon + 1, (size_t)(p->value + p->value_len - semicolon - 1)))
 			return "501 5.5.4 ORCPT takes addr-type;xtext (RFC 3461)";
 	}
 	return NULL;
@@ -432,6 +441,8 @@ size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, si
 bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line)
 {
 	n = smtp_without_end(in, n);
+	while (n && in[n - 1] == '\r') /* some servers end lines in CR CR LF */
+		n--;
 	if (n < 3 || in[0] < '2' || in[0] > '5' || !is_digit(in[1]) || !is_digit(in[2]))
 		return false;
 	if (n > 3 && in[3] != ' ' && in[3] != '-')

@@ -165,6 +165,9 @@ enum smtp_group smtp_verb_group(enum smtp_verb verb);
 /* Octets up to the first LF, which counts; 0: there is none. */
 size_t smtp_find_line(const unsigned char *in, size_t n);
 
+/* Octets of empty lines at the start of in: what ends in LF, and is of CR and LF alone. */
+size_t smtp_empty_lines(const unsigned char *in, size_t n);
+
 /* Octets of the word at the start of in, up to the first blank. */
 size_t smtp_word(const unsigned char *in, size_t n);
 
@@ -209,7 +212,7 @@ bool smtp_is(const unsigned char *in, size_t n, const char *word);
  * Returns octets; 0 if cap is less than line_len + 16. */
 size_t smtp_command_write(const struct smtp_command *cmd, unsigned char *out, size_t cap);
 
-/* Parse a reply line of n octets with its end (LF alone is tolerated), RFC 5321 4.2. false: it is no reply line. */
+/* Parse a reply line of n octets with its end (LF alone and CR CR LF are tolerated), RFC 5321 4.2. false: it is no reply line. */
 bool smtp_parse_reply(const unsigned char *in, size_t n, struct smtp_line *line);
 
 /* The enhanced code at the start of a reply text (RFC 3463 2): class, subject, detail; all 0 if there is none. */

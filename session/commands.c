@@ -19,10 +19,23 @@
 
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64) /* octets that the server's leg must have room for before a command is handled */
 
+/* Whether the command is refused for a refusal before it, of MAIL or of each RCPT, which a client that pipelines learns too late: that is no
+ * mistake of the client. */
+static bool is_consequence(const struct session *s, const struct smtp_command *cmd)
+{
+	const struct dialogue_transaction *tx = &s->dialogue.tx;
+	bool content = cmd->verb == SMTP_DATA || cmd->verb == SMTP_BDAT;
+
+	if (cmd->refusal)
+		return false;
+	return (tx->mail == DIALOGUE_MAIL_REFUSED && (content || cmd->verb == SMTP_RCPT)) ||
+	    (content && tx->rcpts && !tx->accepted && !tx->unanswered);
+}
+
 /* Refuse the command with this reply (static storage), which is given when its turn comes. */
 static void refuse_command(struct session *s, const struct smtp_command *cmd, const char *reply)
 {
-	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0;
+	bool too_large = cmd->verb == SMTP_BDAT && strncmp(reply, "552", 3) == 0, consequence = is_consequence(s, cmd);
 
 	dialogue_refuse(&s->dialogue, cmd, reply);
 	if (cmd->verb == SMTP_BDAT && cmd->last && s->dialogue.lmtp_client) {
@@ -31,7 +44,8 @@ static void refuse_command(struct session *s, const struct smtp_command *cmd, co
 	}
 	if (s->dialogue.client == DIALOGUE_SWALLOW)
 		transaction_octets_begin(s);
-	talk_count_refusal(s, reply, cmd->fatal);
+	if (!consequence)
+		talk_count_refusal(s, reply, cmd->fatal);
 	if (too_large) { /* the server may have chunks already, and must forget them */
 		dialogue_decide(&s->dialogue, 552, (const unsigned char *)reply + 4, strlen(reply) - 4);
 		transaction_reset_server(s);

@@ -312,6 +312,13 @@ static bool may_handle_reply(const struct session *s)
 	return d->client != DIALOGUE_CHUNK || dialogue_awaited(d) != SMTP_BDAT || d->queued > 1 || s->server.leg.eof;
 }
 
+/* Between replies they mean nothing, as Postfix and others have it. Behind STARTTLS they would be plaintext that somebody injected. */
+static void pass_over_empty_lines(struct session *s)
+{
+	if (!s->dialogue.reply_code)
+		leg_consume(&s->server.leg, smtp_empty_lines(leg_bytes(&s->server.leg), leg_count(&s->server.leg)));
+}
+
 bool replies_turn(struct session *s)
 {
 	struct dialogue_reply r;
@@ -321,10 +328,13 @@ bool replies_turn(struct session *s)
 	talk_local_replies(s);
 	s->replies.starved = false;
 	while (may_handle_reply(s)) {
+		pass_over_empty_lines(s);
 		s->replies.starved = !dialogue_server_next(&s->dialogue, leg_bytes(&s->server.leg), leg_count(&s->server.leg), &used, &r);
 		if (s->replies.starved)
 			break;
 		leg_consume(&s->server.leg, used); /* r leads into the leg, where the line stays until the next read */
+		if (r.line.last && r.verb != SMTP_STARTTLS)
+			pass_over_empty_lines(s);
 		handled = true;
 		s->replies.count += r.line.last;
 		handle_reply(s, &r);

@@ -702,3 +702,34 @@ def test_19_mail_after_the_lone_dot(session):
     session.client.expect("550")
     session.client.expect("554")
     session.exchange("MAIL FROM:<again@client.example>", "250 fine")
+
+
+@pytest.mark.parametrize("last", ["DATA", "BDAT 5 LAST\r\nabc"], ids=["DATA", "BDAT"])
+@pytest.mark.parametrize("options", [[], ["--message-size-limit", "1000"]], ids=["server", "smtpwarp"])
+def test_69_what_follows_a_refused_mail_is_no_mistake(warp, mail_server, options, last):
+    """A client that pipelines has said it before it knows: --max-errors does not count it."""
+    server = mail_server("PIPELINING", "CHUNKING", replies={} if options else {"MAIL": "550 5.7.1 not you"})
+    client = warp("--max-errors", 3, *options, upstream=server).greeted()
+    for _ in range(2):
+        client.send("MAIL FROM:<a@b.example> SIZE=2000" if options else "MAIL FROM:<a@b.example>",
+                    *["RCPT TO:<c@d.example>"] * 20, last)
+        assert [client.reply().code for _ in range(22)] == [552 if options else 550] + [503] * 21
+    client.ask("NOOP", "250")
+
+
+def test_69_nor_is_what_follows_refused_recipients(warp, mail_server):
+    client = warp("--max-errors", 2, upstream=mail_server("PIPELINING", replies={"RCPT": "550 5.1.1 no"})).greeted()
+    for _ in range(5):
+        client.send("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "RSET")
+        assert [client.reply().code for _ in range(3)] == [250, 550, 250]
+        client.ask("MAIL FROM:<a@b.example>", "250")
+        client.ask("RCPT TO:<c@d.example>", "550")
+        client.ask("DATA", "554 5.5.1")
+        client.ask("RSET", "250")
+
+
+def test_69_what_was_never_begun_is(warp, mail_server):
+    client = warp("--max-errors", 3, upstream=mail_server()).greeted()
+    for _ in range(3):
+        client.ask("RCPT TO:<c@d.example>", "503")
+    client.expect("421 4.7.0")

@@ -128,7 +128,7 @@ def test_13_go_on_to_the_end_of_data(session, reply):
         assert session.client.reply().code >= 400
 
 
-NOT_REPLIES = [b"", b"25", b"2500 ok", b"25O ok", b"ok", b"-250 x", b" 250 x", b"150 wait", b"099 x", b"650 x",
+NOT_REPLIES = [b"25", b"2500 ok", b"25O ok", b"ok", b"-250 x", b" 250 x", b"150 wait", b"099 x", b"650 x",
                b"999 x", b"250x", b"250\tx", b"\xff\xff\xff x", b"250-a\r\nb", b"250-a\r\n25",
                b"HTTP/1.1 400 x", b"\x15\x03\x01\x00\x02\x02\x50", b"250\0 x"]
 
@@ -409,6 +409,74 @@ def test_16_endless_reply_line(session):
         session.server.send_raw(b"\r\n", timeout=1)
     assert len(session.client.got) < 1 << 20
     session.client.close()
+
+
+EMPTY = [b"\r\n", b"\n", b"\r\n\r\n\n", b"\r\r\n"]
+
+
+@pytest.mark.parametrize("options", [[], ["--connect-on", "recipient"], ["--tls", "none"]], ids=str)
+@pytest.mark.parametrize("empty", EMPTY, ids=repr)
+def test_16_empty_lines_are_no_replies(warp, options, empty):
+    """Passed over, as Postfix and nodemailer do: before, between, together with the reply and apart."""
+    proxy = warp(*options)
+    client = proxy.connect()
+    late = "recipient" in options
+    if late:
+        client.expect("220")
+        client.ask("EHLO client.example", "250")
+        client.ask("MAIL FROM:<a@b.example>", "250")
+        client.send("RCPT TO:<c@d.example>")
+    server = proxy.upstream.accept()
+    server.send_raw(empty + b"220 server.example\r\n" + empty)
+    if not late:
+        client.expect("220")
+        client.send("EHLO client.example")
+    for command in "EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>":
+        if not late and command[0] != "E":
+            client.send(command)
+        server.expect_line(command)
+        server.send_raw(empty)
+        server.drained()
+        server.send_raw(b"250 fine\r\n" + empty)
+        if not late:
+            client.expect("250")
+    if late:
+        client.expect("250")
+    client.send("DATA")
+    server.expect_line("DATA")
+    server.send_raw(b"354 go on\r\n" + empty)
+    client.expect("354")
+    client.send("x", ".")
+    server.until(b"\r\n.\r\n")
+    server.send_raw(empty + b"250 taken\r\n" + empty)
+    client.expect("250 taken")
+
+
+def test_16_empty_line_within_a_reply_is_a_violation(session):
+    session.greet()
+    session.client.send("NOOP")
+    session.server.line()
+    session.server.send_raw(b"250-a\r\n\r\n250 b\r\n")
+    session.client.expect("421")
+
+
+def test_56_empty_line_behind_starttls_is_plaintext(warp):
+    session = warp().session()
+    session.banner()
+    session.client.send("EHLO client.example")
+    session.server.line()
+    session.server.send("250-server.example", "250 STARTTLS")
+    session.server.expect_line("STARTTLS")
+    session.server.send_raw(b"220 go\r\n\r\n")
+    session.client.expect("421 4.7.0")
+
+
+def test_41_list_that_ends_its_lines_in_cr_cr_lf(session):
+    session.banner()
+    session.client.send("EHLO client.example")
+    session.server.line()
+    session.server.send_raw(b"250-server.example\r\r\n250-SIZE 1000\r\r\n250-8BITMIME\r\r\n250 DSN\r\r\n")
+    assert session.client.reply().texts == ["server.example", "SIZE 1000", "8BITMIME", "DSN", "PIPELINING"]
 
 
 # 17: enhanced codes

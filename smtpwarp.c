@@ -190,7 +190,9 @@ static void check_client_tls(void)
 	const char *against = options.limits.on_recipient ?
 	    "with --connect-on recipient or --routes there is none to ask" :
 	    options.tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
-	    options.upstream_auth ? "smtpwarp cannot send what --upstream-auth has" : NULL;
+	    options.upstream_auth ? "smtpwarp cannot send what --upstream-auth has" :
+	    options.valid_recipients ? "smtpwarp cannot see which recipients --valid-recipients is to check" :
+	    options.override_recipient ? "smtpwarp cannot give its recipients another address (--override-recipient)" : NULL;
 
 	if (options.client_tls == CLIENT_TLS_PASSTHROUGH) {
 		if (against)
@@ -724,6 +726,13 @@ static void become_user(void)
 		die_errno(EX_CONFIG, "--user");
 }
 
+/* What is said inside TLS would go past it. */
+static void refuse_blind_hook(void)
+{
+	if (options.client_tls == CLIENT_TLS_PASSTHROUGH && hooks.events & 1u << HOOK_RCPT)
+		die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: no rcpt hook can see the recipients");
+}
+
 static void refuse_open_relay(const union net_address *local)
 {
 	const char *why = options_open_relay(&options, hooks.events & 1u << HOOK_RCPT, local);
@@ -814,6 +823,7 @@ int main(int argc, char **argv)
 		compile_routes();
 	if (!find_hooks() && (connection < 0 || options.listens))
 		die(EX_CONFIG, "%s", hooks.broken); /* a session that has a client tells it, see --hook-failure */
+	refuse_blind_hook();
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	open_log();

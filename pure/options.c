@@ -647,7 +647,8 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 
 const char *options_open_relay(const struct options *o, bool rcpt_hook, const union net_address *local)
 {
-	bool guarded = (!o->upstreams && !o->routes) || o->allows || o->valid_recipients || rcpt_hook;
+	bool sees_recipients = o->client_tls != CLIENT_TLS_PASSTHROUGH && (o->valid_recipients || rcpt_hook);
+	bool guarded = (!o->upstreams && !o->routes) || o->allows || sees_recipients;
 
 	if (guarded || local->sa.sa_family == AF_UNSPEC || net_is_loopback(local))
 		return NULL;

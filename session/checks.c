@@ -242,8 +242,9 @@ static bool is_allowed(const struct options *o, const union net_address *client)
  * decided who may go where. */
 static bool relays_openly(struct session *s)
 {
-	bool asks = s->hooks->events & 1u << HOOK_RCPT;
-	const char *why = s->server.origin == NET_DIRECT ? options_open_relay(s->o, asks, &s->client.local) : NULL;
+	bool asks = s->hooks->events & 1u << HOOK_RCPT, named = s->client.proxy.sa.sa_family != AF_UNSPEC;
+	const union net_address *reached = named ? &s->client.address : &s->client.local; /* a proxy on loopback is none of its client's */
+	const char *why = s->server.origin == NET_DIRECT ? options_open_relay(s->o, asks, reached) : NULL;
 
 	if (!why)
 		return false;

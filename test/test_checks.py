@@ -174,6 +174,37 @@ def test_open_relay_by_one_connection(net, warp, mail_server, address, guard, la
     assert proxy.wait_for("close")["reason"] == "open relay" and not server.peers
 
 
+@pytest.mark.parametrize("late", [[], LATE], ids=["early", "late"])
+@pytest.mark.parametrize("guard", [[], *GUARDS[:2]], ids=str)
+@pytest.mark.parametrize("source, far", [("192.0.2.1", True), ("127.0.0.1", False)])
+def test_open_relay_for_who_a_proxy_names(warp, mail_server, late, guard, source, far):
+    """The proxy is on loopback; its client is not for that."""
+    server = mail_server()
+    client = warp("--accept-proxy", "127.0.0.1", *guard, *late, upstream=server).connect()
+    client.send_raw(b"PROXY TCP4 %s 127.0.0.1 4711 25\r\n" % source.encode())
+    if far and not guard:
+        client.expect("421 4.3.5 Service is not configured rightly")
+        client.expect_end()
+        assert not server.peers
+    elif far or "--allow-clients" not in guard:
+        client.expect("220")
+
+
+@pytest.mark.parametrize("options", [["--valid-recipients", "."], ["--override-recipient", "a@b.example"], "rcpt hook"], ids=str)
+@pytest.mark.parametrize("check", [[], ["--check"]], ids=["start", "check"])
+def test_passthrough_is_blind(net, hooks, check, options):
+    """What is said inside TLS goes past every check of recipients: it does not start with one."""
+    hooks.script("rcpt" if options == "rcpt hook" else "log", "exit 0")
+    words = [*hooks.options, *(options if options != "rcpt hook" else [])]
+    result = run(net, *check, "--listen", "127.0.0.1:2525", "--client-tls", "passthrough", *words)
+    assert result.returncode == 78 and "--client-tls passthrough leaves TLS to client and upstream" in result.stderr
+
+
+def test_passthrough_is_no_guard(net):
+    result = run(net, "--check", "--listen", PUBLIC[0], "--client-tls", "passthrough", "--upstream", "127.0.0.1:25")
+    assert result.returncode == 78 and "anybody who reaches it could relay" in result.stderr
+
+
 def test_hook_that_is_taken_away_from_a_running_relay(net, warp, mail_server, hooks):
     path = hooks.script("rcpt", "exit 0")
     proxy = warp(*hooks.options, upstream=mail_server()).listen(f"{OUTSIDE4}:2525")

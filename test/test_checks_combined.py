@@ -17,7 +17,7 @@ from warp import MESSAGE
 __all__ = ["hooks", "net"]      # fixtures
 IMPLICIT, PASS = ["--client-tls", "implicit"], ["--client-tls", "passthrough"]
 DELAY = ["--greet-delay", 0.4, "--hostname", "proxy.example"]
-PROXIES = ["--accept-proxy", "127.0.0.0/8"]
+PROXIES = ["--accept-proxy", "127.0.0.0/8", "--valid-recipients", "."]
 BOTH = pytest.mark.parametrize("late", [[], LATE], ids=["early", "late"])
 CLIENT = "192.0.2.1"            # whom V1 and v2() name
 
@@ -155,7 +155,7 @@ def test_79_list_is_asked_for_the_client(net, warp, mail_server, who):
     def answer(query, _):
         return listed(query) if nameservers.query_name(query)[0] == wanted else reply(query, flags=0x8183)
     with Rude(answer) as server:
-        proxy = warp("--accept-proxy", OUTSIDE4, *lists("bl.test", server=server.name_port), upstream=mail_server())
+        proxy = warp("--accept-proxy", OUTSIDE4, "--valid-recipients", ".", *lists("bl.test", server=server.name_port), upstream=mail_server())
         client = outside(proxy)
         client.send_raw(V1)
         client.expect(f"554 5.7.1 Client {CLIENT} is listed by bl.test" if who == "client" else "220")

@@ -585,7 +585,7 @@ def test_84_password_that_is_as_safe_as_before(far, certs, secure, case, late):
 @pytest.mark.parametrize("protected", [False, True])
 def test_84_tls_that_ends_at_a_proxy_before_us(far, protected):
     """Its header says so."""
-    proxy, server = far("--tls", "none", "--accept-proxy", "127.0.0.1")
+    proxy, server = far("--tls", "none", "--accept-proxy", "127.0.0.1", "--valid-recipients", ".")
     client = proxy.connect()
     address = bytes([127, 0, 0, 1, 127, 0, 0, 1]) + (4711).to_bytes(2, "big") + (25).to_bytes(2, "big")
     ssl_tlv = b"\x20\x00\x05\x01\x00\x00\x00\x00" if protected else b""

@@ -21,6 +21,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.2 4711 25\r\n"
 V1_SIX = b"PROXY TCP6 2001:db8::1 2001:db8::2 4711 25\r\n"
 SERVER = ("PIPELINING", "CHUNKING", "8BITMIME")
+GUARD = ["--valid-recipients", "."]     # else a server would be an open relay for clients that proxies name
 ALL = "XCLIENT NAME ADDR PORT PROTO HELO REVERSE_NAME LOGIN DESTADDR DESTPORT FUTURE"
 FORWARD = "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE FUTURE"
 
@@ -68,7 +69,7 @@ def hooks(tmp_path):
 def proxied(warp):
     """proxied(...): a smtpwarp behind proxies on loopback."""
     def make(*options, **settings):
-        return warp("--accept-proxy", "127.0.0.0/8", "--accept-proxy", "::1", "--tls", "none", *options, **settings)
+        return warp("--accept-proxy", "127.0.0.0/8", "--accept-proxy", "::1", *GUARD, "--tls", "none", *options, **settings)
     return make
 
 
@@ -327,7 +328,7 @@ def test_55_proxy_that_encrypts_again(proxied, mail_server, certs):
 def test_55_no_starttls_to_pass_through(warp, mail_server, certs, level):
     """The client cannot ask for it any more, so smtpwarp does, if it may."""
     server = mail_server(*SERVER, tls=certs.context())
-    proxy = warp("--accept-proxy", "127.0.0.1", "--client-tls", "passthrough", "--tls", level, upstream=server)
+    proxy = warp("--accept-proxy", "127.0.0.1", "--allow-clients", "0.0.0.0/0", "--client-tls", "passthrough", "--tls", level, upstream=server)
     client = begin(proxy, v2(tlvs=ended()))
     client.expect("220")
     client.ask("STARTTLS", "503 5.5.1")

@@ -537,6 +537,8 @@ static void test_open_relay(void **state)
 		{ { "--upstream=mx", "--allow-clients=10.0.0.0/8" }, "192.0.2.1", false, false },
 		{ { "--upstream=mx", "--valid-recipients=@x$" }, "192.0.2.1", false, false },
 		{ { "--upstream=mx", "--dnsbl=bl.test" }, "192.0.2.1", false, true },
+		{ { "--upstream=mx", "--client-tls=passthrough", "--valid-recipients=@x$" }, "192.0.2.1", true, true },
+		{ { "--upstream=mx", "--client-tls=passthrough", "--allow-clients=10.0.0.0/8" }, "192.0.2.1", false, false },
 	};
 	union net_address a;
 

@@ -162,7 +162,7 @@ $(T)/fuzz_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
 
 # The session fuzzer, whose head says what it does: no sanitizer in it, for it is to be quick.
 SESSION_FUZZER = $(wildcard test/fuzz/session/*.c)
-$(T)/session: $(SESSION_FUZZER) test/fuzz/session/fuzz.h Makefile
+$(T)/session_fuzzer: $(SESSION_FUZZER) test/fuzz/session/fuzz.h Makefile
 	@mkdir -p $(T)
 	gcc -std=c11 $(WARNINGS) -Werror -g -O2 -o $@ $(SESSION_FUZZER) -lssl -lcrypto
 -include $(wildcard $(T)/*.d $(T)/*/*.d $(T)/*/*/*.d)
@@ -184,8 +184,8 @@ bench:
 
 # New inputs are kept when they reach something new; FUZZ_SECONDS for each target, and for sessions, each time others.
 FUZZ_SECONDS = 300
-fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%) $(T)/session asan
-	$(T)/session --jobs $$(nproc) --seconds $(FUZZ_SECONDS) --from $$(date +%s)000 build/asan/smtpwarp
+fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%) $(T)/session_fuzzer asan
+	$(T)/session_fuzzer --jobs $$(nproc) --seconds $(FUZZ_SECONDS) --from $$(date +%s)000 build/asan/smtpwarp
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p $(T)/work_$$target && \
 		$(T)/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$target test/fuzz/corpus/$$target && \

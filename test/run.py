@@ -82,8 +82,8 @@ def main():
         program = f"build/test/replay_{target}"
         tally.whole(f"fuzzing corpus, {target}", "sh", "-c",
                     f"make -s {program} && {program} test/fuzz/corpus/{target}")
-    tally.whole("session fuzzer, 60 s", "sh", "-c", "make -s build/test/session && "
-                "build/test/session --jobs $(nproc) --seconds 60 build/asan/smtpwarp")
+    tally.whole("session fuzzer, 60 s", "sh", "-c", "make -s build/test/session_fuzzer && "
+                "build/test/session_fuzzer --jobs $(nproc) --seconds 60 build/asan/smtpwarp")
     for compiler in "gcc", "clang", "musl-gcc":
         tally.whole(f"{compiler} without a warning", "make", "-s", f"CC={compiler}", f"O=build/strict-{compiler}",
                     "WERROR=-Werror", f"OUT=build/strict-{compiler}/smtpwarp-stripped")

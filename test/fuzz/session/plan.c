@@ -147,9 +147,11 @@ static void limits(struct plan *p)
 
 static void checks(struct plan *p)
 {
-	if (percent(8))
+	bool sees = p->client_tls != CT_PASSTHROUGH; /* else what looks at recipients is refused at start */
+
+	if (percent(8) && sees)
 		arg(p, "--valid-recipients=@d[0-3][.]example$");
-	p->override = percent(6);
+	p->override = percent(6) && sees;
 	if (p->override)
 		arg(p, "--override-recipient=all@override.example");
 	if (percent(4))
@@ -167,6 +169,8 @@ static void hooks(struct plan *p)
 	for (unsigned i = 0; i < HOOK_EVENTS; i++)
 		if (percent(i == 4 ? 50 : i >= 5 ? 10 : 25))
 			p->hooks |= 1u << i;
+	if (p->client_tls == CT_PASSTHROUGH)
+		p->hooks &= ~(1u << 3); /* rcpt */
 	p->two_hooks = percent(15);
 	p->exec_hook = permille(60);
 	p->exec_verdict = ONE_OF("", "accept\n", "log k v\naccept\n", "reject by program\n", "defer\n", "nonsense\n", "EXIT");

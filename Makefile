@@ -15,7 +15,7 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
 	session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/server.c session/hello.c session/steps.c \
-	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/base64.c io/file.c \
+	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
 	io/net.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c \
@@ -121,6 +121,7 @@ UNIT_endpoint = pure/endpoint.c $(UNIT_address)
 UNIT_words = pure/levels.c pure/sink.c
 UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
+UNIT_certificate = pure/certificate.c
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
 UNIT_file = io/file.c
@@ -139,6 +140,7 @@ FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
 FUZZ_dns = $(UNIT_dnsmessage)
+FUZZ_certificate = $(UNIT_certificate)
 FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 
 .SECONDEXPANSION:

@@ -47,6 +47,7 @@
 
 static struct options options;
 static struct hook_list hooks;
+static const char *anchors_warning; /* about the file of --tls-ca; NULL: none */
 
 /* The client's connection if we were given one; -1: we were given listening sockets, or none. */
 static int connection = -1;
@@ -174,14 +175,32 @@ static void check_tls_name(void)
 		    tls_level_name(options.tls));
 }
 
-/* The default file may be missing where nothing has to be verified. */
-static void load_anchors(void)
+/* Read the file of --tls-ca. NULL: it is read, perhaps with a warning; else the reason why not. */
+static const char *load_anchors(void)
 {
-	bool named = strcmp(options.tls_ca, OPTIONS_CA_FILE) != 0;
 	const char *why;
 
-	if ((tls_level_verifies(options.tls) || (named && options.tls != TLS_NONE)) &&
-	    tls_load_anchors(options.tls_ca, &why) < 0)
+	anchors_warning = NULL;
+	if (tls_load_anchors(options.tls_ca, &why) < 0)
+		return why;
+	anchors_warning = why;
+	return NULL;
+}
+
+static void warn_of_anchors(void)
+{
+	if (anchors_warning)
+		fault("warning: --tls-ca %.300s: %s", options.tls_ca, anchors_warning);
+}
+
+/* The default file may be missing where nothing has to be verified. */
+static void check_anchors(void)
+{
+	bool named = strcmp(options.tls_ca, OPTIONS_CA_FILE) != 0;
+	bool wanted = tls_level_verifies(options.tls) || (named && options.tls != TLS_NONE);
+	const char *why = wanted ? load_anchors() : NULL;
+
+	if (why)
 		die(EX_CONFIG, "--tls-ca %s: %s; install ca-certificates or name another file", options.tls_ca, why);
 }
 
@@ -221,7 +240,7 @@ static void check_options(void)
 	check_tls_name();
 	if (options.auth && !options.upstreams)
 		die(EX_CONFIG, "--auth needs --upstream, the server that names and passwords go to");
-	load_anchors();
+	check_anchors();
 	check_client_tls();
 	load_keys(KEYS_CLIENTS, options.cert, options.key);
 	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
@@ -667,13 +686,14 @@ static void read_again(void)
 	refresh_keys(true);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
 		tell_of_old(why);
-	if (options.tls != TLS_NONE && tls_load_anchors(options.tls_ca, &reason) < 0)
+	reason = options.tls != TLS_NONE ? load_anchors() : NULL;
+	if (reason)
 		fault("--tls-ca %s: %s; what was read before is still in use", options.tls_ca, reason);
+	warn_of_anchors();
 }
 
 static _Noreturn void listen_loop(void)
 {
-	const char *why;
 	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
 	size_t size = sizeof *tally + options.max_sessions * sizeof *tally->child;
 
@@ -683,8 +703,10 @@ static _Noreturn void listen_loop(void)
 		die_errno(EX_OSERR, "--max-sessions");
 	listener.pid = getpid();
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (options.tls != TLS_NONE && !tls_has_anchors())
-		tls_load_anchors(options.tls_ca, &why); /* once for all sessions; if it fails, their records say so */
+	if (options.tls != TLS_NONE && !tls_has_anchors()) {
+		load_anchors(); /* once for all sessions; if it fails, their records say so */
+		warn_of_anchors();
+	}
 	for (unsigned i = 0; i < listener.sockets; i++)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
 	notify("READY=1\nSTATUS=ready");
@@ -828,6 +850,7 @@ int main(int argc, char **argv)
 		refuse_open_relay(&options.listen[i]);
 	open_log();
 	warn_of_exposed_secrets();
+	warn_of_anchors();
 	if (options.check) {
 		check_hooks();
 		check_routes();

@@ -39,12 +39,13 @@ void *__memset_chk(void *to, int c, size_t n, size_t room)
 }
 #endif
 
-#define CHAIN_MAX 16 /* certificates of a chain */
+#define CHAIN_MAX 16   /* certificates of a chain */
+#define CHAIN_STEPS 16 /* to find the way to a CA in it */
 
 /* Judges the peer's chain as br_x509_minimal does, but the level decides what the result means. It takes the peer's key from
  * the first certificate itself: br_x509_minimal stops reading, and has no key, if a certificate is expired or has another name,
- * and opportunistic TLS must work with those (RFC 7435 3). The whole chain is collected first, so that only the trust anchors
- * that it needs are decoded. */
+ * and opportunistic TLS must work with those (RFC 7435 3). The whole chain is collected first: it may be out of order, and only
+ * the trust anchors that it needs are decoded. */
 struct chain {
 	const br_x509_class *vtable; /* must be first: BearSSL calls us through it */
 	br_x509_minimal_context minimal;
@@ -54,7 +55,10 @@ struct chain {
 	bool enforce;
 	bool too_long;
 	unsigned verdict;
-	size_t certificates, certificate[CHAIN_MAX]; /* octets of each */
+	unsigned steps; /* left */
+	size_t certificates;
+	struct certificate certificate[CHAIN_MAX];
+	const struct certificate *path[CHAIN_MAX]; /* from the server's certificate towards a CA's */
 	size_t len;
 	unsigned char der[32768];
 };
@@ -120,7 +124,7 @@ static void x509_start_cert(const br_x509_class **context, uint32_t length)
 	if (c->certificates == CHAIN_MAX || length > sizeof c->der - c->len)
 		c->too_long = true;
 	else
-		c->certificate[c->certificates++] = length;
+		c->certificate[c->certificates++].der = (struct certificate_span){ c->der + c->len, length };
 }
 
 static void x509_append(const br_x509_class **context, const unsigned char *bytes, size_t n)
@@ -138,33 +142,119 @@ static void x509_end_cert(const br_x509_class **context)
 	(void)context;
 }
 
-static void prepare_minimal(struct chain *c)
+static void prepare_minimal(struct chain *c, const br_x509_trust_anchor *anchors, size_t count)
 {
-	const br_x509_trust_anchor *anchors;
-	size_t count = trust_find(c->der, c->len, &anchors);
-
 	br_x509_minimal_init(&c->minimal, &br_sha256_vtable, anchors, count);
 	br_x509_minimal_set_rsa(&c->minimal, br_rsa_pkcs1_vrfy_get_default());
+	br_x509_minimal_set_minrsa(&c->minimal, 256);
 	br_x509_minimal_set_ecdsa(&c->minimal, br_ec_get_default(), br_ecdsa_vrfy_asn1_get_default());
-	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++)
+	for (size_t i = FIRST_SHA256; i < sizeof hashes / sizeof *hashes; i++)
 		br_x509_minimal_set_hash(&c->minimal, hashes[i].id, hashes[i].hash);
 }
 
-/* Let br_x509_minimal judge the chain, with just the anchors that it can need. */
-static unsigned judge_chain(struct chain *c)
+/* What br_x509_minimal says of the first n certificates of the path. */
+static unsigned run_minimal(struct chain *c, size_t n)
 {
 	const br_x509_class **x = &c->minimal.vtable;
-	const unsigned char *at = c->der;
 
-	prepare_minimal(c);
 	(*x)->start_chain(x, c->name);
-	for (size_t i = 0; i < c->certificates; i++) {
-		(*x)->start_cert(x, (uint32_t)c->certificate[i]);
-		(*x)->append(x, at, c->certificate[i]);
+	for (size_t i = 0; i < n; i++) {
+		const struct certificate_span *der = &c->path[i]->der;
+
+		(*x)->start_cert(x, (uint32_t)der->len);
+		(*x)->append(x, der->bytes, der->len);
 		(*x)->end_cert(x);
-		at += c->certificate[i];
 	}
 	return (*x)->end_chain(x);
+}
+
+/* And what it does not look at: names that a CA may vouch for, what certificates are for, a name that is only the common name, a key
+ * that must not sign, as it does with ECDHE. It rejects names' constraints that are critical, but without saying so. */
+static unsigned judge_path(struct chain *c, size_t n, unsigned left_out)
+{
+	const br_x509_class *const *x = &c->minimal.vtable;
+	unsigned verdict, usages = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (c->path[i]->constrained)
+			return TRUST_CONSTRAINED;
+		else if (c->path[i]->for_others)
+			return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
+	verdict = run_minimal(c, n);
+	if (verdict == BR_ERR_X509_NOT_TRUSTED && left_out)
+		return left_out;
+	if (verdict)
+		return verdict;
+	if (c->name && !c->path[0]->named)
+		return BR_ERR_X509_BAD_SERVER_NAME;
+	(*x)->get_pkey(x, &usages);
+	return usages & BR_KEYTYPE_SIGN ? 0 : BR_ERR_X509_FORBIDDEN_KEY_USAGE;
+}
+
+static bool is_on_path(const struct chain *c, size_t n, const struct certificate *one)
+{
+	for (size_t i = 0; i < n; i++)
+		if (c->path[i] == one)
+			return true;
+	return false;
+}
+
+/* Go on from the first n certificates of the path by issuers' names, in whatever order the others came and whatever else came with them,
+ * up to one that a trusted CA has signed. The first reason why none is found remains. */
+static bool find_path(struct chain *c, size_t n)
+{
+	const br_x509_trust_anchor *anchors;
+	unsigned left_out, verdict;
+	size_t count = trust_find(c->path, n, &anchors, &left_out);
+
+	if (count || left_out) {
+		prepare_minimal(c, anchors, count);
+		verdict = judge_path(c, n, left_out);
+		if (!verdict || c->verdict == BR_ERR_X509_EMPTY_CHAIN)
+			c->verdict = verdict;
+		if (!verdict)
+			return true;
+	}
+	for (size_t i = 1; i < c->certificates && c->steps; i++) {
+		const struct certificate *next = &c->certificate[i];
+
+		if (!certificate_same_name(&next->subject, &c->path[n - 1]->issuer) || is_on_path(c, n, next))
+			continue;
+		c->steps--;
+		c->path[n] = next;
+		if (find_path(c, n + 1))
+			return true;
+	}
+	return false;
+}
+
+/* One that is malformed has no name, and so is on no path. */
+static bool read_certificate(struct certificate *c)
+{
+	struct certificate_span der = c->der;
+
+	if (certificate_read(c, der.bytes, der.len) && c->der.len == der.len)
+		return true;
+	*c = (struct certificate){ .der = der };
+	return false;
+}
+
+static void judge_chain(struct chain *c)
+{
+	bool readable = c->certificates && read_certificate(&c->certificate[0]);
+
+	c->verdict = !c->certificates ? BR_ERR_X509_EMPTY_CHAIN : c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : BR_ERR_X509_INVALID_VALUE;
+	if (c->too_long || !readable)
+		return;
+	for (size_t i = 1; i < c->certificates; i++)
+		read_certificate(&c->certificate[i]);
+	c->verdict = BR_ERR_X509_EMPTY_CHAIN;
+	c->steps = CHAIN_STEPS;
+	c->path[0] = &c->certificate[0];
+	if (find_path(c, 1) || c->verdict != BR_ERR_X509_EMPTY_CHAIN)
+		return;
+	prepare_minimal(c, NULL, 0); /* no CA is known: what is wrong otherwise? */
+	c->verdict = judge_path(c, 1, 0);
 }
 
 static unsigned x509_end_chain(const br_x509_class **context)
@@ -173,8 +263,8 @@ static unsigned x509_end_chain(const br_x509_class **context)
 
 	br_x509_decoder_init(&c->leaf, NULL, NULL);
 	if (c->certificates)
-		br_x509_decoder_push(&c->leaf, c->der, c->certificate[0]);
-	c->verdict = c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : judge_chain(c);
+		br_x509_decoder_push(&c->leaf, c->certificate[0].der.bytes, c->certificate[0].der.len);
+	judge_chain(c);
 	if (c->enforce)
 		return c->verdict;
 	return br_x509_decoder_get_pkey(&c->leaf) ? 0 : BR_ERR_X509_UNSUPPORTED;
@@ -198,14 +288,18 @@ static const br_x509_class chain_class = { sizeof(struct chain), x509_start_chai
 
 /* ---- the engine ---- */
 
-/* Cipher suites for clients: ephemeral keys and SHA-2. */
-#define GOOD_SUITES(X)                                                                                                 \
+/* Cipher suites for upstreams that are verified: ephemeral keys and AEAD. */
+#define STRONG_SUITES(X)                                                                                               \
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)                                                                       \
 	X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384)                                                                       \
 	X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256)                                                               \
-	X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)                                                                 \
+	X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)
+
+/* For clients: those, and others with ephemeral keys and SHA-2. */
+#define GOOD_SUITES(X)                                                                                                 \
+	STRONG_SUITES(X)                                                                                               \
 	X(TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256)                                                                     \
 	X(TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256)                                                                       \
 	X(TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384)                                                                     \
@@ -229,6 +323,13 @@ static const uint16_t suites[] = {
 #define X(suite) BR_##suite,
 	SUITES(X)
 #undef X
+};
+
+enum {
+#define X(suite) STRONG_##suite,
+	STRONG_SUITES(X)
+#undef X
+	    STRONG_COUNT
 };
 
 enum {
@@ -296,7 +397,10 @@ struct tls *tls_start(enum tls_level level, const char *name, const char **why)
 
 	br_ssl_client_zero(&t->engine.client);
 	br_ssl_engine_set_versions(e, level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
-	set_algorithms(e, sizeof suites / sizeof *suites, 0);
+	if (tls_level_verifies(level))
+		set_algorithms(e, STRONG_COUNT, FIRST_SHA256);
+	else
+		set_algorithms(e, sizeof suites / sizeof *suites, 0);
 	br_ssl_engine_set_prf10(e, &br_tls10_prf);
 	br_ssl_client_set_default_rsapub(&t->engine.client);
 	br_ssl_engine_set_default_rsavrfy(e);
@@ -491,7 +595,7 @@ static const struct {
 	{ BR_ERR_X509_CRITICAL_EXTENSION, "certificate has an unknown critical extension" },
 	{ BR_ERR_X509_WRONG_KEY_TYPE, "certificate's key has the wrong type" },
 	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate" },
-	{ BR_ERR_X509_DN_MISMATCH, "certificates of the chain do not follow one another" },
+	{ TRUST_CONSTRAINED, "a CA of the chain may vouch for certain names only (name constraints), which is not checked" },
 	{ BR_ERR_X509_INVALID_VALUE, "certificate is malformed" },
 	{ BR_ERR_X509_TRUNCATED, "certificate is malformed" },
 	{ BR_ERR_X509_BAD_TAG_CLASS, "certificate is malformed" },
@@ -541,27 +645,37 @@ bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPR
 	if (t != &towards_upstream || !chain.certificates)
 		return false;
 	br_sha256_init(&c);
-	br_sha256_update(&c, chain.der, chain.certificate[0]);
+	br_sha256_update(&c, chain.certificate[0].der.bytes, chain.certificate[0].der.len);
 	br_sha256_out(&c, fingerprint);
 	return true;
+}
+
+/* Why the upstream would not pass as verified; NULL: it would. */
+static const char *reason_against(unsigned version, size_t suite)
+{
+	if (chain.verdict)
+		return reason_text((int)chain.verdict);
+	if (!chain.has_name)
+		return no_name;
+	return version != BR_TLS12 || suite >= STRONG_COUNT ? "TLS version or cipher suite is too weak" : NULL;
 }
 
 void tls_facts(const struct tls *t, struct tls_facts *facts)
 {
 	br_ssl_session_parameters session;
 	unsigned version = br_ssl_engine_get_version(&t->engine.common);
+	size_t suite;
 
 	br_ssl_engine_get_session_parameters(&t->engine.common, &session);
 	facts->version = version == BR_TLS12 ? "TLSv1.2" : version == BR_TLS11 ? "TLSv1.1" : "TLSv1.0";
-	facts->cipher = "unknown";
-	for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
-		if (suites[i] == session.cipher_suite)
-			facts->cipher = suite_names[i];
+	for (suite = 0; suite < sizeof suites / sizeof *suites && suites[suite] != session.cipher_suite; suite++)
+		;
+	facts->cipher = suite < sizeof suites / sizeof *suites ? suite_names[suite] : "unknown";
 	explicit_bzero(&session, sizeof session);
 	facts->verified = false;
 	facts->reason = facts->cn = NULL;
 	if (t == &towards_client) /* clients are not asked for certificates */
 		return;
-	facts->verified = chain.verdict == 0 && chain.has_name;
-	facts->reason = chain.verdict ? reason_text((int)chain.verdict) : chain.has_name ? NULL : no_name;
+	facts->reason = reason_against(version, suite);
+	facts->verified = !facts->reason;
 }

@@ -12,8 +12,8 @@
 
 struct tls; /* an engine */
 
-/* Read the certificates in a PEM file as trust anchors, in place of the former ones. Returns 0, or -1 with *why set (static
- * storage) and the former ones kept. */
+/* Read the certificates in a PEM file as trust anchors, in place of the former ones. Returns 0, with *why NULL or a warning about
+ * malformed ones, which are skipped; or -1 with *why set and the former ones kept. *why is static storage. */
 int tls_load_anchors(const char *path, const char **why);
 
 bool tls_has_anchors(void);

@@ -7,83 +7,49 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-struct span {
-	const unsigned char *bytes;
-	size_t len;
-};
 
 static struct bundle {
 	unsigned char *der; /* the certificates, one after another */
 	size_t size, len;   /* size: of the mapping; len: of the certificates in it */
 } store;
 
-/* ---- DER ---- */
-
-/* Take the element at the start of *in: `whole` has its tag and length, `body` its content. Moves *in over it. ITU-T X.690 8.1. */
-static bool next_element(struct span *in, struct span *whole, struct span *body)
-{
-	size_t header = 2, len;
-
-	if (in->len < 2)
-		return false;
-	len = in->bytes[1];
-	if (len & 0x80) {
-		size_t octets = len & 0x7f;
-
-		if (octets < 1 || octets > 3 || in->len < 2 + octets)
-			return false;
-		for (len = 0; octets; octets--)
-			len = len << 8 | in->bytes[header++];
-	}
-	if (len > in->len - header)
-		return false;
-	*whole = (struct span){ in->bytes, header + len };
-	*body = (struct span){ in->bytes + header, len };
-	in->bytes += header + len;
-	in->len -= header + len;
-	return true;
-}
-
-/* Issuer and subject of a certificate (RFC 5280 4.1): the body's fields are [version] serial algorithm issuer
- * validity subject. */
-static bool names_of(struct span certificate, struct span *issuer, struct span *subject)
-{
-	struct span field[6], whole, body, rest;
-
-	if (!next_element(&certificate, &whole, &rest) || !next_element(&rest, &whole, &body))
-		return false;
-	if (body.len && body.bytes[0] == 0xa0 && !next_element(&body, &whole, &rest))
-		return false;
-	for (int i = 0; i < 5; i++)
-		if (!next_element(&body, &field[i], &rest))
-			return false;
-	*issuer = field[2];
-	*subject = field[4];
-	return true;
-}
-
-static bool same_span(struct span a, struct span b)
-{
-	return a.len == b.len && memcmp(a.bytes, b.bytes, a.len) == 0;
-}
-
 /* ---- the file ---- */
 
-/* Decode the certificates of PEM text in place: DER is shorter than its text, so it never overtakes what is read. */
-static size_t take_apart(unsigned char *text, size_t n)
+static size_t count_text(const unsigned char *at, size_t n, const char *text)
+{
+	const unsigned char *end = at + n;
+	size_t count = 0;
+
+	while ((at = memmem(at, (size_t)(end - at), text, strlen(text)))) {
+		at += strlen(text);
+		count++;
+	}
+	return count;
+}
+
+/* Decode the certificates of PEM text in place: DER is shorter than its text, so it never overtakes what is read. *skipped: those that
+ * are malformed. */
+static size_t take_apart(unsigned char *text, size_t n, size_t *skipped)
 {
 	const unsigned char *at = text;
+	struct certificate c;
 	struct pem p;
 	size_t len = 0;
 
-	while (pem_next(&at, text + n, &p))
-		if (pem_is(&p, "CERTIFICATE"))
-			len += base64_decode(p.body, p.body_len, text + len, p.body_len);
+	*skipped = count_text(text, n, "-----BEGIN CERTIFICATE-----");
+	while (pem_next(&at, text + n, &p)) {
+		size_t got = pem_is(&p, "CERTIFICATE") ? base64_decode(p.body, p.body_len, text + len, p.body_len) : 0;
+
+		if (!certificate_read(&c, text + len, got) || c.der.len != got)
+			continue;
+		len += got;
+		--*skipped;
+	}
 	return len;
 }
 
@@ -111,7 +77,9 @@ bool trust_loaded(void)
 
 int trust_load(const char *path, const char **why)
 {
+	static char warning[80];
 	struct bundle b = { MAP_FAILED, 0, 0 };
+	size_t skipped = 0;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	bool read_all = fd >= 0 && read_bundle(fd, &b);
 
@@ -119,7 +87,7 @@ int trust_load(const char *path, const char **why)
 	if (fd >= 0)
 		close(fd);
 	if (read_all)
-		b.len = take_apart(b.der, b.len);
+		b.len = take_apart(b.der, b.len, &skipped);
 	if (!read_all || !b.len) {
 		if (b.der != MAP_FAILED)
 			munmap(b.der, b.size);
@@ -129,49 +97,73 @@ int trust_load(const char *path, const char **why)
 	if (trust_loaded())
 		munmap(store.der, store.size);
 	store = b;
+	snprintf(warning, sizeof warning, "malformed certificates in it, which are skipped: %zu", skipped);
+	*why = skipped ? warning : NULL;
 	return 0;
 }
 
 /* ---- the search ---- */
 
-static bool is_named(struct span subject, struct span chain)
+static bool is_named(const struct certificate_span *subject, const struct certificate *const *chain, size_t n)
 {
-	struct span certificate, body, issuer, other;
-
-	while (next_element(&chain, &certificate, &body))
-		if (names_of(certificate, &issuer, &other) && (same_span(subject, issuer) || same_span(subject, other)))
+	for (size_t i = 0; i < n; i++)
+		if (certificate_same_name(subject, &chain[i]->issuer))
 			return true;
-	return false;
+	return n && certificate_same_name(subject, &chain[0]->subject);
 }
 
-/* A key that BearSSL does not support makes no anchor. */
-static bool make_anchor(struct span certificate, struct span subject, br_x509_decoder_context *decoder,
-    br_x509_trust_anchor *a)
+/* Why the certificate makes no anchor; 0: it does. A key that BearSSL does not support is as good as none. */
+static unsigned reason_against(const struct certificate *c, const br_x509_pkey *key)
+{
+	if (!key)
+		return BR_ERR_X509_UNSUPPORTED;
+	if (c->constrained)
+		return TRUST_CONSTRAINED;
+	if (c->for_others)
+		return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
+	return key->key_type == BR_KEYTYPE_RSA && key->key.rsa.nlen < 256 ? BR_ERR_X509_WEAK_PUBLIC_KEY : 0;
+}
+
+/* The same, and the anchor. Its key's numbers stay in the decoder. */
+static unsigned make_anchor(const struct certificate *c, br_x509_decoder_context *decoder, br_x509_trust_anchor *a)
 {
 	const br_x509_pkey *key;
+	unsigned reason;
 
 	br_x509_decoder_init(decoder, NULL, NULL);
-	br_x509_decoder_push(decoder, certificate.bytes, certificate.len);
+	br_x509_decoder_push(decoder, c->der.bytes, c->der.len);
 	key = br_x509_decoder_get_pkey(decoder);
-	if (!key)
-		return false;
-	a->dn.data = (unsigned char *)(uintptr_t)subject.bytes; /* the field's type lacks const */
-	a->dn.len = subject.len;
+	reason = reason_against(c, key);
+	if (reason)
+		return reason;
+	a->dn.data = (unsigned char *)(uintptr_t)c->subject.bytes; /* the field's type lacks const */
+	a->dn.len = c->subject.len;
 	a->flags = br_x509_decoder_isCA(decoder) ? BR_X509_TA_CA : 0;
-	a->pkey = *key; /* the key's numbers stay in the decoder */
-	return true;
+	a->pkey = *key;
+	return 0;
 }
 
-size_t trust_find(const unsigned char *chain, size_t n, const br_x509_trust_anchor **list)
+size_t trust_find(const struct certificate *const *chain, size_t n, const br_x509_trust_anchor **list, unsigned *left_out)
 {
 	static br_x509_decoder_context decoder[TRUST_FOUND_MAX];
 	static br_x509_trust_anchor found[TRUST_FOUND_MAX];
-	struct span rest = { store.der, store.len }, certificate, body, issuer, subject;
-	size_t count = 0;
+	struct certificate c;
+	size_t count = 0, at = 0;
 
 	*list = found;
-	while (count < TRUST_FOUND_MAX && next_element(&rest, &certificate, &body))
-		if (names_of(certificate, &issuer, &subject) && is_named(subject, (struct span){ chain, n }))
-			count += make_anchor(certificate, subject, &decoder[count], &found[count]);
+	*left_out = 0;
+	for (; count < TRUST_FOUND_MAX && at < store.len; at += c.der.len) {
+		unsigned reason;
+
+		if (!certificate_read(&c, store.der + at, store.len - at))
+			break;
+		if (!is_named(&c.subject, chain, n))
+			continue;
+		reason = make_anchor(&c, &decoder[count], &found[count]);
+		if (reason)
+			*left_out = reason;
+		else
+			count++;
+	}
 	return count;
 }

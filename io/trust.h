@@ -5,20 +5,24 @@
 #ifndef TRUST_H
 #define TRUST_H
 
+#include "pure/certificate.h"
+
 #include <bearssl.h>
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TRUST_FOUND_MAX 8 /* anchors returned for one chain */
+#define TRUST_FOUND_MAX 8     /* anchors returned for one chain */
+#define TRUST_CONSTRAINED 128 /* beside BearSSL's codes of errors: a CA may vouch for certain names only, which we do not check */
 
-/* Read a PEM file. Its memory is kept until another file takes its place. Returns 0, or -1 with *why set (static storage) and
- * everything as before. */
+/* Read a PEM file. Its memory is kept until another file takes its place. Certificates that are malformed are skipped. Returns 0, with
+ * *why NULL or a warning; or -1 with *why set and everything as before. *why is static storage. */
 int trust_load(const char *path, const char **why);
 
 bool trust_loaded(void);
 
-/* Find anchors whose subject is the issuer or the subject of a certificate in chain: n octets of DER, one certificate after
- * another. Returns how many are at *list, which the next call overwrites. */
-size_t trust_find(const unsigned char *chain, size_t n, const br_x509_trust_anchor **list);
+/* Find anchors whose subject is the issuer of a certificate of the chain, or the subject of the first. Returns how many are at *list,
+ * which the next call overwrites. Those that are too weak (RSA below 2048 bits), not for servers or TRUST_CONSTRAINED are left out:
+ * *left_out is then the code of the reason of the last, BearSSL's or ours, otherwise 0. */
+size_t trust_find(const struct certificate *const *chain, size_t n, const br_x509_trust_anchor **list, unsigned *left_out);
 
 #endif

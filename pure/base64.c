@@ -88,7 +88,7 @@ bool pem_next(const unsigned char **at, const unsigned char *end, struct pem *p)
 		if (!stop)
 			return false;
 		p->body_len = (size_t)(stop - p->body);
-		if (!is_end_of(stop + 9, end, p))
+		if (!is_end_of(stop + 9, end, p) || find_text(p->body, stop, "-----BEGIN "))
 			continue;
 		*at = stop + 14 + p->label_len;
 		return true;

@@ -19,7 +19,7 @@ struct pem {
 };
 
 /* The next block at or after *at, whatever is around it and however lines end. *at moves past it. false: there is none. A block
- * needs an END with its own label. */
+ * needs an END with its own label before another begins. */
 bool pem_next(const unsigned char **at, const unsigned char *end, struct pem *p);
 
 bool pem_is(const struct pem *p, const char *label);

@@ -458,6 +458,18 @@ void server_lacks_tls(struct session *s)
 	s->server.no_tls = true;
 }
 
+/* Without trust anchors no certificate verifies, which the record of the handshake then says; only --tls verify fails for that. */
+static void load_anchors(const struct session *s)
+{
+	char warning[400];
+	const char *why;
+
+	if (tls_has_anchors() || tls_load_anchors(s->o->tls_ca, &why) < 0 || !why)
+		return;
+	snprintf(warning, sizeof warning, "warning: --tls-ca %.300s: %s", s->o->tls_ca, why);
+	record_error(s, warning);
+}
+
 void server_start_handshake(struct session *s)
 {
 	static struct buffer ciphertext;
@@ -465,9 +477,7 @@ void server_start_handshake(struct session *s)
 	const char *why;
 	struct tls *t;
 
-	/* Without trust anchors no certificate verifies, which the record then says; only --tls verify fails for that. */
-	if (!tls_has_anchors())
-		tls_load_anchors(s->o->tls_ca, &why);
+	load_anchors(s);
 	s->server.handshake_at = s->now;
 	serverstate_enter(s, s->server.state == SERVER_STARTTLS ? SERVER_SHAKE : SERVER_SHAKE_FIRST);
 	t = tls_start(s->server.route.tls == TLS_NONE ? TLS_MAY : s->server.route.tls, server_tls_name(s), &why);

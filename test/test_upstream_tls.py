@@ -160,6 +160,121 @@ def test_60_verify_without_a_name_to_check_does_not_pass(warp, certs, mail_serve
     assert proxy.records("error") or proxy.error_path.read_text()
 
 
+# 60: what does not pass for verified: the log says so at every level, and the levels that verify refuse it
+
+WEAK = {
+    "sha1": "certificate's key or algorithm is not supported",
+    "sha1-chained": "certificate's key or algorithm is not supported",
+    "rsa1024": "certificate's key is too weak",
+    "rsa1024-chained": "certificate's key is too weak",
+    "rsa1024-rooted": "certificate's key is too weak",
+    "clients": "certificate is not meant for this use",
+    "clients-chained": "certificate is not meant for this use",
+    "clients-rooted": "certificate is not meant for this use",
+    "any-purpose": "certificate is not meant for this use",
+    "rsa-encipherment": "certificate is not meant for this use",
+    "cn-only": "certificate is for another name",
+    "cn-and-other-names": "certificate is for another name",
+    "constrained": "a CA of the chain may vouch for certain names only (name constraints), which is not checked",
+    "constrained-critical": "a CA of the chain may vouch for certain names only (name constraints), which is not checked",
+    "constrained-rooted": "a CA of the chain may vouch for certain names only (name constraints), which is not checked",
+    "incomplete": "certificate is not signed by a trusted CA",
+    "only-foreigners": "certificate is not signed by a trusted CA",
+}
+STRONG = ["servers", "servers-chained", "rsa-signing", "in-order", "reversed", "with-foreigners", "twice", "wrong-twin-first"]
+
+
+def trusting(warp, certs, server, level):
+    return warp("--tls-ca", certs.trusted, "--tls-name", certificates.HOST, "--tls", level, upstream=server)
+
+
+@pytest.mark.parametrize("kind", WEAK)
+@pytest.mark.parametrize("level", VERIFYING)
+def test_60_verify_refuses_what_is_weak(warp, certs, mail_server, kind, level):
+    """SHA-1, RSA of 1024 bits, a certificate (or its CA's) for clients, without alternative names, or under a CA that may vouch for
+    certain names only. The mail waits."""
+    server = mail_server(tls=certs.context(kind))
+    proxy = trusting(warp, certs, server, level)
+    client = proxy.connect()
+    client.expect("220")
+    client.send("EHLO client.example")
+    refused(client, server)
+    record = proxy.wait_for("tls")
+    assert (record["result"], record["reason"]) == ("failed", WEAK[kind])
+
+
+@pytest.mark.parametrize("kind", WEAK)
+def test_60_log_says_what_verify_would_do(warp, certs, mail_server, kind):
+    server = mail_server(tls=certs.context(kind))
+    proxy = trusting(warp, certs, server, "may")
+    talk(proxy.connect(), server)
+    record = proxy.wait_for("tls")
+    assert (record["result"], record["verified"], record["reason"]) == ("ok", False, WEAK[kind])
+
+
+@pytest.mark.parametrize("kind", STRONG)
+@pytest.mark.parametrize("level", ["may", "verify"])
+def test_60_what_passes(warp, certs, mail_server, kind, level):
+    """Whatever the order of the chain, and whatever else is in it."""
+    server = mail_server(tls=certs.context(kind))
+    proxy = trusting(warp, certs, server, level)
+    talk(proxy.connect(), server)
+    record = proxy.wait_for("tls")
+    assert (record["result"], record["verified"], record["reason"]) == ("ok", True, None)
+
+
+OLD_SUITES = ["ECDHE-RSA-AES128-SHA", "ECDHE-RSA-AES128-SHA256", "AES128-GCM-SHA256", "AES256-SHA256"]
+NEW_SUITES = ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"]
+
+
+@pytest.mark.parametrize("suite", OLD_SUITES + NEW_SUITES)
+@pytest.mark.parametrize("level", ["may", "encrypt", *VERIFYING])
+def test_60_verify_wants_ecdhe_and_aead(warp, certs, mail_server, suite, level):
+    context = certs.context("rsa", maximum=TLS.TLSv1_2)
+    context.set_ciphers(f"{suite}:@SECLEVEL=0")
+    server = mail_server(tls=context)
+    proxy = trusting(warp, certs, server, level)
+    replies = talk(proxy.connect(), server)
+    record = proxy.wait_for("tls")
+    if suite in OLD_SUITES and level in VERIFYING:
+        assert replies[-1].startswith("451 4.7.5") and record["result"] == "failed"
+        return
+    assert record["result"] == "ok" and record["verified"] == (suite in NEW_SUITES)
+    assert record["reason"] == (None if record["verified"] else "TLS version or cipher suite is too weak")
+
+
+@pytest.mark.parametrize("level", VERIFYING)
+def test_60_verify_wants_no_sha1_in_the_handshake(warp, certs, mail_server, level):
+    """Nor is it offered: a server that knows nothing else fails."""
+    from_client = []
+    server = mail_server(tls=certs.context("rsa", maximum=TLS.TLSv1_2))
+    server.tls._msg_callback = lambda _conn, _direction, _version, _type, _message, data: from_client.append(data)  # pylint: disable=protected-access
+    talk(trusting(warp, certs, server, level).connect(), server)
+    hello = next(data for data in from_client if data[:1] == b"\1")
+    algorithms = re.search(b"\0\x0d..(..)", hello, re.S)
+    start = algorithms.end()
+    listed = hello[start:start + int.from_bytes(algorithms[1], "big")]
+    assert {listed[i] for i in range(0, len(listed), 2)} <= {4, 5, 6}
+
+
+def test_60_broken_certificate_does_not_hide_those_behind_it(warp, certs, mail_server, tmp_path):
+    """It is skipped, with a warning: one that is cut, one that is no base64, one without an end."""
+    good = certs.ca.read_text()
+    lines = certs.authority("foreign").read_text().splitlines()
+    broken = ["\n".join([lines[0], *lines[1:-3], lines[-1]]), "\n".join([lines[0], "!", *lines[1:]]), "\n".join(lines[:-1])]
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("\n".join([*broken, good]))
+    server = mail_server(tls=certs.context())
+    proxy = warp("--tls-ca", bundle, "--tls-name", certificates.HOST, "--tls", "verify", upstream=server)
+    talk(proxy.connect(), server)
+    assert proxy.wait_for("tls")["verified"] is True
+    assert proxy.records("error")[0]["error"] == f"warning: --tls-ca {bundle}: malformed certificates in it, which are skipped: 3"
+    bundle.write_text("\n".join(broken))
+    proxy.exit_codes = (0, 78)
+    assert proxy.spawn("--check").wait() == 78
+    assert "no certificate in it" in proxy.error_path.read_text()
+
+
 def test_60_name_of_the_upstream_option(warp, certs, mail_server):
     server = mail_server(tls=certs.context("localhost"))
     proxy = warp("--upstream", f"localhost:{server.port}", "--tls", "verify", "--tls-ca", certs.ca)

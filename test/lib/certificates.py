@@ -4,16 +4,18 @@
     store.ca                        # PEM of the authority
     store.context("expired")        # an ssl.SSLContext for a server that shows the expired one
 """
+import contextlib
 import datetime
 import fcntl
 import pathlib
 import ssl
 import subprocess
+import warnings
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 HOST = "mail.example"
 DAY = datetime.timedelta(days=1)
@@ -38,6 +40,50 @@ KINDS = {
     "rsa1024": {"key": "rsa1024"},
     "rsa8192": {"key": "rsa8192"},
     "ed25519": {"key": "ed25519"},
+    # What verification must not pass over
+    "sha1": {"hash": hashes.SHA1()},
+    "sha1-chained": {"issuer": "sha1-ca"},
+    "rsa1024-chained": {"issuer": "rsa1024-ca"},
+    "rsa1024-rooted": {"issuer": "rsa1024-root", "chain": []},
+    "clients": {"purposes": [ExtendedKeyUsageOID.CLIENT_AUTH]},
+    "clients-chained": {"issuer": "clients-ca"},
+    "clients-rooted": {"issuer": "clients-root", "chain": []},
+    "any-purpose": {"purposes": [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]},
+    "servers": {"purposes": [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]},
+    "servers-chained": {"issuer": "servers-ca"},
+    "cn-only": {"names": []},
+    "cn-and-other-names": {"names": ["other.example"]},
+    "constrained": {"issuer": "constrained-ca"},
+    "constrained-critical": {"issuer": "constrained-critical-ca"},
+    "constrained-rooted": {"issuer": "constrained-root", "chain": []},
+    "rsa-encipherment": {"key": "rsa2048", "usage": "key_encipherment"},
+    "rsa-signing": {"key": "rsa2048", "usage": "digital_signature"},
+    # Chains that are not in order
+    "in-order": {"issuer": "second", "chain": ["second", "intermediate"]},
+    "reversed": {"issuer": "second", "chain": ["ca", "intermediate", "second"]},
+    "with-foreigners": {"issuer": "second", "chain": ["foreign", "intermediate", "good", "foreign", "second", "constrained-ca"]},
+    "twice": {"issuer": "second", "chain": ["second", "second", "intermediate", "intermediate", "ca"]},
+    "wrong-twin-first": {"issuer": "second", "chain": ["second", "intermediate-twin", "intermediate"]},
+    "incomplete": {"issuer": "second", "chain": ["second", "foreign"]},
+    "only-foreigners": {"issuer": "foreign", "chain": ["foreign", "intermediate", "ca"]},
+}
+
+# Those that sign: their keys, who signs them ("self"), whether they are among the trusted ones, and what else is special.
+AUTHORITIES = {
+    "ca": {"issuer": "self", "trusted": True},
+    "intermediate": {"key": "rsa2048"},
+    "intermediate-twin": {"name": "test intermediate", "issuer": "self"},
+    "second": {"issuer": "intermediate"},
+    "foreign": {"issuer": "self"},
+    "sha1-ca": {"hash": hashes.SHA1()},
+    "rsa1024-ca": {"key": "rsa1024"},
+    "rsa1024-root": {"key": "rsa1024", "issuer": "self", "trusted": True},
+    "clients-ca": {"purposes": [ExtendedKeyUsageOID.CLIENT_AUTH]},
+    "clients-root": {"purposes": [ExtendedKeyUsageOID.CLIENT_AUTH], "issuer": "self", "trusted": True},
+    "servers-ca": {"purposes": [ExtendedKeyUsageOID.SERVER_AUTH]},
+    "constrained-ca": {"constraints": False},
+    "constrained-critical-ca": {"constraints": True},
+    "constrained-root": {"constraints": True, "issuer": "self", "trusted": True},
 }
 
 
@@ -66,16 +112,32 @@ def _name(text):
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _certificate(subject, issuer, public_key, signing_key, days, authority):
+def _key_usage(what):
+    names = ("digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign "
+             "encipher_only decipher_only").split()
+    return x509.KeyUsage(**{name: name == what for name in names})
+
+
+def _certificate(subject, issuer, public_key, signing_key, what, authority):
+    """what: as in KINDS and AUTHORITIES."""
     now = datetime.datetime.utcnow()
     builder = (x509.CertificateBuilder().subject_name(_name(subject)).issuer_name(_name(issuer)).public_key(public_key)
                .serial_number(x509.random_serial_number())
-               .not_valid_before(now + days[0] * DAY).not_valid_after(now + days[1] * DAY)
+               .not_valid_before(now + what["days"][0] * DAY).not_valid_after(now + what["days"][1] * DAY)
                .add_extension(x509.BasicConstraints(authority, None), critical=True))
-    if not authority:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
-    algorithm = None if isinstance(signing_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(signing_key, algorithm).public_bytes(serialization.Encoding.PEM)
+    names = [] if authority else what.get("names", [subject])
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+    if "purposes" in what:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(what["purposes"]), critical=False)
+    if "usage" in what:
+        builder = builder.add_extension(_key_usage(what["usage"]), critical=True)
+    if "constraints" in what:
+        builder = builder.add_extension(x509.NameConstraints([x509.DNSName("elsewhere.example")], None), what["constraints"])
+    algorithm = None if isinstance(signing_key, ed25519.Ed25519PrivateKey) else what.get("hash", hashes.SHA256())
+    with warnings.catch_warnings():     # SHA-1 is deprecated, and this is why it is here
+        warnings.simplefilter("ignore")
+        return builder.sign(signing_key, algorithm).public_bytes(serialization.Encoding.PEM)
 
 
 class Store:
@@ -85,16 +147,29 @@ class Store:
 
     @property
     def ca(self):
-        path, _ = self._pair("ca", lambda key: _certificate("test ca", "test ca", _public_key(key), _load(key),
-                                                            (-1, 300), True), "p256")
-        return path
+        return self.authority("ca")
 
     @property
-    def intermediate(self):
-        """An authority that the other has signed."""
-        path, _ = self._pair("intermediate", lambda key: _certificate(
-            "test intermediate", "test ca", _public_key(key), _load(self.ca.with_suffix(".key")), (-1, 300), True), "rsa2048")
+    def trusted(self):
+        """One file with all that are to be trusted, good or not."""
+        path = self.directory / "trusted.pem"
+        with self._locked("trusted"):
+            if not path.exists():
+                path.write_bytes(b"".join(self.authority(name).read_bytes() for name, what in AUTHORITIES.items()
+                                          if what.get("trusted")))
         return path
+
+    def authority(self, name):
+        """The path of its certificate, beside which is its key."""
+        what = {"key": "p256", "days": (-1, 300), "issuer": "ca", **AUTHORITIES[name]}
+        subject = what.get("name", f"test {name}")
+
+        def make(key):
+            if what["issuer"] == "self":
+                return _certificate(subject, subject, _public_key(key), _load(key), what, True)
+            return _certificate(subject, f"test {what['issuer']}", _public_key(key),
+                                _load(self.authority(what["issuer"]).with_suffix(".key")), what, True)
+        return self._pair(name, make, what["key"])[0]
 
     def pair(self, kind):
         """Paths of the certificate and its key."""
@@ -102,12 +177,12 @@ class Store:
 
         def make(key):
             if what["issuer"] == "self":
-                return _certificate(what["host"], what["host"], _public_key(key), _load(key), what["days"], False)
-            issuer = self.intermediate if what["issuer"] == "intermediate" else self.ca
-            chain = issuer.read_bytes() if issuer != self.ca else b""
-            return _certificate(what["host"], f"test {issuer.stem}", _public_key(key),
-                                _load(issuer.with_suffix(".key")), what["days"], False) + chain
-        return self._pair(kind, make, what["key"])
+                return _certificate(what["host"], what["host"], _public_key(key), _load(key), what, False)
+            chain = what.get("chain", [what["issuer"]] if what["issuer"] != "ca" else [])
+            return _certificate(what["host"], f"test {what['issuer']}", _public_key(key),
+                                _load(self.authority(what["issuer"]).with_suffix(".key")), what, False) + b"".join(
+                (self.authority(name) if name in AUTHORITIES else self.pair(name)[0]).read_bytes() for name in chain)
+        return self._pair(f"{kind}.leaf" if kind in AUTHORITIES else kind, make, what["key"])
 
     def options(self, kind="good"):
         """For a smtpwarp that shows it to clients."""
@@ -133,10 +208,15 @@ class Store:
         context.load_cert_chain(*self.pair(kind))
         return context
 
-    def _pair(self, name, make, key_kind):
-        certificate, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+    @contextlib.contextmanager
+    def _locked(self, name):
         with open(self.directory / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _pair(self, name, make, key_kind):
+        certificate, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        with self._locked(name):
             if not certificate.exists():
                 _make_key(key_kind, key)
                 certificate.write_bytes(make(key))

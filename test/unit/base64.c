@@ -80,6 +80,7 @@ static void pem(void **state)
 		{ "-----BEGIN X-----\nZg==\n", "" }, { "-----BEGIN X-----\n-----END X----", "" },
 		{ "-----BEGIN X-----\n-----END Y-----\n" BLOCK, "X:6 " }, { "-----BEGIN X", "" }, { "-----BEGIN X-----", "" },
 		{ "-----BEGIN X-----\n-----END XX-----", "" }, { "-----END X-----", "" },
+		{ "-----BEGIN X-----\nZg==\n" BLOCK, "X:6 " }, { "-----BEGIN Y-----\n" BLOCK "-----END Y-----", "X:6 " },
 	};
 	const unsigned char *at;
 	struct pem p;

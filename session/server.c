@@ -424,9 +424,18 @@ void server_note_banner(struct session *s, bool refused)
 
 const char *server_tls_name(const struct session *s)
 {
-	if (s->server.route.tls_name[0])
-		return s->server.route.tls_name;
-	return s->server.upstream && net_is_name(s->server.upstream->host) ? s->server.upstream->host : NULL;
+	static char undotted[sizeof s->server.route.tls_name];
+	const char *name = s->server.route.tls_name;
+	size_t n;
+
+	if (!*name)
+		name = s->server.upstream && net_is_name(s->server.upstream->host) ? s->server.upstream->host : "";
+	n = strlen(name);
+	if (n && name[n - 1] == '.') { /* it ends a name for the DNS, and is in no certificate, RFC 6066 3 */
+		snprintf(undotted, sizeof undotted, "%.*s", (int)n - 1, name);
+		name = undotted;
+	}
+	return *name ? name : NULL;
 }
 
 static bool implicit_tls(const struct session *s)

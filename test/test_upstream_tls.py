@@ -7,6 +7,7 @@ import pytest
 
 import certificates
 import peers
+from hooks import Hooks
 
 TLS = ssl.TLSVersion
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
@@ -291,6 +292,29 @@ def test_60_sni(warp, certs, mail_server, name):
     proxy = warp(*(["--tls-name", name] if name else []), upstream=server)
     talk(proxy.connect(), server)
     assert asked == [name]
+
+
+@pytest.mark.parametrize("how", ["--tls-name", "--upstream", "route", "route's server", "verdict", "verdict's server"])
+def test_91_last_dot_is_no_part_of_the_name(warp, certs, mail_server, tmp_path, how):
+    """It ends a name for the DNS. SNI has none (RFC 6066 3), nor has a certificate: with it, the mail would be deferred for ever."""
+    asked = []
+    context = certs.context("localhost")
+    context.sni_callback = lambda sock, server_name, _: asked.append(server_name)
+    server = mail_server(tls=context)
+    routes, hooks = tmp_path / "routes", Hooks(tmp_path / "hooks")
+    options = {"--tls-name": ["--tls-name", "localhost.", "--upstream", server.url],
+               "--upstream": ["--upstream", f"localhost.:{server.port}"]}.get(how, ["--tls-name", "other.example", "--upstream", "127.0.0.1:1"])
+    if how.startswith("route"):
+        routes.write_text(f"*;{server.url};verify localhost.\n" if how == "route" else f"*;localhost.:{server.port};verify\n")
+        options += ["--routes", routes]
+    elif how.startswith("verdict"):
+        hooks.script("rcpt", f"echo upstream {server.url}; echo tls verify localhost." if how == "verdict" else
+                     f"echo upstream localhost.:{server.port}; echo tls verify localhost.")
+        options += ["--connect-on", "recipient", *hooks.options]
+    proxy = warp("--tls", "verify", "--tls-ca", certs.ca, "--allow-clients", "127.0.0.1", *options)
+    talk(proxy.connect(), server)
+    record = proxy.wait_for("tls")
+    assert record["verified"] is True and record["name"] == "localhost" and asked == ["localhost"]
 
 
 # 64: versions

@@ -412,7 +412,8 @@ struct tls world_tls_server = { .server = true, .facts = FACTS };
 
 int tls_load_anchors(const char *path, const char **why)
 {
-	(void)path, (void)why;
+	(void)path;
+	*why = NULL;
 	return 0;
 }
 

@@ -478,6 +478,8 @@ static void on_signal(int number)
 {
 	if (number == SIGHUP)
 		reload = 1;
+	else if (number == SIGUSR1) /* the listener ends; the same signals may have come to this process, too */
+		terminate += !terminate;
 	else if (number != SIGCHLD)
 		terminate++;
 	else if (getpid() == listener.pid)
@@ -496,11 +498,13 @@ static void catch_signals(void)
 	sigaddset(&blocked, SIGINT);
 	sigaddset(&blocked, SIGCHLD);
 	sigaddset(&blocked, SIGHUP);
+	sigaddset(&blocked, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &blocked, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGCHLD, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
+	sigaction(SIGUSR1, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 
@@ -555,6 +559,7 @@ static _Noreturn void serve(int fd)
 		close(listener.socket[i]);
 	if (listener.notify >= 0)
 		close(listener.notify);
+	terminate = 0; /* what has come by now, the listener tells */
 	session_run(fd, &options, &hooks, &terminate);
 	_exit(EX_OK);
 }
@@ -644,8 +649,8 @@ static bool wait_for_work(double seconds, bool accepting)
 	return came;
 }
 
-/* Let sessions go on for --drain-timeout. After that, or at a second signal, tell them to end; after five more seconds kill
- * them. */
+/* Sessions end between messages, so that a restart does not hold new mail for one that is idle; a message under way has
+ * --drain-timeout. After that, or at a second signal, tell them to end at once; after five more seconds kill them. */
 static void end_sessions(void)
 {
 	struct timespec start, now;
@@ -657,6 +662,7 @@ static void end_sessions(void)
 	for (unsigned i = 0; i < listener.sockets; i++)
 		close(listener.socket[i]);
 	listener.sockets = 0;
+	signal_children(SIGUSR1);
 	while (tally->sessions) {
 		double left;
 

@@ -162,14 +162,36 @@ def stop_listening(proxy, host):
 
 def test_75_sigterm_lets_sessions_end(warp, host):
     proxy = warp().listen()
-    session = served(proxy)
+    session = proxy.session().to("data")
     stop_listening(proxy, host)
     with pytest.raises(ConnectionRefusedError):
         proxy.connect()
-    session.ehlo()
-    session.transaction()
+    session.body()
+    session.dot()
     assert proxy.listener.poll() is None
-    session.quit()
+    session.sent()
+    session.client.expect("421 4.3.2")
+    session.client.expect_end()
+    assert proxy.wait_exit(proxy.listener) == 0
+    assert proxy.records("message")[0]["result"] == "accepted"
+
+
+@pytest.mark.parametrize("phase", ["banner", "ehlo", "sent"])
+@pytest.mark.parametrize("all_of_them", [False, True], ids=["listener", "all"])
+def test_75_sigterm_ends_sessions_between_messages(warp, host, phase, all_of_them):
+    """At once, as Accept=yes has it; a message under way goes on, though the signal reaches every process (a terminal's does)."""
+    proxy = warp("--drain-timeout", 600).listen()
+    idle, busy = proxy.session().to(phase), proxy.session().to("body")
+    children = proxy.children()
+    if all_of_them:
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)
+    stop_listening(proxy, host)
+    idle.client.expect("421 4.3.2")
+    idle.client.expect_end()
+    busy.dot()
+    busy.sent()
+    busy.client.expect("421 4.3.2")
     assert proxy.wait_exit(proxy.listener) == 0
 
 

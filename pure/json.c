@@ -35,6 +35,14 @@ static size_t utf8(const unsigned char *in, size_t n)
 	return len;
 }
 
+/* Octets of the control at the start of in, 0: there is none. U+0080 to U+009F are what a terminal takes for ESC and a letter. */
+static size_t control(const unsigned char *in, size_t n)
+{
+	if (in[0] < 0x20 || in[0] == 0x7f)
+		return 1;
+	return n > 1 && in[0] == 0xc2 && in[1] >= 0x80 && in[1] < 0xa0 ? 2 : 0;
+}
+
 static void put_quoted(struct json *j, const unsigned char *in, size_t n)
 {
 	char escape[8];
@@ -51,10 +59,8 @@ static void put_quoted(struct json *j, const unsigned char *in, size_t n)
 			put_char(j, '\\');
 			put_char(j, (char)in[i]);
 			len = 1;
-		} else if (in[i] < 0x20 || in[i] == 0x7f) {
-			len = (size_t)snprintf(escape, sizeof escape, "\\u%04x", in[i]);
-			put_bytes(j, escape, len);
-			len = 1;
+		} else if ((len = control(in + i, n - i))) {
+			put_bytes(j, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", in[i + len - 1]));
 		} else if ((len = utf8(in + i, n - i))) {
 			put_bytes(j, in + i, len);
 		} else {

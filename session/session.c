@@ -89,10 +89,16 @@ static short server_events(const struct session *s)
 	return events;
 }
 
-/* A descriptor without events is left out, for poll(2) would report its errors and hangups all the same. */
-static void watch(struct pollfd *p, int fd, short events)
+/* Whether a side that has closed its end of a tunnel may turn out to read no more either: it resets what it is sent. */
+static bool may_vanish(const struct session *s, const struct leg *l)
 {
-	p->fd = events ? fd : -1;
+	return s->gate.stage == GATE_TUNNEL && !talk_ended(s) && l->eof && !l->shut && !l->broken;
+}
+
+/* A descriptor without events is left out, for poll(2) would report its errors and hangups all the same; but for hangup they are wanted. */
+static void watch(struct pollfd *p, int fd, short events, bool hangup)
+{
+	p->fd = events || hangup ? fd : -1;
 	p->events = events;
 	p->revents = 0;
 }
@@ -113,6 +119,8 @@ static void read_leg(struct leg *l, const struct pollfd *p, bool bulk, int64_t n
  * POLLRDHUP is reported even while octets before the close are unread. */
 static void note_hangup(struct session *s, short revents)
 {
+	if (may_vanish(s, &s->client.leg) && revents & (POLLERR | POLLHUP))
+		leg_break(&s->client.leg);
 	if (!tarpit_delays(s) || talk_ended(s))
 		return;
 	if (revents & (POLLERR | POLLHUP))
@@ -131,8 +139,8 @@ static void wait_and_read(struct session *s, int64_t until)
 	bool waits_for_server = steps_in_message(s) && leg_pending(&s->server.leg);
 
 	sigemptyset(&open_mask);
-	watch(&p[0], s->client.leg.fd, client_events(s));
-	watch(&p[1], s->server.leg.fd, server_events(s));
+	watch(&p[0], s->client.leg.fd, client_events(s), may_vanish(s, &s->client.leg));
+	watch(&p[1], s->server.leg.fd, server_events(s), may_vanish(s, &s->server.leg));
 	if (left > 0 && !has_more(&s->client.leg, &p[0]) && !has_more(&s->server.leg, &p[1])) {
 		wait.tv_sec = (time_t)(left / SECOND);
 		wait.tv_nsec = (long)(left % SECOND) * 1000;
@@ -147,6 +155,8 @@ static void wait_and_read(struct session *s, int64_t until)
 	if (waits_for_server)
 		transaction_octets_waited(s, s->now - before);
 	note_hangup(s, p[0].revents);
+	if (may_vanish(s, &s->server.leg) && p[1].revents & (POLLERR | POLLHUP))
+		leg_break(&s->server.leg);
 	read_leg(&s->client.leg, &p[0], in_bulk(s), s->now);
 	if (s->server.state == SERVER_CONNECTING && p[1].revents)
 		server_connected(s);

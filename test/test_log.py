@@ -148,7 +148,7 @@ def test_77_transactions_that_came_to_nothing(warp):
 # 78: whatever the bytes
 
 BYTES = [b'"', b"\\", b"\\u0000", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\x1b[31m",
-         b"\x7f", b"\x01\x02", b"</script>", "\u2028".encode(), "\U0001f600".encode(), b"%s%n", b"\xef\xbf\xbd", b"{}"]
+         b"\x7f", b"\x01\x02", "\x9b31m".encode(), "\x80\x85\x9f".encode(), "\xa0".encode(), b"</script>", "\u2028".encode(), "\U0001f600".encode(), b"%s%n", b"\xef\xbf\xbd", b"{}"]
 
 
 @pytest.mark.parametrize("odd", BYTES, ids=[repr(odd)[2:-1] for odd in BYTES])
@@ -185,6 +185,8 @@ def test_78_every_byte_in_every_place(warp, odd):
     session.client.expect("500")
     session.client.close()
     proxy.wait_for("close")
+    controls = {c for c in proxy.log_text() if c < " " or "\x7f" <= c < "\xa0"}
+    assert controls == {"\n"}, "a terminal that shows the log would obey"
 
 
 def test_78_all_bytes_in_one_command(warp):

@@ -231,6 +231,21 @@ def test_reset(tunnel, first):
     assert session.warp.wait_for("close")["reason"] == "connection reset"
 
 
+@pytest.mark.parametrize("first", ["client", "upstream"])
+def test_side_that_has_closed_both_ways(tunnel, first):
+    """Its kernel resets what it is sent: the other side learns that at once, not when it speaks again."""
+    session = tunnel()
+    one, other = (session.client, session.server) if first == "client" else (session.server, session.client)
+    one.half_close()
+    with pytest.raises(peers.Ended):
+        other.take(1)
+    one.close()
+    other.send_raw(b"for nobody")
+    other.expect_end()
+    close = session.warp.wait_for("close")
+    assert (close["by"], close["reason"]) == (first, "connection reset")
+
+
 @pytest.mark.parametrize("options, reason", [
     (["--idle-timeout", 1, "--dot-timeout", 1.2], "silence inside of TLS"),
     (["--session-timeout", 1.5], "session too long")])

@@ -249,6 +249,11 @@ int net_listen(const union net_address *a, int backlog)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	if (fd < 0 && errno == EAFNOSUPPORT && a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr)) {
+		const union net_address any = { .v4 = { .sin_family = AF_INET, .sin_port = a->v6.sin6_port } };
+
+		return net_listen(&any, backlog); /* a kernel without IPv6: all addresses are IPv4's */
+	}
 	if (fd < 0)
 		return -1;
 	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);

@@ -9,6 +9,7 @@
 #define HEADER 12
 #define CLASS_IN 1
 #define TYPE_CNAME 5
+#define ALIASES_MAX 16 /* CNAMEs in a row; more are a circle */
 
 void dns_put16(unsigned char *out, unsigned value)
 {
@@ -166,30 +167,69 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 	return true;
 }
 
-/* Read the given number of records from `at` on. */
-static enum dns_result read_records(const unsigned char *in, size_t n, size_t at, unsigned records, unsigned wanted,
-    unsigned char *owner, size_t owner_len, struct dns_answer *answer)
+/* A record of an answer: its data are the octets from data up to end. */
+struct record {
+	unsigned type;
+	bool ours; /* of this owner, and of the Internet */
+	size_t data, end;
+};
+
+static bool read_record(const unsigned char *in, size_t n, size_t at, const unsigned char *owner, size_t owner_len, struct record *r)
 {
 	unsigned char name[DNS_NAME_MAX + 2];
+	size_t end, len = get_name(in, n, at, name, &end);
 
-	for (; records; records--) {
-		size_t end, data, len = get_name(in, n, at, name, &end);
-		unsigned type;
-		bool ours;
+	if (!len || n - end < 10 || n - end - 10 < dns_get16(in + end + 8))
+		return false;
+	r->type = dns_get16(in + end);
+	r->data = end + 10;
+	r->end = r->data + dns_get16(in + end + 8);
+	r->ours = dns_get16(in + end + 2) == CLASS_IN && len == owner_len && same_name(name, owner, len);
+	return true;
+}
 
-		if (!len || n - end < 10 || n - end - 10 < dns_get16(in + end + 8))
+/* Replace the owner by the name that CNAMEs lead to, wherever they stand among the records: their order means nothing, RFC 1034 3.6.
+ * Returns octets; 0: a record is malformed, or they lead on for too long. */
+static size_t follow_aliases(const unsigned char *in, size_t n, size_t from, unsigned records, unsigned char *owner, size_t owner_len)
+{
+	unsigned char target[DNS_NAME_MAX + 2];
+	struct record r;
+	size_t at = from, end, len;
+	unsigned left = records, aliases = 0;
+
+	while (left--) {
+		if (!read_record(in, n, at, owner, owner_len, &r))
+			return 0;
+		at = r.end;
+		if (!r.ours || r.type != TYPE_CNAME)
+			continue;
+		len = get_name(in, r.end, r.data, target, &end);
+		if (!len || ++aliases > ALIASES_MAX)
+			return 0;
+		if (len == owner_len && same_name(target, owner, len)) /* which leads nowhere */
+			continue;
+		memcpy(owner, target, len);
+		owner_len = len;
+		at = from;
+		left = records;
+	}
+	return owner_len;
+}
+
+/* Read the given number of records, which begin at from. */
+static enum dns_result read_records(const unsigned char *in, size_t n, size_t from, unsigned records, unsigned wanted,
+    unsigned char *owner, size_t owner_len, struct dns_answer *answer)
+{
+	struct record r;
+	size_t at = from;
+
+	owner_len = follow_aliases(in, n, from, records, owner, owner_len);
+	if (!owner_len)
+		return DNS_BAD;
+	for (unsigned left = records; left && read_record(in, n, at, owner, owner_len, &r); left--) {
+		at = r.end;
+		if (r.ours && r.type == wanted && !take_record(answer, wanted, in, r.data, r.end))
 			return DNS_BAD;
-		type = dns_get16(in + end);
-		data = end + 10;
-		at = data + dns_get16(in + end + 8);
-		ours = dns_get16(in + end + 2) == CLASS_IN && len == owner_len && same_name(name, owner, len);
-		if (ours && type == TYPE_CNAME) {
-			owner_len = get_name(in, at, data, owner, &end);
-			if (!owner_len)
-				return DNS_BAD;
-		} else if (ours && type == wanted && !take_record(answer, type, in, data, at)) {
-			return DNS_BAD;
-		}
 	}
 	return answer->count ? DNS_FOUND : DNS_NOTHING;
 }

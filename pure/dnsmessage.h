@@ -55,7 +55,7 @@ unsigned dns_get16(const unsigned char *in);
 /* Write a question about a name such as "example.org". Returns octets; 0: it is no name, or too long. */
 size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char out[DNS_QUERY]);
 
-/* Read n octets as the answer to this question. Follows CNAMEs as far as the answer contains them. */
+/* Read n octets as the answer to this question. Follows CNAMEs, in any order, as far as the answer contains them. */
 enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char *question, size_t question_len,
     struct dns_answer *answer);
 

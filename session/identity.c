@@ -86,15 +86,14 @@ static const char *read_header(struct session *s, struct proxyproto *header)
 	return NULL;
 }
 
-/* A dual-stack proxy gives IPv4 addresses as ::ffff:a.b.c.d: make them IPv4 again, if both are. */
+/* A dual-stack proxy gives IPv4 addresses as ::ffff:a.b.c.d: make them IPv4 again, or rules for the client's would not match. An address
+ * of the other family is then none that it has connected to. */
 static void unmap_both(struct proxyproto *header)
 {
-	struct proxyproto plain = *header;
-
-	net_unmap(&plain.source);
-	net_unmap(&plain.dest);
-	if (plain.source.sa.sa_family == plain.dest.sa.sa_family)
-		*header = plain;
+	net_unmap(&header->source);
+	net_unmap(&header->dest);
+	if (header->source.sa.sa_family != header->dest.sa.sa_family)
+		header->dest.sa.sa_family = AF_UNSPEC;
 }
 
 static const char *given(const char *text)

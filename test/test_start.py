@@ -420,3 +420,17 @@ def test_sigterm_to_a_session_that_goes_on(redirected, again):
     client.close()
     wait_until(lambda: not children(launcher.pid))
     assert not net.messages
+
+
+def test_listening_to_all_without_ipv6_in_the_kernel(warp, mail_server, tmp_path):
+    """*:PORT is then 0.0.0.0:PORT."""
+    if not os.path.exists("/usr/bin/strace"):
+        pytest.skip("needs strace")
+    proxy = warp("--allow-clients", "127.0.0.0/8", upstream=mail_server())
+    proxy.wrapper = ["strace", "-D", "-o", str(tmp_path / "trace"), "-e", "trace=socket", "-e",
+                     "inject=socket:error=EAFNOSUPPORT:when=1"]
+    proxy.listen("*:2525")
+    assert "AF_INET6, SOCK_STREAM" in (tmp_path / "trace").read_text().splitlines()[0]
+    proxy.connect("127.0.0.1").expect("220")
+    with pytest.raises(OSError):
+        proxy.connect("::1")

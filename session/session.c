@@ -286,6 +286,8 @@ static void turn(struct session *s)
 	server_turn(s);
 	checks_turn(s);
 	filter_turn(s);
+	if (steps_in_message(s))
+		transaction_octets_came(s);
 	while (go_round(s) && !talk_ended(s))
 		;
 	note_server_lost(s);

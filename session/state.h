@@ -254,8 +254,8 @@ struct transaction {
 	const char *spoiled;	 /* the reply to give at the end of a spoiled message */
 	char *drained;		 /* the reply to give at the end of a drained message; TRANSACTION_DRAINED octets */
 	uint64_t sent;		 /* octets of a kept message that went to the server */
-	uint64_t content_from;	 /* octets received from the client when this message, or this chunk, began */
-	int64_t content_at;	 /* when it began, plus the time that it waited for the server */
+	uint64_t content_from;	 /* octets received from the client that content_at has counted, or that came before the message */
+	int64_t content_at;	 /* up to when --min-rate has had its octets: --block-timeout later is too late */
 	int64_t mail_at, rcpt_at, sent_at; /* when MAIL, the first RCPT, and the end of the message were sent */
 	int64_t mail, rcpt, data, accept;  /* durations, for records */
 	uint64_t messages, recipients;	   /* accepted in this session */

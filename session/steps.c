@@ -284,18 +284,16 @@ bool steps_in_message(const struct session *s)
 	return dialogue_in_content(&s->dialogue) || s->dialogue.client == DIALOGUE_SWALLOW;
 }
 
-/* The client must send more of its message within --block-timeout, and at no less than --min-rate on average: else one octet now and then
- * would keep a session for ever. */
+/* The client must send more of its message within --block-timeout, and at no less than --min-rate over that time: else one octet now and
+ * then would keep a session for ever. */
 static void message_deadline(const struct session *s, struct steps_deadline *d)
 {
 	const struct timeouts *t = &s->o->timeouts;
-	int64_t read_at = s->client.leg.read_at, began = s->tx.content_at;
-	uint64_t octets = s->client.leg.received - s->tx.content_from;
+	int64_t read_at = s->client.leg.read_at, counted = s->tx.content_at;
 
-	sooner(d, read_at > began ? read_at : began, t->block, STEPS_CLIENT_OVERDUE, "client silent within a message");
-	if (s->o->min_rate && t->block)
-		sooner(d, began, t->block + (int64_t)(octets / s->o->min_rate) * SECOND, STEPS_CLIENT_OVERDUE,
-		    "client slow within a message");
+	sooner(d, read_at > counted ? read_at : counted, t->block, STEPS_CLIENT_OVERDUE, "client silent within a message");
+	if (s->o->min_rate)
+		sooner(d, counted, t->block, STEPS_CLIENT_OVERDUE, "client slow within a message");
 }
 
 static void client_deadline(const struct session *s, struct steps_deadline *d)

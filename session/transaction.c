@@ -87,6 +87,18 @@ void transaction_octets_begin(struct session *s)
 	s->tx.content_from = s->client.leg.received;
 }
 
+/* Octets that come faster are no credit for later: else ten megabytes would buy a day at an octet every few minutes. */
+void transaction_octets_came(struct session *s)
+{
+	uint64_t came = s->client.leg.received - s->tx.content_from;
+	int64_t covered = s->o->min_rate ? (int64_t)(came * 1000000 / s->o->min_rate) : 0;
+
+	if (!covered) /* not a microsecond yet: they add up */
+		return;
+	s->tx.content_from += came;
+	s->tx.content_at = covered < s->now - s->tx.content_at ? s->tx.content_at + covered : s->now;
+}
+
 void transaction_octets_waited(struct session *s, int64_t duration)
 {
 	s->tx.content_at += duration;

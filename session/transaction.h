@@ -42,6 +42,9 @@ void transaction_enter(struct session *s, enum content_state content);
 /* Octets of a message, or of a BDAT that was refused, come next from the client: note when, for --min-rate. */
 void transaction_octets_begin(struct session *s);
 
+/* Count the octets of the message that have come, for --min-rate. */
+void transaction_octets_came(struct session *s);
+
 /* For this long (microseconds) the client's octets waited for the server: --min-rate does not count it. */
 void transaction_octets_waited(struct session *s, int64_t duration);
 

@@ -1,6 +1,7 @@
 """Silence, close and reset at every moment, on either side: PROTOCOL 66, 67, 69-72, 74."""
 import contextlib
 import re
+import time
 
 import pytest
 
@@ -376,6 +377,20 @@ def test_69_data_below_the_least_rate(warp):
     session.client.expect("421 4.4.2")
     assert not END_OF_DATA.search(session.server.farewell())
     assert proxy.wait_for("message")["result"] == "aborted"
+
+
+def test_69_fast_octets_are_no_credit_for_slow_ones(warp):
+    """A megabyte at once would have bought a hundred seconds at an octet now and then."""
+    session = warp("--min-rate", 10000, "--block-timeout", 1).session().to("data")
+    session.client.send_raw(b"x" * 998 + b"\r\n" + (b"y" * 998 + b"\r\n") * 1000)
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            session.client.send_raw(b"x\r\n")
+        time.sleep(0.02)
+        session.client.group.turn(0)
+        if session.client.buffer or session.client.ended:
+            break
+    session.client.expect("421 4.4.2 client slow within a message")
 
 
 def test_69_a_slow_client_above_the_least_rate_is_served(warp):

@@ -539,7 +539,7 @@ static uint32_t sessions_from(const union net_address *source)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < tally->sessions; i++)
-		n += net_same_host(&tally->child[i].source, source);
+		n += net_same_source(&tally->child[i].source, source);
 	return n;
 }
 

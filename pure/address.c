@@ -73,6 +73,15 @@ bool net_same_host(const union net_address *a, const union net_address *b)
 	    a->v6.sin6_scope_id == b->v6.sin6_scope_id;
 }
 
+bool net_same_source(const union net_address *a, const union net_address *b)
+{
+	bool six = a->sa.sa_family == AF_INET6 && b->sa.sa_family == AF_INET6;
+
+	if (!six || IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr) || IN6_IS_ADDR_V4MAPPED(&b->v6.sin6_addr))
+		return net_same_host(a, b);
+	return memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, 8) == 0;
+}
+
 bool net_same(const union net_address *a, const union net_address *b)
 {
 	return net_same_host(a, b) && net_port(a) == net_port(b);

@@ -60,6 +60,9 @@ bool net_same(const union net_address *a, const union net_address *b);
 /* Whether the address is the same, whatever the port. */
 bool net_same_host(const union net_address *a, const union net_address *b);
 
+/* Whether both are of one source: the same IPv4 address, or the same IPv6 network of 64 bits, of which a customer has one at least. */
+bool net_same_source(const union net_address *a, const union net_address *b);
+
 /* Whether it is in 127.0.0.0/8 or ::1. */
 bool net_is_loopback(const union net_address *a);
 

@@ -53,6 +53,19 @@ def test_75_max_sessions_per_source(warp):
     served(proxy).quit()
 
 
+def test_75_max_sessions_per_source_by_network(warp, host):
+    """A client with IPv6 has 2^64 addresses."""
+    host.ip("addr add 2001:db8:0:1::1/64 dev lo nodad", "addr add 2001:db8:0:1:ffff::2/64 dev lo nodad",
+            "addr add 2001:db8:0:2::1/64 dev lo nodad")
+    proxy = warp("--max-sessions-per-source", 1, "--allow-clients", "2001:db8::/32").listen("[2001:db8:0:1::1]:2525")
+    first = proxy.connect("2001:db8:0:1::1", source=("2001:db8:0:1::1", 0))
+    proxy.connect("2001:db8:0:1::1", source=("2001:db8:0:1:ffff::2", 0)).expect("421 4.3.2")
+    other = proxy.connect("2001:db8:0:1::1", source=("2001:db8:0:2::1", 0))
+    for client in first, other:
+        proxy.upstream.accept().send("220 for each")
+        client.expect("220")
+
+
 def test_75_refused_sessions_cost_nothing(warp):
     """A flood beyond the limit: each gets its 421, none gets a process that stays."""
     proxy = warp("--max-sessions", 1).listen()

@@ -90,6 +90,14 @@ static void the_same(void **state)
 		{ "::1", "::2", { 1, 1 }, "" }, { "::ffff:192.0.2.1", "192.0.2.1", { 1, 1 }, "" },
 		{ "fe80::1%lo", "fe80::1", { 1, 1 }, "" }, { "fe80::1%lo", "fe80::1%lo", { 1, 1 }, "all" },
 	};
+	static const struct {
+		const char *a, *b;
+		bool same;
+	} sources[] = {
+		{ "192.0.2.1", "192.0.2.1", true }, { "192.0.2.1", "192.0.2.2", false }, { "2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true },
+		{ "2001:db8::1", "2001:db8:0:1::1", false }, { "::ffff:192.0.2.1", "::ffff:192.0.2.2", false },
+		{ "::ffff:192.0.2.1", "::ffff:192.0.2.1", true }, { "::1", "192.0.2.1", false },
+	};
 	union net_address a, b;
 
 	(void)state;
@@ -98,6 +106,10 @@ static void the_same(void **state)
 		assert_int_equal(net_same_host(&a, &b), rows[i].want[0] != 0);
 		assert_int_equal(net_same(&a, &b), rows[i].want[0] == 'a');
 		assert_int_equal(net_same(&b, &a), net_same(&a, &b));
+	}
+	for (size_t i = 0; i < COUNT(sources); i++) {
+		assert_true(net_parse(sources[i].a, 1, &a) && net_parse(sources[i].b, 2, &b));
+		assert_int_equal(net_same_source(&a, &b), sources[i].same);
 	}
 	memset(&a, 0, sizeof a);
 	assert_false(net_same_host(&a, &a)); /* nothing is no address */

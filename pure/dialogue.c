@@ -768,6 +768,8 @@ bool dialogue_server_next(struct dialogue *d, const unsigned char *in, size_t n,
 		r->violation = "a reply line that is too long";
 	else if (!smtp_parse_reply(in, *used, &r->line))
 		r->violation = "a line that is no SMTP reply";
+	if (r->violation)
+		r->line = (struct smtp_line){ .last = true }; /* nothing that can be read follows */
 	else
 		r->violation = violation(d, r);
 	if (r->violation)

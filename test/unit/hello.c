@@ -79,7 +79,7 @@ static void banner_is_421(void **state)
 	server_connects();
 	server("421 too busy");
 	client_gets("421 too busy");
-	ended(LINGER, "upstream", "reply 421");
+	ended(LINGER, "upstream", "reply 421 too busy");
 }
 
 /* Another candidate may greet better; the last one's word is the client's. */
@@ -369,9 +369,9 @@ static const struct level {
 	const char *level, *without, *refused, *failed;
 } levels[] = {
 	{ "may", NULL, NULL, NULL },
-	{ "verify-if-offered", NULL, "STARTTLS was refused", "no shared cipher" },
-	{ "encrypt", "STARTTLS is not offered", "STARTTLS was refused", "no shared cipher" },
-	{ "verify", "STARTTLS is not offered", "STARTTLS was refused", "no shared cipher" },
+	{ "verify-if-offered", NULL, "STARTTLS was refused: 454 no", "no shared cipher" },
+	{ "encrypt", "STARTTLS is not offered", "STARTTLS was refused: 454 no", "no shared cipher" },
+	{ "verify", "STARTTLS is not offered", "STARTTLS was refused: 454 no", "no shared cipher" },
 };
 
 /* The client was told why there is no session without TLS, and what it says next is refused. */
@@ -957,7 +957,7 @@ static void auth_after_starttls_refused(void **state)
 	to_ehlo(with_password(ONE "--tls may"));
 	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
 	server("454 no");
-	is_unusable(&may, "STARTTLS was refused");
+	is_unusable(&may, "STARTTLS was refused: 454 no");
 }
 
 /* --tls none with a password: no STARTTLS is asked for, and so nothing can be said. */
@@ -1126,7 +1126,7 @@ static void says_421(void **state)
 	go_to(*(const enum server_state *)*state);
 	server("421-4.3.2 mx.test\n421 4.3.2 shutting down");
 	client_gets("421-4.3.2 mx.test\n421 4.3.2 shutting down");
-	ended(LINGER, "upstream", "reply 421");
+	ended(LINGER, "upstream", "reply 421 4.3.2 shutting down");
 }
 
 static void says_421_anywhere(void **state)
@@ -1199,7 +1199,7 @@ static void says_421_to_greeted(void **state)
 		server(way[i]);
 	server("421 bye");
 	client_gets("421 bye");
-	ended(LINGER, "upstream", "reply 421");
+	ended(LINGER, "upstream", "reply 421 bye");
 }
 
 static void says_421_after_second_ehlo(void **state)
@@ -1274,9 +1274,9 @@ static void late_server_refuses(void **state)
 static void late_refusals(void **state)
 {
 	static const char *const rows[][3] = {
-		{ "554 no", NULL, "451 4.4.1 192.0.2.25: greeting 554" },
-		{ BANNER, "450 not now", "451 4.4.1 192.0.2.25: reply 450 to its greeting" },
-		{ BANNER, "421 bye", "451 4.4.1 192.0.2.25: reply 421 to its greeting" },
+		{ "554 no", NULL, "451 4.4.1 192.0.2.25: greeting 554 no" },
+		{ BANNER, "450 not now", "451 4.4.1 192.0.2.25: EHLO was refused: 450 not now" },
+		{ BANNER, "421 bye", "451 4.4.1 192.0.2.25: EHLO was refused: 421 bye" },
 		{ BANNER, "250-mx.test\n250 SIZE\n250 and more", "451 4.5.0 192.0.2.25: a reply that nothing was asked for" },
 	};
 
@@ -1317,8 +1317,8 @@ static void late_list_refused(void **state)
 	client("EHLO c.test");
 	server_connects();
 	server("554 no");
-	client_gets("421 4.4.1 192.0.2.25: greeting 554");
-	ended(LINGER, "smtpwarp", "4.4.1 192.0.2.25: greeting 554");
+	client_gets("421 4.4.1 192.0.2.25: greeting 554 no");
+	ended(LINGER, "smtpwarp", "4.4.1 192.0.2.25: greeting 554 no");
 }
 
 int main(void)

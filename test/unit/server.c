@@ -370,9 +370,9 @@ static void redial_greets_otherwise(void **state)
 	to_failed_handshake("--upstream 192.0.2.25 --upstream 192.0.2.26 --tls may");
 	server_connects();
 	server("554-no\n554 more");
-	recorded("error: 4.4.1 192.0.2.25: greeting 554");
-	client_gets("421 4.4.1 192.0.2.25: greeting 554");
-	ended(LINGER, "smtpwarp", "4.4.1 192.0.2.25: greeting 554");
+	recorded("error: 4.4.1 192.0.2.25: greeting 554 more");
+	client_gets("421 4.4.1 192.0.2.25: greeting 554 more");
+	ended(LINGER, "smtpwarp", "4.4.1 192.0.2.25: greeting 554 more");
 }
 
 static void redial_closes(void **state)
@@ -572,7 +572,7 @@ static void reused_says_421(void **state)
 {
 	(void)state;
 	reuse("421 enough");
-	recorded("error: 4.4.1 192.0.2.25: enough");
+	recorded("error: 4.4.1 192.0.2.25: reply 421 enough");
 	server_connect_fails(ECONNREFUSED); /* no third time */
 	client_gets("451 4.4.1 192.0.2.25: Connection refused");
 	stands_at(OPEN, NONE);
@@ -707,7 +707,7 @@ static void authenticated_is_lost(void **state)
 	server_gets("MAIL FROM:<a@b.test>");
 	client_heard();
 	server("421 enough");
-	client_gets("421 4.4.1 192.0.2.25: enough");
+	client_gets("421 4.4.1 192.0.2.25: reply 421 enough");
 	ended(LINGER, "upstream", "the connection that was authenticated is closed");
 }
 

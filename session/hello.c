@@ -49,8 +49,13 @@ static bool wants_list(const struct session *s)
 	return ends_with_list(s) || (!s->server.no_ehlo && (s->o->xclient || s->o->xforward || upstreamauth_is_due(s)));
 }
 
+/* Begin to greet the server. Only a refusal of the EHLO that follows counts, so an earlier one is forgotten. */
 static void begin_hello(struct session *s)
 {
+	char *refusal = s->hello.text->ehlo_refusal;
+
+	if (*refusal) /* written only then: other sessions do not touch its page */
+		*refusal = 0;
 	identity_forget_forward(s);
 	if (wants_list(s) || (!s->server.no_ehlo && server_wants_tls(s)))
 		say_name(s, SMTP_EHLO, SERVER_EHLO);
@@ -292,12 +297,11 @@ static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 	serverstate_enter(s, s->dialogue.greeted ? SERVER_READY : SERVER_IDLE);
 }
 
-/* Greet the server again, as the client did. Only a refusal of this EHLO counts, so an earlier one is forgotten. */
+/* Greet the server again, as the client did. */
 static void say_again(struct session *s, enum server_state state)
 {
 	bool list = ends_with_list(s);
 
-	s->hello.text->ehlo_refusal[0] = 0;
 	say_name(s, list ? SMTP_EHLO : SMTP_HELO, list ? state : SERVER_HELO);
 }
 

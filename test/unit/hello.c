@@ -299,6 +299,20 @@ static void closes_after_past_refusal(void **state)
 	client_gets("421 4.4.2 192.0.2.25: connection closed");
 }
 
+/* The same, where HELO goes straight to the server. */
+static void closes_after_past_refusal_in_plain(void **state)
+{
+	(void)state;
+	to_ehlo(ONE "--tls none");
+	server("500 what");
+	server("250 mx.test");
+	client("HELO c.test");
+	server_gets("HELO c.test\nHELO c.test");
+	client_heard();
+	server_closes();
+	client_gets("421 4.4.2 192.0.2.25: connection closed");
+}
+
 /* The list that the client sees when the server has this one. client_tls: it speaks TLS to us; server_tls: we do to the server. */
 struct offer {
 	const char *from, *options, *list, *want;
@@ -1330,12 +1344,12 @@ int main(void)
 		cmocka_unit_test(banner_too_late), cmocka_unit_test(ehlo), cmocka_unit_test(helo),
 		cmocka_unit_test(helo_refused), cmocka_unit_test(helo_after_list), cmocka_unit_test(ehlo_put_off),
 		cmocka_unit_test(ehlo_unknown), cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo),
-		cmocka_unit_test(closes_after_past_refusal), cmocka_unit_test(offers), cmocka_unit_test(tls_levels),
-		cmocka_unit_test(tls_cannot_begin), cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected),
-		cmocka_unit_test(tls_for_helo), cmocka_unit_test(helo_after_starttls_refused),
-		cmocka_unit_test(helo_after_handshake_failed), cmocka_unit_test(ehlo_refused_in_tls),
-		cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first), cmocka_unit_test(xclient),
-		cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
+		cmocka_unit_test(closes_after_past_refusal), cmocka_unit_test(closes_after_past_refusal_in_plain),
+		cmocka_unit_test(offers), cmocka_unit_test(tls_levels), cmocka_unit_test(tls_cannot_begin),
+		cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected), cmocka_unit_test(tls_for_helo),
+		cmocka_unit_test(helo_after_starttls_refused), cmocka_unit_test(helo_after_handshake_failed),
+		cmocka_unit_test(ehlo_refused_in_tls), cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first),
+		cmocka_unit_test(xclient), cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),
 		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes),
 		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
 		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),

@@ -858,6 +858,24 @@ static void override_comes_after_hooks(void **state)
 	server_gets("RCPT TO:<all@warp.test>");
 }
 
+static void override_late(void **state)
+{
+	(void)state;
+	session_begins(LATE "--override-recipient all@warp.test");
+	client("EHLO c.test\nMAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>\nRCPT TO:<s@d.test>");
+	server_connects();
+	server(BANNER);
+	server(PIPES);
+	server("250 ok");
+	server_gets("EHLO c.test\nMAIL FROM:<a@b.test>\nRCPT TO:<all@warp.test>");
+	server("250 ok");
+	server_gets("RCPT TO:<all@warp.test>");
+	server("250 ok");
+	client("RSET");
+	recorded("message aborted a@b.test to all@warp.test 250, all@warp.test 250");
+	assert_non_null(strstr(member_of("message", "rcpt_to"), "\"original\":\"s@d.test\""));
+}
+
 static void override_is_too_long(void **state)
 {
 	static char line[12288];
@@ -926,6 +944,7 @@ int main(void)
 		cmocka_unit_test(recipient_is_overridden), cmocka_unit_test(override_comes_after_hooks),
 		cmocka_unit_test(override_is_too_long), cmocka_unit_test(mail_after_refused_data),
 		cmocka_unit_test(mail_after_refused_data_late),
+		cmocka_unit_test(override_late),
 	};
 
 	return run_session_tests(tests);

@@ -712,6 +712,32 @@ static void chunk_of_nothing_ends_kept(void **state)
 	server_gets("BDAT 2 LAST\nab...");
 }
 
+static void empty_message_in_chunk(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_DATA, "d");
+	to_recipient(ONE, CHUNKS);
+	client("BDAT 0 LAST");
+	hook_says("");
+	server_gets("BDAT 0 LAST");
+	server("250 ok");
+	client_gets("250 ok");
+}
+
+/* The server has heard of no message, but of its sender. */
+static void kept_chunk_is_too_large(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_DATA, "d");
+	to_recipient(ONE "--message-size-limit 20", CHUNKS);
+	client_bytes("BDAT 10\r\n0123456789", 19);
+	client_heard();
+	client_bytes("BDAT 11 LAST\r\n0123456789a", 25);
+	client_gets("552 5.3.4 Message is larger than this server takes");
+	server_gets("RSET");
+	content_is(NONE);
+}
+
 static void kept_chunk_with_trace(void **state)
 {
 	char line[40], *trace;
@@ -816,6 +842,16 @@ static void chunks_become_data(void **state)
 	server_gets("..a\nb\n.");
 	server("250 accepted");
 	client_gets("250 accepted");
+}
+
+static void empty_chunk_becomes_data(void **state)
+{
+	(void)state;
+	to_late_recipient(LATE, PLAIN);
+	client("BDAT 0 LAST");
+	server_gets("DATA");
+	server("354 go");
+	server_gets(".");
 }
 
 static void chunks_pass_late(void **state)
@@ -1032,6 +1068,8 @@ int main(void)
 		cmocka_unit_test(lmtp_last_chunk_is_drained), cmocka_unit_test(lmtp_kept_too_large),
 		cmocka_unit_test(lmtp_kept_is_refused), cmocka_unit_test(lmtp_is_discarded),
 		cmocka_unit_test(lmtp_chunk_is_too_large),
+		cmocka_unit_test(empty_message_in_chunk), cmocka_unit_test(kept_chunk_is_too_large),
+		cmocka_unit_test(empty_chunk_becomes_data),
 	};
 
 	return run_session_tests(tests);

@@ -363,6 +363,17 @@ static void closes_in_message(void **state)
 	ended(LINGER, "upstream", "reply 421");
 }
 
+static void closes_in_chunk(void **state)
+{
+	(void)state;
+	to_recipient(ONE, CHUNKS);
+	client_bytes("BDAT 5\r\nab", 10);
+	server("421 bye");
+	client_bytes("cde", 3);
+	client_gets("421 bye");
+	recorded("message deferred a@b.test to r@d.test 250: 421 bye");
+}
+
 static void nonsense_in_message(void **state)
 {
 	(void)state;
@@ -898,6 +909,7 @@ int main(void)
 		cmocka_unit_test(lmtp_replies), cmocka_unit_test(lmtp_replies_once_more),
 		cmocka_unit_test(lmtp_lost_between_replies), cmocka_unit_test(lmtp_for_smtp),
 		cmocka_unit_test(lmtp_refuses_chunk), cmocka_unit_test(secrets_are_not_recorded),
+		cmocka_unit_test(closes_in_chunk),
 	};
 
 	return run_session_tests(tests);

@@ -362,7 +362,7 @@ static void server_speaks_in_tarpit(void **state)
 	client_heard();
 	server("421 bye");
 	client_gets("421 bye");
-	ended(LINGER, "upstream", "reply 421");
+	ended(LINGER, "upstream", "reply 421 bye");
 }
 
 /* ---- --valid-recipients ---- */

@@ -233,12 +233,12 @@ static void unusable(void **state)
 static void unusables(void **state)
 {
 	static const char *const rows[][4] = {
-		{ "554 no", NULL, NULL, "451 4.4.1 192.0.2.25: greeting 554" },
-		{ "421 busy", NULL, NULL, "451 4.4.1 192.0.2.25: greeting 421" },
-		{ BANNER, "421 busy", NULL, "451 4.4.1 192.0.2.25: reply 421 to its greeting" },
-		{ BANNER, "451 busy", NULL, "451 4.4.1 192.0.2.25: reply 451 to its greeting" },
-		{ BANNER, "500 what", "500 what", "451 4.4.1 192.0.2.25: reply 500 to its greeting" },
-		{ BANNER, PLAIN, "421 busy", "451 4.4.1 192.0.2.25: busy" },
+		{ "554 no", NULL, NULL, "451 4.4.1 192.0.2.25: greeting 554 no" },
+		{ "421 busy", NULL, NULL, "451 4.4.1 192.0.2.25: greeting 421 busy" },
+		{ BANNER, "421 busy", NULL, "451 4.4.1 192.0.2.25: EHLO was refused: 421 busy" },
+		{ BANNER, "451 busy", NULL, "451 4.4.1 192.0.2.25: EHLO was refused: 451 busy" },
+		{ BANNER, "500 what", "500 what", "451 4.4.1 192.0.2.25: EHLO was refused: 500 what" },
+		{ BANNER, PLAIN, "421 busy", "451 4.4.1 192.0.2.25: reply 421 busy" },
 		{ BANNER, "354 go", NULL, "451 4.5.0 192.0.2.25: a reply that does not fit the command" },
 	};
 
@@ -296,7 +296,7 @@ static void reused_is_closed(void **state)
 	server(PLAIN);
 	server_gets("EHLO c.test\nMAIL FROM:<c@b.test>");
 	server("421 again");
-	client_gets("451 4.4.1 192.0.2.25: again"); /* twice is too often */
+	client_gets("451 4.4.1 192.0.2.25: reply 421 again"); /* twice is too often */
 	stands_at(OPEN, NONE);
 }
 
@@ -731,7 +731,7 @@ static void xforward_is_421(void **state)
 	server(BANNER);
 	server(FORWARDS);
 	server("421 enough");
-	client_gets("451 4.4.1 192.0.2.25: enough");
+	client_gets("451 4.4.1 192.0.2.25: reply 421 enough");
 	stands_at(OPEN, NONE);
 }
 

@@ -106,15 +106,16 @@ static void lists_say(void **state)
 static void several_lists(void **state)
 {
 	(void)state;
-	session_begins(ONE "--dnsbl bl.test --dnsbl worst.test*3 --dnsbl good.test*-1 --dnsbl-threshold 3");
+	session_begins(ONE "--dnsbl bl.test --dnsbl worst.test*3 --dnsbl last.test*2 --dnsbl good.test*-1 --dnsbl-threshold 5");
 	stands_at(CHECKS, NONE);
 	dns_says(LISTED, DNS_A, "127.0.0.2", NULL);
 	dns_says("7.2.0.192.worst.test", DNS_A, "127.0.0.2", NULL);
+	dns_says("7.2.0.192.last.test", DNS_A, "127.0.0.2", NULL);
 	stands_at(CHECKS, NONE);
 	dns_says("7.2.0.192.good.test", DNS_A, "127.0.0.9", NULL);
 	dns_says("7.2.0.192.worst.test", DNS_TXT, "spam", NULL);
 	client_gets("554 5.7.1 Client 192.0.2.7 is listed by worst.test: spam");
-	assert_string_equal(member_of("verdict", "score"), "3");
+	assert_string_equal(member_of("verdict", "score"), "5");
 }
 
 static void list_that_is_for_the_client(void **state)

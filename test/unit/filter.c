@@ -2,6 +2,8 @@
 #include "test/lib/fake_session.h"
 #include "test/lib/fake_story.h"
 
+#include <fcntl.h>
+
 #define FAILED "451 4.3.0 A filter is out of order, try again later"
 #define MAIL "MAIL FROM:<a@b.test>"
 
@@ -287,17 +289,31 @@ static void hook_dies_and_accepts(void **state)
 	assert_string_equal(member_of("message", "hooks"), "{}");
 }
 
+/* How many descriptors are open. */
+static unsigned descriptors(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1000; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
 /* What a failed hook returned is not sent, what those before it did is. */
 static void failed_hook_returns_message(void **state)
 {
+	unsigned before;
+
 	(void)state;
 	hook_is_there(HOOK_DATA, "one");
 	hook_is_there(HOOK_DATA, "two");
 	to_recipient(ONE "--hook-failure accept", PLAIN);
 	client("DATA\nSubject: x\n\nhello\n.");
 	hook_says("add-header X-One: 1\n");
+	before = descriptors();
 	hook_replaces("log ? x\nreplace-message\n", "evil\r\n");
 	recorded("verdict data two failed: log takes KEY VALUE, the key of letters, digits and _.-");
+	assert_int_equal(descriptors(), before);
 	server_heard();
 	server("354 go");
 	server_gets("X-One: 1\nSubject: x\n\nhello\n.");

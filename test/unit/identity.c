@@ -440,6 +440,27 @@ static void name_is_due_and_server_lost(void **state)
 	server_gets("EHLO c.test");
 }
 
+/* The next server does not want to hear it, and has MAIL already when it comes. */
+static void name_is_late_for_another(void **state)
+{
+	(void)state;
+	to_waiting_rcpt(LATE "--upstream 192.0.2.26 --xforward --dnsbl-timeout 5");
+	server_connects();
+	server(BANNER);
+	server(FORWARDS("NAME"));
+	stands_at(SERVER, READY);
+	server_closes();
+	server_heard();
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	server_gets("EHLO c.test\nMAIL FROM:<a@b.test>");
+	dns_says(PTR, DNS_PTR, NULL, NULL);
+	server_gets("");
+	server("250 ok");
+	server_gets("RCPT TO:<r@d.test>");
+}
+
 /* ---- XCLIENT: what is in it; see hello.c for the rest ---- */
 
 static void xclient_of_user(void **state)
@@ -634,6 +655,7 @@ int main(void)
 		cmocka_unit_test(starttls_after_xclient), cmocka_unit_test(received_fields), cmocka_unit_test(received_with_name),
 		cmocka_unit_test(received_of_ipv6), cmocka_unit_test(received_by_lmtp), cmocka_unit_test(received_in_tls),
 		cmocka_unit_test(received_in_chunk),
+		cmocka_unit_test(name_is_late_for_another),
 	};
 
 	return run_session_tests(tests);

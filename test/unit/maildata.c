@@ -315,6 +315,18 @@ static void server_lost_in_chunk(void **state)
 	recorded("message deferred a@b.test to r@d.test 250: 451 4.4.2 192.0.2.25: connection closed");
 }
 
+/* It owes a reply to the chunk before as well: which chunks it has is not known. */
+static void server_lost_in_second_chunk(void **state)
+{
+	(void)state;
+	to_recipient(ONE, CHUNKS);
+	client_says("BDAT 2\r\nabBDAT 5 LAST\r\nab");
+	server_closes();
+	client_gets("421 4.4.2 192.0.2.25: connection closed");
+	recorded("message aborted a@b.test to r@d.test 250");
+	ended(LINGER, "upstream", "connection closed");
+}
+
 /* The server refuses a chunk and closes: that is its reply. */
 static void server_refuses_chunk_and_closes(void **state)
 {
@@ -1068,6 +1080,7 @@ int main(void)
 		cmocka_unit_test(lmtp_chunk_is_too_large),
 		cmocka_unit_test(empty_message_in_chunk), cmocka_unit_test(kept_chunk_is_too_large),
 		cmocka_unit_test(empty_chunk_becomes_data),
+		cmocka_unit_test(server_lost_in_second_chunk),
 	};
 
 	return run_session_tests(tests);

@@ -632,6 +632,16 @@ static void authenticated(void **state)
 	server_is_dialled("192.0.2.25:25", 1);
 }
 
+/* A route whose first server it is leads there, too. */
+static void authenticated_with_first_of_several(void **state)
+{
+	(void)state;
+	to_authenticated("h.test;192.0.2.25 192.0.2.26\n");
+	client(MAIL "\nRCPT TO:<r@h.test>");
+	server_gets(MAIL);
+	server_is_dialled("192.0.2.25:25", 1);
+}
+
 /* Another route, another connection, and on it the client is nobody; its password stays where it was. */
 static void authenticated_leaves(void **state)
 {
@@ -780,6 +790,7 @@ int main(void)
 		cmocka_unit_test(authenticated_is_lost_at_mail), cmocka_unit_test(auth_is_refused),
 		cmocka_unit_test(xforward_comes_first), cmocka_unit_test(xforward_is_421), cmocka_unit_test(xclient_comes_first),
 		cmocka_unit_test(xclient_is_refused),
+		cmocka_unit_test(authenticated_with_first_of_several),
 	};
 
 	return run_session_tests(tests);

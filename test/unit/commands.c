@@ -9,10 +9,8 @@
 #define AUTHS "250-mx.test\n250-PIPELINING\n250 AUTH PLAIN LOGIN"
 #define SECRET "AHVzZXIAc2VjcmV0"
 #define TOO_MANY "421 4.7.0 Too many bad commands, or one too bad"
-#define LONG_512 "................................................................................................................................" \
-	"................................................................................................................................" \
-	"................................................................................................................................" \
-	"................................................................................................................................"
+#define LONG_64 "................................................................"
+#define LONG_512 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64
 
 /* ---- each verb ---- */
 
@@ -761,7 +759,8 @@ static void hooks_decide(void **state)
 		{ "", "", "rewrite s@e.test\n", "", "MAIL FROM:<a@b.test>\nRCPT TO:<s@e.test> X=y", NULL },
 		{ "", "", "rewrite not an address\n", "451 4.3.0 A filter is out of order, try again later",
 		    "MAIL FROM:<a@b.test>", NULL },
-		{ "upstream 192.0.2.26\n", "451 4.3.0 A filter is out of order, try again later\n503 5.5.1 MAIL first", NULL, NULL, "", NULL },
+		{ "upstream 192.0.2.26\n",
+		    "451 4.3.0 A filter is out of order, try again later\n503 5.5.1 MAIL first", NULL, NULL, "", NULL },
 	};
 
 	(void)state;

@@ -28,7 +28,8 @@ static void begin_with_routes(const char *options, const char *routes)
 {
 	char line[500];
 
-	snprintf(line, sizeof line, "--tls none --connect-on recipient --routes %s --allow-clients 192.0.2.0/24 %s", file_of(routes), options);
+	snprintf(line, sizeof line, "--tls none --connect-on recipient --routes %s --allow-clients 192.0.2.0/24 %s", file_of(routes),
+	    options);
 	session_begins(line);
 	client("EHLO c.test");
 	nothing_said_yet();

@@ -750,7 +750,8 @@ static void lost_while_unneeded(void **state)
 static void unneeded_is_lost(void **state)
 {
 	static const char *const rows[][2] = {
-		{ NULL, NULL }, { "421 too long", NULL }, { "250 what?", "error: " UNASKED }, { "x", "error: a line that is no SMTP reply" },
+		{ NULL, NULL }, { "421 too long", NULL }, { "250 what?", "error: " UNASKED },
+		{ "x", "error: a line that is no SMTP reply" },
 	};
 
 	(void)state;
@@ -894,7 +895,8 @@ int main(void)
 		cmocka_unit_test(passes_long_reply), cmocka_unit_test(own_replies_wait_their_turn),
 		cmocka_unit_test(data_is_refused), cmocka_unit_test(mail_is_refused), cmocka_unit_test(data_without_recipients),
 		cmocka_unit_test(data_without_recipients_refused), cmocka_unit_test(data_without_recipients_and_421),
-		cmocka_unit_test(lmtp_data_without_recipients), cmocka_unit_test(violations), cmocka_unit_test(replies_twice), cmocka_unit_test(empty_lines), cmocka_unit_test(line_is_too_long),
+		cmocka_unit_test(lmtp_data_without_recipients), cmocka_unit_test(violations),
+		cmocka_unit_test(replies_twice), cmocka_unit_test(empty_lines), cmocka_unit_test(line_is_too_long),
 		cmocka_unit_test(data_is_accepted_at_once), cmocka_unit_test(violates_after_message),
 		cmocka_unit_test(banner_is_none), cmocka_unit_test(banner_is_another_reply),
 		cmocka_unit_test(speaks_on_after_xforward), cmocka_unit_test(speaks_on_after_xclient),

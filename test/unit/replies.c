@@ -3,6 +3,7 @@
 #include "test/lib/fake_story.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #define UNASKED "a reply that nothing was asked for"
 #define MISFIT "a reply that does not fit the command"
@@ -385,6 +386,46 @@ static void closes_in_chunk(void **state)
 	client_bytes("cde", 3);
 	client_gets("421 bye");
 	recorded("message deferred a@b.test to r@d.test 250: 421 bye");
+}
+
+static void nonsense_in_message(void **state)
+{
+	(void)state;
+	to_data(ONE, PLAIN);
+	client("hello");
+	server("hello");
+	client(".");
+	client_gets("451 4.5.0 192.0.2.25: reply in the middle of a message");
+}
+
+/* A line that never ends must not be looked at for ever. */
+static void endless_line(void **state)
+{
+	static char line[SMTP_REPLY_MAX + 100];
+
+	memset(line, 'x', sizeof line);
+	alarm(10);
+	if (*state) {
+		hook_is_there(HOOK_DATA, "d");
+		to_recipient(ONE, PLAIN);
+		client("DATA\n" MESSAGE);
+		client_heard();
+		server_bytes(line, sizeof line);
+	} else {
+		to_data(ONE, PLAIN);
+		server_bytes(line, sizeof line);
+		client(MESSAGE);
+	}
+	client_gets("451 4.5.0 192.0.2.25: reply in the middle of a message");
+}
+
+static void endless_lines(void **state)
+{
+	static const char kept;
+
+	(void)state;
+	apart("in a message that passes", endless_line, NULL);
+	apart("while hooks decide on a message", endless_line, &kept);
 }
 
 /* A kept message: all of it is here, so the client is told at once. */
@@ -915,6 +956,7 @@ int main(void)
 		cmocka_unit_test(lmtp_lost_between_replies), cmocka_unit_test(lmtp_for_smtp),
 		cmocka_unit_test(lmtp_refuses_chunk), cmocka_unit_test(secrets_are_not_recorded),
 		cmocka_unit_test(closes_in_chunk),
+		cmocka_unit_test(nonsense_in_message), cmocka_unit_test(endless_lines),
 	};
 
 	return run_session_tests(tests);

@@ -326,7 +326,7 @@ void checks_take_passed(struct session *s)
 
 int64_t checks_deadline(const struct session *s)
 {
-	int64_t at = s->now < checks.greet_at && checks.worst < 0 ? checks.greet_at : INT64_MAX;
+	int64_t at = s->now < checks.greet_at ? checks.greet_at : INT64_MAX;
 
 	for (unsigned i = 0; i < checks.queries; i++) {
 		int64_t due = dns_deadline(&query[i]);

@@ -821,6 +821,47 @@ def test_sessions_at_once_in_a_database(warp, mail_server, database, tmp_path):
     assert sorted(line for line in said if line.startswith("MAIL")) == sorted(f"MAIL FROM:<{name}>" for name in senders)
 
 
+def test_every_row_of_many_recipients_and_messages(warp, mail_server, database, tmp_path):
+    """What a session says as fast as it can: 1,000 recipients in a few segments, then 300 messages."""
+    enabled = Hooks(tmp_path / "hooks")
+    enabled.link("log", database.name)
+    proxy = warp(*enabled.options, "--hook-timeout", 120, upstream=mail_server("PIPELINING"), env={"DSN": database.dsn})
+    client = proxy.greeted()
+    commands = ["MAIL FROM:<a@client.example>", *[f"RCPT TO:<b{number}@mail.example>" for number in range(1000)], "DATA"]
+    client.send(*commands)
+    assert client.replies_to(354).count(250) == 1001
+    for number in range(300):
+        client.send_raw(b"Subject: x\r\n\r\n.\r\n")
+        client.expect("250")
+        client.send(f"MAIL FROM:<a{number}@client.example>", "RCPT TO:<b@mail.example>", "DATA")
+        assert client.replies_to(354).count(250) == 2
+    client.close()
+    proxy.wait_exit()
+    assert proxy.records("verdict") == []
+    senders = [row["mail_from"] for row in database.rows("messages")]
+    assert sorted(senders) == sorted(["a@client.example", *[f"a{number}@client.example" for number in range(300)]])
+    connection, = database.rows("connections")
+    assert connection["log_dropped"] == "0" and connection["messages"] == "300"
+    said = {row["data"] for row in database.rows("communications")}
+    assert said >= set(commands)
+
+
+def test_mysql_is_connected_again_within_a_session(server):
+    """After wait_timeout, or a restart, the server has closed the connection."""
+    database = MySQL(server)
+    hook = subprocess.Popen([shipped("mysql")], stdin=subprocess.PIPE, env={"PATH": os.environ["PATH"], "DSN": database.dsn})
+    events = stream()
+    hook.stdin.write(encode(events[0]))
+    hook.stdin.flush()
+    wait_until(lambda: database.rows("communications"))
+    kills = server.sql(f"select concat('kill ', id, ';') from information_schema.processlist where db = '{database.database}' and user = 'warp'")
+    server.sql(kills)
+    hook.stdin.write(encode(*events[1:]))
+    hook.stdin.close()
+    assert hook.wait(60) == 0
+    assert len(database.rows("connections")) == len(database.rows("messages")) == 1
+
+
 def test_session_in_slack(talk, slack):
     talk("slack", slack.env)
     wait_until(lambda: slack.requests)

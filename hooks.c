@@ -526,7 +526,6 @@ static void ended(struct hook_run *r, const char *why)
  * that its process group keeps its number. */
 static void look_for_exit(struct hook_run *r)
 {
-	static char why[48];
 	siginfo_t info = { .si_pid = 0 };
 	bool exited;
 
@@ -539,8 +538,8 @@ static void look_for_exit(struct hook_run *r)
 		return;
 	waitpid(r->pid, NULL, 0);
 	r->pid = 0;
-	snprintf(why, sizeof why, exited ? "exit status %d" : "killed by signal %d", info.si_status);
-	ended(r, exited && !info.si_status ? NULL : why);
+	snprintf(r->status, sizeof r->status, exited ? "exit status %d" : "killed by signal %d", info.si_status);
+	ended(r, exited && !info.si_status ? NULL : r->status);
 }
 
 static void kill_group(struct hook_run *r)

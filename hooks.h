@@ -69,7 +69,8 @@ struct hook_run {
 	uint64_t received; /* octets read from its stdout or socket */
 	struct smtp_scanner scanner; /* turns its line ends into CR LF, unless input.binary */
 	size_t verdict_len, error_len;
-	const char *why; /* HOOK_FAILED: static storage, or error */
+	const char *why; /* HOOK_FAILED: static storage, status or error */
+	char status[28]; /* how a program has ended, if not well */
 	char error[HOOK_ERROR_MAX];
 	unsigned char verdict[VERDICT_MAX + HOOK_MESSAGE_ROOM];
 };

@@ -704,6 +704,7 @@ static _Noreturn void listen_loop(void)
 	size_t size = sizeof *tally + options.max_sessions * sizeof *tally->child;
 
 	open_notify();
+	event_share();
 	tally = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (tally == MAP_FAILED || madvise(tally, size, MADV_DONTFORK) < 0)
 		die_errno(EX_OSERR, "--max-sessions");

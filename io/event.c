@@ -2,8 +2,16 @@
 #define _GNU_SOURCE
 #include "io/event.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
+
+#define SAID 256
+#define SAID_SECONDS 60
+
+/* What was said of late, by its hash: that in the upper half, and the second. Written by all sessions; it decides of nothing but repetitions. */
+static _Atomic uint64_t *said;
 
 void event_begin(struct json *j, char *out, size_t cap, const char *name)
 {
@@ -50,6 +58,31 @@ void event_address(struct json *j, const char *name, const union net_address *a)
 	json_open(j, name, '{');
 	event_address_members(j, a);
 	json_close(j, '}');
+}
+
+void event_share(void)
+{
+	void *shared = mmap(NULL, SAID * sizeof *said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	said = shared == MAP_FAILED ? NULL : shared;
+}
+
+bool event_is_due(const char *words)
+{
+	struct timespec now;
+	uint32_t hash = 2166136261u; /* FNV-1a */
+	uint64_t old, entry;
+
+	if (!said)
+		return true;
+	while (*words)
+		hash = (hash ^ (unsigned char)*words++) * 16777619u;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	entry = (uint64_t)hash << 32 | (uint32_t)now.tv_sec;
+	old = atomic_load(&said[hash % SAID]);
+	if (old >> 32 == hash && (uint32_t)((uint32_t)entry - (uint32_t)old) < SAID_SECONDS)
+		return false;
+	return atomic_compare_exchange_strong(&said[hash % SAID], &old, entry);
 }
 
 void event_fault(const char *error, const union net_address *client)

@@ -21,6 +21,12 @@ void event_time(struct json *j);
 void event_address_members(struct json *j, const union net_address *a);
 void event_address(struct json *j, const char *name, const union net_address *a);
 
+/* Sessions of this process's children count together from now on, for event_is_due(). */
+void event_share(void);
+
+/* Whether this is worth an event: none was due with the same words within the last minute. Without event_share() it always is. */
+bool event_is_due(const char *words);
+
 /* An error that belongs to no session. client: whom it hit, or NULL. error is cut to what 4 KiB hold. */
 void event_fault(const char *error, const union net_address *client);
 

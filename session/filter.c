@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "session/filter.h"
+#include "io/event.h"
 #include "io/log.h"
 #include "session/clock.h"
 #include "session/gate.h"
@@ -22,6 +23,7 @@
 
 #define CHAIN_MAX INT64_C(540000000) /* for all hooks of an event: clients wait 10 minutes for a reply, RFC 5321 4.5.3.2.6 */
 #define STOP_MAX INT64_C(2000000)    /* for a `close` or `log` hook, after SIGTERM */
+#define FAILURE_MAX (HOOK_ERROR_MAX + 200)
 #define LINES_MAX 2000		     /* most octets of a verdict that are recorded */
 
 /* The chain that runs, or ran last. */
@@ -270,13 +272,20 @@ static void log_verdict(struct session *s, const char *word, const unsigned char
 	    lines < LINES_MAX ? lines : LINES_MAX, s->now - filter.hook_at);
 }
 
+/* The reason, and the last line of its stderr. */
+static void tell_failure(const struct hook_run *r, const char *why, char text[FAILURE_MAX])
+{
+	bool told = r->error[0] && strcmp(why, r->error) != 0;
+
+	snprintf(text, FAILURE_MAX, "%s%s%s", why, told ? ": " : "", told ? r->error : "");
+}
+
 /* The hook has failed: record why, and refuse unless --hook-failure is accept. */
 static void failed(struct session *s, const char *why)
 {
-	char text[HOOK_ERROR_MAX + 200];
-	bool told = filter.run.error[0] && strcmp(why, filter.run.error) != 0;
+	char text[FAILURE_MAX];
 
-	snprintf(text, sizeof text, "%s%s%s", why, told ? ": " : "", told ? filter.run.error : "");
+	tell_failure(&filter.run, why, text);
 	log_verdict(s, "failed", (const unsigned char *)text, strlen(text));
 	message_drop(&filter.replacement);
 	if (!s->o->hook_failure_accepts)
@@ -413,6 +422,25 @@ unsigned filter_watch(struct pollfd *p)
 
 /* ---- log and close ---- */
 
+/* A listener's sessions would all say the same: once a minute is enough. */
+static void record_stream_failures(struct session *s)
+{
+	char text[FAILURE_MAX], words[FAILURE_MAX + 256];
+
+	for (unsigned i = 0; i < stream_count; i++) {
+		struct hook_run *r = &streams[i];
+
+		if (r->state != HOOK_FAILED)
+			continue;
+		tell_failure(r, r->why, text);
+		snprintf(words, sizeof words, "%.250s %s", r->hook->name, r->why);
+		if (event_is_due(words))
+			record_verdict(s, HOOK_LOG, r->hook->name, "failed", (const unsigned char *)text, strlen(text), NULL, 0,
+			    s->now - s->started);
+		hook_forget(r);
+	}
+}
+
 void filter_begin(struct session *s)
 {
 	const struct hook_input input = { .patience = 200000 };
@@ -430,10 +458,7 @@ void filter_begin(struct session *s)
 		if (fd >= 0)
 			log_add_stream(fd);
 	}
-	for (unsigned i = 0; i < stream_count; i++)
-		if (streams[i].state == HOOK_FAILED)
-			record_verdict(s, HOOK_LOG, streams[i].hook->name, "failed",
-			    (const unsigned char *)streams[i].why, strlen(streams[i].why), NULL, 0, 0);
+	record_stream_failures(s);
 }
 
 /* Wait until `done` says so, at most --hook-timeout from `start` on, and less after SIGTERM. The client is gone, so only a service that is
@@ -510,4 +535,5 @@ void filter_end(struct session *s)
 	wait_for(s, streams_ended, start);
 	for (unsigned i = 0; i < stream_count; i++)
 		hook_kill(&streams[i], "it did not end in time");
+	record_stream_failures(s);
 }

@@ -49,3 +49,41 @@ def test_what_waits_is_sent_while_the_session_idles(warp, mail_server, hooks, tm
     assert [client.reply().code for _ in range(400)] == [250] * 400
     (tmp_path / "now").touch()
     proxy.wait_until(lambda: (tmp_path / "all").exists() and (tmp_path / "all").read_text().count('"RSET"') == 400, "all lines")
+
+
+# A log hook that fails
+
+@pytest.mark.parametrize("script, text", [
+    ("cat >/dev/null; echo the database is gone >&2; exit 75", "exit status 75: the database is gone"),
+    ("exit 3", "exit status 3"), ("kill -9 $$", "killed by signal 9"),
+    ("echo stuck >&2; exec sleep 1000", "it did not end in time: stuck")])
+def test_failure_of_a_log_hook_is_logged(warp, mail_server, hooks, script, text):
+    hooks.script("log", script)
+    hooks.script("log", "cat >/dev/null; exit 9", "60-another")
+    proxy = warp(*hooks.options, "--hook-timeout", 0.5, upstream=mail_server())
+    proxy.greeted().ask("QUIT", "221")
+    proxy.wait_exit()
+    told = [(record["hook"], record["text"]) for record in proxy.records("verdict", on="log", verdict="failed")]
+    assert told == [("50-test", text), ("60-another", "exit status 9")]
+
+
+@pytest.mark.parametrize("name", ["file", "journal", "mysql", "slack", "sqlite"])
+def test_hooks_that_ship_fail_aloud(warp, mail_server, hooks, name):
+    hooks.link("log", name)
+    proxy = warp(*hooks.options, upstream=mail_server())
+    proxy.greeted().ask("QUIT", "221")
+    proxy.wait_exit()
+    record, = proxy.records("verdict", on="log", verdict="failed")
+    assert record["text"].startswith("exit status 7") and f": {name}: " in record["text"]
+
+
+def test_listener_logs_a_failure_once_a_minute(warp, mail_server, hooks):
+    hooks.script("log", "cat >/dev/null; exit 3")
+    hooks.script("log", "cat >/dev/null; exit 4", "60-another")
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    for _ in range(5):
+        client = proxy.greeted()
+        client.ask("QUIT", "221")
+        client.expect_end()
+    proxy.wait_until(lambda: not proxy.children(), "the end of the sessions")
+    assert sorted(record["text"] for record in proxy.records("verdict")) == ["exit status 3", "exit status 4"]

@@ -130,6 +130,9 @@ void commands_pass_held(struct session *s)
 	if (other && !held_rewrite(s, (const unsigned char *)other, strlen(other))) {
 		held_comm(s, cmd, COMM_TAKEN);
 		held_refuse(s, "500 5.5.2 Line too long");
+	} else if (s->held->original_len && !s->dialogue.tx.smtputf8 && !smtp_is_seven_bit(cmd->address, cmd->address_len)) {
+		held_comm(s, cmd, COMM_TAKEN); /* RFC 6531 3.7.4.2 */
+		held_refuse(s, "553 5.6.7 The recipient was rewritten to an address that takes SMTPUTF8");
 	} else if (s->held->original_len && !s->o->limits.on_recipient) {
 		held_comm(s, cmd, COMM_ON);
 		held_send(s);

@@ -197,7 +197,8 @@ static const char *unfit(const struct session *s, bool chunked)
 
 	if (s->dialogue.tx.chunks && !chunked && message_has_bare_newline(m))
 		return "554 5.6.1 The recipient's server cannot be sent a bare carriage return or line feed";
-	if (!takes_eightbit(s) && !smtp_is_seven_bit(m->bytes, m->size))
+	if ((!takes_eightbit(s) || (s->tx.made_eightbit && !(s->dialogue.ehlo.extensions & SMTP_EXT_8BITMIME))) &&
+	    !smtp_is_seven_bit(m->bytes, m->size))
 		return not_eightbit;
 	return NULL;
 }

@@ -251,6 +251,7 @@ struct transaction {
 	enum transaction_server server;
 	enum content_state content;
 	struct message message;	 /* kept for hooks, or until its length is known */
+	bool made_eightbit;	 /* hooks have put octets above 127 into it, which the client did not */
 	const char *spoiled;	 /* the reply to give at the end of a spoiled message */
 	char *drained;		 /* the reply to give at the end of a drained message; TRANSACTION_DRAINED octets */
 	uint64_t sent;		 /* octets of a kept message that went to the server */

@@ -108,6 +108,7 @@ void transaction_keep(struct session *s)
 {
 	if (!transaction_is_kept(s)) {
 		message_begin(&s->tx.message);
+		s->tx.made_eightbit = false;
 		transaction_enter(s, CONTENT_KEEPING);
 	}
 	transaction_octets_begin(s);
@@ -154,15 +155,33 @@ void transaction_content_sent(struct session *s)
 	message_drop(&s->tx.message);
 }
 
+static bool is_seven_bit(const struct session *s)
+{
+	return smtp_is_seven_bit(s->tx.message.bytes, (size_t)s->tx.message.size);
+}
+
+/* seven: whether it was seven-bit before. */
+static void note_edit(struct session *s, bool seven)
+{
+	s->tx.made_eightbit = s->tx.made_eightbit || (seven && !is_seven_bit(s));
+}
+
 void transaction_replace(struct session *s, struct message *m)
 {
+	bool seven = is_seven_bit(s);
+
 	message_drop(&s->tx.message);
 	s->tx.message = *m;
+	note_edit(s, seven);
 }
 
 bool transaction_edit(struct session *s, const unsigned char *verdict, size_t n)
 {
-	return message_edit(&s->tx.message, verdict, n);
+	bool seven = is_seven_bit(s), edited = message_edit(&s->tx.message, verdict, n);
+
+	if (edited)
+		note_edit(s, seven);
+	return edited;
 }
 
 /* ---- its server ---- */

@@ -996,3 +996,36 @@ def test_each_message_has_an_id_of_its_own(warp, mail_server, hooks, tmp_path):
         assert [line["transaction"] for line in lines(tmp_path / event)] == seen
     assert [record["transaction"] for record in proxy.records("message")] == ids
     assert proxy.records("verdict")[-1]["transaction"] == ids[2]
+
+
+# What is not ASCII
+
+@pytest.mark.parametrize("how", ["rewrite", "override"])
+@pytest.mark.parametrize("utf8", [True, False])
+def test_rewrite_to_an_address_that_is_not_ascii(warp, mail_server, hooks, how, utf8):
+    """RFC 6531 3.7.4.2: only in a transaction with SMTPUTF8."""
+    hooks.script("rcpt", "echo rewrite bö@c.example" if how == "rewrite" else "exit 0")
+    server = mail_server("SMTPUTF8", "8BITMIME")
+    proxy = warp(*hooks.options, *(["--override-recipient", "bö@c.example"] if how == "override" else []), upstream=server)
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b.example>" + " SMTPUTF8" * utf8, "250")
+    client.ask("RCPT TO:<b@c.example>", "250" if utf8 else "553 5.6.7")
+    client.ask("QUIT", "221")
+    assert any("bö@c.example" in command for command in server.commands) == utf8
+
+
+@pytest.mark.parametrize("script", ["echo 'replace-message'; printf 'A: b\\n\\n\\303\\266\\n'", "echo accept"],
+                         ids=["made so", "left"])
+@pytest.mark.parametrize("extensions", [(), ("8BITMIME",)], ids=["without", "with"])
+def test_hook_that_makes_a_message_eightbit(warp, mail_server, hooks, script, extensions):
+    """RFC 6152 3: not for a server that does not know 8BITMIME."""
+    hooks.script("data", script)
+    client = warp(*hooks.options, upstream=mail_server(*extensions)).greeted()
+    assert send(client).code == (554 if "replace" in script and not extensions else 250)
+
+
+def test_eightbit_message_that_a_hook_only_marks(warp, mail_server, hooks):
+    """What the client sends without asking is its own business, as without hooks."""
+    hooks.script("data", "echo add-header A: b")
+    client = warp(*hooks.options, upstream=mail_server()).greeted()
+    assert send(client, b"Subject: x\r\n\r\n\xff\r\n.\r\n").code == 250

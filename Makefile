@@ -111,7 +111,7 @@ TEST_FLAGS = -std=c11 -I. -MMD -MP $(WARNINGS) -Werror -g -O1 -fsanitize=address
 UNIT_smtp = smtp.c
 UNIT_sasl = pure/sasl.c pure/base64.c $(UNIT_smtp)
 UNIT_dialogue = pure/dialogue.c $(UNIT_sasl)
-UNIT_verdict = pure/verdict.c $(UNIT_smtp)
+UNIT_verdict = pure/verdict.c pure/json.c pure/base64.c $(UNIT_smtp)
 UNIT_message = io/message.c $(UNIT_file) $(UNIT_verdict)
 UNIT_routes = io/routes.c $(UNIT_file) $(UNIT_smtp)
 UNIT_proxyproto = pure/proxyproto.c $(UNIT_address)

@@ -195,15 +195,19 @@ static void find_removals(const unsigned char *verdict, size_t n)
 }
 
 /* Add the new fields, the verdict's last one on top: each goes above what is there. They are put together from the end. */
-static void add_fields(struct message *m, const unsigned char *verdict, size_t n)
+static void add_fields(struct message *m, const unsigned char *verdict, size_t n, bool utf8)
 {
-	static unsigned char fields[2 * VERDICT_MAX], field[2 * VERDICT_MAX + 8];
+	static unsigned char fields[2 * VERDICT_MAX], field[4 * VERDICT_MAX], encoded[2 * VERDICT_MAX + 32];
 	size_t start = sizeof fields, at = 0, len;
 	struct verdict v;
 
 	while (next_edit(verdict, n, &at, &v)) {
 		if (v.word != VERDICT_ADD_HEADER || removed(v.name, v.name_len, at))
 			continue;
+		if (!utf8 && !smtp_is_seven_bit(v.text, v.text_len)) {
+			v.text_len = verdict_encode(v.text, v.text_len, encoded);
+			v.text = encoded;
+		}
 		len = verdict_header_write(&v, field, sizeof field);
 		start -= len;
 		memcpy(fields + start, field, len);
@@ -237,7 +241,7 @@ static bool needs_empty_line(const unsigned char *in, size_t n)
 	return in[0] != '\r' || n < 2 || in[1] != '\n';
 }
 
-bool message_edit(struct message *m, const unsigned char *verdict, size_t n)
+bool message_edit(struct message *m, const unsigned char *verdict, size_t n, bool utf8)
 {
 	struct message edited;
 	size_t header = m->size ? separator_length(m->bytes, m->size) : 0;
@@ -246,7 +250,7 @@ bool message_edit(struct message *m, const unsigned char *verdict, size_t n)
 	if (header)
 		message_add(&edited, m->bytes, header);
 	find_removals(verdict, n);
-	add_fields(&edited, verdict, n);
+	add_fields(&edited, verdict, n, utf8);
 	if (edited.size > header && needs_empty_line(m->bytes + header, m->size - header))
 		message_add(&edited, "\r\n", 2);
 	if (m->size)

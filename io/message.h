@@ -36,7 +36,8 @@ bool message_has_bare_newline(const struct message *m);
 void message_drop(struct message *m);
 
 /* Apply the add-header and remove-header lines of a verdict of n octets in their order; verdict_next() must have accepted them.
+ * utf8: new values may have UTF-8 (SMTPUTF8); else it becomes encoded words.
  * *m becomes the edited message, sealed; its content is copied once. Returns as message_seal(). */
-bool message_edit(struct message *m, const unsigned char *verdict, size_t n);
+bool message_edit(struct message *m, const unsigned char *verdict, size_t n, bool utf8);
 
 #endif

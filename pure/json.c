@@ -19,8 +19,7 @@ static void put_char(struct json *j, char c)
 	put_bytes(j, &c, 1);
 }
 
-/* Octets of the UTF-8 character at in; 0 if it is malformed: overlong, a surrogate, beyond U+10FFFF (RFC 3629 4). */
-static size_t utf8(const unsigned char *in, size_t n)
+size_t json_utf8(const unsigned char *in, size_t n)
 {
 	size_t len = in[0] < 0x80 ? 1 : in[0] < 0xc2 ? 0 : in[0] < 0xe0 ? 2 : in[0] < 0xf0 ? 3 : in[0] < 0xf5 ? 4 : 0;
 
@@ -61,7 +60,7 @@ static void put_quoted(struct json *j, const unsigned char *in, size_t n)
 			len = 1;
 		} else if ((len = control(in + i, n - i))) {
 			put_bytes(j, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", in[i + len - 1]));
-		} else if ((len = utf8(in + i, n - i))) {
+		} else if ((len = json_utf8(in + i, n - i))) {
 			put_bytes(j, in + i, len);
 		} else {
 			put_bytes(j, "\xef\xbf\xbd", 3);

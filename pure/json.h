@@ -30,6 +30,9 @@ void json_null(struct json *j, const char *name);
 /* Microseconds, written as milliseconds with three decimals; below 0: null. */
 void json_ms(struct json *j, const char *name, int64_t us);
 
+/* Octets of the UTF-8 character at in, which has n > 0 octets; 0 if it is malformed: overlong, a surrogate, beyond U+10FFFF (RFC 3629 4). */
+size_t json_utf8(const unsigned char *in, size_t n);
+
 /* The name of a member, n octets from a peer; its value follows. */
 void json_name(struct json *j, const void *name, size_t n);
 

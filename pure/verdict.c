@@ -1,13 +1,17 @@
 /* Verdicts of hooks. See verdict.h for the contract; the comments here say why. */
 #include "pure/verdict.h"
+#include "pure/base64.h"
+#include "pure/json.h"
 #include "pure/text.h"
 #include "smtp.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define HEADER_NAME_MAX 76 /* leaves room for a colon in a line of 78 */
 #define HEADER_LINE_MAX 998 /* octets without CRLF, RFC 5322 2.1.1 */
 #define KEY_MAX 64
+#define ENCODED_MAX 39 /* octets in an encoded word, which has 75 at most */
 
 static const char *const event_names[] = {
 #define X(event, name) name,
@@ -293,6 +297,59 @@ static size_t next_word(const unsigned char *text, size_t n)
 	while (len < n && !is_gap(text[len]))
 		len++;
 	return len;
+}
+
+static bool is_utf8(const unsigned char *text, size_t n)
+{
+	size_t len;
+
+	for (size_t at = 0; at < n; at += len) {
+		len = json_utf8(text + at, n - at);
+		if (!len)
+			return false;
+	}
+	return true;
+}
+
+/* Characters are not cut. */
+static size_t next_part(const unsigned char *text, size_t n, bool utf8)
+{
+	size_t len = n < ENCODED_MAX ? n : ENCODED_MAX;
+
+	while (utf8 && len < n && (text[len] & 0xc0) == 0x80)
+		len--;
+	return len;
+}
+
+/* From the first word that is not ASCII to the last one: a blank between two encoded words would be lost. */
+size_t verdict_encode(const unsigned char *text, size_t n, unsigned char *out)
+{
+	size_t first = 0, end = n, at = 0, len;
+	unsigned char part[ENCODED_MAX];
+	bool utf8;
+
+	while (text[first] < 0x80)
+		first++;
+	while (first && !is_gap(text[first - 1]))
+		first--;
+	while (text[end - 1] < 0x80)
+		end--;
+	while (end < n && !is_gap(text[end]))
+		end++;
+	utf8 = is_utf8(text + first, end - first);
+	memcpy(out, text, first);
+	at = first;
+	for (size_t done = first; done < end; done += len) {
+		len = next_part(text + done, end - done, utf8);
+		for (size_t i = 0; i < len; i++)
+			part[i] = is_gap(text[done + i]) ? ' ' : text[done + i];
+		at += (size_t)sprintf((char *)out + at, "%s=?%s?B?", done > first ? " " : "", utf8 ? "UTF-8" : "unknown-8bit");
+		at += base64_encode(part, len, (char *)out + at);
+		memcpy(out + at, "?=", 2);
+		at += 2;
+	}
+	memcpy(out + at, text + end, n - end);
+	return at + n - end;
 }
 
 size_t verdict_header_write(const struct verdict *v, unsigned char *out, size_t cap)

@@ -87,6 +87,10 @@ size_t verdict_message_at(const unsigned char *in, size_t n);
 /* How many octets that message has, as the last of these n octets' lines says; or VERDICT_UNCOUNTED. */
 uint64_t verdict_message_octets(const unsigned char *in, size_t n);
 
+/* Write a header value of n octets, one of which at least is not ASCII, with encoded words in their place (RFC 2047): UTF-8, or unknown-8bit
+ * (RFC 1428). out has room for 2 * n + 32. Returns octets. */
+size_t verdict_encode(const unsigned char *text, size_t n, unsigned char *out);
+
 /* Write "NAME: VALUE" as a header field with CRLF, folded at blanks; no line consists of blanks. Controls become blanks. Words
  * that no line can hold are broken, and runs of blanks shortened. Returns octets; 0 if cap is less than 2 * (name_len +
  * text_len) + 8. RFC 5322 2.1.1, 2.2.3. */

@@ -251,7 +251,7 @@ static bool take_edits(struct session *s, bool edits)
 
 	if (!f->run.message_at && !edits)
 		return true;
-	if (edits && !(f->run.message_at ? message_edit(&f->replacement, f->run.verdict, n) : transaction_edit(s, f->run.verdict, n)))
+	if (edits && !(f->run.message_at ? message_edit(&f->replacement, f->run.verdict, n, s->dialogue.tx.smtputf8) : transaction_edit(s, f->run.verdict, n)))
 		return false;
 	if (f->run.message_at) {
 		transaction_replace(s, &f->replacement);

@@ -177,7 +177,7 @@ void transaction_replace(struct session *s, struct message *m)
 
 bool transaction_edit(struct session *s, const unsigned char *verdict, size_t n)
 {
-	bool seven = is_seven_bit(s), edited = message_edit(&s->tx.message, verdict, n);
+	bool seven = is_seven_bit(s), edited = message_edit(&s->tx.message, verdict, n, s->dialogue.tx.smtputf8);
 
 	if (edited)
 		note_edit(s, seven);

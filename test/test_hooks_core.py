@@ -1,4 +1,7 @@
 """Hooks: events, verdicts, chains, failures. DESIGN 6; PROTOCOL 10, 36, 68, 71, 77, 78."""
+import base64
+import email
+import email.policy
 import json
 import os
 import pathlib
@@ -475,7 +478,7 @@ HEADER = b"From: a\r\nX-Spam: one\r\n two\r\nSubject: s\r\nx-spam:\r\n\tthree\r\
     ("add-header X-Spam: mine\nremove-header x-spam", b"From: a\r\nSubject: s\r\nX-Spammer: no\r\n\r\nX-Spam: body\r\n"),
     ("remove-header None", HEADER), ("add-header Empty:", b"Empty: \r\n" + HEADER),
     ("add-header X-Long: " + "word " * 40, None), ("add-header X-One: " + "w" * 2000, None),
-    ("add-header X-Caf\u00e9: \u00e9", None), ("add-header X-A: caf\u00e9\tb", "X-A: caf\u00e9 b\r\n".encode() + HEADER)])
+    ("add-header X-Caf\u00e9: \u00e9", None), ("add-header X-A: caf\u00e9\tb", b"X-A: =?UTF-8?B?Y2Fmw6k=?= b\r\n" + HEADER)])
 def test_edits_of_the_header(warp, mail_server, hooks, verdict, seen):
     if "Caf" in verdict:        # no header has such a name: a failure
         hooks.script("data", f"cat <<'END'\n{verdict}\nEND")
@@ -1022,6 +1025,37 @@ def test_hook_that_makes_a_message_eightbit(warp, mail_server, hooks, script, ex
     hooks.script("data", script)
     client = warp(*hooks.options, upstream=mail_server(*extensions)).greeted()
     assert send(client).code == (554 if "replace" in script and not extensions else 250)
+
+
+@pytest.mark.parametrize("value, seen", [
+    ("Jürgen Müller <j@m.example> via smtpwarp", "=?UTF-8?B?SsO8cmdlbiBNw7xsbGVy?= <j@m.example> via smtpwarp"),
+    ("a é", "a =?UTF-8?B?w6k=?="), (r"x\377y", "=?unknown-8bit?B?eP95?="), ("plain", "plain")])
+@pytest.mark.parametrize("utf8", [True, False])
+def test_added_fields_that_are_not_ascii(warp, mail_server, hooks, value, seen, utf8):
+    """RFC 2047, unless the transaction has SMTPUTF8."""
+    hooks.script("data", f"printf 'add-header X: {value}\\n'")
+    server = mail_server("SMTPUTF8", "8BITMIME")
+    client = warp(*hooks.options, upstream=server).greeted()
+    client.ask("MAIL FROM:<a@b.example>" + " SMTPUTF8" * utf8, "250")
+    client.ask("RCPT TO:<b@c.example>", "250")
+    client.ask("DATA", "354")
+    client.send_raw(MESSAGE)
+    client.expect("250")
+    got = server.messages[0]["data"].removesuffix(MESSAGE)
+    assert got == b"X: " + (value.encode().replace(rb"\377", b"\xff") if utf8 else seen.encode()) + b"\r\n"
+
+
+def test_long_value_that_is_not_ascii(warp, mail_server, hooks):
+    """Encoded words of at most 75, in lines of 78, no character cut."""
+    value = "größe " * 60 + "äöü" * 200
+    hooks.script("data", f"echo 'add-header Subject: {value}'; echo remove-header x")
+    server = mail_server()
+    assert send(warp(*hooks.options, upstream=server).greeted()).code == 250
+    field = email.message_from_bytes(server.messages[0]["data"], policy=email.policy.default)
+    assert field["Subject"] == value and field["Subject"].defects == ()
+    top = server.messages[0]["data"].split(b"\r\nSubject: hello")[0]
+    assert all(len(line) <= 78 for line in top.split(b"\r\n"))
+    assert all(len(word) <= 75 and base64.b64decode(word[10:-2]).decode() for word in top.split()[1:])
 
 
 def test_eightbit_message_that_a_hook_only_marks(warp, mail_server, hooks):

@@ -241,7 +241,7 @@ static void check_edit(const unsigned char *in, size_t n, size_t step, const uns
 	for (size_t at = 0; at < n; at += step)
 		message_add(&m, in + at, n - at < step ? n - at : step);
 	CHECK(message_seal(&m) && m.size == n && (!n || memcmp(m.bytes, in, n) == 0));
-	CHECK(message_edit(&m, verdict, lines));
+	CHECK(message_edit(&m, verdict, lines, lines % 2));
 	check_edited(&m, in, n, verdict, lines);
 	CHECK(write(m.fd, "x", 1) < 0);
 	message_drop(&m);

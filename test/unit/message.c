@@ -57,7 +57,7 @@ static void expect_content(const struct message *m, const void *bytes, size_t n)
 
 static void edit(struct message *m, const void *verdict, size_t n)
 {
-	assert_true(message_edit(m, guarded(verdict, n), n));
+	assert_true(message_edit(m, guarded(verdict, n), n, false));
 	assert_int_equal(fcntl(m->fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
 }
 
@@ -214,11 +214,11 @@ static void test_no_room(void **state)
 	message_add(&full, bytes, 5000); /* waits to be written until it is sealed */
 	assert_false(message_seal(&full));
 	message_drop(&full);
-	assert_false(message_edit(&m, (const unsigned char *)verdict, sizeof verdict - 1));
+	assert_false(message_edit(&m, (const unsigned char *)verdict, sizeof verdict - 1, false));
 	set_limit(RLIMIT_FSIZE, RLIM_INFINITY);
 	expect_content(&m, bytes, sizeof bytes);
 	set_limit(RLIMIT_NOFILE, (rlim_t)m.fd + 1);
-	assert_false(message_edit(&m, (const unsigned char *)verdict, sizeof verdict - 1));
+	assert_false(message_edit(&m, (const unsigned char *)verdict, sizeof verdict - 1, false));
 	assert_int_equal(errno, EMFILE);
 	set_limit(RLIMIT_NOFILE, 1024);
 	expect_content(&m, bytes, sizeof bytes);

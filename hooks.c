@@ -76,7 +76,17 @@ static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event
 /* Skip what editors and package managers leave behind, and hidden files. */
 static bool is_skipped(const char *name)
 {
-	return name[0] == '.' || name[strlen(name) - 1] == '~';
+	static const char ends[][12] = { "~", ".bak", ".orig", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".dpkg-tmp", ".rpmsave", ".rpmnew",
+		".rpmorig" };
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+		size_t len = strlen(ends[i]);
+
+		if (n >= len && strcmp(name + n - len, ends[i]) == 0)
+			return true;
+	}
+	return name[0] == '.';
 }
 
 static bool scan_event(struct hook_list *l, const char *dir, enum hook_event event)
@@ -148,6 +158,49 @@ bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char 
 	return !plugins || add_plugins(l, plugins_dir, plugins);
 }
 
+/* The head of a hook that ships has a line of the events that it is for. */
+static const char *head_fault(const struct hook *h, const char *head)
+{
+	static const char mark[] = " Events: ";
+	const char *events = strstr(head, mark), *end = events ? strchr(events + sizeof mark - 1, '\n') : NULL;
+	const char *name = hook_event_name(h->event), *found = events ? strstr(events + sizeof mark - 1, name) : NULL;
+
+	return end && (!found || found > end) ? "it is not for this event: its head says for which" : NULL;
+}
+
+/* What is wrong with a script that the kernel, or its shell, would tell in words of their own: execve(2). */
+static const char *script_fault(const struct hook *h, char *head, size_t n)
+{
+	char *path = head + 2;
+
+	if (n >= 4 && memcmp(head, "\177ELF", 4) == 0)
+		return NULL;
+	if (strncmp(head, "#!", 2) != 0)
+		return "neither a program nor a script: its first line must begin with #!";
+	path += strspn(path, " \t");
+	n = strcspn(path, " \t\r\n");
+	if (path[strcspn(path, "\r\n")] == '\r')
+		return "its lines end in CR LF: a script needs LF";
+	if (head_fault(h, path))
+		return head_fault(h, path);
+	path[n] = 0;
+	return access(path, X_OK) < 0 ? "the program that its first line names is missing" : NULL;
+}
+
+static const char *content_fault(const struct hook *h)
+{
+	char head[2048];
+	int fd = open(h->path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (n < 0) /* a program need not be readable */
+		return NULL;
+	head[n] = 0;
+	return script_fault(h, head, (size_t)n);
+}
+
 const char *hooks_fault(const struct hook *h)
 {
 	struct stat st;
@@ -158,7 +211,7 @@ const char *hooks_fault(const struct hook *h)
 		return access(h->path, W_OK) < 0 ? strerror(errno) : NULL;
 	if (!S_ISREG(st.st_mode))
 		return "neither a program nor a Unix socket";
-	return access(h->path, X_OK) < 0 ? "not executable: chmod +x it, or rename it to begin with a dot" : NULL;
+	return access(h->path, X_OK) < 0 ? "not executable: chmod +x it, or rename it to begin with a dot" : content_fault(h);
 }
 
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i)

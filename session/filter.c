@@ -191,19 +191,37 @@ static size_t verdict_lines(const struct hook_run *r)
 	return r->message_at ? r->message_at : r->verdict_len;
 }
 
+/* The line of the verdict, after empty ones, that ends at `end`. */
+static const char *bad_line(size_t start, size_t end, const char *why)
+{
+	static char text[200];
+	const unsigned char *in = filter.run.verdict;
+	unsigned number = 1;
+	size_t n;
+
+	while (start < end && (smtp_is_blank(in[start]) || in[start] == '\r' || in[start] == '\n'))
+		start++;
+	for (size_t i = 0; i < start; i++)
+		number += in[i] == '\n';
+	n = smtp_without_end(in + start, end - start);
+	snprintf(text, sizeof text, "%s, in line %u: %.*s", why, number, n < 60 ? (int)n : 60, (const char *)in + start);
+	return text;
+}
+
 /* Check all lines of the verdict, without effect on the session. Returns NULL, or what is wrong. *final: the line that ends the verdict,
  * VERDICT_ACCEPT if there is none; *edits: whether a line changes the header; *route: changed by the lines. */
 static const char *check(struct session *s, struct route *route, struct verdict *final, bool *edits)
 {
 	const struct hook_run *r = &filter.run;
 	struct verdict v;
-	size_t at = 0;
+	size_t at = 0, start = 0;
 	const char *why = NULL;
 	enum verdict_status status;
 
 	memset(final, 0, sizeof *final);
 	*edits = false;
 	while ((status = verdict_next(filter.event, r->verdict, verdict_lines(r), &at, &v, &why)) == VERDICT_LINE) {
+		start = at;
 		why = check_line(s, &v, route);
 		if (why)
 			return why;
@@ -214,7 +232,7 @@ static const char *check(struct session *s, struct route *route, struct verdict 
 		}
 	}
 	if (status == VERDICT_BAD)
-		return why;
+		return bad_line(start, at, why);
 	/* A program that breaks off says so with its exit status; a socket only closes. */
 	if (r->hook->socket && (status == VERDICT_END || r->verdict[at - 1] != '\n'))
 		return "over a socket a verdict ends with a line such as accept, and that line's end";

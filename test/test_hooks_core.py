@@ -562,7 +562,7 @@ def test_chain_ends_with_the_first_that_does_not_accept(warp, mail_server, hooks
 FAILURES = {
     "exit": ("echo accept; echo first >&2; echo 'what went wrong' >&2; exit 3", "exit status 3: what went wrong"),
     "signal": ("kill -9 $$", "killed by signal 9"),
-    "nonsense": ("echo nonsense", "an unknown word"),
+    "nonsense": ("echo log a b; echo; echo nonsense here", "an unknown word, in line 3: nonsense here"),
     "long": ("yes accept | head -c 70000", "longer than 64 KiB"),
     "endless": ("exec yes", "longer than 64 KiB"),
     "slow": ("sleep 60", "--hook-timeout"),

@@ -1,4 +1,5 @@
 """Options, variables, exit codes: DESIGN 3."""
+import pathlib
 import re
 import subprocess
 
@@ -150,9 +151,28 @@ def test_help_and_version_win_over_the_environment(host):
 
 # Hooks
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def script(path, text):
+    path.write_bytes(text)
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["50-a~", "50-a.bak", "50-a.dpkg-old", "50-a.rpmsave", ".50-a"])
+def test_what_package_managers_leave_behind_is_no_hook(tmp_path, name):
+    (tmp_path / "rcpt").mkdir()
+    (tmp_path / "rcpt" / name).write_text("no program")
+    assert run("--check", "--hooks", tmp_path).returncode == 0
+
+
 @pytest.mark.parametrize("make, words", [
     (lambda path: path.write_text("#!/bin/sh\n"), "not executable"), (lambda path: path.symlink_to("/nowhere"), "No such file"),
-    (lambda path: path.mkdir(), "neither a program nor a Unix socket")])
+    (lambda path: path.mkdir(), "neither a program nor a Unix socket"),
+    (lambda path: script(path, b"echo accept\n"), "must begin with #!"),
+    (lambda path: script(path, b"#!/bin/sh\r\necho accept\r\n"), "CR LF"),
+    (lambda path: script(path, b"#! /nowhere/sh -e\n"), "is missing"),
+    (lambda path: path.symlink_to(ROOT / "hooks" / "clamav"), "not for this event")])
 def test_check_looks_at_hooks(tmp_path, make, words):
     folder = tmp_path / "rcpt"
     folder.mkdir()

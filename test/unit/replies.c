@@ -208,6 +208,7 @@ static void violations(void **state)
 		{ "NOOP", "150 ok", "a line that is no SMTP reply" },
 		{ "NOOP", "354 go", MISFIT },
 		{ "MAIL FROM:<a@b.test>", "354 go", MISFIT },
+		{ "NOOP", "250-one\n354 two", MISFIT },
 	};
 
 	(void)state;

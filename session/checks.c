@@ -219,15 +219,19 @@ bool checks_too_early(struct session *s)
 	return true;
 }
 
-static void refuse_stranger(struct session *s)
+static const char not_allowed[] = "client is not allowed";
+
+/* Put the reply to a client that is not allowed together, and record it. */
+static void note_stranger(struct session *s)
 {
 	struct record_check r = { .text = checks.reply + 4 };
 	char text[NET_TEXT];
 
+	checks.began = s->now;
+
 	snprintf(checks.reply, sizeof checks.reply, "554 5.7.1 Client %s is not allowed here (--allow-clients)",
 	    net_text(&s->client.address, text));
 	record_result(s, "clients", &r);
-	refuse(s, "client is not allowed");
 }
 
 static bool is_allowed(const struct options *o, const union net_address *client)
@@ -254,6 +258,15 @@ static bool relays_openly(struct session *s)
 	return true;
 }
 
+bool checks_admit(struct session *s)
+{
+	if (!s->o->allows || is_allowed(s->o, &s->client.address))
+		return true;
+	note_stranger(s);
+	talk_end(s, END_SILENT, END_BY_SMTPWARP, not_allowed);
+	return false;
+}
+
 void checks_start(struct session *s)
 {
 	const struct options *o = s->o;
@@ -269,7 +282,8 @@ void checks_start(struct session *s)
 	checks.began = s->now;
 	checks.worst = -1;
 	if (o->allows && !allowed) {
-		refuse_stranger(s);
+		note_stranger(s);
+		refuse(s, not_allowed);
 		return;
 	}
 	if (o->dnsbls && !allowed && client->sa.sa_family != AF_UNSPEC && !net_is_loopback(client))

@@ -15,6 +15,10 @@
 /* Begin to check the client. checks.passed becomes true, perhaps at once; or the client is refused, perhaps after GATE_TARPIT. */
 void checks_start(struct session *s);
 
+/* Before anything is spent on TLS from the first octet: whether --allow-clients has the client. If not, the session ends without a word,
+ * for a client that awaits TLS could not read one. */
+bool checks_admit(struct session *s);
+
 /* Clear checks.passed. */
 void checks_take_passed(struct session *s);
 

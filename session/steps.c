@@ -27,10 +27,10 @@
 
 void steps_begin(struct session *s)
 {
-	if (s->o->client_tls == CLIENT_TLS_IMPLICIT)
-		clienttls_begin(s);
-	else
+	if (s->o->client_tls != CLIENT_TLS_IMPLICIT)
 		checks_start(s);
+	else if (checks_admit(s))
+		clienttls_begin(s);
 }
 
 /* Checks and hooks have let the client in: it gets the server's banner, or with --connect-on recipient ours. */

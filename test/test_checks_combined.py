@@ -1,6 +1,7 @@
 """Checks of clients and recipients combined with TLS, PROXY headers, hooks, routes and extensions. What each does by itself
 is in test_checks.py. PROTOCOL 39, 44, 48, 55, 65, 79."""
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -62,12 +63,25 @@ def test_39_early_talker_inside_of_tls(implicit, certs, mail_server, late, tarpi
     assert not server.peers
 
 
+def test_clients_that_are_not_allowed_get_no_handshake(implicit):
+    """It costs what a stranger must not spend; and without TLS there is no reply that it could read."""
+    proxy, client = implicit("--allow-clients", "192.0.2.1", "--tarpit", 60)
+    client.send_raw(b"\x16\x03\x01")
+    client.expect_end()
+    assert client.got == b"" and not proxy.records("tls")
+    verdict = proxy.wait_for("verdict")
+    assert (verdict["on"], verdict["verdict"]) == ("clients", "reject")
+    assert proxy.wait_for("close")["reason"] == "client is not allowed"
+
+
 @pytest.mark.parametrize("said", [b"", b"x" * 5000], ids=["nothing", "much"])
 @pytest.mark.parametrize("end", ["half_close", "close_notify", "reset"])
 def test_70_tarpit_inside_of_tls(implicit, certs, said, end):
     """A client that closes its side hears its answer if it can; after close_notify it does not want to, RFC 5246 7.2.1."""
-    proxy, client = implicit("--tarpit", 60, "--allow-clients", "192.0.2.1")
+    proxy, client = implicit("--tarpit", 60, "--greet-delay", 60)
     client.begin_tls(certs.trusting(), certificates.HOST)
+    client.send("EHLO client.example")
+    client.expect_line("220-" + os.uname().nodename + " ESMTP")
     client.send_raw(said)
     proxy.wait_held()
     client.silent(0)
@@ -75,14 +89,14 @@ def test_70_tarpit_inside_of_tls(implicit, certs, said, end):
         client.reset()
     elif end == "half_close":
         socket.socket.shutdown(client.sock, socket.SHUT_WR)
-        client.expect("554 5.7.1")
+        client.expect_line(EARLY)
     else:
         with contextlib.suppress(ssl.SSLWantReadError):
             client.sock.unwrap()        # it stands behind what was said, and is not read perhaps
         client.close()
     proxy.wait_exit()
-    reasons = {"half_close": {"client is not allowed"}, "reset": {"connection reset"},
-               "close_notify": {"client is not allowed", "connection reset"}}      # who is gone resets what comes still
+    reasons = {"half_close": {"spoke too early"}, "reset": {"connection reset"},
+               "close_notify": {"spoke too early", "connection reset"}}      # who is gone resets what comes still
     assert proxy.wait_for("close")["reason"] in reasons[end]
 
 

@@ -127,7 +127,7 @@ def test_stop_lets_sessions_end(net):
                                  stderr=subprocess.DEVNULL)
         wait_until(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
         assert stopping.poll() is None
-        hosts.finish(client)
+        hosts.finish_at_stop(client)
         assert stopping.wait(peers.TIMEOUT) == 0
         assert machine.show("smtpwarp.service", "Result") == "success"
         assert len(net.messages) == 1
@@ -140,7 +140,7 @@ def test_restart_loses_no_connection(net):
         restarting = machine.popen("systemctl restart smtpwarp.service")
         wait_until(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
         waiting = hosts.connect(net.host.ns, net.mail.ip4)
-        hosts.finish(client)
+        hosts.finish_at_stop(client)
         hosts.finish(hosts.greet(waiting))
         assert restarting.wait(peers.TIMEOUT) == 0
         assert len(net.messages) == 2

@@ -218,6 +218,17 @@ def greet(client):
     return client
 
 
+def finish_at_stop(client):
+    """The rest of a greeted() session of a smtpwarp that is stopping: the message under way, and no more."""
+    client.ask("RCPT TO:<b@server.example>")
+    client.ask("DATA", "354")
+    client.send("Subject: one", "", "A line.", ".")
+    client.expect("250 2.0.0 taken")
+    client.expect("421 4.3.2")
+    client.expect_end()
+    client.close()
+
+
 def finish(client):
     """The rest of a greeted() session. Nothing but what the server sent may ever have been on the connection."""
     client.ask("RCPT TO:<b@server.example>")

@@ -1,6 +1,7 @@
 /* Sinks of records. See log.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/log.h"
+#include "pure/json.h"
 #include "pure/sink.h"
 
 #include <errno.h>
@@ -253,13 +254,19 @@ void log_close_streams(void)
 
 /* ---- writing ---- */
 
-size_t log_record_max(void)
+/* Octets beyond which the daemon behind the sink would cut a record anywhere. */
+static size_t sink_max(void)
 {
 	if (sink.kind == SINK_SYSLOG)
 		return SYSLOG_MAX;
-	if (sink.kind == SINK_STDERR && getenv("JOURNAL_STREAM"))
-		return JOURNAL_LINE_MAX;
-	return streams ? STREAM_RECORD_MAX : RECORD_MAX;
+	return sink.kind == SINK_STDERR && getenv("JOURNAL_STREAM") ? JOURNAL_LINE_MAX : RECORD_MAX;
+}
+
+size_t log_record_max(void)
+{
+	size_t max = sink_max();
+
+	return streams && max > STREAM_RECORD_MAX ? STREAM_RECORD_MAX : max;
 }
 
 /* The record is larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol wants it. */
@@ -328,14 +335,10 @@ static void send_syslog(enum log_priority priority, const char *record, size_t n
 	send_parts(parts);
 }
 
-void log_write(enum log_priority priority, const char *record, size_t n)
+static void write_sink(enum log_priority priority, const char *record, size_t n)
 {
 	struct iovec whole[2] = { { (char *)(uintptr_t)record, n }, { NULL, 0 } };
 
-	for (unsigned i = 0; i < streams; i++)
-		write_stream(&stream[i], priority, record, n);
-	if (priority == LOG_PRIORITY_DEBUG && !sink.detail)
-		return;
 	switch (sink.kind) {
 	case SINK_NONE:
 	case SINK_UNKNOWN:
@@ -355,4 +358,20 @@ void log_write(enum log_priority priority, const char *record, size_t n)
 		send_journal(priority, record, n);
 		return;
 	}
+}
+
+void log_write(enum log_priority priority, const char *record, size_t n)
+{
+	static char shorter[RECORD_MAX];
+
+	for (unsigned i = 0; i < streams; i++)
+		write_stream(&stream[i], priority, record, n);
+	if (priority == LOG_PRIORITY_DEBUG && !sink.detail)
+		return;
+	if (n > sink_max() && n <= sizeof shorter) {
+		memcpy(shorter, record, n);
+		n = json_shorten(shorter, n, sink_max());
+		record = shorter;
+	}
+	write_sink(priority, record, n);
 }

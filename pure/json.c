@@ -183,3 +183,76 @@ size_t json_end(struct json *j)
 	put_bytes(j, "}\n", 2);
 	return j->full ? 0 : j->len;
 }
+
+/* ---- shorter ---- */
+
+#define DEPTH_MAX 8
+
+/* Octets of the string that begins at in[0], with both quotation marks. */
+static size_t string_length(const char *in)
+{
+	size_t n = 1;
+
+	while (in[n] != '"')
+		n += in[n] == '\\' ? 2 : 1;
+	return n + 1;
+}
+
+/* Octets of whole characters and escapes at the start of in, at most limit. */
+static size_t whole_characters(const char *in, size_t limit)
+{
+	size_t n = 0, len;
+
+	for (;; n += len) {
+		len = in[n] != '\\' ? 1 : in[n + 1] == 'u' ? 6 : 2;
+		while (((unsigned char)in[n + len] & 0xc0) == 0x80)
+			len++;
+		if (n + len > limit)
+			return n;
+	}
+}
+
+/* Write the string at in with at most limit of its octets, and "...". Returns octets. */
+static size_t put_short(char *out, const char *in, size_t limit)
+{
+	size_t kept = whole_characters(in + 1, limit);
+
+	memmove(out, in, 1 + kept);
+	memcpy(out + 1 + kept, "...\"", 4);
+	return kept + 5;
+}
+
+/* One pass: no string value has more than limit octets then, and nothing inside more than limit members. */
+static size_t shorten(char *text, size_t n, size_t limit)
+{
+	size_t count[DEPTH_MAX] = { 0 }, out = 0, len;
+	unsigned depth = 0, skipped = 0; /* the depth at which the rest is left out */
+
+	for (size_t i = 0; i < n; i += len) {
+		char c = text[i];
+
+		len = c == '"' ? string_length(text + i) : 1;
+		if (c == '{' || c == '[')
+			count[++depth % DEPTH_MAX] = 0;
+		if ((c == '}' || c == ']') && depth-- == skipped)
+			skipped = 0;
+		if (c == ',' && depth > 1 && !skipped && ++count[depth % DEPTH_MAX] >= limit)
+			skipped = depth;
+		if (skipped)
+			continue;
+		if (c == '"' && len > limit + 5 && text[i + len] != ':') {
+			out += put_short(text + out, text + i, limit);
+		} else {
+			memmove(text + out, text + i, len);
+			out += len;
+		}
+	}
+	return out;
+}
+
+size_t json_shorten(char *text, size_t n, size_t max)
+{
+	for (size_t limit = 2048; n > max && limit; limit /= 2)
+		n = shorten(text, n, limit);
+	return n;
+}

@@ -36,6 +36,10 @@ size_t json_utf8(const unsigned char *in, size_t n);
 /* The name of a member, n octets from a peer; its value follows. */
 void json_name(struct json *j, const void *name, size_t n);
 
+/* Make a finished object of n octets fit into max, where that is more than its outermost members alone: long strings are cut and end in
+ * "...", and objects and arrays inside lose their last members, the more the less room there is. Returns octets. */
+size_t json_shorten(char *text, size_t n, size_t max);
+
 /* Close the object and add a newline. Returns octets; 0 if it did not fit. */
 size_t json_end(struct json *j);
 

@@ -342,7 +342,7 @@ static void message(const struct session *s, enum transaction_result result, uin
 	json_ms(&j, "data_ms", s->tx.data);
 	json_ms(&j, "accept_ms", s->tx.accept);
 	notes_member(&j, s->notes, s->dialogue.transactions);
-	if (to - from > 1 && (j.full || j.len > log_record_max())) {
+	if (to - from > 1 && (j.full || j.len + 2 > log_record_max())) {
 		message(s, result, from, from + (to - from) / 2);
 		message(s, result, from + (to - from) / 2, to);
 		return;

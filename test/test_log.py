@@ -3,11 +3,14 @@ import json
 import os
 import re
 import socket
+import stat
+import threading
 import time
 
 import pytest
 
 import peers
+from hooks import Hooks
 from warp import MESSAGE, NO_REPORTS
 
 SEND = ("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "Subject: x", "", "y", ".",
@@ -428,3 +431,53 @@ def test_77_ids_are_unique_and_sort_by_time(warp, mail_server):
     ids = [record["session"] for record in proxy.records("close")]
     assert len(set(ids)) == 20
     assert [one[:10] for one in ids] == sorted(one[:10] for one in ids)
+
+
+@pytest.fixture
+def syslog(tmp_path):
+    """syslog(warp): that smtpwarp has a /dev of its own, with the socket that is returned as /dev/log."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    for name, minor in ("null", 3), ("urandom", 9):
+        os.mknod(folder / name, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(folder / "log"))
+        log.settimeout(peers.TIMEOUT)
+
+        def attach(proxy):
+            proxy.complete = False
+            proxy.wrapper = ["unshare", "--mount", "sh", "-c", f'mount --bind {folder} /dev && exec "$@"', "sh"]
+            return log
+        yield attach
+
+
+@pytest.mark.parametrize("length", [7000, 7500, 8000, 12000])
+def test_no_record_is_too_long_for_syslog(warp, mail_server, syslog, tmp_path, length):
+    """rsyslog cuts at 8 KiB: of one recipient, of a command, of what hooks note. Strings are cut instead, and it is JSON still."""
+    hooks = Hooks(tmp_path / "hooks")
+    hooks.script("mail", f"i=0; while [ $i -lt {length // 10} ]; do echo log key$i value$i; i=$((i+1)); done; echo accept")
+    proxy = warp("--log", "syslog", "--verbose", "--command-length", "12288", *hooks.options, upstream=mail_server("DSN"))
+    log, datagrams = syslog(proxy), []
+
+    def read():     # all the time, because the socket's queue is short
+        while not datagrams or b'"event":"close"' not in datagrams[-1]:
+            datagrams.append(log.recv(1 << 20))
+    reader = threading.Thread(target=read)
+    reader.start()
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b.example>", "250")
+    client.ask("RCPT TO:<c@d.example> ORCPT=rfc822;" + "grüße\\" * (length // 8), "250")
+    client.ask("DATA", "354")
+    client.send("x", ".")
+    client.expect("250")
+    client.ask("QUIT", "221")
+    proxy.wait_exit()
+    reader.join(peers.TIMEOUT)
+    events = set()
+    for datagram in datagrams:
+        assert len(datagram) <= 8000 + 40
+        record = json.loads(datagram.partition(b": ")[2])
+        events.add(record["event"])
+        if record["event"] == "message":
+            assert record["result"] == "accepted" and record["rcpt_to"][0]["address"] == "c@d.example"
+    assert {"connect", "comm", "message", "verdict"} <= events

@@ -177,7 +177,7 @@ static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r
 		record_error(s, r->violation);
 		replies_server_lost(s, r->violation);
 	} else if (is_early(s, r)) {
-		if (r->line.last || !r->line.code) /* code 0: it is no reply */
+		if (r->line.last)
 			handle_early_reply(s, r);
 	} else if (r->violation) {
 		handle_violation(s, r->violation, false);

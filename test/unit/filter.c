@@ -177,18 +177,46 @@ static void too_many_notes(void **state)
 
 /* ---- failures ---- */
 
+/* What the session finds wrong, and not the grammar of verdicts, which names the line. */
+static bool is_of_session(const char *why)
+{
+	static const char *const words[] = { "source ", "upstream ", "tls", "rewrite ", "the server " };
+
+	for (size_t i = 0; i < COUNT(words); i++)
+		if (strncmp(why, words[i], strlen(words[i])) == 0)
+			return true;
+	return false;
+}
+
+/* The record of a verdict whose last line is at fault; it has no octet that records escape. */
+static void failed_at_last_line(const char *whose, const char *why, const char *verdict)
+{
+	size_t n = strlen(verdict) - (verdict[strlen(verdict) - 1] == '\n');
+	const char *at = verdict + n;
+	unsigned number = 1;
+	char want[400];
+
+	while (at > verdict && at[-1] != '\n')
+		at--;
+	for (const char *p = verdict; p < at; p++)
+		number += *p == '\n';
+	if (is_of_session(why))
+		snprintf(want, sizeof want, "verdict %s failed: %s", whose, why);
+	else
+		snprintf(want, sizeof want, "verdict %s failed: %s, in line %u: %.*s", whose, why, number, (int)(verdict + n - at), at);
+	recorded(want);
+}
+
 static void hook_has_failed(void **state)
 {
 	const char *const *row = *state;
-	char want[300];
 
 	hook_is_there(HOOK_MAIL, "m");
 	hook_is_there(HOOK_MAIL, "next");
 	to_ready(ONE, PLAIN);
 	client(MAIL);
 	hook_says(row[0]);
-	snprintf(want, sizeof want, "verdict mail m failed: %s", row[1]);
-	recorded(want);
+	failed_at_last_line("mail m", row[1], row[0]);
 	client_gets(FAILED);
 	server_gets("");
 	assert_null(world_hook);
@@ -207,7 +235,6 @@ static void hooks_have_failed(void **state)
 		{ "tarpit 5\n", "a word that is not for this event" },
 		{ "source 192.0.2.77\n", "the server is connected already: this word needs --connect-on recipient" },
 		{ "log a b\nupstream x.test\n", "the server is connected already: this word needs --connect-on recipient" },
-		{ "log a b\rc\n", "a NUL or carriage return" },
 	};
 
 	(void)state;
@@ -215,16 +242,25 @@ static void hooks_have_failed(void **state)
 		apart(rows[i][0], hook_has_failed, rows[i]);
 }
 
+static void hook_says_carriage_return(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_MAIL, "m");
+	to_ready(ONE, PLAIN);
+	client(MAIL);
+	hook_says("log a b\rc\n");
+	recorded("verdict mail m failed: a NUL or carriage return, in line 1: log a b\\u000dc");
+	client_gets(FAILED);
+}
+
 static void route_is_bad(void **state)
 {
 	const char *const *row = *state;
-	char want[300];
 
 	hook_is_there(HOOK_CONNECT, "c");
 	session_begins(ONE);
 	hook_says(row[0]);
-	snprintf(want, sizeof want, "verdict connect c failed: %s", row[1]);
-	recorded(want);
+	failed_at_last_line("connect c", row[1], row[0]);
 	client_gets("421 4.3.0 A filter is out of order, try again later");
 	assert_int_equal(world_net.attempts, 0);
 }
@@ -278,7 +314,7 @@ static void hook_dies_and_accepts(void **state)
 	to_ready(ONE "--hook-failure accept", PLAIN);
 	client(MAIL);
 	hook_says("log a b\nmaybe\n");
-	recorded("verdict mail m failed: an unknown word");
+	recorded("verdict mail m failed: an unknown word, in line 2: maybe");
 	assert_string_equal(hook_that_runs(), "next");
 	hook_says("");
 	server_gets(MAIL);
@@ -312,7 +348,7 @@ static void failed_hook_returns_message(void **state)
 	hook_says("add-header X-One: 1\n");
 	before = descriptors();
 	hook_replaces("log ? x\nreplace-message\n", "evil\r\n");
-	recorded("verdict data two failed: log takes KEY VALUE, the key of letters, digits and _.-");
+	recorded("verdict data two failed: log takes KEY VALUE, the key of letters, digits and _.-, in line 1: log ? x");
 	assert_int_equal(descriptors(), before);
 	server_heard();
 	server("354 go");
@@ -443,6 +479,7 @@ int main(void)
 		cmocka_unit_test(chain), cmocka_unit_test(event_without_hook), cmocka_unit_test(events_are_told),
 		cmocka_unit_test(silent_hook), cmocka_unit_test(silent_hook_verbose), cmocka_unit_test(speaking_hook),
 		cmocka_unit_test(notes), cmocka_unit_test(too_many_notes), cmocka_unit_test(hooks_have_failed),
+		cmocka_unit_test(hook_says_carriage_return),
 		cmocka_unit_test(routes_are_bad), cmocka_unit_test(rewrite_is_bad), cmocka_unit_test(hook_dies),
 		cmocka_unit_test(hook_dies_and_accepts), cmocka_unit_test(failed_hook_returns_message),
 		cmocka_unit_test(hook_dies_at_data), cmocka_unit_test(longest_tarpit), cmocka_unit_test(tarpit_without_place),

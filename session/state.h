@@ -79,8 +79,8 @@ struct end {
 	X(IDLE, SERVER_BIT(NONE) | SERVER_BIT(EHLO) | SERVER_BIT(HELO))		/* the client has not said EHLO yet */ \
 	X(EHLO, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(STARTTLS) | SERVER_BIT(XCLIENT) | SERVER_BIT(AUTH) |  \
 	    SERVER_BIT(HELO) | SERVER_BIT(READY))				/* EHLO or LHLO was sent */            \
-	X(STARTTLS, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(SHAKE) | SERVER_BIT(XCLIENT) | SERVER_BIT(AUTH) | \
-	    SERVER_BIT(HELO) | SERVER_BIT(READY))                                                                      \
+	X(STARTTLS, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(SHAKE) | SERVER_BIT(XCLIENT) | SERVER_BIT(HELO) | \
+	    SERVER_BIT(READY))                                                                                         \
 	X(EHLO_TLS, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(XCLIENT) | SERVER_BIT(AUTH) | SERVER_BIT(HELO) |  \
 	    SERVER_BIT(READY))							/* EHLO again, inside TLS */           \
 	X(XCLIENT, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(EHLO_AGAIN) | SERVER_BIT(HELO) |                   \
@@ -228,8 +228,8 @@ enum transaction_server {
 	X(ASKED, CONTENT_BIT(NONE) | CONTENT_BIT(DRAINING) | CONTENT_BIT(SENDING)) /* DATA was sent, 354 is awaited */ \
 	X(SENDING, CONTENT_BIT(NONE) | CONTENT_BIT(DRAINING) | CONTENT_BIT(SENT) | CONTENT_BIT(SENT_LATE))             \
 	X(SENDING_CHUNK, CONTENT_BIT(NONE) | CONTENT_BIT(DRAINING) | CONTENT_BIT(SENT) | CONTENT_BIT(SENT_LATE))       \
-	X(SENT, CONTENT_BIT(NONE) | CONTENT_BIT(PASSING) | CONTENT_BIT(KEEPING) | CONTENT_BIT(DRAINING))               \
-	X(SENT_LATE, CONTENT_BIT(NONE) | CONTENT_BIT(PASSING) | CONTENT_BIT(KEEPING) | CONTENT_BIT(DRAINING)) /* the server spoke before its end */
+	X(SENT, CONTENT_BIT(NONE) | CONTENT_BIT(PASSING) | CONTENT_BIT(DRAINING))                                      \
+	X(SENT_LATE, CONTENT_BIT(NONE) | CONTENT_BIT(PASSING) | CONTENT_BIT(DRAINING)) /* the server spoke before its end */
 
 enum content_state {
 #define X(state, next) CONTENT_##state,

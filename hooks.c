@@ -100,8 +100,13 @@ static bool scan_event(struct hook_list *l, const char *dir, enum hook_event eve
 	folder = opendir(path);
 	if (!folder)
 		return errno == ENOENT || broken(l, "--hooks", path, strerror(errno));
-	while (good && (entry = readdir(folder)))
+	errno = 0;
+	while (good && (entry = readdir(folder))) {
 		good = is_skipped(entry->d_name) || add_hook(l, dir, event, entry->d_name);
+		errno = 0;
+	}
+	if (good && errno)
+		good = broken(l, "--hooks", path, strerror(errno));
 	closedir(folder);
 	return good;
 }
@@ -270,7 +275,8 @@ static int spawn(struct hook_run *r, int in, int out, int err)
 
 	sigemptyset(&none);
 	sigemptyset(&defaults);
-	sigaddset(&defaults, SIGPIPE); /* we ignore it, and an ignored signal stays ignored after exec */
+	sigaddset(&defaults, SIGPIPE); /* we ignore these, and an ignored signal stays ignored after exec */
+	sigaddset(&defaults, SIGXFSZ);
 	posix_spawnattr_init(&attributes);
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setsigdefault(&attributes, &defaults);

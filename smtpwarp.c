@@ -46,8 +46,10 @@
 #define FAULT_MAX 512 /* octets of a message for a person */
 
 static struct options options;
-static struct hook_list hooks;
 static const char *anchors_warning; /* about the file of --tls-ca; NULL: none */
+
+/* The hooks in use, and room for the next list. */
+static struct hook_list hook_lists[2], *hooks = hook_lists;
 
 /* The client's connection if we were given one; -1: we were given listening sockets, or none. */
 static int connection = -1;
@@ -130,6 +132,11 @@ static void fault(const char *format, ...)
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
 	event_fault(text, NULL);
+}
+
+static void tell_of_old(const char *why)
+{
+	fault("%s; what was read before is still in use", why);
 }
 
 /* Nothing but SMTP may reach the client. Replace descriptors 1 and 2 by /dev/null if they are its socket, and fill those that
@@ -252,9 +259,20 @@ static void check_options(void)
 
 /* ---- hooks ---- */
 
-static bool find_hooks(void)
+static bool find_hooks(struct hook_list *list)
 {
-	return hooks_scan(&hooks, options.hooks, !options.hooks_given, options.plugins_dir, options.plugins);
+	return hooks_scan(list, options.hooks, !options.hooks_given, options.plugins_dir, options.plugins);
+}
+
+/* What cannot be read now must not cost mail: the last list that could be read stays. */
+static void find_hooks_again(void)
+{
+	struct hook_list *next = hooks == hook_lists ? hook_lists + 1 : hook_lists;
+
+	if (find_hooks(next))
+		hooks = next;
+	else if (event_is_due(next->broken))
+		tell_of_old(next->broken);
 }
 
 /* Hooks must inherit no descriptors but those that hooks.c gives them, whatever was open when we were started. */
@@ -270,11 +288,11 @@ static void close_on_exec(void)
 /* --check finds the faults that show before a hook is run. */
 static void check_hooks(void)
 {
-	for (unsigned i = 0; i < hooks.count; i++) {
-		const char *fault = hooks_fault(&hooks.hook[i]);
+	for (unsigned i = 0; i < hooks->count; i++) {
+		const char *fault = hooks_fault(&hooks->hook[i]);
 
 		if (fault)
-			die(EX_CONFIG, "--hooks: %.200s: %.150s", hooks.hook[i].path, fault);
+			die(EX_CONFIG, "--hooks: %.200s: %.150s", hooks->hook[i].path, fault);
 	}
 }
 
@@ -329,11 +347,6 @@ static void indexer_ended(int how)
 
 /* ---- keys ---- */
 
-static void tell_of_old(const char *why)
-{
-	fault("%s; what was read before is still in use", why);
-}
-
 static void refresh_keys(bool force)
 {
 	char why[FAULT_MAX];
@@ -372,8 +385,8 @@ static void look_again(void)
 	looked_at = now.tv_sec;
 	if (options.routes)
 		index_routes_again();
-	if (hooks.count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
-		find_hooks(); /* without hooks nothing is written, and the page stays shared with sessions */
+	if (hooks->count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
+		find_hooks_again(); /* without hooks nothing is written, and the page stays shared with sessions */
 }
 
 /* Runs as the user that sessions run as. The index of a large file is ready before the first session. */
@@ -505,7 +518,34 @@ static void catch_signals(void)
 	sigaction(SIGCHLD, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
-	signal(SIGPIPE, SIG_IGN);
+}
+
+/* What sessions that have ended could not tell: records that the log has lost. Shared, and touched by such sessions only. */
+static struct losses {
+	uint32_t records;
+	int error;
+} *losses;
+
+static void leave_losses(void)
+{
+	int error;
+	uint64_t n = log_lost(&error);
+
+	if (!n)
+		return;
+	__atomic_store_n(&losses->error, error, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&losses->records, (uint32_t)n, __ATOMIC_RELAXED);
+}
+
+static void tell_losses(void)
+{
+	uint32_t left = __atomic_exchange_n(&losses->records, 0, __ATOMIC_RELAXED);
+	int error;
+	uint64_t n = log_lost(&error);
+
+	if (left)
+		log_set_lost(n + left, __atomic_load_n(&losses->error, __ATOMIC_RELAXED));
+	event_lost();
 }
 
 static void child_ended(pid_t pid, int how)
@@ -532,6 +572,7 @@ static void reap(void)
 		else
 			child_ended(pid, how);
 	}
+	tell_losses();
 }
 
 static uint32_t sessions_from(const union net_address *source)
@@ -560,7 +601,9 @@ static _Noreturn void serve(int fd)
 	if (listener.notify >= 0)
 		close(listener.notify);
 	terminate = 0; /* what has come by now, the listener tells */
-	session_run(fd, &options, &hooks, &terminate);
+	log_set_lost(0, 0); /* those are the listener's to tell */
+	session_run(fd, &options, hooks, &terminate);
+	leave_losses();
 	_exit(EX_OK);
 }
 
@@ -708,6 +751,9 @@ static _Noreturn void listen_loop(void)
 	tally = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (tally == MAP_FAILED || madvise(tally, size, MADV_DONTFORK) < 0)
 		die_errno(EX_OSERR, "--max-sessions");
+	losses = mmap(NULL, sizeof *losses, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (losses == MAP_FAILED)
+		die_errno(EX_OSERR, "records that are lost");
 	listener.pid = getpid();
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE && !tls_has_anchors()) {
@@ -742,6 +788,16 @@ static void prefer_throughput(void)
 	syscall(SYS_sched_setscheduler, 0, SCHED_BATCH, &none);
 }
 
+/* A session without a listener to tell says on standard error what the log has lost. */
+static void say_losses(void)
+{
+	int error;
+	uint64_t n = log_lost(&error);
+
+	if (n)
+		fprintf(stderr, "smtpwarp: the log has lost %llu records: %s\n", (unsigned long long)n, strerror(error));
+}
+
 static void become_user(void)
 {
 	const struct passwd *user;
@@ -758,13 +814,13 @@ static void become_user(void)
 /* What is said inside TLS would go past it. */
 static void refuse_blind_hook(void)
 {
-	if (options.client_tls == CLIENT_TLS_PASSTHROUGH && hooks.events & 1u << HOOK_RCPT)
+	if (options.client_tls == CLIENT_TLS_PASSTHROUGH && hooks->events & 1u << HOOK_RCPT)
 		die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: no rcpt hook can see the recipients");
 }
 
 static void refuse_open_relay(const union net_address *local)
 {
-	const char *why = options_open_relay(&options, hooks.events & 1u << HOOK_RCPT, local);
+	const char *why = options_open_relay(&options, hooks->events & 1u << HOOK_RCPT, local);
 
 	if (why)
 		die(EX_CONFIG, "%s", why);
@@ -842,6 +898,8 @@ int main(int argc, char **argv)
 	unsigned passed = take_environment();
 	enum net_kind given = net_kind(STDIN_FILENO);
 
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* at a limit of a file's size (RLIMIT_FSIZE) writes fail; they must not kill */
 	if (passed == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED)
 		connection = LISTEN_FDS_START;
 	else if (!passed && given == NET_CONNECTED)
@@ -850,8 +908,8 @@ int main(int argc, char **argv)
 	read_options(argc, argv);
 	if (options.compile_routes)
 		compile_routes();
-	if (!find_hooks() && (connection < 0 || options.listens))
-		die(EX_CONFIG, "%s", hooks.broken); /* a session that has a client tells it, see --hook-failure */
+	if (!find_hooks(hooks) && (connection < 0 || options.listens))
+		die(EX_CONFIG, "%s", hooks->broken); /* a session that has a client tells it, see --hook-failure */
 	refuse_blind_hook();
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
@@ -869,7 +927,8 @@ int main(int argc, char **argv)
 	guard_standard_descriptors();
 	close_on_exec();
 	if (connection >= 0 && !options.listens) {
-		session_run(connection, &options, &hooks, &terminate);
+		session_run(connection, &options, hooks, &terminate);
+		say_losses();
 		keys_wipe();
 		passwords_wipe();
 		return EX_OK;

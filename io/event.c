@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -24,8 +25,8 @@ void event_end(struct json *j, const char *out, enum log_priority priority)
 {
 	size_t n = json_end(j);
 
-	if (n)
-		log_write(priority, out, n);
+	if (n && log_write(priority, out, n))
+		event_lost();
 }
 
 void event_time(struct json *j)
@@ -85,14 +86,38 @@ bool event_is_due(const char *words)
 	return atomic_compare_exchange_strong(&said[hash % SAID], &old, entry);
 }
 
-void event_fault(const char *error, const union net_address *client)
+/* Write the event of an error. false: it is lost. */
+static bool write_error(const char *error, const union net_address *client)
 {
 	char line[4096];
 	struct json j;
+	size_t n;
 
 	event_begin(&j, line, sizeof line, "error");
 	event_time(&j);
 	event_address(&j, "client", client);
 	json_string(&j, "error", error);
-	event_end(&j, line, LOG_PRIORITY_ERROR);
+	n = json_end(&j);
+	return n && log_write(LOG_PRIORITY_ERROR, line, n);
+}
+
+void event_fault(const char *error, const union net_address *client)
+{
+	if (write_error(error, client))
+		event_lost();
+}
+
+void event_lost(void)
+{
+	char text[160];
+	int why;
+	uint64_t n = log_lost(&why);
+
+	if (!n)
+		return;
+	snprintf(text, sizeof text, "the log has lost %llu records: %s", (unsigned long long)n, strerror(why));
+	if (write_error(text, NULL))
+		log_set_lost(0, 0);
+	else
+		log_set_lost(n, why); /* the text is none of them */
 }

@@ -11,7 +11,8 @@
 /* Begin the event with this name in cap octets at out, which stay the caller's. */
 void event_begin(struct json *j, char *out, size_t cap, const char *name);
 
-/* End it and write it to the log; one that did not fit is lost. */
+/* End it and write it to the log; one that did not fit is lost. When the log works again after a failure, an event tells how many
+ * records were lost. */
 void event_end(struct json *j, const char *out, enum log_priority priority);
 
 /* The time now, RFC 3339 with microseconds in UTC. */
@@ -29,5 +30,8 @@ bool event_is_due(const char *words);
 
 /* An error that belongs to no session. client: whom it hit, or NULL. error is cut to what 4 KiB hold. */
 void event_fault(const char *error, const union net_address *client);
+
+/* If records were lost, try to say so: an error that says how many and why. Until it can be written they stay counted. */
+void event_lost(void);
 
 #endif

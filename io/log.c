@@ -6,12 +6,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -21,6 +23,7 @@
 #define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
 #define RECORD_MAX (1 << 22)
 #define STREAM_RECORD_MAX (256 << 10)
+#define PATIENCE_MS 200 /* how long a full sink may delay a session */
 #define STREAM_QUEUE (32 << 20) /* octets that wait for one reader */
 #define STREAM_TALK (256 << 10)	/* where commands and replies wait no longer */
 
@@ -40,10 +43,14 @@ static struct stream {
 static unsigned streams;
 static uint64_t dropped;
 
+/* What no record tells of yet. */
+static uint64_t lost;
+static int lost_error;
+
 static int connect_to_daemon(void)
 {
 	static const int types[] = { SOCK_DGRAM, SOCK_STREAM, SOCK_SEQPACKET };
-	struct timeval patience = { .tv_usec = 200000 };
+	struct timeval patience = { .tv_usec = PATIENCE_MS * 1000 };
 
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
 		int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
@@ -269,8 +276,89 @@ size_t log_record_max(void)
 	return streams && max > STREAM_RECORD_MAX ? STREAM_RECORD_MAX : max;
 }
 
+/* Whether these n octets are the end of the file. */
+static bool ends_with(int fd, off_t size, const char *bytes, size_t n)
+{
+	char part[512];
+	size_t len;
+
+	for (size_t done = 0; done < n; done += len) {
+		len = n - done < sizeof part ? n - done : sizeof part;
+		if (pread(fd, part, len, size - (off_t)(n - done)) != (ssize_t)len || memcmp(part, bytes + done, len) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* A full disk, or a limit (RLIMIT_FSIZE), let only n octets of a record into the file: remove them, unless another session has
+ * written behind them. */
+static bool take_back(const char *record, size_t n)
+{
+	char path[32];
+	struct stat st;
+	bool taken;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", sink.fd);
+	fd = open(path, O_RDONLY | O_CLOEXEC); /* the sink's own descriptor is for writing only */
+	taken = fd >= 0 && fstat(fd, &st) == 0 && ends_with(fd, st.st_size, record, n) &&
+	    ftruncate(sink.fd, st.st_size - (off_t)n) == 0;
+	if (taken)
+		lseek(sink.fd, st.st_size - (off_t)n, SEEK_SET); /* standard error may lack O_APPEND */
+	if (fd >= 0)
+		close(fd);
+	return taken;
+}
+
+static ssize_t write_some(const char *bytes, size_t n)
+{
+	ssize_t written;
+
+	do
+		written = write(sink.fd, bytes, n);
+	while (written < 0 && errno == EINTR);
+	return written;
+}
+
+/* A pipe or terminal took a part of a record: write the rest. */
+static bool write_rest(const char *bytes, size_t n)
+{
+	struct pollfd p = { .fd = sink.fd, .events = POLLOUT };
+
+	while (n && poll(&p, 1, PATIENCE_MS) > 0) {
+		ssize_t written = write_some(bytes, n);
+
+		if (written < 0)
+			return false;
+		bytes += written;
+		n -= (size_t)written;
+	}
+	return !n;
+}
+
+static bool write_line(const char *record, size_t n)
+{
+	static bool torn; /* the line written last has no end */
+	struct stat st;
+	ssize_t written;
+
+	if (torn && write_some("\n", 1) != 1)
+		return false;
+	torn = false;
+	written = write_some(record, n);
+	if (written < 0 || (size_t)written == n)
+		return written >= 0;
+	if (fstat(sink.fd, &st) == 0 && S_ISREG(st.st_mode)) {
+		torn = !take_back(record, (size_t)written);
+		errno = ENOSPC;
+		return false;
+	}
+	torn = !write_rest(record + written, n - (size_t)written);
+	return !torn;
+}
+
 /* The record is larger than a datagram may be: hand over a sealed memory file instead, as the journal's protocol wants it. */
-static void send_file(const struct iovec parts[2])
+static bool send_file(const struct iovec parts[2])
 {
 	union {
 		struct cmsghdr header;
@@ -278,20 +366,22 @@ static void send_file(const struct iovec parts[2])
 	} control = { .room = { 0 } };
 	struct msghdr message = { .msg_control = &control, .msg_controllen = sizeof control };
 	int fd = memfd_create("smtpwarp-record", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	bool sent;
 
 	if (fd < 0)
-		return;
+		return false;
 	control.header.cmsg_level = SOL_SOCKET;
 	control.header.cmsg_type = SCM_RIGHTS;
 	control.header.cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
-	if (writev(fd, parts, 2) > 0 &&
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
-		sendmsg(sink.fd, &message, MSG_NOSIGNAL);
+	sent = writev(fd, parts, 2) == (ssize_t)(parts[0].iov_len + parts[1].iov_len) &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0 &&
+	    sendmsg(sink.fd, &message, MSG_NOSIGNAL) >= 0;
 	close(fd);
+	return sent;
 }
 
-static void send_parts(struct iovec parts[2])
+static bool send_parts(struct iovec parts[2])
 {
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 
@@ -299,79 +389,90 @@ static void send_parts(struct iovec parts[2])
 		if (sink.fd < 0)
 			sink.fd = connect_to_daemon();
 		if (sink.fd < 0)
-			return;
+			return false;
 		if (sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0)
-			return;
+			return true;
 		if (errno == EAGAIN)
 			sink.flags = MSG_DONTWAIT;
-		if (errno == EMSGSIZE && sink.kind == SINK_JOURNAL) {
-			send_file(parts);
-			return;
-		}
+		if (errno == EMSGSIZE && sink.kind == SINK_JOURNAL)
+			return send_file(parts);
 		if (errno != ECONNREFUSED && errno != ENOTCONN && errno != ECONNRESET && errno != EPIPE)
-			return;
+			return false;
 		close(sink.fd);
 		sink.fd = -1;
 	}
+	return false;
 }
 
-static void send_journal(enum log_priority priority, const char *record, size_t n)
+static bool send_journal(enum log_priority priority, const char *record, size_t n)
 {
 	char head[96];
 	int len = snprintf(head, sizeof head, "PRIORITY=%d\nSYSLOG_IDENTIFIER=smtpwarp\nSYSLOG_FACILITY=2\nMESSAGE=",
 	    (int)priority);
 	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n } };
 
-	send_parts(parts);
+	return send_parts(parts);
 }
 
-static void send_syslog(enum log_priority priority, const char *record, size_t n)
+static bool send_syslog(enum log_priority priority, const char *record, size_t n)
 {
 	enum { MAIL_FACILITY = 2 << 3 };
 	char head[48];
 	int len = snprintf(head, sizeof head, "<%d>smtpwarp[%ld]: ", MAIL_FACILITY | (int)priority, (long)getpid());
 	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n - 1 } };
 
-	send_parts(parts);
+	return send_parts(parts);
 }
 
-static void write_sink(enum log_priority priority, const char *record, size_t n)
+static bool write_sink(enum log_priority priority, const char *record, size_t n)
 {
 	struct iovec whole[2] = { { (char *)(uintptr_t)record, n }, { NULL, 0 } };
 
 	switch (sink.kind) {
 	case SINK_NONE:
 	case SINK_UNKNOWN:
-		return;
+		break;
 	case SINK_STDERR:
 	case SINK_FILE:
-		while (write(sink.fd, record, n) < 0 && errno == EINTR)
-			;
-		return;
+		return write_line(record, n);
 	case SINK_UNIX:
-		send_parts(whole);
-		return;
+		return send_parts(whole);
 	case SINK_SYSLOG:
-		send_syslog(priority, record, n);
-		return;
+		return send_syslog(priority, record, n);
 	case SINK_JOURNAL:
-		send_journal(priority, record, n);
-		return;
+		return send_journal(priority, record, n);
 	}
+	return true;
 }
 
-void log_write(enum log_priority priority, const char *record, size_t n)
+bool log_write(enum log_priority priority, const char *record, size_t n)
 {
 	static char shorter[RECORD_MAX];
 
 	for (unsigned i = 0; i < streams; i++)
 		write_stream(&stream[i], priority, record, n);
 	if (priority == LOG_PRIORITY_DEBUG && !sink.detail)
-		return;
+		return true;
 	if (n > sink_max() && n <= sizeof shorter) {
 		memcpy(shorter, record, n);
 		n = json_shorten(shorter, n, sink_max());
 		record = shorter;
 	}
-	write_sink(priority, record, n);
+	if (write_sink(priority, record, n))
+		return true;
+	lost_error = errno;
+	lost++;
+	return false;
+}
+
+uint64_t log_lost(int *error)
+{
+	*error = lost_error;
+	return lost;
+}
+
+void log_set_lost(uint64_t n, int error)
+{
+	lost = n;
+	lost_error = error;
 }

@@ -43,9 +43,15 @@ bool log_flush_streams(void);
 /* Close all streams. */
 void log_close_streams(void);
 
-/* Write a record: n octets that end with a newline. If the sink is gone the record is lost. A full sink may delay a session by
- * a fifth of a second, once. */
-void log_write(enum log_priority priority, const char *record, size_t n);
+/* Write a record: n octets that end with a newline. The sink gets all of it or nothing; false: nothing, and the record counts as
+ * lost. A full sink may delay a session by a fifth of a second, once. */
+bool log_write(enum log_priority priority, const char *record, size_t n);
+
+/* How many records this process's sink has lost that no record tells of. *error: the errno of the last loss. */
+uint64_t log_lost(int *error);
+
+/* So many records are lost that no record tells of, the last for this reason, an errno. */
+void log_set_lost(uint64_t n, int error);
 
 /* Octets of the largest record that the sink takes as a whole. */
 size_t log_record_max(void);

@@ -8,13 +8,14 @@ import pathlib
 import re
 import signal
 import socket
+import tempfile
 import threading
 import time
 
 import pytest
 
 from hooks import Hooks
-from warp import MESSAGE
+from warp import MESSAGE, NO_REPORTS
 
 
 @pytest.fixture
@@ -832,6 +833,30 @@ def test_sessions_of_a_listener_end_with_their_hooks(warp, mail_server, hooks, t
     client.expect("421")
     proxy.wait_exit(proxy.listener)
     assert lines(tmp_path / "close")[0]["reason"] == "shutting down"
+
+
+@pytest.fixture
+def public():
+    """A folder that --user can get at."""
+    with tempfile.TemporaryDirectory(prefix="warp") as name:
+        pathlib.Path(name).chmod(0o755)
+        yield pathlib.Path(name)
+
+
+def test_hooks_that_cannot_be_listed_for_a_moment(warp, mail_server, public):
+    """The last list that could be read stays, and the log has an error, once a minute at most."""
+    folder = public / "hooks"
+    Hooks(folder).script("rcpt", "echo reject 550 5.7.1 no")
+    proxy = warp("--hooks", folder, "--user", "nobody", upstream=mail_server(), env=NO_REPORTS).listen()
+    (folder / "rcpt").chmod(0o711)      # as EMFILE would: it cannot be listed, its programs can be run
+    for _ in range(2):
+        time.sleep(1.1)                 # hooks are looked for once a second at most
+        client = proxy.greeted()
+        client.ask("MAIL FROM:<a@client.example>", "250")
+        client.ask("RCPT TO:<b@server.example>", "550 5.7.1")
+        client.ask("QUIT", "221")
+    [error] = proxy.records("error")
+    assert "Permission denied" in error["error"] and "still in use" in error["error"]
 
 
 @pytest.mark.parametrize("policy, banner", [("defer", "421 4.3.0"), ("accept", "220")])

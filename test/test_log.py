@@ -365,6 +365,47 @@ def test_78_sink_that_cannot_be_opened(warp, sink):
     assert sink.partition(":")[2] in line
 
 
+def test_78_records_are_whole_or_not_there_and_the_lost_ones_are_counted(warp, mail_server):
+    """The file reaches a limit (LimitFSIZE=, ulimit -f), as on a full disk: no torn line, and no process that dies of SIGXFSZ."""
+    proxy = warp(upstream=mail_server("PIPELINING"), env=NO_REPORTS)
+    proxy.complete = False
+    proxy.wrapper = ["prlimit", "--fsize=5000"]
+    proxy.listen()
+    def sent(count):
+        for _ in range(count):
+            client = proxy.connect()
+            client.expect("220")
+            client.send(*SEND)
+            client.replies_to(221)
+            client.expect_end()
+        proxy.wait_until(lambda: not proxy.children())
+    sent(1)
+    each = len([record for record in proxy.records() if "session" in record])
+    sent(9)
+    full = proxy.log_path.read_bytes()
+    assert len(full) < 5000 and full.endswith(b"\n")
+    os.truncate(proxy.log_path, 0)
+    sent(1)
+    records = [*map(json.loads, full.splitlines()), *proxy.records()]
+    told = [re.fullmatch(r"the log has lost (\d+) records: .+", record["error"]) for record in records if record["event"] == "error"]
+    assert sum("session" in record for record in records) + sum(int(match[1]) for match in told) == 11 * each
+    assert proxy.records("error")
+    assert proxy.listener.poll() is None
+
+
+def test_78_a_lone_session_says_what_its_log_lost(warp, mail_server):
+    proxy = warp(upstream=mail_server("PIPELINING"), env=NO_REPORTS)
+    proxy.complete = False
+    proxy.wrapper = ["prlimit", "--fsize=600"]
+    client = proxy.connect()
+    client.expect("220")
+    client.send(*SEND)
+    client.replies_to(221)
+    assert proxy.wait_exit() == 0
+    assert len(proxy.records()) < 3
+    assert re.search(r"^smtpwarp: the log has lost \d+ records: ", proxy.error_path.read_text(), re.M)
+
+
 # --verbose
 
 def comm(proxy):

@@ -157,15 +157,39 @@ static void guard_standard_descriptors(void)
 	}
 }
 
+/* The sink of those who name none. */
+static void choose_log(void)
+{
+	log_detail(options.verbose);
+	if (!options.log)
+		options.log = is_client(STDERR_FILENO) ? "syslog" : "stderr";
+}
+
+/* Runs as the user that sessions run as, so that they can open a file again after its rotation. */
 static void open_log(void)
 {
-	const char *sink = options.log, *why;
+	const char *why;
 
-	if (!sink)
-		sink = is_client(STDERR_FILENO) ? "syslog" : "stderr";
-	log_detail(options.verbose);
-	if (log_open(sink, &why) < 0)
-		die(EX_CONFIG, "--log %s: %s", sink, why);
+	if (log_open(options.log, &why) < 0)
+		die(EX_CONFIG, "--log %s: %s", options.log, why);
+}
+
+static bool log_stale; /* the log's file could not be opened again, and the old one is in use */
+
+/* Tells of a failure once a minute: in the old file as well, but nobody may read that. */
+static void reopen_log(void)
+{
+	char text[FAULT_MAX];
+	const char *why;
+
+	log_stale = log_reopen(options.log, &why) < 0;
+	if (!log_stale)
+		return;
+	snprintf(text, sizeof text, "--log %s: %s; records still go to the old file", options.log, why);
+	if (!event_is_due(text))
+		return;
+	fault("%s", text);
+	fprintf(stderr, "smtpwarp: %s\n", text);
 }
 
 /* ---- what options name ---- */
@@ -730,8 +754,7 @@ static void read_again(void)
 	char why[FAULT_MAX];
 
 	reload = 0;
-	if (options.log && log_reopen(options.log, &reason) < 0)
-		fault("--log %s: %s; the old file is still in use", options.log, reason);
+	reopen_log();
 	refresh_keys(true);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
 		tell_of_old(why);
@@ -764,13 +787,15 @@ static _Noreturn void listen_loop(void)
 		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
 	notify("READY=1\nSTATUS=ready");
 	while (!terminate) {
-		bool alone = !tally->sessions, due = tally->status_due;
+		bool alone = !tally->sessions, due = tally->status_due || log_stale;
 		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
 
 		if (alone && !worked && !due && !reload && idle >= 0)
 			break;
 		if (reload)
 			read_again();
+		else if (log_stale)
+			reopen_log();
 		status();
 	}
 	end_sessions();
@@ -807,6 +832,8 @@ static void become_user(void)
 	user = getpwnam(options.user);
 	if (user && getuid() == user->pw_uid && getgid() == user->pw_gid)
 		return;
+	if (user)
+		log_prepare(options.log, user->pw_uid, user->pw_gid);
 	if (!user || initgroups(options.user, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		die_errno(EX_CONFIG, "--user");
 }
@@ -873,6 +900,13 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
 }
 
+static void begin_log(void)
+{
+	open_log();
+	warn_of_exposed_secrets();
+	warn_of_anchors();
+}
+
 static void read_options(int argc, char **argv)
 {
 	char why[FAULT_MAX], help[OPTIONS_HELP_MAX];
@@ -913,10 +947,9 @@ int main(int argc, char **argv)
 	refuse_blind_hook();
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
-	open_log();
-	warn_of_exposed_secrets();
-	warn_of_anchors();
+	choose_log();
 	if (options.check) {
+		begin_log();
 		check_hooks();
 		check_routes();
 		puts("smtpwarp: options are in order");
@@ -927,6 +960,7 @@ int main(int argc, char **argv)
 	guard_standard_descriptors();
 	close_on_exec();
 	if (connection >= 0 && !options.listens) {
+		begin_log();
 		session_run(connection, &options, hooks, &terminate);
 		say_losses();
 		keys_wipe();
@@ -935,6 +969,7 @@ int main(int argc, char **argv)
 	}
 	gather_sockets(passed, given);
 	become_user();
+	begin_log();
 	check_routes();
 	listen_loop();
 }

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -78,6 +79,79 @@ static int set_socket_path(const char *path, const char **why)
 	return 0;
 }
 
+bool log_exists(const char *name)
+{
+	const char *path;
+
+	return sink_parse(name, &path) == SINK_FILE && access(path, F_OK) == 0;
+}
+
+/* Whether a file can be created in the folder of path. */
+static bool check_folder(const char *path)
+{
+	const char *end = strrchr(path, '/');
+	char folder[4096];
+	size_t n = end ? (size_t)(end - path) + 1 : 1;
+
+	if (n >= sizeof folder) {
+		errno = ENAMETOOLONG;
+		return false;
+	}
+	memcpy(folder, end ? path : ".", n);
+	folder[n] = 0;
+	return access(folder, W_OK | X_OK) == 0;
+}
+
+bool log_check(const char *name, const char **why)
+{
+	const char *path;
+	int fd;
+	bool good;
+
+	if (sink_parse(name, &path) != SINK_FILE)
+		return true;
+	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	good = fd >= 0 || errno == ENXIO /* nobody reads the pipe now */ || (errno == ENOENT && check_folder(path));
+	*why = strerror(errno);
+	if (fd >= 0)
+		close(fd);
+	return good;
+}
+
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+
+static int prepared = -1; /* by log_prepare() */
+
+static int open_without_links(const char *path, int flags)
+{
+	enum { NO_SYMLINKS = 4 }; /* openat2(2), linux/openat2.h */
+	const struct {
+		uint64_t flags, mode, resolve;
+	} how = { (uint64_t)(O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags), flags ? 0640 : 0, NO_SYMLINKS };
+
+	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+}
+
+void log_prepare(const char *name, uid_t user, gid_t group)
+{
+	const char *path;
+	struct stat st;
+
+	if (sink_parse(name, &path) != SINK_FILE)
+		return;
+	prepared = open_without_links(path, O_CREAT | O_EXCL);
+	if (prepared >= 0 && fchown(prepared, user, group) == 0)
+		return;
+	if (prepared < 0)
+		prepared = open_without_links(path, 0);
+	if (prepared >= 0 && (fstat(prepared, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)) {
+		close(prepared);
+		prepared = -1;
+	}
+}
+
 static int open_file(const char *path, const char **why)
 {
 	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
@@ -118,6 +192,11 @@ int log_open(const char *name, const char **why)
 		return 0;
 	case SINK_FILE:
 		sink.fd = open_file(path, why);
+		if (sink.fd < 0)
+			sink.fd = prepared;
+		else if (prepared >= 0)
+			close(prepared);
+		prepared = -1;
 		return sink.fd < 0 ? -1 : 0;
 	case SINK_UNIX:
 		return set_socket_path(path, why);

@@ -7,12 +7,24 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum log_priority { LOG_PRIORITY_ERROR = 3, LOG_PRIORITY_WARNING = 4, LOG_PRIORITY_INFO = 6, LOG_PRIORITY_DEBUG = 7 };
 
 /* Open a sink (see sink.h), now: later there may be no permission for it, or no path to it. Returns 0, or -1 with *why set
  * (static storage). Closes the former sink. */
 int log_open(const char *sink, const char **why);
+
+/* Whether there is a file of "file:PATH", which log_open() would append to. */
+bool log_exists(const char *sink);
+
+/* Whether log_open() would do, or should: without creating or opening anything that is not there. false: *why is set as there. A socket
+ * that is missing now may be there later. */
+bool log_check(const char *sink, const char **why);
+
+/* Root, before it becomes this user: open the file of "file:PATH", or create it for the user, so that log_open() does where the user may
+ * not get at it. Goes through no symbolic link, and takes no file that has another name as well. */
+void log_prepare(const char *sink, uid_t user, gid_t group);
 
 /* Open the file of "file:PATH" again, after log rotation; other sinks have nothing to open. Returns as log_open(), but on
  * failure the old file stays in use. */

@@ -1,9 +1,13 @@
 """The log: DESIGN 7, PROTOCOL 77 and 78. Every other test checks the form of its records too (warp.py)."""
 import json
 import os
+import pathlib
+import pwd
 import re
+import signal
 import socket
 import stat
+import tempfile
 import threading
 import time
 
@@ -404,6 +408,70 @@ def test_78_a_lone_session_says_what_its_log_lost(warp, mail_server):
     assert proxy.wait_exit() == 0
     assert len(proxy.records()) < 3
     assert re.search(r"^smtpwarp: the log has lost \d+ records: ", proxy.error_path.read_text(), re.M)
+
+
+@pytest.fixture
+def rotated(warp, mail_server):
+    """A listener of another user whose log is in a folder that only root writes to; the log, and a function for one session."""
+    with tempfile.TemporaryDirectory(prefix="warp") as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        proxy = warp("--log", f"file:{folder}/log", "--user", "nobody", upstream=mail_server("PIPELINING"), env=NO_REPORTS)
+        proxy.log_path = folder / "log"
+        proxy.listen()
+        def sent():
+            client = proxy.connect()
+            client.expect("220")
+            client.send(*SEND)
+            client.replies_to(221)
+            proxy.wait_until(lambda: not proxy.children())
+        yield proxy, folder / "log", sent
+
+
+def test_78_the_log_belongs_to_user_and_is_opened_again(rotated):
+    """As logrotate's `create` has it, which takes owner and mode from the old file."""
+    proxy, log, sent = rotated
+    sent()
+    old, new = log.rename(log.with_name("log.1")), log
+    assert (old.stat().st_uid, old.stat().st_mode & 0o777) == (pwd.getpwnam("nobody").pw_uid, 0o640)
+    new.touch(0o640)
+    os.chown(new, old.stat().st_uid, old.stat().st_gid)
+    proxy.listener.send_signal(signal.SIGHUP)
+    proxy.wait_until(lambda: os.path.samefile(new, f"/proc/{proxy.listener.pid}/fd/{log_descriptor(proxy, 'log')}"))
+    sent()
+    assert len(proxy.records("message")) == 1
+
+
+def log_descriptor(proxy, name):
+    folder = f"/proc/{proxy.listener.pid}/fd"
+    return next(fd for fd in os.listdir(folder) if os.readlink(f"{folder}/{fd}").rpartition("/")[2].startswith(name))
+
+
+def test_78_a_log_that_cannot_be_opened_again(rotated):
+    """An error on standard error too, for nobody reads the old file; and as soon as it can be opened, it is."""
+    proxy, log, sent = rotated
+    old = log.rename(log.with_name("log.1"))
+    proxy.listener.send_signal(signal.SIGHUP)
+    proxy.wait_until(lambda: "records still go to the old file" in proxy.error_path.read_text(), "the error")
+    assert old.read_text().count("records still go to the old file") == 1
+    log.touch()
+    os.chown(log, old.stat().st_uid, old.stat().st_gid)
+    proxy.wait_until(lambda: os.path.samefile(log, f"/proc/{proxy.listener.pid}/fd/{log_descriptor(proxy, 'log')}"))
+    sent()
+    assert len(proxy.records("message")) == 1
+
+
+def test_78_root_follows_no_link_to_the_log(warp):
+    proxy = warp("--user", "nobody", env=NO_REPORTS)
+    with tempfile.TemporaryDirectory(prefix="warp") as name:
+        os.chmod(name, 0o755)
+        target = pathlib.Path(name, "target")
+        os.symlink(target, f"{name}/log")
+        process = proxy.spawn("--log", f"file:{name}/log", "--listen", "127.0.0.1:2525")
+        proxy.exit_codes = (78,)
+        assert proxy.wait_exit(process) == 78
+        assert not target.exists()
+    assert "Permission denied" in proxy.error_path.read_text()
 
 
 # --verbose

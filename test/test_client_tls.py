@@ -51,7 +51,7 @@ def test_message_over_starttls(proxy, certs, mail_server, secure, late, upstream
     made = proxy(*(LATE if late else []), upstream=server)
     client = made.connect()
     client.expect("220")
-    assert client.ask("EHLO first.example", "250").texts[-2:] == ["STARTTLS", "PIPELINING"]
+    assert "STARTTLS" in client.ask("EHLO first.example", "250").texts
     secure(client)
     assert "STARTTLS" not in client.ask("EHLO second.example", "250").texts
     transaction(client)

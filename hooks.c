@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -89,6 +90,50 @@ static bool is_skipped(const char *name)
 	return name[0] == '.';
 }
 
+static bool is_folder(const char *dir, const struct dirent *entry)
+{
+	char path[512];
+	struct stat st;
+
+	if (entry->d_type != DT_UNKNOWN && entry->d_type != DT_LNK)
+		return entry->d_type == DT_DIR;
+	snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool is_event(const char *name)
+{
+	int event = 0;
+
+	while (event < HOOK_EVENT_COUNT && strcmp(hook_event_name((enum hook_event)event), name) != 0)
+		event++;
+	return event < HOOK_EVENT_COUNT;
+}
+
+/* The hooks of a folder whose name is misspelt would be missed without a word. */
+static bool check_names(struct hook_list *l, const char *dir)
+{
+	DIR *folder = opendir(dir);
+	const struct dirent *entry;
+	char path[256];
+
+	if (!folder)
+		return broken(l, "--hooks", dir, strerror(errno));
+	errno = 0;
+	while (!l->misnamed && (entry = readdir(folder))) {
+		if (!is_skipped(entry->d_name) && !is_event(entry->d_name) && is_folder(dir, entry)) {
+			snprintf(path, sizeof path, "%.80s/%s", dir, entry->d_name);
+			broken(l, "--hooks", path, "no event has the name of this folder");
+			l->misnamed = true;
+		}
+		errno = 0;
+	}
+	if (errno)
+		broken(l, "--hooks", dir, strerror(errno));
+	closedir(folder);
+	return !l->broken[0];
+}
+
 static bool scan_event(struct hook_list *l, const char *dir, enum hook_event event)
 {
 	char path[512];
@@ -152,10 +197,13 @@ bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char 
 	l->count = l->events = 0;
 	l->names_len = 0;
 	l->broken[0] = 0;
+	l->misnamed = false;
 	if (stat(dir, &st) < 0) {
 		if (!optional || errno != ENOENT)
 			return broken(l, "--hooks", dir, strerror(errno));
 	} else {
+		if (!check_names(l, dir))
+			return false;
 		for (int event = 0; event < HOOK_EVENT_COUNT; event++)
 			if (!scan_event(l, dir, (enum hook_event)event))
 				return false;
@@ -173,26 +221,72 @@ static const char *head_fault(const struct hook *h, const char *head)
 	return end && (!found || found > end) ? "it is not for this event: its head says for which" : NULL;
 }
 
-/* What is wrong with a script that the kernel, or its shell, would tell in words of their own: execve(2). */
-static const char *script_fault(const struct hook *h, char *head, size_t n)
+/* Whether some folder of PATH has this program. */
+static bool is_in_path(const char *program)
 {
-	char *path = head + 2;
+	const char *at = getenv("PATH");
+
+	for (at = at ? at : "/usr/local/bin:/bin:/usr/bin"; *at; at += *at == ':') {
+		char path[512];
+		size_t n = strcspn(at, ":");
+
+		snprintf(path, sizeof path, "%.*s/%s", (int)n, at, program);
+		if (access(path, X_OK) == 0)
+			return true;
+		at += n;
+	}
+	return false;
+}
+
+/* What is wrong with the first line of a script, without its #!. */
+static const char *interpreter_fault(char *line)
+{
+	static char why[160];
+	char *name = line + strspn(line, " \t"), *argument = name + strcspn(name, " \t");
+	const char *missing = NULL;
+
+	if (strchr(line, '\r'))
+		return "its lines end in CR LF: a script needs LF";
+	argument += strspn(argument, " \t");
+	argument[strcspn(argument, " \t")] = 0;
+	name[strcspn(name, " \t")] = 0;
+	if (access(name, X_OK) < 0)
+		missing = name;
+	else if (strcmp(name, "/usr/bin/env") == 0 && *argument && *argument != '-' && !strchr(argument, '=') && !is_in_path(argument))
+		missing = argument;
+	if (!missing)
+		return NULL;
+	snprintf(why, sizeof why, "its interpreter is missing: %.100s", missing);
+	return why;
+}
+
+/* Whether a line of the script's head, "Options:", names --connect-on recipient. */
+static bool wants_recipient(const char *head)
+{
+	const char *options = strstr(head, " Options: ");
+	const char *named = options ? strstr(options, "--connect-on recipient") : NULL;
+
+	return named && named < options + strcspn(options, "\n");
+}
+
+/* What is wrong with a script that the kernel, or its shell, would tell in words of their own: execve(2). */
+static const char *script_fault(const struct hook *h, char *head, size_t n, bool on_recipient)
+{
+	const char *why = head_fault(h, head);
 
 	if (n >= 4 && memcmp(head, "\177ELF", 4) == 0)
 		return NULL;
 	if (strncmp(head, "#!", 2) != 0)
 		return "neither a program nor a script: its first line must begin with #!";
-	path += strspn(path, " \t");
-	n = strcspn(path, " \t\r\n");
-	if (path[strcspn(path, "\r\n")] == '\r')
-		return "its lines end in CR LF: a script needs LF";
-	if (head_fault(h, path))
-		return head_fault(h, path);
-	path[n] = 0;
-	return access(path, X_OK) < 0 ? "the program that its first line names is missing" : NULL;
+	if (why)
+		return why;
+	if (!on_recipient && wants_recipient(head))
+		return "it needs --connect-on recipient";
+	head[strcspn(head, "\n")] = 0;
+	return interpreter_fault(head + 2);
 }
 
-static const char *content_fault(const struct hook *h)
+static const char *content_fault(const struct hook *h, bool on_recipient)
 {
 	char head[2048];
 	int fd = open(h->path, O_RDONLY | O_CLOEXEC);
@@ -203,10 +297,10 @@ static const char *content_fault(const struct hook *h)
 	if (n < 0) /* a program need not be readable */
 		return NULL;
 	head[n] = 0;
-	return script_fault(h, head, (size_t)n);
+	return script_fault(h, head, (size_t)n, on_recipient);
 }
 
-const char *hooks_fault(const struct hook *h)
+const char *hooks_fault(const struct hook *h, bool on_recipient)
 {
 	struct stat st;
 
@@ -216,7 +310,9 @@ const char *hooks_fault(const struct hook *h)
 		return access(h->path, W_OK) < 0 ? strerror(errno) : NULL;
 	if (!S_ISREG(st.st_mode))
 		return "neither a program nor a Unix socket";
-	return access(h->path, X_OK) < 0 ? "not executable: chmod +x it, or rename it to begin with a dot" : content_fault(h);
+	if (access(h->path, X_OK) == 0)
+		return content_fault(h, on_recipient);
+	return st.st_mode & 0111 ? strerror(EACCES) : "not executable: chmod +x it, or rename it to begin with a dot";
 }
 
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i)

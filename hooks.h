@@ -30,6 +30,7 @@ struct hook_list {
 	size_t names_len;
 	char names[HOOKS_NAMES];
 	char broken[160]; /* why the hooks cannot be read; "": they can */
+	bool misnamed;	  /* because a folder has the name of no event */
 };
 
 /* Read the folders of dir into *l, each sorted by the byte order of names. optional: dir may be missing. plugins: names of
@@ -37,8 +38,8 @@ struct hook_list {
  * hooks. */
 bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char *plugins_dir, const char *plugins);
 
-/* What is wrong with a hook that shows before it is run; NULL: nothing. Static storage. */
-const char *hooks_fault(const struct hook *h);
+/* What is wrong with a hook that shows before it is run; NULL: nothing. on_recipient: as --connect-on recipient has it. Static storage. */
+const char *hooks_fault(const struct hook *h, bool on_recipient);
 
 /* The next hook of this event at or after index i; NULL: there is none. */
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i);

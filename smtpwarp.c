@@ -5,11 +5,13 @@
 #define _GNU_SOURCE
 #include "hooks.h"
 #include "io/event.h"
+#include "io/file.h"
 #include "io/keys.h"
 #include "io/log.h"
 #include "io/net.h"
 #include "io/passwords.h"
 #include "io/routes.h"
+#include "pure/envfile.h"
 #include "pure/options.h"
 #include "pure/route.h"
 #include "pure/text.h"
@@ -131,7 +133,10 @@ static void fault(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	event_fault(text, NULL);
+	if (options.check) /* which writes to no log */
+		fprintf(stderr, "smtpwarp: %s\n", text);
+	else
+		event_fault(text, NULL);
 }
 
 static void tell_of_old(const char *why)
@@ -165,7 +170,7 @@ static void choose_log(void)
 		options.log = is_client(STDERR_FILENO) ? "syslog" : "stderr";
 }
 
-/* Runs as the user that sessions run as, so that they can open a file again after its rotation. */
+/* Runs as the user that sessions run as, who has to open a file again after its rotation. */
 static void open_log(void)
 {
 	const char *why;
@@ -313,7 +318,7 @@ static void close_on_exec(void)
 static void check_hooks(void)
 {
 	for (unsigned i = 0; i < hooks->count; i++) {
-		const char *fault = hooks_fault(&hooks->hook[i]);
+		const char *fault = hooks_fault(&hooks->hook[i], options.limits.on_recipient);
 
 		if (fault)
 			die(EX_CONFIG, "--hooks: %.200s: %.150s", hooks->hook[i].path, fault);
@@ -823,7 +828,7 @@ static void say_losses(void)
 		fprintf(stderr, "smtpwarp: the log has lost %llu records: %s\n", (unsigned long long)n, strerror(error));
 }
 
-static void become_user(void)
+static void change_user(void)
 {
 	const struct passwd *user;
 
@@ -832,7 +837,7 @@ static void become_user(void)
 	user = getpwnam(options.user);
 	if (user && getuid() == user->pw_uid && getgid() == user->pw_gid)
 		return;
-	if (user)
+	if (user && !options.check)
 		log_prepare(options.log, user->pw_uid, user->pw_gid);
 	if (!user || initgroups(options.user, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		die_errno(EX_CONFIG, "--user");
@@ -907,13 +912,36 @@ static void begin_log(void)
 	warn_of_anchors();
 }
 
+/* The variables of --env-file. */
+static char **read_env_file(const char *name)
+{
+	enum { OCTETS = 64 << 10, VARIABLES = 1000 };
+	static char text[OCTETS + 1], *variables[VARIABLES + 1];
+	struct envfile f = { .variables = variables, .most = VARIABLES };
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : file_read(fd, text, sizeof text);
+
+	if (n < 0)
+		die(EX_CONFIG, "--env-file %s: %s", name, strerror(errno));
+	if (n > OCTETS)
+		die(EX_CONFIG, "--env-file %s: it is larger than 64 KiB", name);
+	close(fd);
+	if (!envfile_read(&f, text, (size_t)n))
+		die(EX_CONFIG, "--env-file %s: line %u: %s", name, f.line, f.why);
+	return variables;
+}
+
 static void read_options(int argc, char **argv)
 {
 	char why[FAULT_MAX], help[OPTIONS_HELP_MAX];
+	enum options_word word = options_read(&options, argc, argv, environ, why, sizeof why);
 
-	switch (options_read(&options, argc, argv, environ, why, sizeof why)) {
+	if (word == OPTIONS_GOOD && options.env_file && !options.check)
+		die(EX_USAGE, "--env-file is for --check: smtpwarp itself reads variables from its environment");
+	if (options.env_file && (word == OPTIONS_GOOD || word == OPTIONS_BAD))
+		word = options_read(&options, argc, argv, read_env_file(options.env_file), why, sizeof why);
+	switch (word) {
 	case OPTIONS_GOOD:
-		check_options();
 		return;
 	case OPTIONS_BAD:
 		die(EX_USAGE, "%s", why);
@@ -925,6 +953,58 @@ static void read_options(int argc, char **argv)
 		puts("smtpwarp " SMTPWARP_VERSION);
 		exit(EX_OK);
 	}
+}
+
+/* ---- --check ---- */
+
+/* A listener that starts as root reads these files as root, but when they are replaced, as its user; and systemd's units start as that
+ * user. */
+static void check_readable(const char *option, const char *file)
+{
+	if (file && access(file, R_OK) < 0)
+		fault("warning: --%s %.300s: %s, for --user %s: started by its units smtpwarp could not read it, and started as root, not "
+		      "read it again", option, file, strerror(errno), options.user);
+}
+
+static void check_files(void)
+{
+	if (!options.user)
+		return;
+	check_readable("cert", options.cert);
+	check_readable("key", options.key);
+	check_readable("tls-cert", options.tls_cert);
+	check_readable("tls-key", options.tls_key);
+	check_readable("upstream-auth", options.upstream_auth);
+}
+
+/* From here on --check sees what --user will see. */
+static void check_as_user(void)
+{
+	const struct passwd *user = options.user ? getpwnam(options.user) : NULL;
+	const char *why;
+	bool there;
+
+	choose_log();
+	there = log_exists(options.log);
+	if (!log_check(options.log, &why))
+		die(EX_CONFIG, "--log %s: %s", options.log, why);
+	if (user && geteuid() != 0 && geteuid() != user->pw_uid)
+		fault("warning: checked as the user who asks, not as --user %s: run --check as root", options.user);
+	else
+		change_user();
+	if (there && !log_check(options.log, &why))
+		fault("warning: --log %s: %s, for --user %s: after a rotation it could not be opened again", options.log, why, options.user);
+	check_files();
+}
+
+static _Noreturn void check_rest(void)
+{
+	warn_of_exposed_secrets();
+	warn_of_anchors();
+	check_hooks();
+	check_routes();
+	puts("smtpwarp: options are in order");
+	exit(EX_OK);
 }
 
 int main(int argc, char **argv)
@@ -940,21 +1020,19 @@ int main(int argc, char **argv)
 		connection = STDIN_FILENO;
 	net_use_zones();
 	read_options(argc, argv);
+	check_options();
 	if (options.compile_routes)
 		compile_routes();
-	if (!find_hooks(hooks) && (connection < 0 || options.listens))
+	if (options.check)
+		check_as_user();
+	if (!find_hooks(hooks) && (connection < 0 || options.listens || options.check || hooks->misnamed))
 		die(EX_CONFIG, "%s", hooks->broken); /* a session that has a client tells it, see --hook-failure */
 	refuse_blind_hook();
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	choose_log();
-	if (options.check) {
-		begin_log();
-		check_hooks();
-		check_routes();
-		puts("smtpwarp: options are in order");
-		return EX_OK;
-	}
+	if (options.check)
+		check_rest();
 	catch_signals();
 	prefer_throughput();
 	guard_standard_descriptors();
@@ -968,7 +1046,9 @@ int main(int argc, char **argv)
 		return EX_OK;
 	}
 	gather_sockets(passed, given);
-	become_user();
+	change_user();
+	if (options.user && !find_hooks(hooks)) /* of folders that this user may not read */
+		die(EX_CONFIG, "%s", hooks->broken);
 	begin_log();
 	check_routes();
 	listen_loop();

@@ -155,7 +155,9 @@ static const struct row rows[] = {
 	OF_SECONDS("idle-timeout", timeouts.idle, 0, 0, "300", "time for a client's next command"),
 	OF_SECONDS("session-timeout", timeouts.session, 0, 0, "86400", "time for a whole session; 0: no limit"),
 	OF_NUMBER("min-rate", min_rate, 0, UINT32_MAX, "100", "least octets a second of a message, on average; 0: no limit"),
-	OF_SWITCH("check", check, "check the options and exit"),
+	OF_SWITCH("check", check, "check the options, and what they name, as --user will see it, and exit"),
+	OF_TEXT("env-file", env_file, "FILE", NULL,
+	    "with --check: read the variables from this file, as systemd does, not from the environment"),
 };
 
 #define N_ROWS (sizeof rows / sizeof *rows)

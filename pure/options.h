@@ -74,6 +74,7 @@ struct options {
 	const char *override_recipient;	    /* NULL: recipients stay what they are */
 	uint32_t max_tarpits;
 	bool check;
+	const char *env_file; /* of variables, for --check; NULL: the environment has them */
 };
 
 enum options_word { OPTIONS_GOOD, OPTIONS_BAD, OPTIONS_HELP, OPTIONS_VERSION };

@@ -293,7 +293,8 @@ def test_examples_of_smtpwarp_pass_its_check():
     lines = dl + [line for line in code(README.replace(" \\\n       ", "")) if line.startswith("smtpwarp ")]
     assert len(lines) >= 3
     for line in lines:
-        arguments = shlex.split(line.replace("--user smtpwarp", ""))[1:]
+        arguments = shlex.split(line.replace("--user smtpwarp", "").replace("/etc/smtpwarp/smtpwarp.conf",
+                                                                            f"{TOP}/units/smtpwarp.conf"))[1:]
         result = run("--check", *arguments)
         assert result.returncode == 0, f"{line}: {result.stderr}"
 

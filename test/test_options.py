@@ -1,11 +1,14 @@
 """Options, variables, exit codes: DESIGN 3."""
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 
 import pytest
 
 import peers
+from hooks import shipped
 from warp import BINARY
 
 SIZE_OPTION = "message-size-limit"
@@ -171,7 +174,9 @@ def test_what_package_managers_leave_behind_is_no_hook(tmp_path, name):
     (lambda path: path.mkdir(), "neither a program nor a Unix socket"),
     (lambda path: script(path, b"echo accept\n"), "must begin with #!"),
     (lambda path: script(path, b"#!/bin/sh\r\necho accept\r\n"), "CR LF"),
-    (lambda path: script(path, b"#! /nowhere/sh -e\n"), "is missing"),
+    (lambda path: script(path, b"#! /nowhere/sh -e\n"), "its interpreter is missing: /nowhere/sh"),
+    (lambda path: script(path, b"#!/usr/bin/env no-such-python\n"), "its interpreter is missing: no-such-python"),
+    (lambda path: script(path, b"#!/bin/sh\n# Options: --connect-on recipient\n"), "it needs --connect-on recipient"),
     (lambda path: path.symlink_to(ROOT / "hooks" / "clamav"), "not for this event")])
 def test_check_looks_at_hooks(tmp_path, make, words):
     folder = tmp_path / "rcpt"
@@ -181,6 +186,99 @@ def test_check_looks_at_hooks(tmp_path, make, words):
     assert result.returncode == 78 and words in result.stderr and "50-broken" in result.stderr
     (folder / ".50-broken").exists() or (folder / "50-broken").rename(folder / ".50-broken")
     assert run("--check", "--hooks", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("text", [b"#!/bin/sh\n", b"#!/usr/bin/env python3\n", b"#!/usr/bin/env -S python3 -B\n", b"\x7fELF"])
+def test_check_is_content_with_hooks(tmp_path, text):
+    (tmp_path / "rcpt").mkdir()
+    script(tmp_path / "rcpt/50-good", text)
+    assert run("--check", "--hooks", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["route-mysql", "source-by-sender"])
+def test_check_knows_hooks_that_need_connect_on_recipient(tmp_path, name):
+    (tmp_path / "rcpt").mkdir()
+    (tmp_path / "rcpt" / name).symlink_to(shipped(name))
+    assert run("--check", "--hooks", tmp_path).returncode == 78
+    assert run("--check", "--hooks", tmp_path, "--connect-on", "recipient").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--check"], ["--listen", "127.0.0.1:2"]])
+@pytest.mark.parametrize("name", ["recipient", "DATA", "rcpt.d"])
+def test_a_folder_that_is_no_event_ends_the_start(tmp_path, name, arguments):
+    """As a misspelt variable does; files, and what begins with a dot, may stand there."""
+    for good in "rcpt", ".git":
+        (tmp_path / good).mkdir()
+    (tmp_path / "README").touch()
+    assert run("--check", "--hooks", tmp_path).returncode == 0
+    (tmp_path / name).mkdir()
+    result = run(*arguments, "--hooks", tmp_path)
+    assert result.returncode == 78 and f"/{name}: no event has the name of this folder" in result.stderr
+
+
+# --check
+
+@pytest.fixture
+def public():
+    """A folder that --user can get at."""
+    with tempfile.TemporaryDirectory(prefix="warp") as name:
+        pathlib.Path(name).chmod(0o755)
+        yield pathlib.Path(name)
+
+
+def test_check_creates_no_file(public):
+    """The log would be root's, and the service could not write to it."""
+    for user in [], ["--user", "nobody"]:
+        assert run("--check", "--log", f"file:{public}/log", *user).returncode == 0
+        assert not (public / "log").exists()
+    (public / "log").touch(0o600)
+    result = run("--check", "--log", f"file:{public}/log", "--user", "nobody")
+    assert result.returncode == 0 and "warning: --log" in result.stderr and "after a rotation" in result.stderr
+    assert (public / "log").read_text() == ""
+
+
+def test_check_sees_what_user_will_see(public):
+    """Routes and hooks that only root may read: every mail would get 421."""
+    routes, folder = public / "routes", public / "hooks/rcpt"
+    routes.write_text("*;192.0.2.1;none\n")
+    folder.mkdir(parents=True)
+    script(folder / "50-good", b"#!/bin/sh\n")
+    check = ["--check", "--user", "nobody", "--routes", routes, "--hooks", folder.parent]
+    assert run(*check).returncode == 0
+    for path, mode in (routes, 0o600), (folder / "50-good", 0o700), (folder, 0o700), (folder.parent, 0o700):
+        good = path.stat().st_mode
+        path.chmod(mode)
+        result = run(*check)
+        assert result.returncode == 78 and str(path) in result.stderr and "Permission denied" in result.stderr, path
+        path.chmod(good)
+    assert run(*check).returncode == 0
+
+
+def test_check_warns_of_keys_that_user_cannot_read(public, certs):
+    """Root reads them at start, but nobody reads them again; and systemd starts its units as that user."""
+    cert, key = certs.pair("good")
+    shutil.copy(cert, public / "cert")
+    shutil.copy(key, public / "key")
+    (public / "key").chmod(0o600)
+    result = run("--check", "--user", "nobody", "--cert", public / "cert", "--key", public / "key")
+    assert result.returncode == 0 and re.search(r"warning: --key .*Permission denied", result.stderr)
+
+
+def test_env_file(tmp_path):
+    """What a shell would stumble over, systemd takes; the environment of --check does not count."""
+    file = tmp_path / "smtpwarp.conf"
+    check = ["--check", "--env-file", file]
+    file.write_text("# x\nSMTPWARP_VALID_RECIPIENTS=^(a|b)@example[.]com$\nSMTPWARP_TLS='encrypt'\nOTHER=$x\n")
+    assert run(*check, env={"SMTPWARP_TLS": "sometimes"}).returncode == 0
+    for text, code, words in (("SMTPWARP_TLS=some times", 64, "SMTPWARP_TLS=some times: it takes"),
+                              ("\nSMTPWARP_TSL=may\n", 64, "unknown variable SMTPWARP_TSL"),
+                              ("\nexport SMTPWARP_TLS=may\n", 78, "line 2: "), ("SMTPWARP_TLS may\n", 78, "line 1: "),
+                              ("SMTPWARP_HOSTNAME='x\n\n", 78, "line 1: ")):
+        file.write_text(text)
+        result = run(*check)
+        assert result.returncode == code and words in result.stderr
+    assert run("--check", "--env-file", tmp_path / "none").returncode == 78
+    assert run("--env-file", file).returncode == 64
 
 
 @pytest.mark.parametrize("options, words", [

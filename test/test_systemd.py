@@ -348,3 +348,24 @@ def test_stop_leaves_hooks_their_moment(net):
         client.expect("421")
         whole = wait_until(lambda: machine.run("cat /var/log/smtpwarp/whole 2>/dev/null || true"))
         assert json.loads(whole.splitlines()[-1])["reason"] == "shutting down"
+
+
+ENVIRONMENT = [r"""a b  """, r"""'a "b' """, r'''"a 'b\"\$\`\\\n" ''', r"""^\(a|b\\)$""", r"""a"b"'c'""", r"""'a' 'b'c d""",
+               "a\\\n  b", r"""a # b; c""", "'a\nb'", '"a\\\nb"', r"""  \ a\ """, "a\r", r"""$HOME %h""", r"""a=b"""]
+
+SHOW = """[Service]
+Type=oneshot
+EnvironmentFile=/etc/smtpwarp/smtpwarp.conf
+ExecStart=/bin/sh -c "printf %%s \\"$$SMTPWARP_TLS\\" >/run/shown"
+"""
+
+
+def test_env_file_is_what_systemd_reads(net):
+    """--check --env-file, value by value: each is one that the option does not take, and so shows in the message."""
+    with container.Container(net.host.ns) as machine:
+        machine.run(f"echo '{SHOW}' >/run/systemd/system/show.service; systemctl daemon-reload")
+        for value in ENVIRONMENT:
+            (machine.root / "etc/smtpwarp/smtpwarp.conf").write_text(f"SMTPWARP_TLS={value}\n", encoding="utf-8")
+            real = machine.run("systemctl start show.service; cat /run/shown")
+            ours = machine.run("/usr/sbin/smtpwarp --check --env-file /etc/smtpwarp/smtpwarp.conf 2>&1 || :")
+            assert ours == f"smtpwarp: SMTPWARP_TLS={real}: it takes none, may, verify-if-offered, encrypt or verify\n", value

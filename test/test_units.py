@@ -85,8 +85,8 @@ def test_example_settings(tmp_path, certs):
     for name in re.search(r"^#SMTPWARP_PLUGINS=(.*)$", text, re.M)[1].split(","):
         plugins.place("log", name).symlink_to(shipped(name))
     cert, key = certs.pair("good")
-    output("sh", "-ec", f"set -a; . {file}; exec {hosts.SMTPWARP} --check --plugins-dir {plugins.directory} "
-           f"--routes {hosts.UNITS}/routes.example --cert {cert} --key {key}")
+    output(hosts.SMTPWARP, "--check", "--env-file", file, "--plugins-dir", plugins.directory,
+           "--routes", hosts.UNITS / "routes.example", "--cert", cert, "--key", key)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

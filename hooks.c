@@ -122,7 +122,7 @@ static bool check_names(struct hook_list *l, const char *dir)
 	errno = 0;
 	while (!l->misnamed && (entry = readdir(folder))) {
 		if (!is_skipped(entry->d_name) && !is_event(entry->d_name) && is_folder(dir, entry)) {
-			snprintf(path, sizeof path, "%.80s/%s", dir, entry->d_name);
+			snprintf(path, sizeof path, "%.80s/%.170s", dir, entry->d_name);
 			broken(l, "--hooks", path, "no event has the name of this folder");
 			l->misnamed = true;
 		}

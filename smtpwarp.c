@@ -769,6 +769,13 @@ static void read_again(void)
 	warn_of_anchors();
 }
 
+/* Without --upstream connections come by a redirect, past which mail may go if smtpwarp's ports are not its own. */
+static void find_ports(void)
+{
+	if (!net_find_ports() && !options.upstreams && !options.routes)
+		fault("warning: net.ipv4.ip_local_port_range leaves no ports for smtpwarp's own connections: see DESTINATION in smtpwarp(8)");
+}
+
 static _Noreturn void listen_loop(void)
 {
 	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
@@ -782,6 +789,7 @@ static _Noreturn void listen_loop(void)
 	losses = mmap(NULL, sizeof *losses, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (losses == MAP_FAILED)
 		die_errno(EX_OSERR, "records that are lost");
+	find_ports();
 	listener.pid = getpid();
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE && !tls_has_anchors()) {

@@ -561,6 +561,12 @@ bool tls_closed(const struct tls *t)
 	return state(t) == BR_SSL_CLOSED;
 }
 
+bool tls_owes_close(const struct tls *t)
+{
+	/* the engine takes nothing, has nothing to give, and is not closed */
+	return tls_handshake_done(t) && !(state(t) & (BR_SSL_RECVREC | BR_SSL_RECVAPP | BR_SSL_CLOSED));
+}
+
 /* ---- what happened ---- */
 
 static const struct {

@@ -61,6 +61,9 @@ bool tls_began_otherwise(const struct tls *t);
 /* Whether the connection has ended, in order or not. */
 bool tls_closed(const struct tls *t);
 
+/* Whether the peer has sent close_notify after the handshake, and ours, which is the answer, was not sent yet. */
+bool tls_owes_close(const struct tls *t);
+
 /* Why the handshake or the connection failed; NULL: it did not fail. Static storage. */
 const char *tls_failure(const struct tls *t);
 

@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -134,22 +136,96 @@ void net_nodelay(int fd)
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-static const char *prepare_socket(int fd, const union net_address *dest, const struct net_outbound *out)
+/* ---- ports that are apart ---- */
+
+#define PORTS_MIN 512	    /* fewer are not enough */
+#define PORTS_BELOW 16384u  /* below the kernel's range, for further down most services listen */
+#define PORT_TRIES 32
+#define PORT_TRIES_ABOVE 16 /* above the range, where hardly anybody listens, comes first */
+
+static struct {
+	unsigned low, high;    /* the kernel's range; 0: not known yet */
+	unsigned below, above; /* so many ports of ours end before low, and begin after high */
+} ports;
+
+static void read_range(void)
+{
+	char text[32] = "", *end;
+	int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		if (read(fd, text, sizeof text - 1) < 0)
+			*text = 0;
+		close(fd);
+	}
+	ports.low = (unsigned)strtoul(text, &end, 10);
+	ports.high = (unsigned)strtoul(end, NULL, 10);
+	if (!ports.low || ports.high < ports.low || ports.high > UINT16_MAX) { /* it cannot be read: the range that Linux starts with */
+		ports.low = 32768;
+		ports.high = 60999;
+	}
+}
+
+bool net_find_ports(void)
+{
+	read_range();
+	ports.above = UINT16_MAX - ports.high;
+	ports.below = ports.low > IPPORT_RESERVED ? ports.low - IPPORT_RESERVED : 0;
+	if (ports.below > PORTS_BELOW)
+		ports.below = PORTS_BELOW;
+	return ports.above + ports.below >= PORTS_MIN;
+}
+
+/* A port for this try, at random (RFC 6056); 0: the kernel's choice. */
+static uint16_t port_apart(unsigned tries)
+{
+	uint32_t random;
+
+	if (!ports.low)
+		net_find_ports();
+	if (ports.above + ports.below < PORTS_MIN || getrandom(&random, sizeof random, GRND_NONBLOCK) != sizeof random)
+		return 0;
+	if (ports.above >= PORTS_MIN && (tries < PORT_TRIES_ABOVE || !ports.below))
+		return (uint16_t)(ports.high + 1 + random % ports.above);
+	random %= ports.above + ports.below;
+	return (uint16_t)(random < ports.below ? ports.low - ports.below + random : ports.high + 1 + random - ports.below);
+}
+
+/* Bind to the source address, any if there is none, and the port. With SO_REUSEADDR one port serves many destinations; without a port
+ * the kernel chooses when it knows the destination. */
+static int bind_source(int fd, const union net_address *source, int family, uint16_t port)
+{
+	union net_address a = *source;
+
+	a.sa.sa_family = (sa_family_t)family;
+	if (family == AF_INET6)
+		a.v6.sin6_port = htons(port);
+	else
+		a.v4.sin_port = htons(port);
+	if (port)
+		set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	else
+		set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+	return bind(fd, &a.sa, net_size(&a));
+}
+
+/* ---- outbound connections ---- */
+
+static const char *prepare_socket(int fd, const union net_address *dest, const struct net_outbound *out, uint16_t port)
 {
 	bool six = dest->sa.sa_family == AF_INET6;
 	const union net_address *source = six ? &out->source6 : &out->source4;
 
 	if (out->mark && setsockopt(fd, SOL_SOCKET, SO_MARK, &out->mark, sizeof out->mark) < 0)
 		return "--mark";
-	if (source->sa.sa_family == AF_UNSPEC)
+	if (source->sa.sa_family == AF_UNSPEC && !port)
 		return NULL;
 	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
 		return "IP_TRANSPARENT";
-	set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1); /* otherwise each source port serves one destination only */
-	return bind(fd, &source->sa, net_size(source)) < 0 ? "source address" : NULL;
+	return bind_source(fd, source, dest->sa.sa_family, port) < 0 ? "source address" : NULL;
 }
 
-int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what)
+static int begin_connection(const union net_address *dest, const struct net_outbound *out, uint16_t port, const char **what)
 {
 	int fd = socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -157,13 +233,26 @@ int net_connect(const union net_address *dest, const struct net_outbound *out, c
 	if (fd < 0)
 		return -1;
 	net_nodelay(fd);
-	*what = prepare_socket(fd, dest, out);
+	*what = prepare_socket(fd, dest, out, port);
 	if (!*what) {
 		*what = "connect";
 		if (connect(fd, &dest->sa, net_size(dest)) == 0 || errno == EINPROGRESS)
 			return fd;
 	}
 	return close_failed(fd);
+}
+
+/* A port may be somebody's, bind(2) EADDRINUSE, or may have served for this destination a moment ago, connect(2) EADDRNOTAVAIL. */
+int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what)
+{
+	for (unsigned tries = 0;; tries++) {
+		uint16_t port = out->apart ? port_apart(tries) : 0;
+		int fd = begin_connection(dest, out, port, what);
+		bool taken = fd < 0 && port && (errno == EADDRINUSE || (errno == EADDRNOTAVAIL && strcmp(*what, "connect") == 0));
+
+		if (!taken || tries == PORT_TRIES)
+			return fd;
+	}
 }
 
 /* If the backlog is full a non-blocking connect(2) fails with EAGAIN, and there is nothing to poll for: so wait here. */
@@ -204,6 +293,13 @@ int net_connected(int fd)
 	socklen_t len = sizeof error;
 
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error;
+}
+
+bool net_has_left(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0;
 }
 
 static socklen_t claim_name(const union net_address *a, struct sockaddr_un *name)

@@ -28,6 +28,11 @@ void net_local(int fd, union net_address *local);
 enum net_origin net_original(int fd, const union net_address *local, const union net_address *peer,
     union net_address *dest);
 
+/* Find the ports for connections that are to be apart: the kernel gives no socket a port outside of ip_local_port_range, ip(7). Without
+ * this call the first such connection of the process does it. false: that range leaves too few ports, so such connections take
+ * what the kernel gives them. */
+bool net_find_ports(void);
+
 /* Begin a non-blocking connection. Returns the socket, which may still be connecting (poll for POLLOUT, then call
  * net_connected()), or -1 with *what saying which step failed (static storage). */
 int net_connect(const union net_address *dest, const struct net_outbound *out, const char **what);
@@ -38,6 +43,9 @@ int net_connect_unix(const char *path, int64_t patience);
 
 /* Returns 0 if connected, else the errno of the attempt. */
 int net_connected(int fd);
+
+/* Whether the peer has said that nothing more comes (FIN), or is gone, even if octets before that are unread. */
+bool net_has_left(int fd);
 
 /* Mark a connection as ours for all smtpwarp processes of this network namespace, until the returned descriptor is closed: an
  * abstract Unix socket named after the local end, unix(7). Returns -1 if that fails. */

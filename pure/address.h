@@ -38,6 +38,7 @@ struct net_block {
 struct net_outbound {
 	union net_address source4, source6; /* AF_UNSPEC: the kernel's choice */
 	bool transparent;		    /* the source is no address of ours: IP_TRANSPARENT */
+	bool apart;			    /* from a port that the kernel gives to nobody */
 	uint32_t mark;			    /* SO_MARK, 0: none */
 };
 

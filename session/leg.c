@@ -1,6 +1,7 @@
 /* One leg of a session. See leg.h for the contract. */
 #define _GNU_SOURCE
 #include "session/leg.h"
+#include "io/net.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -111,7 +112,7 @@ static void send_records(struct leg *l)
 	size_t n, sent;
 
 	while ((n = tls_get_record(l->tls, &record)) > 0) {
-		sent = send_bytes(l, record, n);
+		sent = tls_owes_close(l->tls) && net_has_left(l->fd) ? n : send_bytes(l, record, n);
 		if (!sent)
 			return;
 		tls_sent(l->tls, sent);
@@ -282,7 +283,7 @@ void leg_use_tls(struct leg *l, struct tls *t, struct buffer *ciphertext)
 
 static void end_tls(struct leg *l)
 {
-	if (l->tls && !l->broken && tls_handshake_done(l->tls)) {
+	if (l->tls && !l->broken && tls_handshake_done(l->tls) && !net_has_left(l->fd)) {
 		tls_close(l->tls);
 		send_records(l);
 	}

@@ -48,7 +48,8 @@ void leg_storage(struct buffer *b, unsigned char *large, size_t cap);
 void leg_open(struct leg *l, int fd);
 
 /* Close the socket. Octets that were not sent are forgotten, octets that were read stay. With TLS: close_notify goes first (RFC 5246
- * 7.2.1), as far as the socket takes it at once. Does nothing without a socket. */
+ * 7.2.1), as far as the socket takes it at once, but not to a peer that has left: most would answer with a reset. Does nothing without
+ * a socket. */
 void leg_close(struct leg *l);
 
 /* Tell the peer that nothing more comes, and go on reading: shutdown(2). With TLS: close_notify first, as in leg_close(). */

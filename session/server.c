@@ -298,6 +298,8 @@ bool server_locate(struct session *s)
 	s->server.route.tls = s->o->tls;
 	snprintf(s->server.route.tls_name, sizeof s->server.route.tls_name, "%s", s->o->tls_name ? s->o->tls_name : "");
 	s->server.origin = net_original(s->client.leg.fd, &s->client.local, &s->client.peer, &s->server.original);
+	/* A client that got a port of ours would run on what connection tracking still holds of ours, past the redirect. */
+	s->server.outbound.apart = s->server.origin != NET_DIRECT;
 	return s->server.origin == NET_DIRECT || !caught_own(s);
 }
 
@@ -323,7 +325,8 @@ void server_open(struct session *s)
 	server_connect(s);
 }
 
-/* Whether QUIT can be sent at once: the server owes no reply, takes octets, is in the middle of no message, and was not told QUIT. */
+/* Whether QUIT can be sent at once: the server owes no reply, takes octets, is in the middle of no message, was not told QUIT, and has
+ * not left. */
 static bool may_quit(const struct session *s)
 {
 	bool between = s->server.state == SERVER_IDLE || s->server.state == SERVER_READY;
@@ -331,7 +334,7 @@ static bool may_quit(const struct session *s)
 
 	return between && !sending && (transaction_is_kept(s) || !dialogue_in_content(&s->dialogue)) &&
 	    !leg_pending(&s->server.leg) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->server.refused &&
-	    !dialogue_quitting(&s->dialogue) && !s->server.leg.eof;
+	    !dialogue_quitting(&s->dialogue) && !s->server.leg.eof && !net_has_left(s->server.leg.fd);
 }
 
 /* QUIT tells the server that the session is over, so that it does not wait for the rest. */

@@ -1,6 +1,7 @@
 """TLS towards the upstream, by policy: PROTOCOL 50, 51, 56-60, 64, and smtps:// (65)."""
 import contextlib
 import re
+import socket
 import ssl
 
 import pytest
@@ -673,6 +674,59 @@ def test_64_tls_connection_lost(warp, certs, phase, how):
                 with contextlib.suppress(OSError):
                     session.client.send("NOOP")
             session.client.expect("451 4.4.2" if phase == "data" else "421")
+
+
+def leave(peer, plain, close_notify, *lines):
+    """Lines, perhaps close_notify, and FIN, all in one segment. plain: the connection without its TLS, where what comes is left."""
+    peer.paused = True
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    peer.send(*lines)
+    if close_notify:
+        with contextlib.suppress(OSError):      # it would wait for the answer
+            peer.sock.unwrap()
+    plain.shutdown(socket.SHUT_WR)
+
+
+def records_on(plain):
+    """The types of the TLS records that come until the end."""
+    plain.settimeout(peers.TIMEOUT)
+    octets, types = b"".join(iter(lambda: plain.recv(4096), b"")), []
+    while octets:
+        types.append(octets[0])
+        octets = octets[5 + int.from_bytes(octets[3:5], "big"):]
+    return types
+
+
+@pytest.mark.parametrize("close_notify", [True, False])
+def test_nothing_follows_the_servers_fin(warp, certs, close_notify):
+    """A server that has closed would answer close_notify with a reset, and firewalls would remember that."""
+    session = warp().session()
+    asked_for_tls(session)
+    session.server.send("220 go ahead")
+    with session.server.sock.dup() as plain:
+        session.server.start_tls(certs.context())
+        session.server.expect_line("EHLO client.example")
+        session.server.send("250 server.example")
+        session.client.expect("250")
+        session.client.send("QUIT")
+        session.server.expect_line("QUIT")
+        leave(session.server, plain, close_notify, "221 2.0.0 bye")
+        session.client.expect("221")
+        session.client.expect_end()
+        assert records_on(plain) == []
+
+
+def test_no_close_notify_follows_the_clients_fin(warp, certs, secure):
+    """Replies do: RFC 5321 4.1.1.10."""
+    session = warp(*certs.options(), "--tls", "none").session()
+    session.banner()
+    with session.client.sock.dup() as plain:
+        secure(session.client)
+        leave(session.client, plain, False, "QUIT")
+        session.server.expect_line("QUIT")
+        session.server.send("221 2.0.0 bye")
+        session.server.close()
+        assert records_on(plain) == [23]        # application data: 221
 
 
 def test_64_upstream_trickles_tls_records(warp, certs):

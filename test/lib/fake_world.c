@@ -228,6 +228,11 @@ int net_connected(int fd)
 	return world_net.outcome;
 }
 
+bool net_has_left(int fd)
+{
+	return socket_of(fd)->eof || socket_of(fd)->error;
+}
+
 int net_claim(const union net_address *local)
 {
 	(void)local;
@@ -528,6 +533,12 @@ bool tls_began_otherwise(const struct tls *t)
 bool tls_closed(const struct tls *t)
 {
 	return t->closed || t->failure;
+}
+
+bool tls_owes_close(const struct tls *t)
+{
+	(void)t;
+	return false;
 }
 
 const char *tls_failure(const struct tls *t)

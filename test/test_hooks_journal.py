@@ -84,7 +84,7 @@ def test_fields(machine):
     assert message == {
         **common, "EVENT": "message", "TIME": STREAM[4]["time"], "MAIL_FROM": "alice@client.example",
         "RCPT_TO": ["bob@mail.example", "carol@mail.example"], "SIZE": "490",
-        "MESSAGE_ID": "<20261120205911.009445@client.example>", "RESULT": "accepted", "CODE": "250",
+        "TRANSACTION": STREAM[4]["transaction"], "MESSAGE_ID": "<20261120205911.009445@client.example>", "RESULT": "accepted", "CODE": "250",
         "ENHANCED": "2.0.0", "REPLY": "2.0.0 Ok: queued as EC62DAA2530",
         "MAIL_MS": "25.127", "RCPT_MS": "5.247", "DATA_MS": "178.027",
         "ACCEPT_MS": "4.941"}

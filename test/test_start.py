@@ -384,7 +384,7 @@ def test_notifies_manager(net, abstract):
     assert re.search(r"\b1\b", manager.until("STATUS=")[-1])
     child.terminate()
     assert "STOPPING=1" in manager.until("STOPPING=1")
-    hosts.finish(client)
+    hosts.finish_at_stop(client)
     assert child.wait(peers.TIMEOUT) == ORDERLY
 
 

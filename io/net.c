@@ -302,21 +302,27 @@ bool net_has_left(int fd)
 	return poll(&p, 1, 0) > 0;
 }
 
-static socklen_t claim_name(const union net_address *a, struct sockaddr_un *name)
+/* A port serves many destinations, so the name has both ends. Only zones can make it too long; it is cut then, at the same place for
+ * all. */
+static socklen_t claim_name(const union net_address *from, const union net_address *to, struct sockaddr_un *name)
 {
-	char text[NET_TEXT];
-	int n;
+	char texts[2][NET_TEXT];
+	size_t n;
 
 	memset(name, 0, sizeof *name);
 	name->sun_family = AF_UNIX;
-	n = snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "smtpwarp/%s/%u", net_text(a, text), net_port(a));
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+	n = (size_t)snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "smtpwarp/%u/%u/%s/%s", net_port(from), net_port(to),
+	    net_text(from, texts[0]), net_text(to, texts[1]));
+	if (n > sizeof name->sun_path - 2)
+		n = sizeof name->sun_path - 2;
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n);
 }
 
-static int claim_socket(const union net_address *a, int (*use)(int, const struct sockaddr *, socklen_t))
+static int claim_socket(const union net_address *from, const union net_address *to,
+    int (*use)(int, const struct sockaddr *, socklen_t))
 {
 	struct sockaddr_un name;
-	socklen_t len = claim_name(a, &name);
+	socklen_t len = claim_name(from, to, &name);
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	if (fd >= 0 && use(fd, (struct sockaddr *)&name, len) < 0) {
@@ -326,14 +332,14 @@ static int claim_socket(const union net_address *a, int (*use)(int, const struct
 	return fd;
 }
 
-int net_claim(const union net_address *local)
+int net_claim(const union net_address *local, const union net_address *remote)
 {
-	return claim_socket(local, bind);
+	return claim_socket(local, remote, bind);
 }
 
-bool net_is_claimed(const union net_address *peer)
+bool net_is_claimed(const union net_address *peer, const union net_address *original)
 {
-	int fd = claim_socket(peer, connect);
+	int fd = claim_socket(peer, original, connect);
 
 	if (fd < 0)
 		return false;

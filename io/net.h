@@ -48,11 +48,11 @@ int net_connected(int fd);
 bool net_has_left(int fd);
 
 /* Mark a connection as ours for all smtpwarp processes of this network namespace, until the returned descriptor is closed: an
- * abstract Unix socket named after the local end, unix(7). Returns -1 if that fails. */
-int net_claim(const union net_address *local);
+ * abstract Unix socket named after both ends, unix(7). Returns -1 if that fails. */
+int net_claim(const union net_address *local, const union net_address *remote);
 
-/* Whether the peer's address is the local end of a connection that some smtpwarp made: the redirect caught it. */
-bool net_is_claimed(const union net_address *peer);
+/* Whether some smtpwarp made a connection from this address to that one: it is the peer's, and the redirect caught it. */
+bool net_is_claimed(const union net_address *peer, const union net_address *original);
 
 /* Bind and listen. Returns the socket, or -1. */
 int net_listen(const union net_address *a, int backlog);

@@ -85,7 +85,7 @@ static bool dial(struct session *s, const union net_address *dest)
 		leg_open(&s->server.leg, fd);
 		net_local(fd, &s->server.source);
 		if (dest->sa.sa_family != AF_UNIX)
-			s->server.claim = net_claim(&s->server.source);
+			s->server.claim = net_claim(&s->server.source, dest);
 		serverstate_enter(s, SERVER_CONNECTING);
 		s->server.dialed_at = s->now;
 		return true;
@@ -247,7 +247,7 @@ static bool caught_own(struct session *s)
 	static const char error[] = "this connection is smtpwarp's own, caught by the redirect: exempt smtpwarp's user "
 				    "or --mark in the firewall rule";
 
-	if (!net_is_claimed(&s->client.peer))
+	if (!net_is_claimed(&s->client.peer, &s->server.original))
 		return false;
 	record_error(s, error);
 	talk_reply(s, "421 4.3.5 smtpwarp's own connection was redirected to it");

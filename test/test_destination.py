@@ -128,6 +128,27 @@ def test_73_upstream_that_is_smtpwarp_itself(warp):
     assert len(proxy.records("close")) <= 2
 
 
+@pytest.mark.parametrize("address, other", [(MAIL4, "10.9.9.8"), (MAIL6, "fd00:9::8")])
+def test_86_client_from_a_port_of_ours(warp, mail_host, address, other):
+    """smtpwarp has a connection from the client's very address and port, but to another server."""
+    redirect(mail_host)
+    mail_host.ip(f"addr add {other}/{128 if ':' in other else 32} dev lo" + " nodad" * (":" in other))
+    slow, server = peers.Listener(address, 25), peers.MailServer(address=other, port=25)
+    proxy = warp("--transparent", "--user", "nobody").listen("*:2525")
+    first = peers.connect(address, 25, proxy.group)
+    dialled = slow.accept()                     # smtpwarp waits for its greeting
+    sock = socket.socket(slow.sock.family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(dialled.sock.getpeername()[:2])
+    sock.connect((other, 25))
+    second = peers.Peer(sock, proxy.group, "client")
+    second.expect("220")
+    second.ask("QUIT", "221")
+    assert proxy.records("error") == []
+    for closing in first, dialled, slow, server:
+        closing.close()
+
+
 @pytest.mark.parametrize("address", [MAIL4, MAIL6, "127.0.0.1"])
 def test_73_redirect_without_any_exemption(warp, mail_host, address):
     """Every dial comes back to the listener. Each of 100 connections costs two processes and two log lines at most."""

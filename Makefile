@@ -46,13 +46,21 @@ else ifneq (,$(shell $(CC) -dumpmachine 2>/dev/null | grep musl))
 LINK += -static-pie
 else
 LINK += -pie
+ifeq ($(origin CC),file)
+NOT_STATIC = , not static, for there is no musl-gcc: Debian has it in the package musl-tools
+endif
 endif
 
 all: $(OUT)
 
+# What is missing, by the name of Debian's package.
+$(BEARSSL_LIB):
+	@echo "BearSSL is missing: Debian has its headers and libbearssl.a in the package libbearssl-dev" >&2; exit 1
+$(OBJECTS): | $(BEARSSL_LIB)
+
 $(OUT): $(O)/smtpwarp
 	strip -o $@ $<
-	@echo "$@: $$(stat -c %s $@) octets"
+	@echo "$@: $$(stat -c %s $@) octets$(NOT_STATIC)"
 
 # Unwind tables, of which C has no use, are a tenth of the library.
 $(O)/libbearssl.a: $(BEARSSL_LIB)

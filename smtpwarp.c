@@ -776,6 +776,52 @@ static void find_ports(void)
 		fault("warning: net.ipv4.ip_local_port_range leaves no ports for smtpwarp's own connections: see DESTINATION in smtpwarp(8)");
 }
 
+static void add_text(void *j, const char *text)
+{
+	json_string(j, NULL, text);
+}
+
+/* Record "start". What stays root says so. */
+static void record_start(int argc, char **argv)
+{
+	char line[16384], address[NET_TEXT], text[NET_TEXT + 16];
+	bool root = geteuid() == 0;
+	struct json j;
+
+	if (root)
+		fprintf(stderr, "smtpwarp: warning: it stays root, and so do its hooks: give --user\n");
+	event_begin(&j, line, sizeof line, "start");
+	event_time(&j);
+	json_string(&j, "version", SMTPWARP_VERSION);
+	json_number(&j, "uid", geteuid());
+	json_open(&j, "listen", '[');
+	for (unsigned i = 0; i < listener.sockets; i++) {
+		union net_address local;
+
+		net_local(listener.socket[i], &local);
+		snprintf(text, sizeof text, strchr(net_text(&local, address), ':') ? "[%s]:%u" : "%s:%u", address, net_port(&local));
+		json_string(&j, NULL, text);
+	}
+	json_close(&j, ']');
+	json_open(&j, "options", '[');
+	options_given(argc, argv, environ, add_text, &j);
+	json_close(&j, ']');
+	event_end(&j, line, root ? LOG_PRIORITY_WARNING : LOG_PRIORITY_INFO);
+}
+
+static void record_stop(const char *reason)
+{
+	char line[512];
+	struct json j;
+
+	event_begin(&j, line, sizeof line, "stop");
+	event_time(&j);
+	json_string(&j, "version", SMTPWARP_VERSION);
+	json_number(&j, "sessions", tally->served);
+	json_string(&j, "reason", reason);
+	event_end(&j, line, LOG_PRIORITY_INFO);
+}
+
 static _Noreturn void listen_loop(void)
 {
 	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
@@ -812,6 +858,7 @@ static _Noreturn void listen_loop(void)
 		status();
 	}
 	end_sessions();
+	record_stop(terminate ? "SIGTERM or SIGINT" : "--idle-exit");
 	exit(EX_OK);
 }
 
@@ -1059,5 +1106,6 @@ int main(int argc, char **argv)
 		die(EX_CONFIG, "%s", hooks->broken);
 	begin_log();
 	check_routes();
+	record_start(argc, argv);
 	listen_loop();
 }

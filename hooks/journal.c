@@ -10,7 +10,7 @@
  * exceptions: SMTPWARP_MAIL_FROM is the address, there is one SMTPWARP_RCPT_TO for each recipient, and the reply to a
  * message is in SMTPWARP_CODE, SMTPWARP_ENHANCED and SMTPWARP_REPLY. A key that a hook logged is SMTPWARP_HOOKS_KEY.
  *
- * Use it with `--log none` or another sink than the journal: `--log journal` writes entries whose MESSAGE is JSON, without
+ * Use it with `--log none` or another sink than the journal: `--log journal` writes entries whose MESSAGE is JSON, with few of
  * these fields.
  */
 #define _GNU_SOURCE

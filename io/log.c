@@ -483,13 +483,33 @@ static bool send_parts(struct iovec parts[2])
 	return false;
 }
 
+/* Write "NAME=VALUE", for the member whose name, quoted and with what stands before its value, is mark; nothing if there is none. Within a
+ * text of the record quotes are escaped, so that the mark is found nowhere else. Returns octets. */
+static size_t field(char *out, size_t cap, const char *name, const char *mark, const char *record, size_t n)
+{
+	const char *value = memmem(record, n, mark, strlen(mark));
+	int len = value ? (int)strcspn(value + strlen(mark), "\"\n\\") : 0;
+
+	if (!value || strlen(name) + (size_t)len + 3 > cap)
+		return 0;
+	return (size_t)snprintf(out, cap, "%s=%.*s\n", name, len, value + strlen(mark));
+}
+
+/* The fields have the names that the hook journal gives them. */
 static bool send_journal(enum log_priority priority, const char *record, size_t n)
 {
-	char head[96];
-	int len = snprintf(head, sizeof head, "PRIORITY=%d\nSYSLOG_IDENTIFIER=smtpwarp\nSYSLOG_FACILITY=2\nMESSAGE=",
-	    (int)priority);
-	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n } };
+	static const char fields[][2][24] = {
+		{ "SMTPWARP_EVENT", "\"event\":\"" }, { "SMTPWARP_SESSION", "\"session\":\"" },
+		{ "SMTPWARP_CLIENT_IP", "\"client\":{\"ip\":\"" }, { "SMTPWARP_RESULT", "\"result\":\"" },
+	};
+	char head[400];
+	size_t len = (size_t)snprintf(head, sizeof head, "PRIORITY=%d\nSYSLOG_IDENTIFIER=smtpwarp\nSYSLOG_FACILITY=2\n", (int)priority);
+	struct iovec parts[] = { { head, 0 }, { (char *)(uintptr_t)record, n } };
 
+	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+		len += field(head + len, sizeof head - len - sizeof "MESSAGE=", fields[i][0], fields[i][1], record, n);
+	len += (size_t)snprintf(head + len, sizeof head - len, "MESSAGE=");
+	parts[0].iov_len = len;
 	return send_parts(parts);
 }
 

@@ -546,10 +546,11 @@ static bool read_environment(struct options *o, char **environment, const bool *
 
 /* ---- the command line ---- */
 
-/* Read the option at argv[*i], and its value if that is the next argument; *i moves to the last one read. */
-static bool read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
+/* The option at argv[*i]; NULL: it is none. *value: what is given to it, which may be the next argument, or NULL; *i moves to the last
+ * argument that belongs to it. */
+static const struct row *take_argument(char **argv, int *i, const char **value)
 {
-	const char *name = argv[*i], *value, *want;
+	const char *name = argv[*i];
 	bool dash = *name == '-';
 	const struct row *row;
 	size_t n;
@@ -558,12 +559,21 @@ static bool read_argument(struct options *o, char **argv, int *i, bool *given, c
 	name += dash && *name == '-';
 	n = strcspn(name, "=");
 	row = dash ? find_row(name, n) : NULL;
+	if (row)
+		*value = name[n] == '=' ? name + n + 1 : row->value ? argv[++*i] : NULL;
+	return row;
+}
+
+static bool read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
+{
+	const char *value, *want;
+	const struct row *row = take_argument(argv, i, &value);
+
 	if (!row) {
 		snprintf(why, cap, "unknown option %s; see --help", argv[*i]);
 		return false;
 	}
 	given[row - rows] = true;
-	value = name[n] == '=' ? name + n + 1 : row->value ? argv[++*i] : NULL;
 	if (row->value && !value) {
 		snprintf(why, cap, "--%s: a value is missing (%s)", row->name, row->value);
 		return false;
@@ -623,6 +633,38 @@ enum options_word options_read(struct options *o, int argc, char **argv, char **
 		o->client_tls = CLIENT_TLS_MAY;
 	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;
 	return OPTIONS_GOOD;
+}
+
+static void tell(const struct row *row, const char *value, void (*take)(void *arg, const char *text), void *arg)
+{
+	char text[1024];
+
+	if (row->standard && value && strcmp(value, row->standard) == 0)
+		return;
+	snprintf(text, sizeof text, "--%s%s%s", row->name, value ? " " : "", value ? value : "");
+	take(arg, text);
+}
+
+void options_given(int argc, char **argv, char **environment, void (*take)(void *arg, const char *text), void *arg)
+{
+	bool given[N_ROWS] = { false };
+	const char *value;
+	char name[64];
+
+	for (int i = 1; i < argc; i++) {
+		const struct row *row = take_argument(argv, &i, &value);
+
+		if (!row)
+			continue;
+		given[row - rows] = true;
+		tell(row, value, take, arg);
+	}
+	for (size_t i = 0; i < N_ROWS; i++) {
+		variable_name(rows[i].name, name, sizeof name);
+		value = value_of(environment, name);
+		if (*value && !given[i])
+			tell(&rows[i], value, take, arg);
+	}
 }
 
 size_t options_help(char text[OPTIONS_HELP_MAX])

@@ -84,6 +84,10 @@ enum options_word { OPTIONS_GOOD, OPTIONS_BAD, OPTIONS_HELP, OPTIONS_VERSION };
  * into argv and the environment, which is written to, but stays as it was. */
 enum options_word options_read(struct options *o, int argc, char **argv, char **environment, char *why, size_t why_cap);
 
+/* Give take() each option that was given with another value than its default, as "--name value", cut to 1023 octets. The command line and
+ * the environment are those that options_read() has found good. */
+void options_given(int argc, char **argv, char **environment, void (*take)(void *arg, const char *text), void *arg);
+
 /* Write what --help shows. Returns octets. */
 #define OPTIONS_HELP_MAX 12000
 size_t options_help(char text[OPTIONS_HELP_MAX]);

@@ -279,7 +279,7 @@ void record_connect(const struct session *s, const struct smtp_line *banner)
 	json_ms(&j, "connect_ms", s->server.connect);
 	json_ms(&j, "banner_ms", s->hello.banner);
 	json_bytes(&j, "banner", banner->text, banner->text_len);
-	event_end(&j, line, LOG_PRIORITY_INFO);
+	event_end(&j, line, banner->code / 100 == 2 ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
 }
 
 void record_tls(const struct session *s, const struct record_handshake *h)
@@ -347,7 +347,7 @@ static void message(const struct session *s, enum transaction_result result, uin
 		message(s, result, from + (to - from) / 2, to);
 		return;
 	}
-	event_end(&j, line, LOG_PRIORITY_INFO);
+	event_end(&j, line, result == TRANSACTION_DEFERRED ? LOG_PRIORITY_WARNING : LOG_PRIORITY_INFO);
 }
 
 void record_message(const struct session *s, enum transaction_result result)

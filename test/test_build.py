@@ -68,3 +68,19 @@ def test_install(tmp_path, prefix):
     assert linked == shipped and {path.name for path in plugins.iterdir()} <= set(EVENTS)
     assert (base / "share/smtpwarp/hooks/sample/message.eml").exists()
     assert version == f"smtpwarp {(ROOT / 'VERSION').read_text()}"
+
+
+def test_missing_packages_are_named(tmp_path):
+    """libbearssl-dev, without which nothing is built, and musl-tools, without which the binary is not static."""
+    made = subprocess.run(["make", "BEARSSL_LIB=libbearssl.a-is-missing", f"O={tmp_path}/o", f"OUT={tmp_path}/smtpwarp"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert made.returncode and "libbearssl-dev" in made.stderr
+    for tool in pathlib.Path("/usr/bin").iterdir():
+        if tool.name != "musl-gcc":
+            (tmp_path / tool.name).symlink_to(tool)
+    told = subprocess.run(["make", "-n", f"O={tmp_path}/o", f"OUT={tmp_path}/smtpwarp"], cwd=ROOT, capture_output=True, text=True,
+                          check=True, env={"PATH": str(tmp_path)})
+    assert "musl-tools" in told.stdout
+    told = subprocess.run(["make", "-n", f"O={tmp_path}/o", f"OUT={tmp_path}/smtpwarp"], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    assert "musl-tools" not in told.stdout

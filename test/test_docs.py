@@ -16,7 +16,7 @@ MANUAL, LOG, ROUTES = PAGES["smtpwarp.8"], PAGES["smtpwarp-log.5"], PAGES["smtpw
 README = (TOP / "README.md").read_text()
 HACKING = (TOP / "HACKING.md").read_text()
 C_FILES = sorted([*TOP.glob("*.c"), *TOP.glob("session/*.c"), *TOP.glob("io/*.c"), *TOP.glob("pure/*.c")])
-RECORDS = "".join((TOP / name).read_text() for name in ("io/event.c", "session/record.c"))
+RECORDS = "".join((TOP / name).read_text() for name in ("io/event.c", "session/record.c", "smtpwarp.c"))
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
 OTHER_PROGRAMS = {"now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports"}    # --now is systemctl's, and so on
@@ -86,6 +86,7 @@ def test_readme_has_the_defaults_of_limits():
 def test_every_variable_that_is_named_belongs_to_an_option():
     text = README + HACKING + MANUAL + LOG + ROUTES + "".join(path.read_text() for path in (TOP / "units").iterdir())
     known = {"SMTPWARP_" + name.upper().replace("-", "_") for name in make_options()} | {"SMTPWARP_SOME_NAME"}
+    known |= set(re.findall(r'"(SMTPWARP_[A-Z_]+)"', (TOP / "io/log.c").read_text()))       # fields of the journal
     named = set(re.findall(r"\bSMTPWARP_[A-Z_]+\b", text))
     assert "SMTPWARP_SOME_NAME" in named and named <= known
 

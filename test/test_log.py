@@ -474,6 +474,35 @@ def test_78_root_follows_no_link_to_the_log(warp):
     assert "Permission denied" in proxy.error_path.read_text()
 
 
+def test_78_warnings_of_the_journal(warp, tmp_path):
+    """A deferred message and a server that refuses in its greeting are warnings, an accepted message is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        journal.settimeout(peers.TIMEOUT)
+        proxy = warp("--log", "journal", env=NO_REPORTS)
+        proxy.wrapper = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && "
+                         f"ln -s {tmp_path}/journal /run/systemd/journal/socket && exec \"$@\"", "sh"]
+        def entry(event):
+            while True:
+                fields = dict(line.split("=", 1) for line in journal.recv(65536).decode().splitlines())
+                if fields["SMTPWARP_EVENT"] == event:
+                    return int(fields["PRIORITY"]), json.loads(fields["MESSAGE"])
+        for reply, priority, result in ("250 2.0.0 ok", 6, "accepted"), ("451 4.3.0 later", 4, "deferred"), ("550 5.7.1 no", 6, "rejected"):
+            session = proxy.session()
+            session.to("dot")
+            session.server.send(reply)
+            session.client.expect(reply[:3])
+            session.quit()
+            seen, record = entry("message")
+            assert (seen, record["result"]) == (priority, result)
+        client = proxy.connect()
+        server = proxy.upstream.accept()
+        server.send("421 too busy")
+        client.expect("421")
+        seen, record = entry("connect")
+        assert (seen, record["banner"]) == (4, "too busy")
+
+
 # --verbose
 
 def comm(proxy):

@@ -170,6 +170,16 @@ static void choose_log(void)
 		options.log = is_client(STDERR_FILENO) ? "syslog" : "stderr";
 }
 
+/* A daemon may be there later, so this is no reason not to start. */
+static void warn_of_log(void)
+{
+	const char *path;
+
+	if (!log_reachable(options.log, &path))
+		fprintf(stderr, "smtpwarp: warning: --log %s: %s: %s; records are lost until a daemon is there: start one, or give --log "
+			"stderr or file:PATH\n", options.log, path, strerror(errno));
+}
+
 /* Runs as the user that sessions run as, who has to open a file again after its rotation. */
 static void open_log(void)
 {
@@ -177,6 +187,7 @@ static void open_log(void)
 
 	if (log_open(options.log, &why) < 0)
 		die(EX_CONFIG, "--log %s: %s", options.log, why);
+	warn_of_log();
 }
 
 static bool log_stale; /* the log's file could not be opened again, and the old one is in use */
@@ -1054,6 +1065,7 @@ static void check_as_user(void)
 
 static _Noreturn void check_rest(void)
 {
+	warn_of_log();
 	warn_of_exposed_secrets();
 	warn_of_anchors();
 	check_hooks();

@@ -28,7 +28,8 @@ void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given
 	file_lines("/etc/resolv.conf", take_settings, s);
 	if (given->count)
 		s->servers = *given;
-	else if (!s->servers.count)
+	s->unnamed = !s->servers.count;
+	if (s->unnamed)
 		net_parse("127.0.0.1", 53, &s->servers.server[s->servers.count++]);
 }
 

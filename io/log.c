@@ -20,6 +20,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define SYSLOG_SOCKET "/dev/log"
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
 #define SYSLOG_MAX 8000	      /* what syslog daemons take in one datagram (rsyslog's default is 8 KiB) */
 #define JOURNAL_LINE_MAX 40000 /* journald cuts lines of a stream at 48 KiB, journald.conf(5) LineMax= */
 #define RECORD_MAX (1 << 22)
@@ -152,6 +154,19 @@ void log_prepare(const char *name, uid_t user, gid_t group)
 	}
 }
 
+bool log_reachable(const char *name, const char **path)
+{
+	enum sink_kind kind = sink_parse(name, path);
+
+	if (kind == SINK_SYSLOG)
+		*path = SYSLOG_SOCKET;
+	else if (kind == SINK_JOURNAL)
+		*path = JOURNAL_SOCKET;
+	else if (kind != SINK_UNIX)
+		return true;
+	return access(*path, W_OK) == 0;
+}
+
 static int open_file(const char *path, const char **why)
 {
 	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
@@ -201,9 +216,9 @@ int log_open(const char *name, const char **why)
 	case SINK_UNIX:
 		return set_socket_path(path, why);
 	case SINK_SYSLOG:
-		return set_socket_path("/dev/log", why);
+		return set_socket_path(SYSLOG_SOCKET, why);
 	case SINK_JOURNAL:
-		return set_socket_path("/run/systemd/journal/socket", why);
+		return set_socket_path(JOURNAL_SOCKET, why);
 	case SINK_UNKNOWN:
 		break;
 	}

@@ -22,6 +22,9 @@ bool log_exists(const char *sink);
  * that is missing now may be there later. */
 bool log_check(const char *sink, const char **why);
 
+/* Whether a daemon's socket is there, if the sink is one. false: *path is where it should be; records are lost until it is. */
+bool log_reachable(const char *sink, const char **path);
+
 /* Root, before it becomes this user: open the file of "file:PATH", or create it for the user, so that log_open() does where the user may
  * not get at it. Goes through no symbolic link, and takes no file that has another name as well. */
 void log_prepare(const char *sink, uid_t user, gid_t group);

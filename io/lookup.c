@@ -287,11 +287,12 @@ size_t lookup_end(union net_address list[LOOKUP_MAX], char *why, size_t why_cap)
 	size_t found = lookup.found;
 
 	memcpy(list, lookup.list, sizeof lookup.list);
-	snprintf(why, why_cap, "%s%s", lookup.failure ? "name server: " : "",
+	snprintf(why, why_cap, "%s%s%s", lookup.failure ? "name server: " : "",
 	    lookup.failure    ? lookup.failure :
 		!lookup.name[0] ? "that is no host's name" :
 		lookup.named    ? "it has no address" :
-				  "no such name");
+				  "no such name",
+	    lookup.failure && lookup.settings.unnamed ? " (127.0.0.1, for /etc/resolv.conf names none)" : "");
 	lookup_stop();
 	return found;
 }

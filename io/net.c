@@ -221,7 +221,7 @@ static const char *prepare_socket(int fd, const union net_address *dest, const s
 	if (source->sa.sa_family == AF_UNSPEC && !port)
 		return NULL;
 	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
-		return "IP_TRANSPARENT";
+		return "--outbound-ip client";
 	return bind_source(fd, source, dest->sa.sa_family, port) < 0 ? "source address" : NULL;
 }
 

@@ -25,6 +25,7 @@ struct dns_settings {
 	struct dns_servers servers;
 	unsigned ndots;
 	char search[256]; /* suffixes, separated by blanks; "": none */
+	bool unnamed;	  /* nobody names a server: it is the one on this host */
 };
 
 struct dns_answer {

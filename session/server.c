@@ -94,7 +94,8 @@ static bool dial(struct session *s, const union net_address *dest)
 		snprintf(reason, sizeof reason, "the source address %s is not on this host",
 		    net_text(source_for(&out, dest), text));
 	else
-		snprintf(reason, sizeof reason, "%s: %s", what, strerror(errno));
+		snprintf(reason, sizeof reason, "%s: %s%s", what, strerror(errno), errno == EPERM && strncmp(what, "--", 2) == 0 ?
+			 ": smtpwarp needs the capability CAP_NET_RAW, see service-transparent.conf" : "");
 	set_failure(s, strcmp(what, "connect") == 0 ? "4.4.1" : "4.3.5", reason);
 	return false;
 }
@@ -119,7 +120,7 @@ static bool more_upstreams(const struct session *s)
 /* The lookup is over: its addresses become the candidates. */
 static void take_addresses(struct session *s)
 {
-	char reason[80] = "name lookup: ";
+	char reason[160] = "name lookup: ";
 	const size_t n = strlen(reason);
 
 	serverstate_enter(s, SERVER_NONE);

@@ -49,6 +49,13 @@ def test_73_redirected_connection_goes_to_its_original_destination(warp, mail_ho
     assert proxy.wait_for("message")["result"] == "accepted"
 
 
+@pytest.mark.parametrize("option", [("--outbound-ip", "client"), ("--mark", 25)])
+def test_a_capability_that_is_missing_is_named(warp, option):
+    proxy = warp(*option, "--user", "nobody").listen("127.0.0.1:2525")
+    proxy.connect().expect("421 4.3.5")
+    assert re.search(rf"{option[0]}.*Operation not permitted: .*CAP_NET_RAW, see service-transparent.conf", proxy.wait_for("error")["error"])
+
+
 def test_73_v4_mapped_peer_on_a_dual_stack_listener(warp, mail_host):
     """inetd's wait mode hands over such a socket. SO_ORIGINAL_DST has to be asked at the IPv4 level."""
     redirect(mail_host)

@@ -210,6 +210,14 @@ def test_74_silent_name_server(host, looking):
         client.expect_end()
 
 
+def test_74_no_resolv_conf(looking):
+    """As in a container: nobody listens at 127.0.0.1:53, of which nobody has heard either."""
+    proxy = looking("--connect-timeout", 2, "--upstream", "mail.test", resolv_conf="")
+    client = proxy.connect()
+    client.expect("421 4.4.3 mail.test: name lookup: name server: ")
+    assert proxy.wait_for("error")["error"].endswith(" (127.0.0.1, for /etc/resolv.conf names none)")
+
+
 # Meanwhile
 
 def waiting(proxy, mode, names):

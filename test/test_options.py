@@ -226,6 +226,14 @@ def public():
         yield pathlib.Path(name)
 
 
+@pytest.mark.parametrize("sink, path", [("unix:/nowhere/log", "/nowhere/log"), ("syslog", "/dev/log")])
+def test_a_log_that_nobody_reads(sink, path):
+    """A daemon may come later, so it is a warning."""
+    result = run("--check", "--log", sink)
+    assert result.returncode == 0
+    assert pathlib.Path(path).exists() or f"warning: --log {sink}: {path}: No such file or directory" in result.stderr
+
+
 def test_check_creates_no_file(public):
     """The log would be root's, and the service could not write to it."""
     for user in [], ["--user", "nobody"]:

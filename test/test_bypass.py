@@ -42,7 +42,7 @@ class Clients:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with net.mail:
             self.server = socket.create_server((address, 25), family=family, backlog=512)
-        self.server.settimeout(1)
+        self.server.settimeout(3)
 
     def connect(self, port, timeout=TIMEOUT):
         with self.ns:

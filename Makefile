@@ -16,7 +16,7 @@ PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
 	session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/server.c session/hello.c session/steps.c \
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
-	io/net.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
+	io/net.c io/netlink.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
@@ -135,14 +135,14 @@ UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
 UNIT_file = io/file.c
 UNIT_options = pure/options.c pure/endpoint.c pure/sink.c $(UNIT_dnsbl) $(UNIT_ere) $(UNIT_smtp)
-UNIT_lookup = io/lookup.c io/net.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
+UNIT_lookup = io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/message.c io/passwords.c \
 	io/routes.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
 $(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
-FAKED = ppoll recv send shutdown close bind
+FAKED = ppoll recv send shutdown close
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)

@@ -1,6 +1,7 @@
 /* Sockets. See net.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/net.h"
+#include "io/netlink.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <sys/random.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef SO_ORIGINAL_DST /* linux/netfilter_ipv4.h and _ipv6.h, which clash with libc's headers */
@@ -37,7 +39,8 @@ static int close_failed(int fd)
 {
 	int saved = errno;
 
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	errno = saved;
 	return -1;
 }
@@ -323,7 +326,7 @@ static int claim_socket(const union net_address *from, const union net_address *
 {
 	struct sockaddr_un name;
 	socklen_t len = claim_name(from, to, &name);
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd >= 0 && use(fd, (struct sockaddr *)&name, len) < 0) {
 		close(fd);
@@ -334,17 +337,88 @@ static int claim_socket(const union net_address *from, const union net_address *
 
 int net_claim(const union net_address *local, const union net_address *remote)
 {
-	return claim_socket(local, remote, bind);
+	int fd = claim_socket(local, remote, bind);
+
+	if (fd >= 0 && listen(fd, SOMAXCONN) < 0)
+		return close_failed(fd);
+	return fd;
 }
 
 bool net_is_claimed(const union net_address *peer, const union net_address *original)
 {
 	int fd = claim_socket(peer, original, connect);
+	struct ucred owner = { .uid = (uid_t)-1 }; /* of whoever called listen(2) */
+	socklen_t len = sizeof owner;
+	bool ours = fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &len) == 0 && owner.uid == geteuid();
 
-	if (fd < 0)
-		return false;
-	close(fd);
-	return true;
+	if (fd >= 0)
+		close(fd);
+	return ours;
+}
+
+/* ---- places ---- */
+
+/* The socket of a place has a name that nobody can guess, so nobody can keep us from taking it; names of one kind sort by age. A place is
+ * ours if fewer than all are older. So two that come at once agree which of them has the last one. */
+struct older {
+	const char *name; /* ours, with the NUL before it */
+	size_t len, kind; /* kind: octets at the start that all places of this kind share */
+	uint32_t count;
+};
+
+/* linux/unix_diag.h. CLOSED is the state of a socket that is only bound. */
+enum { SHOW_NAME = 1, SHOW_UID = 1 << 6, NAME = 0, UID = 7, CLOSED = 1 << 7 };
+
+static void count_older(void *arg, const unsigned char *answer, size_t n)
+{
+	const size_t head = 16; /* struct unix_diag_msg */
+	struct older *o = arg;
+	const unsigned char *name, *uid;
+	size_t len, uid_len;
+	uint32_t owner;
+
+	name = n < head ? NULL : netlink_attribute(answer + head, n - head, NAME, &len);
+	if (!name || len != o->len || memcmp(name, o->name, o->kind) != 0)
+		return;
+	uid = netlink_attribute(answer + head, n - head, UID, &uid_len);
+	if (uid && uid_len == sizeof owner && memcpy(&owner, uid, sizeof owner) && owner != geteuid())
+		return; /* Linux before 5.3 does not say */
+	o->count += memcmp(name, o->name, len) < 0;
+}
+
+static bool count_all(struct older *o)
+{
+	struct {
+		struct netlink_header h;
+		uint8_t family, protocol;
+		uint16_t pad;
+		uint32_t states, inode, show, cookie[2]; /* struct unix_diag_req */
+	} question = { { sizeof question, 20 /* SOCK_DIAG_BY_FAMILY */, NETLINK_REQUEST | NETLINK_DUMP, 0, 0 }, AF_UNIX, 0, 0, CLOSED, 0,
+		SHOW_NAME | SHOW_UID, { 0, 0 } };
+
+	return netlink_ask(NETLINK_SOCK_DIAG, &question.h, count_older, o);
+}
+
+int net_take_place(const char *what, uint32_t places)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	struct older o = { name.sun_path, 0, 0, 0 };
+	struct timespec now;
+	uint64_t random;
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || getrandom(&random, sizeof random, 0) != sizeof random)
+		return close_failed(fd);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	o.kind = 1 + (size_t)sprintf(name.sun_path + 1, "smtpwarp-%s-", what);
+	o.len = o.kind + (size_t)sprintf(name.sun_path + o.kind, "%012llx%09lx%016llx", (unsigned long long)now.tv_sec,
+	    (unsigned long)now.tv_nsec, (unsigned long long)random);
+	if (bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + o.len)) < 0 || !count_all(&o))
+		return close_failed(fd);
+	if (o.count < places)
+		return fd;
+	errno = EAGAIN;
+	return close_failed(fd);
 }
 
 int net_listen(const union net_address *a, int backlog)

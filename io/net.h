@@ -47,12 +47,18 @@ int net_connected(int fd);
 /* Whether the peer has said that nothing more comes (FIN), or is gone, even if octets before that are unread. */
 bool net_has_left(int fd);
 
-/* Mark a connection as ours for all smtpwarp processes of this network namespace, until the returned descriptor is closed: an
- * abstract Unix socket named after both ends, unix(7). Returns -1 if that fails. */
+/* Mark a connection as ours for all smtpwarp processes of our user in this network namespace, until the returned descriptor is closed:
+ * an abstract Unix socket named after both ends, unix(7). Returns -1 if that fails. */
 int net_claim(const union net_address *local, const union net_address *remote);
 
-/* Whether some smtpwarp made a connection from this address to that one: it is the peer's, and the redirect caught it. */
+/* Whether a smtpwarp of our user made a connection from this address to that one: it is the peer's, and the redirect caught it. Anybody
+ * can take such a name, so only our user's sockets count. */
 bool net_is_claimed(const union net_address *peer, const union net_address *original);
+
+/* Take one of so many places that all processes of our user in this network namespace share; what names their kind, in up to 20
+ * characters. Returns the socket that holds it until it is closed. -1: no place is free, errno EAGAIN, or places cannot be
+ * counted. */
+int net_take_place(const char *what, uint32_t places);
 
 /* Bind and listen. Returns the socket, or -1. */
 int net_listen(const union net_address *a, int backlog);

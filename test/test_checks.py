@@ -21,6 +21,7 @@ from nameservers import Nsd, Rude, A, CNAME, TXT, listed, record, reply, reverse
 from warp import BINARY, MESSAGE, Warp, environment
 
 OUTSIDE4, OUTSIDE6 = "192.0.2.9", "2001:db8::9"     # clients of these addresses are not on this host
+NOBODY = 65534
 STRANGERS = ["--allow-clients", "127.0.0.0/8"]      # refuses them
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
 EARLY = "554 5.5.1 Protocol error: you spoke too early"
@@ -1004,28 +1005,30 @@ def test_tarpit_of_a_single_session(net, warp, mail_server, hooks, max_tarpits, 
     assert not max_tarpits or elapsed(start) >= seconds
 
 
-def test_tarpit_places_that_others_have(net, warp):
-    """Names without a file are for every user. Who takes them all lets refusals be heard at once, and no more than that."""
-    with contextlib.ExitStack() as stack:
-        for number in range(100):
-            place = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-            place.bind(f"\0smtpwarp-tarpit-{os.getuid()}-{number}")
+@pytest.mark.parametrize("user, held", [(NOBODY, True), (0, False)])
+def test_tarpit_places_that_others_have(net, warp, user, held):
+    """Names without a file are for every user, but only sockets of smtpwarp's own user are places."""
+    names = [f"smtpwarp-tarpit-{number:037x}" for number in range(100)] + [f"smtpwarp-tarpit-0-{number}" for number in range(100)]
+    with peers.abstract_sockets(names, user):
         proxy = warp("--tarpit", 30, *STRANGERS)
-        outside(proxy).expect("554")
-        place.close()
-        outside(proxy)                          # the last one is found
-        proxy.wait_held(100)
+        client = outside(proxy)
+        if held:
+            proxy.wait_held(2 * len(names) + 1)
+        else:
+            client.expect("554")
         assert not proxy.records("error")
 
 
-@pytest.mark.parametrize("call", ["socket", "bind"])
+@pytest.mark.parametrize("call", ["socket", "bind", "sendto"])
 def test_tarpit_without_unix_sockets(net, warp, tmp_path, call):
-    """As where RestrictAddressFamilies= lacks AF_UNIX: refused at once, and the log says why."""
+    """As where RestrictAddressFamilies= lacks AF_UNIX or AF_NETLINK: refused at once, and the log says why."""
     proxy = warp("--tarpit", 30, *STRANGERS)
     proxy.wrapper = ["strace", "-f", "-o", str(tmp_path / "trace"), "-e", f"inject={call}:error=EACCES"]
     proxy.env = {"ASAN_OPTIONS": "detect_leaks=0"}
-    outside(proxy).expect("554")
-    assert "no Unix socket" in proxy.wait_for("error")["error"]
+    client = outside(proxy)
+    if call != "sendto":        # by which replies go, too
+        client.expect("554")
+    assert "held clients cannot be counted" in proxy.wait_for("error")["error"]
 
 
 @pytest.mark.parametrize("said", [b"", b"x" * (1 << 20)], ids=["nothing", "much"])

@@ -156,6 +156,20 @@ def test_86_client_from_a_port_of_ours(warp, mail_host, address, other):
         closing.close()
 
 
+@pytest.mark.parametrize("address", [MAIL4, MAIL6])
+def test_86_names_that_others_take(warp, mail_host, address):
+    """The name that would mark the client's connection as smtpwarp's own is another user's socket."""
+    redirect(mail_host)
+    server = peers.MailServer(address=address, port=25)
+    proxy = warp("--transparent", "--user", "nobody").listen("*:2525")
+    port = 40001
+    with peers.abstract_sockets([f"smtpwarp/{port}/25/{address}/{address}"], 65533):
+        client = peers.connect(address, 25, proxy.group, source=(address, port))
+        client.expect("220")
+        client.ask("QUIT", "221")
+    server.close()
+
+
 @pytest.mark.parametrize("address", [MAIL4, MAIL6, "127.0.0.1"])
 def test_73_redirect_without_any_exemption(warp, mail_host, address):
     """Every dial comes back to the listener. Each of 100 connections costs two processes and two log lines at most."""

@@ -59,7 +59,7 @@ struct world_net {
 	int outcome;			/* net_connected() */
 	bool decided;			/* the attempt has an outcome */
 	unsigned attempts;		/* that were begun */
-	bool no_place;			/* bind(2) finds the name in use: the tarpit is full */
+	bool no_place;			/* the tarpit is full */
 };
 extern struct world_net world_net;
 

@@ -22,6 +22,8 @@ import select
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import termios
 import threading
 import time
@@ -375,6 +377,29 @@ class Listener:
 
 def connect(address, port, group=None, source=None):
     return Peer(socket.create_connection((address, port), TIMEOUT, source), group, "client")
+
+
+ABSTRACT_SOCKETS = """
+import socket, sys
+made = []
+for name in sys.argv[1:]:
+    for kind in socket.SOCK_DGRAM, socket.SOCK_SEQPACKET:
+        made.append(socket.socket(socket.AF_UNIX, kind))
+        made[-1].bind("\\0" + name)
+    made[-1].listen()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def abstract_sockets(names, user):
+    """Unix sockets of another user with these abstract names, for datagrams and for connections."""
+    with subprocess.Popen([sys.executable, "-c", ABSTRACT_SOCKETS, *names], user=user, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"ready\n"
+        yield
+        holder.stdin.close()
 
 
 class MailServer:

@@ -45,24 +45,58 @@ static int close_failed(int fd)
 	return -1;
 }
 
+/* Of linux/rtnetlink.h. */
+struct route_message {
+	uint8_t family, dest_bits, source_bits, tos, table, protocol, scope, type;
+	uint32_t flags;
+};
+
+static void take_route(void *arg, const unsigned char *answer, size_t n)
+{
+	struct route_message route;
+	const int local = 2; /* RTN_LOCAL */
+
+	if (n < sizeof route)
+		return;
+	memcpy(&route, answer, sizeof route);
+	*(bool *)arg = route.type == local;
+}
+
 bool net_is_local(const union net_address *a)
 {
-	union net_address any_port = *a;
-	int fd;
-	bool local;
+	union net_address plain = *a;
+	struct {
+		struct netlink_header h;
+		struct route_message route;
+		struct {
+			uint16_t len, type; /* struct rtattr */
+			unsigned char value[16];
+		} dest;
+		struct {
+			uint16_t len, type;
+			uint32_t value;
+		} interface;
+	} question = { { 0, 26 /* RTM_GETROUTE */, NETLINK_REQUEST, 0, 0 }, { .family = 0 }, { 20, 1 /* RTA_DST */, { 0 } },
+		{ 8, 4 /* RTA_OIF */, 0 } };
+	bool local = false;
 
-	if (a->sa.sa_family == AF_INET && net_is_loopback(a))
+	net_unmap(&plain);
+	if (net_is_loopback(&plain))
 		return true;
-	if (a->sa.sa_family == AF_INET)
-		any_port.v4.sin_port = 0;
-	else
-		any_port.v6.sin6_port = 0;
-	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	local = bind(fd, &any_port.sa, net_size(a)) == 0;
-	close(fd);
-	return local;
+	question.route.family = (uint8_t)plain.sa.sa_family;
+	question.h.len = sizeof question - sizeof question.interface;
+	if (plain.sa.sa_family == AF_INET) {
+		question.route.dest_bits = 32;
+		question.dest.len = 8;
+		question.h.len -= 12;
+		memcpy(question.dest.value, &plain.v4.sin_addr, sizeof plain.v4.sin_addr);
+	} else {
+		question.route.dest_bits = 128;
+		memcpy(question.dest.value, &plain.v6.sin6_addr, sizeof plain.v6.sin6_addr);
+		question.interface.value = plain.v6.sin6_scope_id;
+		question.h.len += plain.v6.sin6_scope_id ? (uint32_t)sizeof question.interface : 0;
+	}
+	return netlink_ask(NETLINK_ROUTE, &question.h, take_route, &local) && local;
 }
 
 static void end_of(int fd, int (*name)(int, struct sockaddr *, socklen_t *), union net_address *a)
@@ -225,7 +259,12 @@ static const char *prepare_socket(int fd, const union net_address *dest, const s
 		return NULL;
 	if (out->transparent && set(fd, six ? SOL_IPV6 : SOL_IP, six ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1) < 0)
 		return "--outbound-ip client";
-	return bind_source(fd, source, dest->sa.sa_family, port) < 0 ? "source address" : NULL;
+	if (bind_source(fd, source, dest->sa.sa_family, port) == 0) {
+		if (source->sa.sa_family == AF_UNSPEC || out->transparent || net_is_local(source))
+			return NULL;
+		errno = EADDRNOTAVAIL; /* where ip_nonlocal_bind is set bind(2) does not say so */
+	}
+	return "source address";
 }
 
 static int begin_connection(const union net_address *dest, const struct net_outbound *out, uint16_t port, const char **what)

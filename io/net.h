@@ -16,7 +16,8 @@ enum net_origin {
 	NET_TPROXY	/* by TPROXY: the socket's local address is the destination */
 };
 
-/* Whether the address is one of this host's: loopback, or one that can be bound. */
+/* Whether the address is one of this host's, by its routing tables: rtnetlink(7), RTM_GETROUTE. Not asked by bind(2), which takes any
+ * address where net.ipv4.ip_nonlocal_bind is set. false also where the kernel cannot be asked. */
 bool net_is_local(const union net_address *a);
 
 /* Addresses of both ends of a connection; ::ffff:a.b.c.d becomes a.b.c.d. An end without an IP address becomes AF_UNSPEC. */

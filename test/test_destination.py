@@ -242,9 +242,13 @@ def relay_host(tmp_path):
 
 @pytest.mark.parametrize("family", ["ip4", "ip6"])
 @pytest.mark.parametrize("source", ["own", "client"])
-def test_73_tproxy(relay_host, family, source):
-    """80 as well: with --outbound-ip client the mail host sees the client's address, else that of smtpwarp's host."""
+@pytest.mark.parametrize("any_address", [False, True])
+def test_73_tproxy(relay_host, family, source, any_address):
+    """80 as well: with --outbound-ip client the mail host sees the client's address, else that of smtpwarp's host. 85: where bind(2)
+    takes any address, too."""
     client_host, host, mail, proxy = relay_host
+    if any_address:
+        host.take_any_address()
     address = getattr(mail, family)
     if source == "client":
         proxy.options += ["--outbound-ip", "client"]
@@ -313,7 +317,11 @@ def test_80_no_outbound_ip_for_this_family(warp, mail_server):
 
 
 @pytest.mark.parametrize("address", ["192.0.2.77", "10.1.2.3"])
-def test_80_outbound_ip_that_is_not_on_the_host(warp, mail_server, address):
+@pytest.mark.parametrize("any_address", [False, True])
+def test_80_outbound_ip_that_is_not_on_the_host(warp, host, mail_server, address, any_address):
+    """85: where bind(2) takes any address, too."""
+    if any_address:
+        host.take_any_address()
     server = mail_server()
     proxy = warp("--outbound-ip", address, upstream=server)
     client = proxy.connect()

@@ -600,21 +600,25 @@ def distant(tmp_path):
         pytest.skip(netns.unsupported())
     made = []
     with netns.pair() as (client_host, host):
-        def make(*options):
+        def make(*options, family=4):
+            address, source = (host.ip4, client_host.ip4) if family == 4 else (f"[{host.ip6}]", client_host.ip6)
             with host:
-                proxy = Warp(host, tmp_path, "--allow-clients", client_host.ip4, *options)
+                host.take_any_address()
+                proxy = Warp(host, tmp_path, "--allow-clients", source, *options)
                 made.append(proxy)
-                proxy.listen(f"{host.ip4}:2525")
+                proxy.listen(f"{address}:2525")
             with client_host:
-                client = peers.connect(host.ip4, 2525, proxy.group)
+                client = peers.connect(address.strip("[]"), 2525, proxy.group)
             return Session(client, proxy.upstream.accept())
         yield make
         for proxy in made:
             proxy.close()
 
 
-def test_49_auth_is_not_shown_to_distant_clients_in_the_clear(distant):
-    session = distant("--tls", "none")
+@pytest.mark.parametrize("family", [4, 6])
+def test_85_auth_is_not_shown_to_distant_clients_in_the_clear(distant, family):
+    """49: not even where bind(2) takes their addresses."""
+    session = distant("--tls", "none", family=family)
     assert not [text for text in session.greet("AUTH PLAIN", "DSN").texts if "AUTH" in text]
     session.client.ask("AUTH PLAIN AGEAYg==", "538 5.7.11")
     session.client.ask("AUTH LOGIN", "538 5.7.11")

@@ -802,6 +802,16 @@ def test_54_xforward_before_each_mail(proxied, mail_server, mode):
     assert told[1].startswith("MAIL") and told[2:] == told[:2]
 
 
+def test_85_xforward_where_any_address_can_be_bound(host, proxied, mail_server):
+    host.take_any_address()
+    server = xserver(mail_server, FORWARD)
+    client = begin(proxied("--xforward", upstream=server), V1)
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    transaction(client)
+    assert [line for line in server.commands if line.startswith("XFORWARD") and line.endswith("SOURCE=REMOTE")]
+
+
 def test_54_xforward_of_a_local_client(warp, mail_server):
     server = xserver(mail_server, "XFORWARD SOURCE ADDR")
     transaction(warp("--xforward", "--tls", "none", upstream=server).greeted())

@@ -149,6 +149,11 @@ class NetNS:
         with self, open(f"/proc/sys/{name.replace('.', '/')}", "w") as file:
             file.write(str(value))
 
+    def take_any_address(self):
+        """Lets bind(2) take addresses that are not the host's, as for keepalived."""
+        self.sysctl("net.ipv4.ip_nonlocal_bind", 1)
+        self.sysctl("net.ipv6.ip_nonlocal_bind", 1)
+
     def listening_ports(self):
         """The TCP ports somebody listens on, IPv4 and IPv6 alike."""
         ports = set()

@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -364,7 +365,7 @@ static void index_routes_again(void)
 {
 	if (indexer || !routes_wants_index(options.routes))
 		return;
-	index_made = memfd_create("routes", MFD_CLOEXEC);
+	index_made = file_in_memory("routes");
 	if (index_made < 0)
 		return;
 	indexer = _Fork();
@@ -433,7 +434,7 @@ static void look_again(void)
 static void check_routes(void)
 {
 	bool large = options.routes && routes_wants_index(options.routes);
-	int fd = large && !options.check ? memfd_create("routes", MFD_CLOEXEC) : -1;
+	int fd = large && !options.check ? file_in_memory("routes") : -1;
 
 	if (!options.routes)
 		return;
@@ -997,6 +998,13 @@ static char **read_env_file(const char *name)
 	return variables;
 }
 
+/* Processes of the same user can neither trace this one nor read its memory, nor does it leave a core. Its forks inherit this; a change of
+ * the user ends it, prctl(2). */
+static void close_memory(void)
+{
+	prctl(PR_SET_DUMPABLE, 0);
+}
+
 static void read_options(int argc, char **argv)
 {
 	char why[FAULT_MAX], help[OPTIONS_HELP_MAX];
@@ -1086,6 +1094,7 @@ int main(int argc, char **argv)
 	else if (!passed && given == NET_CONNECTED)
 		connection = STDIN_FILENO;
 	net_use_zones();
+	close_memory();
 	read_options(argc, argv);
 	check_options();
 	if (options.compile_routes)
@@ -1108,12 +1117,11 @@ int main(int argc, char **argv)
 		begin_log();
 		session_run(connection, &options, hooks, &terminate);
 		say_losses();
-		keys_wipe();
-		passwords_wipe();
 		return EX_OK;
 	}
 	gather_sockets(passed, given);
 	change_user();
+	close_memory();
 	if (options.user && !find_hooks(hooks)) /* of folders that this user may not read */
 		die(EX_CONFIG, "%s", hooks->broken);
 	begin_log();

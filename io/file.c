@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define LINES_MAX (16u << 20) /* octets of a file that file_lines() reads */
@@ -42,6 +43,50 @@ bool file_write(int fd, struct iovec *part, int parts)
 			n -= (ssize_t)part->iov_len;
 		}
 	}
+}
+
+int file_in_memory(const char *name)
+{
+	return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+bool file_seal(int fd)
+{
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0;
+}
+
+void *file_new_shared(const char *name, size_t size, int *fd)
+{
+	void *memory = MAP_FAILED;
+
+	*fd = file_in_memory(name);
+	if (*fd >= 0 && ftruncate(*fd, (off_t)size) == 0)
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	if (memory != MAP_FAILED)
+		return memory;
+	if (*fd >= 0)
+		close(*fd);
+	return NULL;
+}
+
+/* The mapping to write to must go before the file can be sealed, and the new one must take its place, for pointers lead into it. It is
+ * private: Linux before 6.7 makes no shared one of a sealed file, and what a process writes to its own copy others never see. */
+bool file_share(void *memory, size_t size, int fd)
+{
+	if (mmap(memory, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED || !file_seal(fd) ||
+	    mmap(memory, size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED) {
+		file_unshare(memory, size, fd);
+		return false;
+	}
+	madvise(memory, size, MADV_DONTDUMP);
+	close(fd);
+	return true;
+}
+
+void file_unshare(void *memory, size_t size, int fd)
+{
+	munmap(memory, size);
+	close(fd);
 }
 
 void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg)

@@ -14,6 +14,19 @@ ssize_t file_read(int fd, void *into, size_t cap);
 /* Write all of the parts; the array is used up. false: not all of them were written. */
 bool file_write(int fd, struct iovec *part, int parts);
 
+/* An empty file in memory, memfd_create(2), that can be sealed. Returns its descriptor, or -1. */
+int file_in_memory(const char *name);
+
+/* From now on nobody can change the memory file, whoever has a descriptor of it; there must be no mapping to write to it. */
+bool file_seal(int fd);
+
+/* Memory for what forked processes are to share and none may change: a memory file of so many octets, mapped to be written. Returns NULL
+ * if that fails. file_share() seals the file, makes the mapping one to read, which core dumps omit, and closes the file; if it returns
+ * false, or in its place after file_unshare(), the memory is gone. */
+void *file_new_shared(const char *name, size_t size, int *fd);
+bool file_share(void *memory, size_t size, int fd);
+void file_unshare(void *memory, size_t size, int fd);
+
 /* Give each line of a file to take(), as a string without its LF, which take() may write to. Gives none if the file cannot be
  * read. Skips lines of 4095 octets and more, and whatever follows the first 16 MB. */
 void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg);

@@ -147,7 +147,6 @@ static struct store {
 	struct stamp stamp[2];
 	bool exposed;
 	struct keys *keys; /* the texts follow it */
-	size_t size;
 } stores[KEYS_SIDES];
 
 const char *keys_option(enum keys_side side, bool key)
@@ -220,27 +219,26 @@ static const char *read_pair(struct store *store, struct keys *k, bool *about_ke
 bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
 {
 	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* pages that are not used cost nothing */
-	struct keys *k = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	struct store *store = &stores[side];
-	const char *reason;
+	const char *reason = NULL;
 	bool about_key = false;
 	mode_t mode = 0;
+	int fd;
+	struct keys *k = file_new_shared("keys", size, &fd);
 
 	store->cert = cert;
 	store->key = key;
-	reason = k == MAP_FAILED ? strerror(errno) : read_pair(store, k, &about_key, &mode);
+	if (k && (reason = read_pair(store, k, &about_key, &mode)))
+		file_unshare(k, size, fd);
+	else if (!k || !file_share(k, size, fd))
+		reason = strerror(errno);
 	if (reason) {
 		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
-		if (k != MAP_FAILED)
-			munmap(k, size);
 		return false;
 	}
-	madvise(k, size, MADV_DONTDUMP);
-	mprotect(k, size, PROT_READ);
 	if (store->keys)
-		munmap(store->keys, store->size); /* do not overwrite it: sessions may still use it */
+		munmap(store->keys, size); /* sessions may still use it */
 	store->keys = k;
-	store->size = size;
 	store->exposed = mode & (S_IROTH | S_IWOTH);
 	return true;
 }
@@ -264,13 +262,4 @@ const struct keys *keys_current(enum keys_side side)
 const char *keys_exposed(enum keys_side side)
 {
 	return stores[side].keys && stores[side].exposed ? stores[side].key : NULL;
-}
-
-void keys_wipe(void)
-{
-	for (struct store *store = stores; store < stores + KEYS_SIDES; store++) {
-		if (store->keys && mprotect(store->keys, store->size, PROT_READ | PROT_WRITE) == 0)
-			explicit_bzero(store->keys, sizeof *store->keys);
-		store->keys = NULL;
-	}
 }

@@ -38,13 +38,11 @@ bool keys_load(enum keys_side side, const char *cert, const char *key, char *why
  * complains of a bad file once. */
 bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap);
 
-/* What was read last; NULL: nothing. Lies in memory that forked processes share and core dumps omit. */
+/* What was read last; NULL: nothing. Lies in memory that forked processes share, that none of them can change for
+ * another, and that core dumps omit. */
 const struct keys *keys_current(enum keys_side side);
 
 /* The key's file, if users other than its owner and group can read or write it; else NULL. */
 const char *keys_exposed(enum keys_side side);
-
-/* Overwrite and forget them, for all processes that share them. */
-void keys_wipe(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* Sinks of records. See log.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/log.h"
+#include "io/file.h"
 #include "pure/json.h"
 #include "pure/sink.h"
 
@@ -459,7 +460,7 @@ static bool send_file(const struct iovec parts[2])
 		char room[CMSG_SPACE(sizeof(int))];
 	} control = { .room = { 0 } };
 	struct msghdr message = { .msg_control = &control, .msg_controllen = sizeof control };
-	int fd = memfd_create("smtpwarp-record", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = file_in_memory("smtpwarp-record");
 	bool sent;
 
 	if (fd < 0)
@@ -469,7 +470,7 @@ static bool send_file(const struct iovec parts[2])
 	control.header.cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
 	sent = writev(fd, parts, 2) == (ssize_t)(parts[0].iov_len + parts[1].iov_len) &&
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0 &&
+	    file_seal(fd) &&
 	    sendmsg(sink.fd, &message, MSG_NOSIGNAL) >= 0;
 	close(fd);
 	return sent;

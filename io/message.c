@@ -30,7 +30,7 @@ static unsigned char *other(const unsigned char *buffer)
 
 void message_begin(struct message *m)
 {
-	m->fd = memfd_create("smtpwarp-message", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	m->fd = file_in_memory("smtpwarp-message");
 	m->size = 0;
 	m->bytes = NULL;
 	m->mapped = false;
@@ -61,7 +61,7 @@ bool message_seal(struct message *m)
 
 	if (small_len)
 		write_parts(m, &rest, 1);
-	if (m->failed || fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+	if (m->failed || !file_seal(m->fd))
 		return false;
 	if (m->size == small_len) {
 		m->bytes = small;

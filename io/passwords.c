@@ -209,7 +209,7 @@ unsigned passwords_find(const char *text, size_t n, const struct passwords_serve
 /* ---- the file ---- */
 
 static struct {
-	char *text; /* shared memory: a fork copies none of it */
+	char *text; /* see file_share(): a fork copies none of it */
 	size_t len;
 	bool exposed;
 } store;
@@ -231,31 +231,31 @@ static const char *read_text(const char *file, char *text, size_t *len, bool *ex
 
 bool passwords_load(const char *file, char *why, size_t why_cap)
 {
-	char *text = mmap(NULL, FILE_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	const char *reason = text == MAP_FAILED ? strerror(errno) : NULL;
 	struct password unused;
 	unsigned line = 0;
 	bool exposed = false, found;
 	size_t len = 0;
+	int fd;
+	char *text = file_new_shared("passwords", FILE_MAX, &fd);
+	const char *reason = text ? read_text(file, text, &len, &exposed) : strerror(errno);
 
 	if (!reason)
-		reason = read_text(file, text, &len, &exposed);
-	if (!reason)
 		line = passwords_find(text, len, NULL, &unused, &found);
-	if (reason)
-		snprintf(why, why_cap, "--upstream-auth %s: %s", file, reason);
-	else if (line)
-		snprintf(why, why_cap, "--upstream-auth %s: line %u is not HOST USER:PASSWORD", file, line);
+	if (text && (reason || line)) {
+		explicit_bzero(text, len);
+		file_unshare(text, FILE_MAX, fd);
+	} else if (text && !file_share(text, FILE_MAX, fd)) {
+		reason = strerror(errno);
+	}
 	if (reason || line) {
-		if (text != MAP_FAILED) {
-			explicit_bzero(text, len);
-			munmap(text, FILE_MAX);
-		}
+		if (reason)
+			snprintf(why, why_cap, "--upstream-auth %s: %s", file, reason);
+		else
+			snprintf(why, why_cap, "--upstream-auth %s: line %u is not HOST USER:PASSWORD", file, line);
 		return false;
 	}
-	madvise(text, FILE_MAX, MADV_DONTDUMP);
 	if (store.text)
-		munmap(store.text, FILE_MAX); /* do not overwrite it: sessions may still use it */
+		munmap(store.text, FILE_MAX); /* sessions may still use it */
 	store.text = text;
 	store.len = len;
 	store.exposed = exposed;
@@ -274,11 +274,4 @@ bool passwords_for(const struct passwords_server *server, struct password *p)
 bool passwords_exposed(void)
 {
 	return store.exposed;
-}
-
-void passwords_wipe(void)
-{
-	if (store.text)
-		explicit_bzero(store.text, store.len);
-	store.text = NULL;
 }

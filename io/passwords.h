@@ -45,7 +45,4 @@ bool passwords_for(const struct passwords_server *server, struct password *p);
 /* Whether users other than the file's owner and group can read or write it. */
 bool passwords_exposed(void);
 
-/* Overwrite and forget what was read. */
-void passwords_wipe(void);
-
 #endif

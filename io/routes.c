@@ -525,6 +525,7 @@ void routes_use_index(int fd)
 {
 	if (shared_index >= 0)
 		close(shared_index);
+	file_seal(fd); /* every session has it */
 	shared_index = fd;
 }
 

@@ -53,8 +53,8 @@ static size_t take_apart(unsigned char *text, size_t n, size_t *skipped)
 	return len;
 }
 
-/* Read the file into shared memory, whose page tables a fork need not copy. */
-static bool read_bundle(int fd, struct bundle *b)
+/* Read the file into memory that is to be shared, whose page tables a fork need not copy. */
+static bool read_bundle(int fd, struct bundle *b, int *memory)
 {
 	struct stat st;
 	ssize_t n;
@@ -62,8 +62,8 @@ static bool read_bundle(int fd, struct bundle *b)
 	if (fstat(fd, &st) < 0)
 		return false;
 	b->size = (size_t)st.st_size + 1;
-	b->der = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (b->der == MAP_FAILED)
+	b->der = file_new_shared("anchors", b->size, memory);
+	if (!b->der)
 		return false;
 	n = file_read(fd, b->der, b->size);
 	b->len = n > 0 ? (size_t)n : 0;
@@ -78,10 +78,10 @@ bool trust_loaded(void)
 int trust_load(const char *path, const char **why)
 {
 	static char warning[80];
-	struct bundle b = { MAP_FAILED, 0, 0 };
+	struct bundle b = { NULL, 0, 0 };
 	size_t skipped = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool read_all = fd >= 0 && read_bundle(fd, &b);
+	int fd = open(path, O_RDONLY | O_CLOEXEC), memory;
+	bool read_all = fd >= 0 && read_bundle(fd, &b, &memory);
 
 	*why = read_all ? "no certificate in it" : strerror(errno);
 	if (fd >= 0)
@@ -89,11 +89,14 @@ int trust_load(const char *path, const char **why)
 	if (read_all)
 		b.len = take_apart(b.der, b.len, &skipped);
 	if (!read_all || !b.len) {
-		if (b.der != MAP_FAILED)
-			munmap(b.der, b.size);
+		if (b.der)
+			file_unshare(b.der, b.size, memory);
 		return -1;
 	}
-	mprotect(b.der, b.size, PROT_READ); /* sessions share it */
+	if (!file_share(b.der, b.size, memory)) {
+		*why = strerror(errno);
+		return -1;
+	}
 	if (trust_loaded())
 		munmap(store.der, store.size);
 	store = b;

@@ -1,15 +1,19 @@
 """The listener: its limits, its end, and what must not harm it: DESIGN 3, PROTOCOL 75."""
 import contextlib
+import fcntl
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import socket
+import subprocess
+import tempfile
 
 import pytest
 
 from waiting import wait_until
-from warp import NO_REPORTS, cpu_seconds
+from warp import BINARY, NO_REPORTS, cpu_seconds
 
 
 def wait_children(proxy, count):
@@ -289,3 +293,56 @@ def test_sighup_with_a_file_that_is_gone_keeps_the_old(warp, mail_server, certs,
     proxy.listener.send_signal(signal.SIGHUP)
     assert "--tls-ca" in proxy.wait_for("error")["error"]
     proxy.greeted().ask("QUIT", "221")
+
+
+# The memory that sessions share
+
+NOBODY = 65534
+WRITE_SEAL, GET_SEALS = 8, 1034        # linux/fcntl.h
+
+
+@pytest.fixture(name="with_secrets")
+def fixture_with_secrets(warp, certs):
+    """A listener with all that sessions share, and a session of it."""
+    with tempfile.TemporaryDirectory() as name:         # pytest's own are closed to other users
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        yield from serving_with_secrets(warp, certs, folder / "passwords", folder / "routes")
+
+
+def serving_with_secrets(warp, certs, passwords, routes):
+    passwords.write_text("mx.example user:password\n")
+    routes.write_text("".join(f"user{i}@mail.example;127.0.0.1\n" for i in range(5000)))
+    proxy = warp(*certs.options(), "--tls-ca", certs.ca, "--upstream-auth", passwords, "--routes", routes, "--user", "nobody").listen()
+    client = proxy.connect()
+    client.expect("220")
+    proxy.wait_until(lambda: len(proxy.children()) == 1, "a session")
+    yield [proxy.listener.pid, *proxy.children()]
+
+
+def test_72_what_sessions_share_cannot_be_changed(with_secrets):
+    """Anchors, keys, passwords and the index of routes."""
+    for pid in with_secrets:
+        rows = [line.split() for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()]
+        shared = {row[5]: row[1] for row in rows if len(row) > 5 and row[5].startswith("/memfd:")}
+        assert shared == {"/memfd:anchors": "r--p", "/memfd:keys": "r--p", "/memfd:passwords": "r--p"}
+        files = [path for path in pathlib.Path(f"/proc/{pid}/fd").iterdir() if os.readlink(path).startswith("/memfd:")]
+        assert [os.readlink(path) for path in files] == ["/memfd:routes (deleted)"]
+        with open(files[0], "r+b") as index:
+            assert fcntl.fcntl(index, GET_SEALS) & WRITE_SEAL
+            with pytest.raises(PermissionError):
+                os.pwrite(index.fileno(), b"x", 0)
+
+
+def test_72_processes_of_the_same_user_see_no_secrets(host):
+    """Where smtpwarp is started as its user, as by systemd; a change of the user has the same effect by itself."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        program = shutil.copy(BINARY, name)
+        argv = [program, "--listen", "127.0.0.1:2525", "--upstream", "127.0.0.1:1", "--log", "none"]
+        with subprocess.Popen(argv, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/") as listener:
+            host.wait_listening(2525, alive=lambda: listener.poll() is None)
+            files = [f"/proc/{listener.pid}/{file}" for file in ("mem", "maps", "environ")]
+            said = subprocess.run(["head", "-c1", *files], user=NOBODY, group=NOBODY, capture_output=True, text=True, check=False)
+            listener.terminate()
+            assert said.stderr.count("Permission denied") == len(files)

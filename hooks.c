@@ -141,7 +141,8 @@ static bool scan_event(struct hook_list *l, const char *dir, enum hook_event eve
 	const struct dirent *entry;
 	bool good = true;
 
-	snprintf(path, sizeof path, "%s/%s", dir, hook_event_name(event));
+	if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, hook_event_name(event)) >= sizeof path)
+		return broken(l, "--hooks", dir, strerror(ENAMETOOLONG));
 	folder = opendir(path);
 	if (!folder)
 		return errno == ENOENT || broken(l, "--hooks", path, strerror(errno));
@@ -163,7 +164,8 @@ static bool add_plugin(struct hook_list *l, const char *dir, const char *name)
 	bool found = false;
 
 	for (int event = 0; event < HOOK_EVENT_COUNT; event++) {
-		snprintf(path, sizeof path, "%s/%s/%s", dir, hook_event_name((enum hook_event)event), name);
+		if ((size_t)snprintf(path, sizeof path, "%s/%s/%s", dir, hook_event_name((enum hook_event)event), name) >= sizeof path)
+			return broken(l, "--plugins-dir", dir, strerror(ENAMETOOLONG));
 		if (lstat(path, &st) < 0)
 			continue;
 		found = true;

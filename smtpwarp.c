@@ -925,6 +925,16 @@ static void refuse_open_relay(const union net_address *local)
 		die(EX_CONFIG, "%s", why);
 }
 
+/* It is too late then: the client's connection, the log and the hooks are root's. */
+static void refuse_root(void)
+{
+	const struct passwd *user = options.user ? getpwnam(options.user) : NULL;
+
+	if (user && user->pw_uid != 0 && geteuid() == 0)
+		die(EX_CONFIG, "--user %s: for one connection smtpwarp does not change its user: let root's inetd or tcpserver start it as "
+			       "that user", options.user);
+}
+
 static void bind_sockets(void)
 {
 	for (unsigned i = 0; i < options.listens; i++) {
@@ -1114,6 +1124,7 @@ int main(int argc, char **argv)
 	guard_standard_descriptors();
 	close_on_exec();
 	if (connection >= 0 && !options.listens) {
+		refuse_root();
 		begin_log();
 		session_run(connection, &options, hooks, &terminate);
 		say_losses();

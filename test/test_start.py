@@ -345,6 +345,30 @@ def test_user_unknown(net):
     assert 25 not in net.host.ns.listening_ports()
 
 
+def test_user_of_a_single_connection(redirected):
+    """It would be served as root, so it is not."""
+    net = redirected
+    with listening(net.host.ns, "127.0.0.1", hosts.PORT) as door:
+        client = hosts.connect(net.host.ns, net.mail.ip4)
+        accepted = door.accept()[0]
+    child = net.host.listen_fds([accepted], [net.host.smtpwarp, "--user", hosts.USER], stderr=subprocess.PIPE, text=True)
+    accepted.close()
+    assert re.fullmatch(rb"421 4[.]3[.]5 [ -~]*\r\n", client.rest())
+    assert child.wait(peers.TIMEOUT) == CONFIG
+    assert f"--user {hosts.USER}: for one connection" in child.stderr.read()
+    assert not net.messages
+
+
+@pytest.mark.parametrize("option, more", [("--hooks", []), ("--plugins-dir", ["--plugins", "10-hook"])])
+def test_hooks_in_a_folder_with_a_long_name(tmp_path, option, more):
+    """They are not passed over in silence."""
+    folder = tmp_path / ("x" * 250) / ("y" * 255)
+    (folder / "rcpt").mkdir(parents=True)
+    (folder / "rcpt" / "10-hook").write_text("#!/bin/sh\n")
+    done = subprocess.run([hosts.SMTPWARP, "--check", option, folder, *more], capture_output=True, text=True, check=False)
+    assert done.returncode == CONFIG and f"smtpwarp: {option} " in done.stderr and "name too long" in done.stderr.lower()
+
+
 def test_check_does_not_bind(net):
     """--check only reads: the port may be taken, by the smtpwarp that is to be restarted."""
     with listening(net.host.ns, "127.0.0.1", 2500):

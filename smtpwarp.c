@@ -352,8 +352,18 @@ static const char *about_routes(const char *option)
 	return text;
 }
 
+/* In a process that was forked, first of all: what it held would keep another smtpwarp from listening after ours was killed. */
+static void leave_listener(void)
+{
+	for (unsigned i = 0; i < listener.sockets; i++)
+		close(listener.socket[i]);
+	if (listener.notify >= 0)
+		close(listener.notify);
+}
+
 static _Noreturn void make_index(void)
 {
+	leave_listener();
 	if (routes_index(options.routes, index_made, route_check_line, &options, routes_why, sizeof routes_why))
 		_exit(EX_OK);
 	fault("%s", about_routes("--routes"));
@@ -637,10 +647,7 @@ static void turn_away(int fd, const union net_address *source, const char *reaso
 
 static _Noreturn void serve(int fd)
 {
-	for (unsigned i = 0; i < listener.sockets; i++)
-		close(listener.socket[i]);
-	if (listener.notify >= 0)
-		close(listener.notify);
+	leave_listener();
 	terminate = 0; /* what has come by now, the listener tells */
 	log_set_lost(0, 0); /* those are the listener's to tell */
 	session_run(fd, &options, hooks, &terminate);
@@ -935,16 +942,28 @@ static void refuse_root(void)
 			       "that user", options.user);
 }
 
+/* After a listener was killed, a session that it has just forked may hold the address for a moment longer. */
+static int listen_patiently(const union net_address *a)
+{
+	int fd = net_listen(a, BACKLOG);
+
+	for (unsigned tries = 0; fd < 0 && errno == EADDRINUSE && tries < 50; tries++) {
+		nanosleep(&(struct timespec){ 0, 20000000 }, NULL);
+		fd = net_listen(a, BACKLOG);
+	}
+	return fd;
+}
+
 static void bind_sockets(void)
 {
 	for (unsigned i = 0; i < options.listens; i++) {
 		char text[NET_TEXT], what[NET_TEXT + 32];
-		int fd = net_listen(&options.listen[i], BACKLOG);
+		int fd = listen_patiently(&options.listen[i]);
 
 		snprintf(what, sizeof what, "--listen %s port %u", net_text(&options.listen[i], text),
 		    net_port(&options.listen[i]));
 		if (fd < 0)
-			die_errno(EX_CONFIG, what);
+			die_errno(errno == EADDRINUSE ? EX_TEMPFAIL : EX_CONFIG, what);
 		listener.socket[listener.sockets++] = fd;
 	}
 }

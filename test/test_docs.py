@@ -121,7 +121,7 @@ def test_environment_has_switches_lists_and_empty_variables():
 
 
 def test_exit_codes_are_in_the_manual():
-    names = {"EX_OK": 0, "EX_USAGE": 64, "EX_OSERR": 71, "EX_CONFIG": 78}
+    names = {"EX_OK": 0, "EX_USAGE": 64, "EX_OSERR": 71, "EX_CONFIG": 78, "EX_TEMPFAIL": 75}
     used = {names[name] for name in re.findall(r"\bEX_[A-Z]+\b", SOURCES)}
     assert used == {int(code) for code in re.findall(r"^\.It (\d+)$", section("EXIT STATUS"), re.M)}
 

@@ -12,6 +12,7 @@ import tempfile
 
 import pytest
 
+import peers
 from waiting import wait_until
 from warp import BINARY, NO_REPORTS, cpu_seconds
 
@@ -251,10 +252,45 @@ def test_75_sigint_ends_it_too(warp):
 def test_75_address_in_use(warp, host):
     with socket.create_server(("127.0.0.1", 2525)):
         proxy = warp()
-        proxy.exit_codes = (78,)
+        proxy.exit_codes = (75,)    # a temporary failure: it is tried again
         process = proxy.spawn("--listen", "127.0.0.1:2525")
-        assert proxy.wait_exit(process) == 78
+        assert proxy.wait_exit(process) == 75
         assert "2525" in proxy.error_path.read_text()
+
+
+def test_75_address_in_use_for_a_moment(warp, mail_server):
+    """As after SIGKILL, when a session that was just forked still holds it."""
+    proxy = warp(upstream=mail_server())
+    with socket.create_server(("127.0.0.1", 2525)):
+        process = proxy.spawn("--listen", "127.0.0.1:2525")
+        proxy.group.turn(0.3)
+        assert process.poll() is None
+    proxy.wait_until(lambda: 2525 in proxy.namespace.listening_ports())
+    peers.connect("127.0.0.1", 2525, proxy.group).expect("220")
+    process.terminate()
+    proxy.wait_exit(process)
+
+
+def test_75_new_index_holds_no_address(warp, tmp_path):
+    """The process that makes it can take a while."""
+    routes, fresh = tmp_path / "routes", tmp_path / "fresh"
+    for path in routes, fresh:
+        path.write_text("".join(f"user{i}@{path.name}.example;127.0.0.1\n" for i in range(200000)))
+    proxy = warp("--routes", routes).listen()
+    os.rename(fresh, routes)
+    client = proxy.connect()
+
+    def sockets(pid):
+        with contextlib.suppress(FileNotFoundError):
+            names = {os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+            return {name for name in names if name.startswith("socket:")}
+        return set()
+
+    def both_without():
+        children = proxy.children()
+        return len(children) == 2 and not any(sockets(pid) & sockets(proxy.listener.pid) for pid in children)
+    proxy.wait_until(both_without, "a session and the process that makes an index, both without the listener's sockets")
+    client.expect("220")
 
 
 def test_75_user_is_dropped_to(warp):

@@ -71,7 +71,7 @@ static struct {
 static struct tally {
 	uint32_t sessions; /* running now: elements of child[] in use */
 	uint64_t served;
-	time_t status_at;
+	time_t status_at, looked_at;
 	bool status_due;
 	sig_atomic_t children_ended;
 	struct child {
@@ -426,14 +426,13 @@ static void warn_of_exposed_secrets(void)
  * may be waiting to see a new one; everything else once a second at most. */
 static void look_again(void)
 {
-	static time_t looked_at;
 	struct timespec now;
 
 	refresh_keys(false);
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	if (now.tv_sec == looked_at)
+	if (now.tv_sec == tally->looked_at)
 		return;
-	looked_at = now.tv_sec;
+	tally->looked_at = now.tv_sec;
 	if (options.routes)
 		index_routes_again();
 	if (hooks->count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
@@ -647,9 +646,14 @@ static void turn_away(int fd, const union net_address *source, const char *reaso
 
 static _Noreturn void serve(int fd)
 {
+	int error;
+
 	leave_listener();
-	terminate = 0; /* what has come by now, the listener tells */
-	log_set_lost(0, 0); /* those are the listener's to tell */
+	/* What has come by now, the listener tells. Each page that is not written stays shared with it. */
+	if (terminate)
+		terminate = 0;
+	if (log_lost(&error))
+		log_set_lost(0, 0);
 	session_run(fd, &options, hooks, &terminate);
 	leave_losses();
 	_exit(EX_OK);

@@ -259,10 +259,10 @@ bool commands_turn(struct session *s)
 	s->commands.starved = false;
 	while (may_handle_command(s)) {
 		status = handle_next(s, &used);
-		if (s->server.leg.secret)
-			leg_consume_secret(&s->client.leg, used);
-		else
+		if (status == DIALOGUE_PIECE)
 			leg_consume(&s->client.leg, used);
+		else
+			leg_consume_secret(&s->client.leg, used); /* AUTH, whatever becomes of it, and however badly it is spelt */
 		s->commands.starved = status == DIALOGUE_MORE && !used;
 		if (status == DIALOGUE_WAIT || s->commands.starved)
 			break;

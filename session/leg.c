@@ -30,10 +30,14 @@ static void consume(struct buffer *b, size_t n)
 		clear(b);
 }
 
-/* Move the octets to the front of `to`, so that all room is at the end. */
+/* Move the octets to the front of `to`, so that all room is at the end. Nothing stays behind, for they may be half of a password. */
 static void move(struct buffer *b, unsigned char *to, size_t cap)
 {
-	memmove(to, b->bytes + b->start, buffered(b));
+	size_t n = buffered(b);
+	unsigned char *from = b->bytes + b->start, *behind = from >= to && from < to + n ? to + n : from;
+
+	memmove(to, from, n);
+	explicit_bzero(behind, (size_t)(from + n - behind));
 	b->end -= b->start;
 	b->start = 0;
 	b->bytes = to;

@@ -685,6 +685,13 @@ static void settle_recipient(struct dialogue_transaction *tx, const struct smtp_
 }
 
 /* Of several replies the best one decides: a recipient that has the message has it. */
+/* A reply to DATA, a chunk or the message. Behind a refused MAIL its refusal says nothing: MAIL's reply has decided. */
+static void decide_by(struct dialogue *d, const struct smtp_line *line)
+{
+	if (line->code < 400 || d->tx.mail != DIALOGUE_MAIL_REFUSED)
+		dialogue_decide(d, line->code, line->text, line->text_len);
+}
+
 static void answered_content(struct dialogue *d, const struct smtp_line *line)
 {
 	bool better = !d->tx.settled || line->code / 100 < d->tx.decision.code / 100;
@@ -692,7 +699,7 @@ static void answered_content(struct dialogue *d, const struct smtp_line *line)
 	if (d->lmtp)
 		settle_recipient(&d->tx, line);
 	if (better)
-		dialogue_decide(d, line->code, line->text, line->text_len);
+		decide_by(d, line);
 }
 
 static void answered(struct dialogue *d, const struct dialogue_pending *p, const struct smtp_line *line)
@@ -712,13 +719,13 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 		break;
 	case SMTP_DATA:
 		if (!positive)
-			dialogue_decide(d, line->code, line->text, line->text_len);
+			decide_by(d, line);
 		break;
 	case SMTP_BDAT:
 		if (p->last)
 			answered_content(d, line);
 		else if (!positive)
-			dialogue_decide(d, line->code, line->text, line->text_len);
+			decide_by(d, line);
 		break;
 	case SMTP_CONTENT:
 		if (!p->hidden)

@@ -326,26 +326,30 @@ void server_open(struct session *s)
 	server_connect(s);
 }
 
-/* Whether QUIT can be sent at once: the server owes no reply, takes octets, is in the middle of no message, was not told QUIT, and has
- * not left. */
+/* Whether QUIT can be sent at once: the server owes no reply, takes octets, is in the middle of no message (one that is kept it has not
+ * begun), was not told QUIT, and has not left. */
 static bool may_quit(const struct session *s)
 {
 	bool between = s->server.state == SERVER_IDLE || s->server.state == SERVER_READY;
 	bool sending = s->tx.content == CONTENT_SENDING || s->tx.content == CONTENT_SENDING_CHUNK;
+	bool within = sending || (dialogue_in_content(&s->dialogue) && !transaction_is_kept(s));
 
-	return between && !sending && (transaction_is_kept(s) || !dialogue_in_content(&s->dialogue)) &&
-	    !leg_pending(&s->server.leg) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->server.refused &&
+	return between && !within && !leg_pending(&s->server.leg) && dialogue_awaited(&s->dialogue) == SMTP_NOTHING && !s->server.refused &&
 	    !dialogue_quitting(&s->dialogue) && !s->server.leg.eof && !net_has_left(s->server.leg.fd);
 }
 
-/* QUIT tells the server that the session is over, so that it does not wait for the rest. */
+void server_quit(struct session *s)
+{
+	if (!may_quit(s))
+		return;
+	talk_own_command(s, SMTP_QUIT, "QUIT", 4);
+	leg_flush(&s->server.leg);
+	dialogue_forget_server(&s->dialogue);
+}
+
 void server_leave(struct session *s)
 {
-	if (may_quit(s)) {
-		talk_own_command(s, SMTP_QUIT, "QUIT", 4);
-		leg_flush(&s->server.leg);
-		dialogue_forget_server(&s->dialogue);
-	}
+	server_quit(s);
 	server_close(s);
 }
 

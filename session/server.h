@@ -94,7 +94,11 @@ void server_unusable(struct session *s, const char *enhanced, const char *reason
  * --connect-on recipient SERVER_OUT, except while EHLO waits in GATE_LIST. */
 void server_refuse(struct session *s, const char *enhanced_and_reason);
 
-/* Leave the server, with QUIT if that can be sent at once (RFC 5321 4.1.1.10). */
+/* Send QUIT if that can be done at once (RFC 5321 4.1.1.10): the server owes no reply, and is in the middle of no message. Nothing but
+ * server_close() may follow. */
+void server_quit(struct session *s);
+
+/* Leave the server: server_quit() and server_close(). */
 void server_leave(struct session *s);
 
 /* Close the connection without QUIT: SERVER_GONE, or with --connect-on recipient SERVER_NONE. */

@@ -397,8 +397,9 @@ static void finish(struct session *s)
 		clienttls_failed(s, s->end.reason);
 	filter_abort(s);
 	tarpit_release();
+	server_quit(s); /* while the transaction says which side has the message */
 	transaction_end(s, transaction_outcome_due(s) ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
-	server_leave(s);
+	server_close(s);
 	leave_client(s);
 	tls_wipe();
 	clock_tick(s);

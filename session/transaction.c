@@ -237,13 +237,15 @@ void transaction_answered(struct session *s, enum smtp_verb verb)
 
 /* ---- its end ---- */
 
+/* Where every recipient was refused, their replies tell more than what a DATA pipelined behind them got: 503 after a 451. */
 static enum transaction_result result_of(const struct dialogue_transaction *tx)
 {
+	bool none_left = tx->mail != DIALOGUE_MAIL_REFUSED && tx->rcpts && !tx->accepted && !tx->unanswered;
 	int code = tx->decision.code;
 
-	if (code)
+	if (code && !none_left)
 		return code >= 500 ? TRANSACTION_REJECTED : code >= 400 ? TRANSACTION_DEFERRED : TRANSACTION_ACCEPTED;
-	if (!tx->rcpts || tx->accepted || tx->unanswered)
+	if (!none_left)
 		return TRANSACTION_ABORTED;
 	for (uint32_t i = 0; i < tx->rcpts; i++)
 		if (tx->rcpt[i].code < 500)

@@ -322,6 +322,7 @@ static void kept_client_goes(void **state)
 	to_keeping(ONE);
 	client("half");
 	client_closes();
+	server_gets("QUIT"); /* it has nothing of the message */
 	recorded("message aborted a@b.test to r@d.test 250");
 	ended(FLUSH, "client", "connection closed");
 	content_is(NONE);
@@ -563,6 +564,62 @@ static void results(void **state)
 		apart(rows[i][2], all_refused, rows[i]);
 }
 
+/* MAIL, RCPT and DATA in one segment: what DATA gets behind a refusal does not change what was refused, and how. */
+static void pipelined_result(void **state)
+{
+	const char *const *row = *state;
+
+	session_begins(ONE);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250-PIPELINING\n250 CHUNKING");
+	client_heard();
+	client(row[0]);
+	server(row[1]);
+	client("RSET");
+	server("250 ok");
+	recorded(row[2]);
+}
+
+#define PIPELINED "MAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>\n"
+
+static void pipelined_results(void **state)
+{
+	static const char *const rows[][3] = {
+		{ PIPELINED "DATA", "451 4.7.1 busy\n503 mail\n503 rcpt",
+		    "message deferred a@b.test to r@d.test 503: 451 4.7.1 busy" },
+		{ PIPELINED "DATA", "550 5.7.1 no\n451 mail\n451 rcpt",
+		    "message rejected a@b.test to r@d.test 451: 550 5.7.1 no" },
+		{ PIPELINED "BDAT 2 LAST\n", "451 4.7.1 busy\n503 mail\n503 rcpt",
+		    "message deferred a@b.test to r@d.test 503: 451 4.7.1 busy" },
+		{ PIPELINED "DATA", "250 ok\n451 4.2.0 grey\n503 rcpt",
+		    "message deferred a@b.test to r@d.test 451: 503 rcpt" },
+		{ PIPELINED "BDAT 2 LAST\n", "250 ok\n451 4.2.0 grey\n503 rcpt",
+		    "message deferred a@b.test to r@d.test 451: 503 rcpt" },
+		{ PIPELINED "DATA", "250 ok\n550 no\n451 rcpt", "message rejected a@b.test to r@d.test 550: 451 rcpt" },
+		{ PIPELINED "RCPT TO:<s@d.test>\nDATA", "250 ok\n550 no\n450 later\n554 rcpt",
+		    "message deferred a@b.test to r@d.test 550, s@d.test 450: 554 rcpt" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		apart(rows[i][2], pipelined_result, rows[i]);
+}
+
+static void pipelined_data_taken(void **state)
+{
+	(void)state;
+	session_begins(ONE);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250 PIPELINING");
+	client(PIPELINED "DATA");
+	server("250 ok\n451 4.2.0 grey\n354 go");
+	recorded("message deferred a@b.test to r@d.test 451: 554 5.5.1 No valid recipients");
+}
+
 static void no_recipient(void **state)
 {
 	(void)state;
@@ -593,7 +650,8 @@ int main(void)
 		cmocka_unit_test(sending_server_goes), cmocka_unit_test(sending_client_goes),
 		cmocka_unit_test(sending_answered_early), cmocka_unit_test(sends_chunk),
 		cmocka_unit_test(sending_chunk_answered_early), cmocka_unit_test(sending_chunk_refused),
-		cmocka_unit_test(sending_chunk_client_goes), cmocka_unit_test(results), cmocka_unit_test(no_recipient),
+		cmocka_unit_test(sending_chunk_client_goes), cmocka_unit_test(results), cmocka_unit_test(pipelined_results),
+		cmocka_unit_test(pipelined_data_taken), cmocka_unit_test(no_recipient),
 	};
 
 	return run_session_tests(tests);

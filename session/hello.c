@@ -287,7 +287,7 @@ void hello_take_ready(struct session *s)
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
 	if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST) {
-		server_failed(s, "4.4.1", talk_refusal("EHLO was refused:", r));
+		server_failed(s, "4.4.1", talk_refusal("EHLO was refused:", &r->line));
 		return;
 	}
 	talk_comm(s, COMM_ANSWERED, r->line.raw, r->line.raw_len);
@@ -364,7 +364,7 @@ static void after_xclient(struct session *s, const struct dialogue_reply *r)
 			say_again(s, SERVER_EHLO_AGAIN);
 		return;
 	}
-	reason = talk_refusal("XCLIENT was refused:", r);
+	reason = talk_refusal("XCLIENT was refused:", &r->line);
 	server_unusable(s, "4.3.5", reason, "XCLIENT was refused");
 	record_error(s, s->server.text->failure);
 }
@@ -410,7 +410,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 	} else if (r->line.code == 220) {
 		server_start_handshake(s);
 	} else if (server_needs_tls(s)) {
-		server_tls_failed(s, talk_refusal("STARTTLS was refused:", r));
+		server_tls_failed(s, talk_refusal("STARTTLS was refused:", &r->line));
 	} else {
 		server_goes_plain(s);
 		introduce(s);
@@ -448,7 +448,7 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 	bool redialing = s->server.redialing, accepted = r->line.code == 220;
 
 	if ((redialing || s->o->limits.on_recipient) && !accepted) {
-		server_failed(s, "4.4.1", talk_refusal("greeting", r));
+		server_failed(s, "4.4.1", talk_refusal("greeting", &r->line));
 		return;
 	}
 	s->hello.own_ehlo = false;
@@ -469,7 +469,7 @@ static bool try_another(struct session *s, const struct dialogue_reply *r)
 	if (s->server.redialing || r->line.code == 220 || !server_has_more(s))
 		return false;
 	if (r->line.last)
-		server_failed(s, "4.4.1", talk_refusal("greeting", r));
+		server_failed(s, "4.4.1", talk_refusal("greeting", &r->line));
 	return true;
 }
 

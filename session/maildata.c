@@ -52,7 +52,7 @@ static void end_drain(struct session *s)
 		talk_repeat(s, NULL);
 	transaction_end(s, TRANSACTION_BY_REPLIES);
 	if (line.code == 421)
-		talk_end(s, END_LINGER, END_BY_SERVER, "reply 421");
+		talk_end(s, END_LINGER, END_BY_SERVER, talk_refusal("reply", &line));
 }
 
 void maildata_give_up(struct session *s, const char *reply)

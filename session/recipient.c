@@ -121,7 +121,7 @@ void recipient_mail_answered(struct session *s, const struct dialogue_reply *r)
 {
 	transaction_answered(s, SMTP_MAIL);
 	if (r->line.code == 421) {
-		server_failed(s, "4.4.1", talk_refusal("reply", r));
+		server_failed(s, "4.4.1", talk_refusal("reply", &r->line));
 		return;
 	}
 	gate_enter(s, GATE_OPEN);

@@ -104,7 +104,7 @@ static void end_by_server(struct session *s, const struct dialogue_reply *r)
 	bool unknown = transaction_outcome_due(s); /* LMTP: other recipients of the message have no reply yet */
 
 	transaction_end(s, unknown ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
-	talk_end(s, END_LINGER, END_BY_SERVER, talk_refusal("reply", r));
+	talk_end(s, END_LINGER, END_BY_SERVER, talk_refusal("reply", &r->line));
 }
 
 /* ---- replies out of turn ---- */
@@ -172,7 +172,7 @@ static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r
 
 	if (r->line.code == 421 && (unneeded || (idle && r->verb == SMTP_NOTHING))) { /* an idle connection was closed */
 		if (r->line.last)
-			replies_server_lost(s, talk_refusal("reply", r));
+			replies_server_lost(s, talk_refusal("reply", &r->line));
 	} else if (r->violation && unneeded) {
 		record_error(s, r->violation);
 		replies_server_lost(s, r->violation);

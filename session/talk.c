@@ -135,12 +135,12 @@ void talk_pass(struct session *s, const struct dialogue_reply *r)
 	pass_line(s, &r->line);
 }
 
-const char *talk_refusal(const char *what, const struct dialogue_reply *r)
+const char *talk_refusal(const char *what, const struct smtp_line *line)
 {
 	static char words[200];
 	char quoted[TALK_QUOTE(160)];
 
-	talk_quote(&r->line, quoted, sizeof quoted);
+	talk_quote(line, quoted, sizeof quoted);
 	snprintf(words, sizeof words, "%s %s", what, quoted);
 	return words;
 }

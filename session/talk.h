@@ -59,7 +59,7 @@ void talk_own_command(struct session *s, enum smtp_verb verb, const char *line, 
 void talk_gather(struct session *s, const struct dialogue_reply *r, bool for_client);
 
 /* The server's refusal in its own words, for client and log: what, code, text: "greeting 554 go away". Static storage. */
-const char *talk_refusal(const char *what, const struct dialogue_reply *r);
+const char *talk_refusal(const char *what, const struct smtp_line *line);
 
 /* Pass the gathered reply of the server's on to the client; *r is its last line. */
 void talk_pass(struct session *s, const struct dialogue_reply *r);

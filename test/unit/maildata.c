@@ -571,7 +571,7 @@ static void client_lost_in_keeping(void **state)
 	keep_for_hook(ONE, PLAIN);
 	client("hello");
 	client_closes();
-	server_gets("");
+	server_gets("QUIT");
 	assert_int_equal(world_server.fd, -1);
 	recorded("message aborted a@b.test to r@d.test 250");
 	ended(FLUSH, "client", "connection closed");

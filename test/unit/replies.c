@@ -375,7 +375,7 @@ static void closes_in_message(void **state)
 	client(".");
 	client_gets("421 bye");
 	recorded("message deferred a@b.test to r@d.test 250: 421 bye");
-	ended(LINGER, "upstream", "reply 421");
+	ended(LINGER, "upstream", "reply 421 bye");
 }
 
 static void closes_in_chunk(void **state)

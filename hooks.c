@@ -52,10 +52,26 @@ static unsigned count_of(const struct hook_list *l, enum hook_event event)
 	return n;
 }
 
+static void look_at(struct hook *h)
+{
+	const char *slash = strrchr(h->path, '/');
+	struct stat st;
+
+	h->name = slash ? slash + 1 : h->path;
+	h->socket = stat(h->path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+void hooks_one(struct hook_list *l, enum hook_event event, const char *path)
+{
+	l->hook[0] = (struct hook){ .event = event, .path = path };
+	look_at(l->hook);
+	l->count = 1;
+	l->events = 1u << event;
+}
+
 /* Insert it in the order of events and names. There are few, so shifting is cheap. */
 static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event, const char *name)
 {
-	struct stat st;
 	struct hook h = { .event = event, .path = keep_path(l, dir, event, name) };
 	unsigned at = l->count;
 
@@ -63,8 +79,7 @@ static bool add_hook(struct hook_list *l, const char *dir, enum hook_event event
 		return broken(l, "--hooks", dir, "more hooks than smtpwarp can take (" TEXT_OF(HOOKS_MAX) ")");
 	if (event == HOOK_LOG && count_of(l, event) == LOG_STREAMS_MAX)
 		return broken(l, "--hooks", dir, "more log hooks than smtpwarp can take (" TEXT_OF(LOG_STREAMS_MAX) ")");
-	h.name = strrchr(h.path, '/') + 1;
-	h.socket = stat(h.path, &st) == 0 && S_ISSOCK(st.st_mode);
+	look_at(&h);
 	for (; at && (l->hook[at - 1].event > event ||
 		      (l->hook[at - 1].event == event && strcmp(l->hook[at - 1].name, h.name) > 0)); at--)
 		l->hook[at] = l->hook[at - 1];
@@ -617,6 +632,8 @@ static void read_errors(struct hook_run *r)
 	     (n = read_some(r->err, bytes, sizeof bytes)) >= 0; reads++) {
 		if (n == 0)
 			shut(&r->err);
+		if (r->input.errors && write(r->input.errors, bytes, (size_t)n) < 0)
+			r->input.errors = 0;
 		for (ssize_t i = 0; i < n; i++) {
 			if (r->error_len && r->error[r->error_len - 1] == '\n')
 				r->error_len = bytes[i] == '\n' ? r->error_len : 0;

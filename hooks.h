@@ -38,6 +38,9 @@ struct hook_list {
  * hooks. */
 bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char *plugins_dir, const char *plugins);
 
+/* Make *l a list of one hook, at this path, which must stay. */
+void hooks_one(struct hook_list *l, enum hook_event event, const char *path);
+
 /* What is wrong with a hook that shows before it is run; NULL: nothing. on_recipient: as --connect-on recipient has it. Static storage. */
 const char *hooks_fault(const struct hook *h, bool on_recipient);
 
@@ -55,6 +58,7 @@ struct hook_input {
 	uint64_t replacement_max;    /* octets of it */
 	bool binary;		     /* it is taken as it comes: its line ends do not become CR LF */
 	int64_t patience;	     /* microseconds to connect to a socket; 0: no limit */
+	int errors;		     /* a descriptor that gets all that it writes to its stderr; 0: none */
 };
 
 /* One run of a hook. */

@@ -134,7 +134,7 @@ static void fault(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	if (options.check) /* which writes to no log */
+	if (options.check || options.try_hook) /* which write to no log */
 		fprintf(stderr, "smtpwarp: %s\n", text);
 	else
 		event_fault(text, NULL);
@@ -915,7 +915,7 @@ static void change_user(void)
 	user = getpwnam(options.user);
 	if (user && getuid() == user->pw_uid && getgid() == user->pw_gid)
 		return;
-	if (user && !options.check)
+	if (user && !options.check && !options.try_hook)
 		log_prepare(options.log, user->pw_uid, user->pw_gid);
 	if (!user || initgroups(options.user, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		die_errno(EX_CONFIG, "--user");
@@ -984,6 +984,14 @@ static void take_systemd_sockets(unsigned n)
 	}
 }
 
+static void take_connection(unsigned passed, enum net_kind given)
+{
+	if (passed == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED)
+		connection = LISTEN_FDS_START;
+	else if (!passed && given == NET_CONNECTED)
+		connection = STDIN_FILENO;
+}
+
 /* Collect the sockets to listen on: those that we were given, and --listen. */
 static void gather_sockets(unsigned passed, enum net_kind given)
 {
@@ -1043,10 +1051,15 @@ static void read_options(int argc, char **argv)
 	char why[FAULT_MAX], help[OPTIONS_HELP_MAX];
 	enum options_word word = options_read(&options, argc, argv, environ, why, sizeof why);
 
-	if (word == OPTIONS_GOOD && options.env_file && !options.check)
-		die(EX_USAGE, "--env-file is for --check: smtpwarp itself reads variables from its environment");
-	if (options.env_file && (word == OPTIONS_GOOD || word == OPTIONS_BAD))
-		word = options_read(&options, argc, argv, read_env_file(options.env_file), why, sizeof why);
+	if (word == OPTIONS_GOOD && options.env_file && !options.check && !options.try_hook)
+		die(EX_USAGE, "--env-file is for --check and --try-hook: smtpwarp itself reads variables from its environment");
+	if (options.env_file && (word == OPTIONS_GOOD || word == OPTIONS_BAD)) {
+		char **variables = read_env_file(options.env_file);
+
+		word = options_read(&options, argc, argv, variables, why, sizeof why);
+		for (char **v = variables; *v; v++)
+			putenv(*v); /* hooks read them, too */
+	}
 	switch (word) {
 	case OPTIONS_GOOD:
 		return;
@@ -1084,10 +1097,20 @@ static void check_files(void)
 	check_readable("upstream-auth", options.upstream_auth);
 }
 
+/* Become --user, as far as this user may; else say what was done by whom. */
+static void become_user(const char *done, const char *option)
+{
+	const struct passwd *user = options.user ? getpwnam(options.user) : NULL;
+
+	if (user && geteuid() != 0 && geteuid() != user->pw_uid)
+		fault("warning: %s as the user who asks, not as --user %s: run --%s as root", done, options.user, option);
+	else
+		change_user();
+}
+
 /* From here on --check sees what --user will see. */
 static void check_as_user(void)
 {
-	const struct passwd *user = options.user ? getpwnam(options.user) : NULL;
 	const char *why;
 	bool there;
 
@@ -1095,10 +1118,7 @@ static void check_as_user(void)
 	there = log_exists(options.log);
 	if (!log_check(options.log, &why))
 		die(EX_CONFIG, "--log %s: %s", options.log, why);
-	if (user && geteuid() != 0 && geteuid() != user->pw_uid)
-		fault("warning: checked as the user who asks, not as --user %s: run --check as root", options.user);
-	else
-		change_user();
+	become_user("checked", "check");
 	if (there && !log_check(options.log, &why))
 		fault("warning: --log %s: %s, for --user %s: after a rotation it could not be opened again", options.log, why, options.user);
 	check_files();
@@ -1115,6 +1135,86 @@ static _Noreturn void check_rest(void)
 	exit(EX_OK);
 }
 
+/* ---- --try-hook ---- */
+
+#define SAMPLE_MAX (64 << 20) /* only pages that are used take memory */
+
+/* What is wrong with a sample of n octets for hooks of this event; NULL: nothing. */
+static const char *sample_fault(const char *text, size_t n, enum hook_event event)
+{
+	static const char mark[] = "\"event\":\"";
+	const char *found = memmem(text, n, mark, sizeof mark - 1), *name = hook_event_name(event);
+
+	if (!n)
+		return "it is empty";
+	if (n > SAMPLE_MAX)
+		return "it is larger than " TEXT_OF(64) " MiB";
+	if (event == HOOK_LOG || (event == HOOK_DATA && *text != '{'))
+		return NULL;
+	if (memchr(text, '\n', n - 1))
+		return "a hook gets one line: make it one by jq -c";
+	found = found ? found + sizeof mark - 1 : NULL;
+	return found && (strncmp(found, name, strlen(name)) != 0 || found[strlen(name)] != '"') ? "it is of another event" : NULL;
+}
+
+/* The sample, *n octets that end a line; NULL: there is none. */
+static const char *read_sample(const char *file, enum hook_event event, size_t *n)
+{
+	char *text = file ? mmap(NULL, SAMPLE_MAX + 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+	int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
+	ssize_t len = fd >= 0 && text != MAP_FAILED ? file_read(fd, text, SAMPLE_MAX + 1) : -1;
+	const char *why;
+
+	if (!file)
+		return NULL;
+	if (len < 0)
+		die(EX_CONFIG, "--try-hook: sample %s: %s", file, strerror(errno));
+	*n = (size_t)len;
+	why = sample_fault(text, *n, event);
+	if (why)
+		die(EX_CONFIG, "--try-hook: sample %s: %s", file, why);
+	if (text[*n - 1] != '\n')
+		text[(*n)++] = '\n';
+	return text;
+}
+
+/* What shows before the hook is run. */
+static void tell_of_trial(const struct hook *h, const char *file)
+{
+	const struct passwd *user = getpwuid(geteuid());
+	const char *why = hooks_fault(h, options.limits.on_recipient);
+
+	if (geteuid() == 0)
+		fault("warning: the hook runs as root: give --user, the user that sessions run as");
+	if (why)
+		fault("warning: %.300s: %.150s", h->path, why);
+	printf("%-9s%s, at %s\n", "hook", h->path, hook_event_name(h->event));
+	printf("%-9s%s\n", "sample", file ? file : "one of smtpwarp's own");
+	printf("%-9s%s\n", "user", user ? user->pw_name : "one without a name");
+	fflush(stdout); /* before what the hook says */
+}
+
+static _Noreturn void try_hook(void)
+{
+	enum hook_event event = (enum hook_event)(options.try_hook - 1);
+	const char *path = options.operand[0], *file = options.operand[1], *sample, *why;
+	size_t n = 0;
+
+	if (!path)
+		die(EX_USAGE, "--try-hook %s: give the hook's path behind the event: --try-hook EVENT PATH [SAMPLE]", hook_event_name(event));
+	sample = read_sample(file, event, &n);
+	if (options.user && !getpwnam(options.user))
+		die(EX_CONFIG, "--user %s: there is no such user", options.user);
+	become_user("the hook runs", "try-hook");
+	hooks_one(hooks, event, path);
+	log_open("none", &why);
+	catch_signals();
+	guard_standard_descriptors();
+	close_on_exec();
+	tell_of_trial(hooks->hook, file);
+	exit(session_try(&options, hooks, &terminate, sample, n) ? EX_OK : EX_SOFTWARE);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned passed = take_environment();
@@ -1122,13 +1222,12 @@ int main(int argc, char **argv)
 
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* at a limit of a file's size (RLIMIT_FSIZE) writes fail; they must not kill */
-	if (passed == 1 && net_kind(LISTEN_FDS_START) == NET_CONNECTED)
-		connection = LISTEN_FDS_START;
-	else if (!passed && given == NET_CONNECTED)
-		connection = STDIN_FILENO;
+	take_connection(passed, given);
 	net_use_zones();
 	close_memory();
 	read_options(argc, argv);
+	if (options.try_hook)
+		try_hook();
 	check_options();
 	if (options.compile_routes)
 		compile_routes();

@@ -156,8 +156,10 @@ static const struct row rows[] = {
 	OF_SECONDS("session-timeout", timeouts.session, 0, 0, "86400", "time for a whole session; 0: no limit"),
 	OF_NUMBER("min-rate", min_rate, 0, UINT32_MAX, "100", "least octets a second of a message, on average; 0: no limit"),
 	OF_SWITCH("check", check, "check the options, and what they name, as --user will see it, and exit"),
+	OF_CHOICE_OR_NONE("try-hook", try_hook, "connect, ehlo, mail, rcpt, data, close or log", "EVENT PATH [SAMPLE]",
+	    "run this hook as a session would, with a sample of the event, say what comes of it, and exit"),
 	OF_TEXT("env-file", env_file, "FILE", NULL,
-	    "with --check: read the variables from this file, as systemd does, not from the environment"),
+	    "with these two: read the variables from this file, as systemd does, not from the environment"),
 };
 
 #define N_ROWS (sizeof rows / sizeof *rows)
@@ -564,11 +566,26 @@ static const struct row *take_argument(char **argv, int *i, const char **value)
 	return row;
 }
 
+/* Only --try-hook, which stands before them, has arguments without a name. */
+static bool take_operand(struct options *o, const char *argument)
+{
+	unsigned n = 0;
+
+	while (n < OPTIONS_OPERANDS && o->operand[n])
+		n++;
+	if (!o->try_hook || n == OPTIONS_OPERANDS || !*argument || *argument == '-')
+		return false;
+	o->operand[n] = argument;
+	return true;
+}
+
 static bool read_argument(struct options *o, char **argv, int *i, bool *given, char *why, size_t cap)
 {
 	const char *value, *want;
 	const struct row *row = take_argument(argv, i, &value);
 
+	if (!row && take_operand(o, argv[*i]))
+		return true;
 	if (!row) {
 		snprintf(why, cap, "unknown option %s; see --help", argv[*i]);
 		return false;
@@ -678,12 +695,12 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 		char left[48];
 
 		snprintf(left, sizeof left, "--%s %s", row->name, row->value ? row->value : "");
-		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, row->standard ? "  %-30s %s (%s)\n" : "  %-30s %s\n", left,
+		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, row->standard ? "  %-31s %s (%s)\n" : "  %-31s %s\n", left,
 		    row->help, row->standard);
 	}
 	n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n,
-	    "  --help                         show this help and exit\n"
-	    "  --version                      show the version and exit\n"
+	    "  --help                          show this help and exit\n"
+	    "  --version                       show the version and exit\n"
 	    "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, except for --drain-timeout and --idle-exit.\n"
 	    "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.\n");
 	return n;

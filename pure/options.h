@@ -17,6 +17,7 @@
 #define OPTIONS_PROXY_MAX 16
 #define OPTIONS_ALLOW_MAX 64
 #define OPTIONS_DNSBL_MAX 16
+#define OPTIONS_OPERANDS 2 /* of --try-hook */
 #define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
@@ -74,7 +75,9 @@ struct options {
 	const char *override_recipient;	    /* NULL: recipients stay what they are */
 	uint32_t max_tarpits;
 	bool check;
-	const char *env_file; /* of variables, for --check; NULL: the environment has them */
+	unsigned try_hook; /* 1 + enum hook_event: a hook of this event is to be tried; 0: none */
+	const char *operand[OPTIONS_OPERANDS]; /* the hook's path, and the file of a sample; NULL: not given */
+	const char *env_file; /* of variables, for --check and --try-hook; NULL: the environment has them */
 };
 
 enum options_word { OPTIONS_GOOD, OPTIONS_BAD, OPTIONS_HELP, OPTIONS_VERSION };

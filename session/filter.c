@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define CHAIN_MAX INT64_C(540000000) /* for all hooks of an event: clients wait 10 minutes for a reply, RFC 5321 4.5.3.2.6 */
 #define STOP_MAX INT64_C(2000000)    /* for a `close` or `log` hook, after SIGTERM */
@@ -41,11 +42,34 @@ static struct filter {
 static struct hook_run streams[LOG_STREAMS_MAX];
 static unsigned stream_count;
 
+/* See filter_rehearse(). */
+static struct {
+	const char *line;
+	size_t len;
+	int errors;
+} rehearsal;
+
+static char failure[FAILURE_MAX]; /* why the last hook that failed did */
+
 void filter_prepare(struct session *s)
 {
 	static struct record_notes notes;
 
 	s->notes = &notes;
+}
+
+void filter_rehearse(const char *line, size_t n)
+{
+	rehearsal.line = line;
+	rehearsal.len = n;
+	rehearsal.errors = STDERR_FILENO;
+}
+
+static void event_line(const struct session *s, enum hook_event event, struct hook_input *input)
+{
+	input->errors = rehearsal.errors;
+	input->line = rehearsal.line;
+	input->line_len = rehearsal.line ? rehearsal.len : record_hook(s, event, &input->line);
 }
 
 bool filter_wants(const struct session *s, enum hook_event event)
@@ -290,21 +314,21 @@ static void log_verdict(struct session *s, const char *word, const unsigned char
 	    lines < LINES_MAX ? lines : LINES_MAX, s->now - filter.hook_at);
 }
 
-/* The reason, and the last line of its stderr. */
-static void tell_failure(const struct hook_run *r, const char *why, char text[FAILURE_MAX])
+/* The reason, and the last line of its stderr, in `failure`. Returns octets. */
+static size_t tell_failure(const struct hook_run *r, const char *why)
 {
 	bool told = r->error[0] && strcmp(why, r->error) != 0;
 
-	snprintf(text, FAILURE_MAX, "%s%s%s", why, told ? ": " : "", told ? r->error : "");
+	snprintf(failure, sizeof failure, "%s%s%s", why, told ? ": " : "", told ? r->error : "");
+	return strlen(failure);
 }
 
 /* The hook has failed: record why, and refuse unless --hook-failure is accept. */
 static void failed(struct session *s, const char *why)
 {
-	char text[FAILURE_MAX];
+	size_t n = tell_failure(&filter.run, why);
 
-	tell_failure(&filter.run, why, text);
-	log_verdict(s, "failed", (const unsigned char *)text, strlen(text));
+	log_verdict(s, "failed", (const unsigned char *)failure, n);
 	message_drop(&filter.replacement);
 	if (!s->o->hook_failure_accepts)
 		filter_out_of_order(&filter.outcome);
@@ -368,7 +392,7 @@ static void start_hook(struct session *s, const struct hook *h)
 
 	f->next = (unsigned)(h - s->hooks->hook) + 1;
 	f->hook_at = s->now;
-	input.line_len = record_hook(s, f->event, &input.line);
+	event_line(s, f->event, &input);
 	if (f->event == HOOK_DATA)
 		give_message(s, &input);
 	forget_replacement();
@@ -443,17 +467,18 @@ unsigned filter_watch(struct pollfd *p)
 /* A listener's sessions would all say the same: once a minute is enough. */
 static void record_stream_failures(struct session *s)
 {
-	char text[FAILURE_MAX], words[FAILURE_MAX + 256];
+	char words[FAILURE_MAX + 256];
 
 	for (unsigned i = 0; i < stream_count; i++) {
 		struct hook_run *r = &streams[i];
+		size_t n;
 
 		if (r->state != HOOK_FAILED)
 			continue;
-		tell_failure(r, r->why, text);
+		n = tell_failure(r, r->why);
 		snprintf(words, sizeof words, "%.250s %s", r->hook->name, r->why);
 		if (event_is_due(words))
-			record_verdict(s, HOOK_LOG, r->hook->name, "failed", (const unsigned char *)text, strlen(text), NULL, 0,
+			record_verdict(s, HOOK_LOG, r->hook->name, "failed", (const unsigned char *)failure, n, NULL, 0,
 			    s->now - s->started);
 		hook_forget(r);
 	}
@@ -461,7 +486,7 @@ static void record_stream_failures(struct session *s)
 
 void filter_begin(struct session *s)
 {
-	const struct hook_input input = { .patience = 200000 };
+	const struct hook_input input = { .patience = 200000, .errors = rehearsal.errors };
 	const struct hook *h;
 	int fd;
 
@@ -520,7 +545,7 @@ static void run_close_hooks(struct session *s)
 
 	filter.event = HOOK_CLOSE;
 	for (unsigned i = 0; (h = hooks_next(s->hooks, HOOK_CLOSE, i)); i = (unsigned)(h - s->hooks->hook) + 1) {
-		input.line_len = record_hook(s, HOOK_CLOSE, &input.line);
+		event_line(s, HOOK_CLOSE, &input);
 		filter.hook_at = s->now;
 		hook_start(&filter.run, h, &input);
 		wait_for(s, close_hook_ended, filter.hook_at);
@@ -554,4 +579,12 @@ void filter_end(struct session *s)
 	for (unsigned i = 0; i < stream_count; i++)
 		hook_kill(&streams[i], "it did not end in time");
 	record_stream_failures(s);
+}
+
+void filter_report(const struct session *s, struct filter_report *r)
+{
+	r->run = stream_count ? streams : &filter.run;
+	r->outcome = &filter.outcome;
+	r->failure = failure;
+	r->us = s->now - (stream_count ? s->started : filter.hook_at);
 }

@@ -27,6 +27,10 @@ struct filter_outcome {
 /* Give the part its storage. Call it once, first of all. */
 void filter_prepare(struct session *s);
 
+/* --try-hook: hooks get these n octets, which must stay, in place of the line that the session has for them (NULL: that line); and all that
+ * they write to standard error is copied to ours. */
+void filter_rehearse(const char *line, size_t n);
+
 /* Start `log` hooks. Call it before the first record. */
 void filter_begin(struct session *s);
 
@@ -59,6 +63,15 @@ void filter_out_of_order(struct filter_outcome *o);
 
 /* The session ends, or its message cannot go on: kill the hook that decides, and forget `filtered`. */
 void filter_abort(struct session *s);
+
+/* How the hook that ran last has ended, for --try-hook. */
+struct filter_report {
+	const struct hook_run *run;
+	const struct filter_outcome *outcome;
+	const char *failure; /* why it has failed, as the log has it; "": it has not */
+	int64_t us;	     /* how long it took, microseconds */
+};
+void filter_report(const struct session *s, struct filter_report *r);
 
 /* The close record is written: run `close` hooks, and let `log` hooks read to their end. Waits for them, within --hook-timeout. */
 void filter_end(struct session *s);

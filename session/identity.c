@@ -27,6 +27,11 @@ void identity_begin(struct session *s)
 	net_nodelay(s->client.leg.fd);
 }
 
+void identity_assume(struct session *s, const union net_address *address)
+{
+	s->client.address = *address;
+}
+
 /* ---- a PROXY header before the session ---- */
 
 static bool is_proxy(const struct session *s)

@@ -13,6 +13,9 @@
 /* Take the addresses of the client's socket as the client's: getsockname(2), getpeername(2). */
 void identity_begin(struct session *s);
 
+/* --try-hook: there is no socket, and this is the client's address. */
+void identity_assume(struct session *s, const union net_address *address);
+
 /* If the connection is from one of --accept-proxy, wait for its PROXY header and take the client from it; call it before anything is read
  * from the client. Returns NULL, or why the session must end without a reply (static storage); client.leg.eof: the peer closed without a
  * word. */

@@ -304,6 +304,13 @@ bool server_locate(struct session *s)
 	return s->server.origin == NET_DIRECT || !caught_own(s);
 }
 
+void server_assume(struct session *s, const union net_address *address, bool connected)
+{
+	s->server.original = *address;
+	if (connected)
+		s->server.address = *address;
+}
+
 void server_connect(struct session *s)
 {
 	if (find_destination(s))

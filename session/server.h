@@ -18,6 +18,9 @@
 /* Give the part its storage, and values that are not zero. Call it once, first of all. */
 void server_prepare(struct session *s);
 
+/* --try-hook: there is no socket, and the client meant to go to this address. connected: the session is connected to it. */
+void server_assume(struct session *s, const union net_address *address, bool connected);
+
 /* Find the original destination, and set source address and TLS as the options have them. false: the redirect has caught a connection
  * of smtpwarp's own, and the session has ended. */
 bool server_locate(struct session *s);

@@ -25,6 +25,7 @@
 #include "session/talk.h"
 #include "session/tarpit.h"
 #include "session/transaction.h"
+#include "session/tryhook.h"
 
 #include <poll.h>
 
@@ -410,13 +411,18 @@ static void finish(struct session *s)
 	filter_end(s);
 }
 
+static void use(struct session *s, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated)
+{
+	s->o = o;
+	s->hooks = hooks;
+	s->terminated = terminated;
+}
+
 void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated)
 {
 	struct session *s = &session;
 
-	s->o = o;
-	s->hooks = hooks;
-	s->terminated = terminated;
+	use(s, o, hooks, terminated);
 	begin(s, fd);
 	start(s);
 	while (!talk_ended(s)) {
@@ -432,4 +438,27 @@ void session_run(int fd, const struct options *o, const struct hook_list *hooks,
 			wait_and_read(s, d.at);
 	}
 	finish(s);
+}
+
+bool session_try(const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated, const char *sample, size_t n)
+{
+	struct session *s = &session;
+
+	use(s, o, hooks, terminated);
+	begin(s, -1);
+	tryhook_begin(s, sample, n);
+	while (s->gate.stage == GATE_HOOKS && !s->filtered && !*terminated) {
+		int64_t until = filter_deadline(s);
+
+		wait_and_read(s, until);
+		if (s->now >= until)
+			filter_overdue(s);
+		else
+			filter_turn(s);
+	}
+	if (s->gate.stage == GATE_HOOKS && !s->filtered) { /* SIGTERM or SIGINT */
+		filter_abort(s);
+		return false;
+	}
+	return tryhook_report(s);
 }

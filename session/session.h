@@ -16,4 +16,9 @@
  * SIGCHLD must be blocked and caught, because hooks are run; SIGPIPE must be ignored. */
 void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated);
 
+/* --try-hook: run the one hook of the list as a session would, judge it, and tell on standard output what came of it. sample: n octets, what
+ * the hook gets, as smtpwarp-hooks(7) has it: a line; for the event log any number of them; for data a line or a message; NULL: one of ours.
+ * Signals as for session_run(). Returns whether the hook works: a verdict of any kind is one. */
+bool session_try(const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated, const char *sample, size_t n);
+
 #endif

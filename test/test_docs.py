@@ -29,13 +29,13 @@ def run(*arguments, **variables):
 
 def make_options():
     """Options as --help has them: name -> (value, default), each None where there is none."""
-    line = re.compile(r"^  --([a-z-]+)(?: (\S+))? {2,}.*?(?: \(([^() ]+)\))?$", re.M)
+    line = re.compile(r"^  --([a-z-]+)(?: (\S+(?: \S+)*))? {2,}.*?(?: \(([^() ]+)\))?$", re.M)
     return {name: (value or None, default or None) for name, value, default in line.findall(run("--help").stdout)}
 
 
 def manual_options():
     """The same, as the manual has them."""
-    item = re.compile(r"^\.It Fl Fl ([a-z-]+)(?: Ar (\S+))?\n(.*?)(?=^\.(?:It|El)\b)", re.M | re.S)
+    item = re.compile(r"^\.It Fl Fl ([a-z-]+)(?: Ar ([^\n]+))?\n(.*?)(?=^\.(?:It|El)\b)", re.M | re.S)
     found = {}
     for name, value, text in item.findall(section("OPTIONS")):
         default = re.search(r"^Default: (\S+)\.$", text, re.M)
@@ -121,7 +121,7 @@ def test_environment_has_switches_lists_and_empty_variables():
 
 
 def test_exit_codes_are_in_the_manual():
-    names = {"EX_OK": 0, "EX_USAGE": 64, "EX_OSERR": 71, "EX_CONFIG": 78, "EX_TEMPFAIL": 75}
+    names = {"EX_OK": 0, "EX_USAGE": 64, "EX_OSERR": 71, "EX_CONFIG": 78, "EX_TEMPFAIL": 75, "EX_SOFTWARE": 70}
     used = {names[name] for name in re.findall(r"\bEX_[A-Z]+\b", SOURCES)}
     assert used == {int(code) for code in re.findall(r"^\.It (\d+)$", section("EXIT STATUS"), re.M)}
 

@@ -19,7 +19,7 @@ PAGE = (TOP / "man/smtpwarp-hooks.7").read_text()
 LOG = (TOP / "man/smtpwarp-log.5").read_text()
 EXAMPLES = [text.replace("\\e", "\\").replace("\\&", "")
             for text in re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", PAGE, re.M | re.S)]
-SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, FOLDERS, SAMPLES = EXAMPLES
+SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, FOLDERS, TRIALS, SAMPLES = EXAMPLES
 HEADER = (TOP / "pure/verdict.h").read_text()
 WORDS = dict(re.findall(r'X\(([A-Z_]+), "([a-z-]+)"\)', HEADER.partition("#define VERDICT_WORDS")[2]))
 
@@ -196,11 +196,19 @@ def test_samples_by_hand_as_written(place, monkeypatch):
     assert pathlib.Path("database").stat().st_size > 0
 
 
-def test_socket_by_hand_as_written(resident, place, monkeypatch):
-    command = re.search(r"^\.Dl (socat .*)$", PAGE, re.M)[1]
-    script = place(command)
-    monkeypatch.chdir(hooks.SAMPLES)
-    assert shell(script).stdout == ANSWER
+def test_trials_as_written(resident, place, monkeypatch):   # pylint: disable=unused-argument
+    """A program and a stream; the same recipient for a socket and a program."""
+    shell(place(BY_HAND))
+    pathlib.Path("patterns").write_text("lunch [Ll]unch\n")
+    for name, value in (("LEFT_FILE", "left.txt"), ("DLP_PATTERNS", "patterns"), ("DSN", "database")):
+        monkeypatch.setenv(name, os.path.abspath(value))
+    monkeypatch.setenv("PATH", f"{TOP}:{os.environ['PATH']}")
+    said = re.findall(r"^reply +(.*)$", shell(place(TRIALS) + "true\n").stdout, re.M)
+    assert said == ["550 5.7.1 Message matches lunch" if "dlp" in line else
+                    "none: hooks of this event only watch" if "sqlite" in line else
+                    ANSWER.strip().replace("reject ", "") if "socket" in line else "none of smtpwarp's: it goes on"
+                    for line in TRIALS.splitlines() if "--try-hook" in line]
+    assert pathlib.Path("database").stat().st_size > 0
 
 
 # Complete
@@ -294,5 +302,5 @@ def test_page_names_no_other_hooks():
 def test_page_has_its_sections():
     assert re.findall(r"^\.Sh (.*)$", PAGE, re.M) == [
         "NAME", "DESCRIPTION", "A FIRST HOOK", "A RESIDENT HOOK", "THE HOOKS DIRECTORY", "EVENTS", "INPUT", "VERDICTS",
-        "SEVERAL HOOKS", "FAILURES", "CLOSE AND LOG HOOKS", "ENVIRONMENT", "RUNNING A HOOK BY HAND", "HOOKS THAT SHIP",
+        "SEVERAL HOOKS", "FAILURES", "CLOSE AND LOG HOOKS", "ENVIRONMENT", "TRYING A HOOK", "HOOKS THAT SHIP",
         "FILES", "SEE ALSO", "STANDARDS", "CAVEATS", "SECURITY CONSIDERATIONS"]

@@ -576,6 +576,26 @@ static void test_forms(void **state)
 	    about("max-errors", "x", "takes a number from 0 to 4294967295"));
 }
 
+static void test_try_hook(void **state)
+{
+	static const char *const events[] = { "connect", "ehlo", "mail", "rcpt", "data", "close", "log" };
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof events / sizeof *events; i++) {
+		expect_text(events[i], READ("--try-hook", (char *)(uintptr_t)events[i], "--verbose", "path", "--user", "u", "sample"), "");
+		assert_int_equal(o.try_hook, 1 + i);
+		assert_true(o.verbose && strcmp(o.operand[0], "path") == 0 && strcmp(o.operand[1], "sample") == 0);
+	}
+	expect_text("no operands", READ("--try-hook", "log"), "");
+	assert_true(!o.operand[0] && !o.operand[1]);
+	expect_text("too many", READ("--try-hook", "log", "a", "b", "c"), "unknown option c; see --help");
+	expect_text("before it", READ("a", "--try-hook", "log"), "unknown option a; see --help");
+	expect_text("an option", READ("--try-hook", "log", "--a"), "unknown option --a; see --help");
+	expect_text("no event", READ("--try-hook", "LOG"), about("try-hook", "LOG", "takes connect, ehlo, mail, rcpt, data, close or log"));
+	expect_text("without", READ("--verbose"), "");
+	assert_int_equal(o.try_hook, 0);
+}
+
 static void test_variables(void **state)
 {
 	static const struct {
@@ -647,14 +667,15 @@ static void test_help(void **state)
 	(void)state;
 	assert_true(n < sizeof text && strlen(text) == n && text[n - 1] == '\n');
 	assert_int_equal(strncmp(text, "usage: smtpwarp ", 16), 0);
-	assert_non_null(strstr(text, "\n  --max-errors N                 most bad commands of a session; 0: no limit (20)\n"));
-	assert_non_null(strstr(text, "\n  --verbose                      log every command and reply\n"));
+	assert_non_null(strstr(text, "\n  --max-errors N                  most bad commands of a session; 0: no limit (20)\n"));
+	assert_non_null(strstr(text, "\n  --verbose                       log every command and reply\n"));
 }
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_try_hook),
 		cmocka_unit_test(test_size),
 		cmocka_unit_test(test_seconds),
 		cmocka_unit_test(test_seconds_within_limits),

@@ -162,17 +162,23 @@ score LOCAL_SENDER 0.1
 """
 
 
-@pytest.fixture(scope="module")
-def spamd(host):    # pylint: disable=unused-argument
+@contextlib.contextmanager
+def run_spamd(rules, *options):
     with directory("spamd") as path:
         for file in pathlib.Path("/etc/spamassassin").glob("*.pre"):
             shutil.copy(file, path)
-        (path / "local.cf").write_text(SPAMASSASSIN_RULES)
+        (path / "local.cf").write_text(rules)
         with daemon(path, "/usr/sbin/spamd", "--local", "--nouser-config", "--username=nobody", "--syslog=stderr",
-                    f"--socketpath={path}/sock", "--listen=127.0.0.1:783", f"--siteconfigpath={path}",
+                    f"--socketpath={path}/sock", *options, f"--siteconfigpath={path}",
                     "--configpath=/usr/share/spamassassin", f"--helper-home-dir={path}", "--max-children=3",
                     ready=str(path / "sock")):
             yield {"SPAMD_SOCKET": str(path / "sock")}
+
+
+@pytest.fixture(scope="module")
+def spamd(host):    # pylint: disable=unused-argument
+    with run_spamd(SPAMASSASSIN_RULES, "--listen=127.0.0.1:783") as env:
+        yield env
 
 
 DAEMONS = {"clamav": "clamd", "rspamd": "rspamd", "spamassassin": "spamd"}
@@ -202,7 +208,8 @@ def failure(name, env, message=FORGED, **fields):
 
 @pytest.fixture
 def impostor(host, tmp_path):   # pylint: disable=unused-argument
-    """impostor(answer): a Unix socket and a port where everybody gets that answer, once they have sent something."""
+    """impostor(answer): a Unix socket and a port where everybody gets that answer, once they have sent something;
+    impostor.answer = another one."""
     with contextlib.ExitStack() as closing:
         def make(answer):
             path = str(tmp_path / "impostor")
@@ -221,13 +228,13 @@ def impostor(host, tmp_path):   # pylint: disable=unused-argument
                     client, _ = door.accept()
                     with client, contextlib.suppress(OSError):
                         client.recv(1 << 20)
-                        client.sendall(make.answer)
+                        client.sendall(start.answer)
                         client.shutdown(socket.SHUT_WR)
                         while client.recv(1 << 20):
                             pass
 
         def start(answer):
-            make.answer = answer
+            start.answer = answer
             return make(answer)
         yield start
 
@@ -512,6 +519,29 @@ def test_spamassassin_rejects_from_a_score_on(spamd):
     assert last(SPAM, reached) == refusal
     assert last(SPAM, f"{reached}1") != refusal
     assert last(PLAIN, "-99") == refusal
+
+
+@pytest.mark.parametrize("template, tests", [
+    ('add_header all Status "No, score=-100.0 required=5.0 tests=NOTHING"\nadd_header all Flag NO', ["NOTHING"]),
+    ('add_header all Status "_YESNO_"', None), ("", None)])
+def test_spamassassin_goes_by_the_verdict_not_by_a_template(host, template, tests):    # pylint: disable=unused-argument
+    with run_spamd(f"{SPAMASSASSIN_RULES}\nclear_headers\n{template}\n") as env:
+        lines = verdict("spamassassin", env, SPAM)
+        assert score(lines) > 5
+        assert tests is None and not any("_tests " in line for line in lines) or hits(lines) == tests
+        assert verdict("spamassassin", {**env, "SPAMASSASSIN_REJECT": "5"}, SPAM)[-1] == "reject 550 5.7.1 Message looks like spam"
+        assert score(verdict("spamassassin", env, PLAIN)) < 5
+
+
+def test_spamassassin_takes_no_answer_that_breaks_off(impostor):
+    answer = b"SPAMD/1.1 0 EX_OK\r\nContent-length: %d\r\nSpam: False ; 0.0 / 5.0\r\n\r\n" + PLAIN
+    path, _ = impostor(answer % len(PLAIN))
+    assert score(verdict("spamassassin", {"SPAMD_SOCKET": path}, PLAIN)) == 0
+    for said, reason in ((answer % (len(PLAIN) + 1), "its answer breaks off"),
+                         (answer.replace(b"Spam:", b"Ham:") % len(PLAIN), "its answer has no verdict"),
+                         (b"SPAMD/1.1 74 I/O \x1berror\r\n\r\n", "it says: SPAMD/1.1 74 I/O ")):
+        impostor.answer = said
+        assert failure("spamassassin", {"SPAMD_SOCKET": path}).endswith(reason)
 
 
 def test_spamassassin_takes_forged_fields_off(spamd):

@@ -218,7 +218,7 @@ static size_t verdict_lines(const struct hook_run *r)
 /* The line of the verdict, after empty ones, that ends at `end`. */
 static const char *bad_line(size_t start, size_t end, const char *why)
 {
-	static char text[200];
+	static char text[240];
 	const unsigned char *in = filter.run.verdict;
 	unsigned number = 1;
 	size_t n;
@@ -245,10 +245,10 @@ static const char *check(struct session *s, struct route *route, struct verdict 
 	memset(final, 0, sizeof *final);
 	*edits = false;
 	while ((status = verdict_next(filter.event, r->verdict, verdict_lines(r), &at, &v, &why)) == VERDICT_LINE) {
-		start = at;
 		why = check_line(s, &v, route);
 		if (why)
-			return why;
+			return bad_line(start, at, why);
+		start = at;
 		*edits = *edits || v.word == VERDICT_ADD_HEADER || v.word == VERDICT_REMOVE_HEADER;
 		if (verdict_is_final(v.word)) {
 			*final = v;

@@ -177,17 +177,6 @@ static void too_many_notes(void **state)
 
 /* ---- failures ---- */
 
-/* What the session finds wrong, and not the grammar of verdicts, which names the line. */
-static bool is_of_session(const char *why)
-{
-	static const char *const words[] = { "source ", "upstream ", "tls", "rewrite ", "the server " };
-
-	for (size_t i = 0; i < COUNT(words); i++)
-		if (strncmp(why, words[i], strlen(words[i])) == 0)
-			return true;
-	return false;
-}
-
 /* The record of a verdict whose last line is at fault; it has no octet that records escape. */
 static void failed_at_last_line(const char *whose, const char *why, const char *verdict)
 {
@@ -200,10 +189,7 @@ static void failed_at_last_line(const char *whose, const char *why, const char *
 		at--;
 	for (const char *p = verdict; p < at; p++)
 		number += *p == '\n';
-	if (is_of_session(why))
-		snprintf(want, sizeof want, "verdict %s failed: %s", whose, why);
-	else
-		snprintf(want, sizeof want, "verdict %s failed: %s, in line %u: %.*s", whose, why, number, (int)(verdict + n - at), at);
+	snprintf(want, sizeof want, "verdict %s failed: %s, in line %u: %.*s", whose, why, number, (int)(verdict + n - at), at);
 	recorded(want);
 }
 
@@ -288,7 +274,7 @@ static void rewrite_is_bad(void **state)
 	client(MAIL "\nRCPT TO:<r@d.test>");
 	server("250 ok");
 	hook_says("rewrite s@d.test> NOTIFY=NEVER\n");
-	recorded("verdict rcpt r failed: rewrite takes an address");
+	recorded("verdict rcpt r failed: rewrite takes an address, in line 1: rewrite s@d.test> NOTIFY=NEVER");
 	client_gets("250 ok\n" FAILED);
 }
 

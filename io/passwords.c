@@ -165,9 +165,17 @@ static bool parse_line(struct line *l, const char *at, const char *end)
 	return is_credential(at, l->password.pair.user_len) && is_credential(colon + 1, l->password.pair.password_len);
 }
 
+/* A dot at the end of a host name is no part of it. */
+static size_t without_dot(const char *host, size_t n)
+{
+	return n > 1 && host[n - 1] == '.' ? n - 1 : n;
+}
+
 static bool is_for(const struct line *l, const struct passwords_server *s)
 {
-	return strlen(s->host) == l->host_len && strncasecmp(s->host, l->host, l->host_len) == 0 && (!l->port || l->port == s->port);
+	size_t n = without_dot(l->host, l->host_len);
+
+	return without_dot(s->host, strlen(s->host)) == n && strncasecmp(s->host, l->host, n) == 0 && (!l->port || l->port == s->port);
 }
 
 static bool is_for_others(const struct line *l, const struct passwords_server *s)

@@ -73,7 +73,7 @@ static void test_lines(void **state)
 		{ "h u:p", "hh", 25, "-" },
 		{ "hh u:p", "h", 25, "-" },
 		{ ".h u:p", "a.h", 25, "-" },
-		{ "h. u:p", "h", 25, "-" },
+		{ "h. u:p", "h", 25, "u p" },
 		{ "h u:p", "*", 25, "-" },
 		/* of several */
 		{ "h u:p\nh v:q", "h", 25, "u p" },
@@ -221,6 +221,15 @@ static void test_names_of_any_length(void **state)
 	expect_text("all of it", find(text, strlen(text), host, 25), "u p");
 	host[255] = 0;
 	expect_text("a part", find(text, strlen(text), host, 25), "-");
+}
+
+static void test_dot_at_the_end_of_a_name(void **state)
+{
+	(void)state;
+	expect_text("at the server's", find("mx.example:25 u:p", 17, "MX.example.", 25), "u p");
+	expect_text("in the file", find("mx.example.:25 u:p", 18, "mx.example", 25), "u p");
+	expect_text("twice is too often", find("mx.example:25 u:p", 17, "mx.example..", 25), "-");
+	expect_text("a dot alone", find(". u:p", 5, "", 25), "-");
 }
 
 /* Nothing is read beyond the end, and only what is whole counts. */
@@ -399,7 +408,7 @@ int main(void)
 		cmocka_unit_test(test_nul),
 		cmocka_unit_test(test_49_longest_words),
 		cmocka_unit_test(test_names_of_any_length),
-		cmocka_unit_test(test_every_beginning),
+		cmocka_unit_test(test_dot_at_the_end_of_a_name), cmocka_unit_test(test_every_beginning),
 		cmocka_unit_test(test_hostile_octets),
 		cmocka_unit_test(test_file),
 		cmocka_unit_test(test_size),

@@ -84,6 +84,7 @@ def main():
                     f"make -s {program} && {program} test/fuzz/corpus/{target}")
     tally.whole("session fuzzer, 60 s", "sh", "-c", "make -s build/test/session_fuzzer && "
                 "build/test/session_fuzzer --jobs $(nproc) --seconds 60 build/asan/smtpwarp")
+    tally.whole("fuzzer of hooks/dlp, 5 s", sys.executable, "-B", "test/fuzz/dlp.py", "--seconds", "5")
     for compiler in "gcc", "clang", "musl-gcc":
         tally.whole(f"{compiler} without a warning", "make", "-s", f"CC={compiler}", f"O=build/strict-{compiler}",
                     "WERROR=-Werror", f"OUT=build/strict-{compiler}/smtpwarp-stripped")

@@ -4,6 +4,7 @@ import email.header
 import json
 import os
 import quopri
+import resource
 import smtplib
 import subprocess
 import threading
@@ -117,6 +118,37 @@ CARRIERS = {
     "among-binary": HEAD + b"\r\n" + BINARY + b"\r\n" + IBAN + b"\r\n" + BINARY,
     "unknown-charset": HEAD + b"Content-Type: text/plain; charset=klingon\r\n\r\n\xe9 " + IBAN + b"\r\n",
     "no-text-codec": HEAD + b"Content-Type: text/plain; charset=zip\r\n\r\n" + IBAN + b"\r\n",
+    "blank-before-colon": HEAD + b"Content-Transfer-Encoding : base64\r\n\r\n" + in_base64(IBAN),
+    "mailbox-line": b"From a@b.example Mon Jan  1 00:00:00 2024\r\n" + HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" +
+                    in_base64(IBAN),
+    "quoted-mailbox-line": b">From a\r\n" + HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(IBAN),
+    "line-among-fields": HEAD + b"no field\r\nContent-Transfer-Encoding: base64\r\n\r\n" + in_base64(IBAN),
+    "line-ends-header": HEAD + b"Content-Transfer-Encoding: quoted-printable\r\nDE=389 3704 0044 =\r\n0532 0130 00\r\n\r\n",
+    "LF": (MULTIPART + part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN))).replace(b"\r\n", b"\n"),
+    "digest": HEAD + b"Content-Type: multipart/digest; boundary=b\r\n\r\n" + part(
+        body=HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(IBAN)) + b"--b--\r\n",
+    "pair-in-boundary": HEAD + b'Content-Type: multipart/mixed; boundary="\\b"\r\n\r\n' +
+                        part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN)),
+    "pieces-of-boundary": HEAD + b'Content-Type: multipart/mixed; boundary*0=x; boundary*1="b"\r\n\r\n' +
+                          part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN), boundary=b"xb"),
+    "two-boundaries": HEAD + b"Content-Type: multipart/mixed; boundary=x; boundary=b\r\n\r\n" +
+                      part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN)),
+    "two-types": HEAD + b"Content-Type: text/plain\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" +
+                 part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN)),
+    "begins-with-boundary": MULTIPART + part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN), boundary=b"b1"),
+    "comment-before-boundary": HEAD + b"Content-Type: multipart/mixed; (one; two) boundary=b\r\n\r\n" +
+                               part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN)),
+    "below-base64": HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(b"text") + b"-- \r\n" + IBAN + b"\r\n",
+    "blanks-after-soft-break": HEAD + b"Content-Transfer-Encoding: quoted-printable\r\n\r\nDE89 3704= \r\n 0044 0532 0130 00",
+    "quoted-pairs": b'From: "DE\\89\\ 3704 0044 0532 0130 00" <a@client.example>\r\n\r\n',
+    "words-in-quotes": HEAD + b'Content-Type: a/b; name="=?utf-8?Q?DE89_3704?=\r\n =?utf-8?Q?_0044_0532_0130_00?="\r\n\r\n',
+    "percent-without-star": HEAD + b'Content-Type: a/b; name="DE89%203704%200044%200532%200130%2000"\r\n\r\n',
+    "half-a-word": b"Subject: =?utf-8?B?REU4 =?utf-8?Q?DE89_3704_0044_0532_0130_00?=\r\n\r\n",
+    "html-number": HEAD + b"Content-Type: text/html\r\n\r\n&#" + b"9" * 5000 + b"; " + IBAN + b"\r\n",
+    "html-zeros": HEAD + b"Content-Type: text/html\r\n\r\n&#" + b"0" * 5000 + b"68;E89 3704 0044 0532 0130 00\r\n",
+    **{f"nul-in-{name}": HEAD + b"Content-Type: text/plain; %s\r\n\r\n" % parameter + IBAN + b"\r\n" for name, parameter in {
+        "charset": b"charset=\0", "extended-charset": b"charset*=\0''utf-8", "name": b"name*=\0''x",
+        "boundary": b"boundary*=\0'\0'b", "pieces": b"name*0*=\0'\0'; name*\0=b"}.items()},
 }
 
 
@@ -132,7 +164,20 @@ def test_dlp_finds_it_in(carrier, dlp):
     "Subject: {}\r\n\r\n".format(email.header.Header("geheime Tür", "iso-8859-15").encode()).encode(),
     b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + quopri.encodestring("geheime Tür".encode()),
     "Content-Type: multipart/mixed; boundary=b\r\n\r\ngeheime Tür\r\n--b\r\n\r\n\r\n--b--\r\n".encode(),
-], ids=["latin-1", "utf-8", "header", "encoded-word", "quoted-printable", "preamble"])
+    b"Subject: =?utf-8?Q?geheime_T=C3?=\r\n =?utf-8?B?vHI=?=\r\n\r\n",
+    b"Subject: =?utf-8*de?Q?geheime_T=C3=BCr?=\r\n\r\n",
+    b"Subject: =?us-ascii?Q?geheime_T=FCr?=\r\n\r\n",
+    b"Subject: geheime T\xfcr\r\n\r\n",
+    b'Content-Disposition: attachment; filename="geheime T\xfcr.pdf"\r\n\r\n',
+    b"Content-Disposition: attachment; filename*=iso-8859-1'de'geheime%20T%FCr.pdf\r\n\r\n",
+    b"Content-Type: a/b; name=x\r\nContent-Disposition: attachment; filename=y; filename*=UTF-8''geheime%20T%C3%BCr\r\n\r\n",
+    b"Content-Type: a/b;\r\n name*0*=utf-8''geheime%20T%C3;\r\n name*1*=%BCr\r\n\r\n",
+    b'Content-Type: a/b;\r\n name*2="r.pdf"; name*0="gehe"; name*1*=ime%20T%FC\r\n\r\n',
+    b'Content-Type: a/b;\r\n name*0="=?utf-8?Q?geheime_T"; name*1="=C3=BCr?="\r\n\r\n',
+    b"Content-Transfer-Encoding: base64\r\n\r\n" + base64.b64encode("geheime Tür".encode("utf-16")),
+    b"Content-Type: text/plain; charset*=us-ascii''iso-8859-7; charset=utf-16be\r\n\r\n" + "geheime Tür".encode("utf-16be"),
+], ids=["latin-1", "utf-8", "header", "encoded-word", "quoted-printable", "preamble", "cut-character", "language", "no-ascii",
+        "raw-header", "raw-name", "extended-name", "two-names", "cut-name", "pieces", "cut-word", "byte-order-mark", "two-charsets"])
 def test_dlp_knows_character_sets(message, dlp):
     assert dlp(message) == rejected("umlaut")
 
@@ -177,7 +222,10 @@ def test_dlp_looks_into_parts_in_parts(dlp):
 
 @pytest.mark.parametrize("message", [
     nested(2000), HEAD + b"Content-Type: multipart/mixed" + b";" * 5_000_000 + b"\r\n",
-], ids=["nested", "parameters"])
+    b"a:\n" * 3_000_000, b"a: b" + b"\r\n c" * 2_000_000, MULTIPART + b"--b\r\n\r\n" * 1_000_000,
+    b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64 quoted-printable\r\n\r\n" * 90 + b"x" * 5_000_000,
+    HEAD + b"Content-Type: multipart/mixed" + b"".join(b"; boundary=%d" % number for number in range(1000)) + b"\r\n\r\n",
+], ids=["nested", "parameters", "fields", "folded", "parts", "readings", "boundaries"])
 def test_dlp_refuses_what_no_reader_could_show(message, dlp):
     assert dlp(message) == rejected("unreadable-mime")
 
@@ -186,14 +234,33 @@ SLOW_FOR_THE_CARELESS = {
     "tags": HEAD + b"Content-Type: text/html\r\n\r\n" + b"<" * 3_000_000,
     "words": b"Subject: " + b"=?a?q?" * 500_000 + b"\r\n\r\n",
     "spaces": b"Subject: " + b"?=" + b" " * 3_000_000 + b"\r\n\r\n",
+    "line": b"Subject: " + b"a" * 5_000_000 + b"\r\n\r\n",
+    "charsets": b"Subject: " + b" ".join(b"=?c%d?q?a?=" % number for number in range(200_000)) + b"\r\n\r\n",
+    "parts": MULTIPART + part(b"Content-Type: text/plain; name=x", body=b"x") * 10_000 + b"--b--\r\n",
+    "delimiters": MULTIPART + b"--b" * 1_000_000,
+    "references": HEAD + b"Content-Type: text/html\r\n\r\n" + b"&#68;" * 500_000 + b"&#x" + b"9" * 1_000_000,
+    "equal-signs": HEAD + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=" * 3_000_000,
     "punycode": HEAD + b"Content-Type: text/plain; charset=punycode\r\n\r\n" + b"a-" + b"b" * 3_000_000,
 }
 
 
 @pytest.mark.parametrize("kind", SLOW_FOR_THE_CARELESS)
 def test_dlp_cannot_be_slowed_down(kind, patterns):
-    done = run_hook("dlp", SLOW_FOR_THE_CARELESS[kind], env={"DLP_PATTERNS": str(patterns)}, timeout=15)
+    """Nor use up memory."""
+    done = by_hand("dlp", sample("data"), SLOW_FOR_THE_CARELESS[kind], {"DLP_PATTERNS": str(patterns)}, timeout=15,
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20)))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_dlp_knows_where_lines_end(tmp_path):
+    path = tmp_path / "patterns"
+    path.write_text("last left$\n")
+    for end in b"\r\n", b"\n", b"":
+        assert run_hook("dlp", b"\r\nwho left" + end, {"DLP_PATTERNS": str(path)}).stdout.decode() == rejected("last")
+
+
+def test_dlp_of_a_message_that_cannot_be_read_only_logs(dlp):
+    assert dlp(nested(2000), DLP_ACTION="log") == "log dlp unreadable-mime\n"
 
 
 @pytest.mark.parametrize("text, complaint", [

@@ -355,6 +355,19 @@ def test_capture_stores_envelope_and_message(maildir):
     assert ":" not in name and "/" not in name
 
 
+@pytest.mark.parametrize("line", [b"From a@b Mon\r\n", b">From a Mon\r\n"])
+def test_capture_puts_the_envelope_below_the_line_of_a_mailbox(line, maildir):
+    assert capture(maildir, line + HEAD + b"\r\n" + line).returncode == 0
+    [(head, content)] = maildir.contents()
+    assert head[:2] == [line[:-2].decode(), "Return-Path: <alice@client.example>"]
+    assert content == (HEAD + b"\r\n" + line).replace(b"\r\n", b"\n")
+
+
+def test_capture_puts_the_envelope_above_a_field(maildir):
+    assert capture(maildir, b"From : x\r\n\r\n").returncode == 0
+    assert maildir.contents()[0][0][0] == "Return-Path: <alice@client.example>"
+
+
 @pytest.mark.parametrize("message", [
     b"", b"\r\n", HEAD, b"no header\r\n", b"\r\n" + OCTETS + b"\r\n", b"\r\ncarriage\rreturn\r\r\n", b"\r\nno end",
     b"\r\n" + b"x" * 100_000 + b"\r\n", b"\r\n.\r\n..\r\nFrom me\r\n",

@@ -119,6 +119,11 @@ rspamd_config:register_symbol({ name = 'SCORED', score = 1, callback = function(
   local score = field(task, 'X-Score')
   if score then task:insert_result('SCORED', tonumber(score)) end
 end })
+rspamd_config:register_symbol({ name = 'MARKED', score = 100, callback = function(task)
+  for _, part in ipairs(task:get_text_parts() or {}) do
+    if tostring(part:get_content()):find('orange marker') then task:insert_result('MARKED', 1) end
+  end
+end })
 rspamd_config:register_symbol({ name = 'EDITED', score = 0, callback = function(task)
   local from, recipients = task:get_from('smtp'), task:get_recipients('smtp') or {}
   local sender = from and from[1] and from[1].addr or ''
@@ -154,6 +159,8 @@ report_safe 1
 rewrite_header Subject [spam]
 score RDNS_NONE 0
 body LOCAL_MARK /orange marker/
+header LOCAL_FIELD X-Marked =~ /orange/
+score LOCAL_FIELD 0.1
 score LOCAL_MARK 8
 header LOCAL_RELAY X-Spam-Relays-External =~ /^\[ ip=2001:db8::7 rdns= helo=(client\.example|a__b) .* envfrom=bounce\@/
 score LOCAL_RELAY 0.1
@@ -241,6 +248,8 @@ def impostor(host, tmp_path):   # pylint: disable=unused-argument
 
 # All three
 
+MAILBOX_LINES = {"from": b"From a@b.example\r\n", "from-at-a-time": b"From a@b.example Mon Jan  1 00:00:00 2024\r\n",
+                 "quoted-from": b">From a@b.example\r\n", "quoted-from-at-a-time": b">From a Mon Jan  1 00:00:00 2024\r\n"}
 ANY_MESSAGE = {
     "plain": PLAIN, "empty": b"", "empty-line": b"\r\n", "no-header": b"only text\r\n", "no-end-of-header": HEAD,
     "no-end": PLAIN[:-2], "octets": HEAD + b"\r\n" + BINARY + b"\r\n",
@@ -332,6 +341,12 @@ CARRIERS = {
     "unknown-field-first": b"Foo: bar\r\nContent-Transfer-Encoding: base64\r\n\r\n" + in_base64(EICAR),
     "pdf-first": b"%PDF-1.4: bar\r\nContent-Transfer-Encoding: base64\r\n\r\n" + in_base64(EICAR),
     "big": BIG[:-2] + b"\r\n--b\r\n" + EICAR + b"\r\n",
+    "blank-before-colon": HEAD + b"Content-Transfer-Encoding : base64\r\n\r\n" + in_base64(EICAR),
+    "blank-before-a-part's-colon": HEAD[:-2] + b"\r\n" + MULTIPART + part(
+        b"Content-Type\t: application/x-msdownload", b"content-transfer-encoding\t : base64", body=in_base64(EICAR)) + b"--b--\r\n",
+    "LF": (HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(EICAR)).replace(b"\r\n", b"\n"),
+    **{f"below-{name}": line + HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(EICAR)
+       for name, line in MAILBOX_LINES.items()},
 }
 
 
@@ -409,6 +424,21 @@ def test_rspamd_actions(rspamd):
 
 def test_rspamd_action_without_a_verdict(rspamd):
     assert "its action quarantine has no verdict" in failure("rspamd", rspamd, b"X-Action: quarantine\r\n" + PLAIN)
+
+
+@pytest.mark.parametrize("line", MAILBOX_LINES)
+def test_rspamd_reads_the_header_below_the_line_of_a_mailbox(line, rspamd):
+    order = HEAD.replace(b"Subject", b"X-Action: reject\r\nSubject")
+    assert verdict("rspamd", rspamd, MAILBOX_LINES[line] + order + b"\r\nx\r\n")[-1] == "reject 550 5.7.1 Spam message rejected"
+
+
+def test_rspamd_reads_fields_with_blanks_before_the_colon(rspamd):
+    assert does(rspamd, HEAD + b"X-Action : reject\r\n\r\nx\r\n") == ["reject 550 5.7.1 Spam message rejected"]
+    for blank in b"", b" ", b"\t":
+        fields = b"Content-Type" + blank + b": text/plain", b"Content-Transfer-Encoding" + blank + b": base64"
+        text = in_base64(b"an orange marker")
+        for message in b"\r\n".join([*fields, b"", text]), MULTIPART.partition(b"1.0\r\n")[2] + part(*fields, body=text) + b"--b--\r\n":
+            assert does(rspamd, HEAD + b"MIME-Version: 1.0\r\n" + message) == ["reject 550 5.7.1 Spam message rejected"]
 
 
 def test_rspamd_is_logged(rspamd):
@@ -636,3 +666,20 @@ def test_spamassassin_replaces_through_smtpwarp(warp, mail_server, spamd, tmp_pa
     [message] = server.messages
     assert SPAM + b"..dot\r\n" + OCTETS + b"\r\n" in message["data"]
     assert b"\r\nSubject: [spam] lunch\r\n" in message["data"] and b"smtpwarp" not in message["data"]
+
+@pytest.mark.parametrize("line", MAILBOX_LINES)
+def test_spamassassin_reads_the_header_below_the_line_of_a_mailbox(line, spamd):
+    """X-Spam fields below it are forged, too."""
+    head = b"X-Spam-Level: *****\r\nX-Marked : orange\r\n" + HEAD
+    lines = verdict("spamassassin", spamd, MAILBOX_LINES[line] + head + b"\r\nx\r\n")
+    assert "LOCAL_FIELD" in hits(lines) and "MISSING_SUBJECT" not in hits(lines)
+    assert "remove-header X-Spam-Level" in lines
+
+
+@pytest.mark.parametrize("line", MAILBOX_LINES)
+def test_spamassassin_replaces_a_message_below_the_line_of_a_mailbox(line, spamd):
+    for message in PLAIN, SPAM:
+        lines, content = replaced(spamd, MAILBOX_LINES[line] + message)
+        assert content.startswith(MAILBOX_LINES[line]) and content.count(b"From a") == 1 and b"smtpwarp" not in content
+        top, _, rest = content[len(MAILBOX_LINES[line]):].partition(b"From: Alice")
+        assert top.startswith((b"X-Spam-", b"Received: ")) and (score(lines) > 5 or b"From: Alice" + rest == PLAIN)

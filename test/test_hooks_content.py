@@ -124,6 +124,7 @@ CARRIERS = {
     "quoted-mailbox-line": b">From a\r\n" + HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(IBAN),
     "line-among-fields": HEAD + b"no field\r\nContent-Transfer-Encoding: base64\r\n\r\n" + in_base64(IBAN),
     "line-ends-header": HEAD + b"Content-Transfer-Encoding: quoted-printable\r\nDE=389 3704 0044 =\r\n0532 0130 00\r\n\r\n",
+    "blank-ends-header": HEAD + b"Content-Transfer-Encoding: quoted-printable\r\nX : DE=389 3704 0044 0532 0130 00\r\n\r\n",
     "LF": (MULTIPART + part(b"Content-Transfer-Encoding: base64", body=in_base64(IBAN))).replace(b"\r\n", b"\n"),
     "digest": HEAD + b"Content-Type: multipart/digest; boundary=b\r\n\r\n" + part(
         body=HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + in_base64(IBAN)) + b"--b--\r\n",

@@ -19,7 +19,7 @@ C_FILES = sorted([*TOP.glob("*.c"), *TOP.glob("session/*.c"), *TOP.glob("io/*.c"
 RECORDS = "".join((TOP / name).read_text() for name in ("io/event.c", "session/record.c", "smtpwarp.c"))
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
-OTHER_PROGRAMS = {"now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports"}    # --now is systemctl's, and so on
+OTHER_PROGRAMS = {"jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports"}    # --now is systemctl's, and so on
 
 
 def run(*arguments, **variables):

@@ -17,9 +17,8 @@ import hooks
 TOP = hooks.ROOT
 PAGE = (TOP / "man/smtpwarp-hooks.7").read_text()
 LOG = (TOP / "man/smtpwarp-log.5").read_text()
-EXAMPLES = [text.replace("\\e", "\\").replace("\\&", "")
-            for text in re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", PAGE, re.M | re.S)]
-SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, FOLDERS, TRIALS, SAMPLES = EXAMPLES
+(SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, SHELL_DATA, PYTHON, NODE, _, GO, GO_BUILD, FOLDERS,
+ TRIALS, SAMPLES) = hooks.examples()
 HEADER = (TOP / "pure/verdict.h").read_text()
 WORDS = dict(re.findall(r'X\(([A-Z_]+), "([a-z-]+)"\)', HEADER.partition("#define VERDICT_WORDS")[2]))
 
@@ -211,6 +210,86 @@ def test_trials_as_written(resident, place, monkeypatch):   # pylint: disable=un
     assert pathlib.Path("database").stat().st_size > 0
 
 
+# Hooks by language
+
+HEADER_OF_MAIL = b"From: a@client.example\r\nSubject: lunch\r\n"
+SENDER = {"address": "eve\\nreject 550\n@client.example", "params": {}}
+# name: (event, text, variables, (fields, message, answer) ...)
+LANGUAGES = {
+    "shell": ("data", SHELL_DATA, {}, [
+        ({}, HEADER_OF_MAIL + b"\r\nAt noon?\r\n", ""), ({}, b"", ""), ({}, b"\0\xff", ""),
+        ({}, HEADER_OF_MAIL + b"\r\n\0\xff of PROJECT nightfall\r\n",
+         "reject 550 5.7.1 <alice@client.example> must not write about this\n"),
+        ({"mail_from": SENDER}, b"\r\nProject Nightfall", "reject 550 5.7.1 <eve\\nreject 550@client.example> must not write "
+         "about this\n")]),
+    "python": ("data", PYTHON, {}, [
+        ({"auth": "bob"}, HEADER_OF_MAIL + b"\r\nAt noon?\r\n", ""),
+        ({"auth": None}, HEADER_OF_MAIL + b"\r\nAt noon?\r\n", b"replace-message\n" + HEADER_OF_MAIL.replace(
+            b"lunch", b"[external] lunch") + b"\r\nAt noon?\r\n"),
+        ({"auth": None}, b"A: b\r\nsubject :\xff\0\r\nSubject: c\r\n\r\n\r\n\r\nSubject: d\r\n", b"replace-message\n"
+         b"A: b\r\nsubject : [external] \xff\0\r\nSubject: c\r\n\r\n\r\n\r\nSubject: d\r\n"),
+        ({"auth": None}, HEADER_OF_MAIL + b"\r\n" + b"x" * 5_000_000, b"replace-message\n" + HEADER_OF_MAIL.replace(
+            b"lunch", b"[external] lunch") + b"\r\n" + b"x" * 5_000_000),
+        ({"auth": "bob"}, b"From: a@client.example\r\n\r\nSubject: x\r\n", "reject 550 5.6.0 A message needs a subject\n"),
+        ({}, b"", "reject 550 5.6.0 A message needs a subject\n")]),
+    "node": ("mail", NODE, {"BLOCKED_DOMAINS": "other.example Evil.example"}, [
+        ({}, None, ""), ({"mail_from": {"address": "", "params": {}}}, None, ""), ({"mail_from": SENDER}, None, ""),
+        ({"mail_from": {"address": "a@EVIL.example", "params": {}}}, None, "reject 550 5.7.1 No mail from evil.example\n")]),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_hook_by_language(language, tmp_path):
+    event, text, variables, cases = LANGUAGES[language]
+    program = hooks.program(tmp_path / language, text)
+    for fields, message, answer in cases:
+        done = hooks.by_hand(program, hooks.sample(event, **fields), message, variables)
+        assert (done.returncode, done.stdout) == (0, answer if isinstance(answer, bytes) else answer.encode()), done.stderr
+        assert [line for line in done.stderr.decode().splitlines() if "wasm" not in line] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_hook_by_language_fails_rather_than_accept(language, tmp_path):
+    """Nor does it say anything. Its last line on standard error says why; Node has one about its options besides."""
+    event, text, _, cases = LANGUAGES[language]
+    program = hooks.program(tmp_path / language, text)
+    done = hooks.by_hand(program, b"no json", cases[-1][1] and b"project nightfall\r\n", {})
+    assert done.returncode not in (0, 1) or language == "python" and done.returncode == 1
+    assert done.stdout == b"" and re.search(r"parse error: |JSONDecodeError: |blocked: ", done.stderr.decode().splitlines()[-1])
+
+
+def test_shell_hook_by_language_is_clean(tmp_path):
+    subprocess.run(["shellcheck", hooks.program(tmp_path / "hook", SHELL_DATA)], check=True)
+
+
+def test_hooks_by_language_through_smtpwarp(warp, mail_server, tmp_path):
+    """All of them at once. What a hook repeats is not ASCII: it is in the reply as question marks."""
+    directory, server = hooks.Hooks(tmp_path / "hooks"), mail_server("SMTPUTF8", "8BITMIME")
+    for language, (event, text, _, _) in LANGUAGES.items():
+        hooks.program(directory.place(event, f"50-{language}"), text)
+    proxy = warp(*directory.options, upstream=server, env={"BLOCKED_DOMAINS": "evil.example"})
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@evil.example>", "550 5.7.1 No mail from evil.example")
+    for sender, message, answer in (
+            ("<\u00fc@client.example> SMTPUTF8", b"Subject: x\r\n\r\nProject Nightfall\r\n",
+             "550 5.7.1 <??@client.example> must not write about this"),
+            ("<a@client.example>", b"To: x\r\n\r\nx\r\n", "550 5.6.0 A message needs a subject"),
+            ("<a@client.example>", b"Subject: x\r\n\r\nx\r\n", "250")):
+        client.ask(f"MAIL FROM:{sender}", "250")
+        client.ask("RCPT TO:<bob@mail.example>", "250")
+        client.ask("DATA", "354")
+        client.send_raw(message + b".\r\n")
+        client.expect(answer)
+    assert [message["data"] for message in server.messages] == [b"Subject: [external] x\r\n\r\nx\r\n.\r\n"]
+
+
+def test_go_hook_is_whole():
+    """Debian's Go takes 450 MB, so make test does not compile it: this holds it to its other half, the first hook."""
+    assert GO.startswith("// Refuses") and "package main" in GO and GO.count("{") == GO.count("}")
+    assert ANSWER.strip() in GO and "LEFT_FILE" in GO and ANSWER.strip() in SHELL
+    assert GO_BUILD.splitlines()[1] == BY_HAND.splitlines()[-1]
+
+
 # Complete
 
 def test_every_verdict_word_is_in_the_page():
@@ -264,6 +343,7 @@ def test_options_that_are_named_exist():
     known = subprocess.run([TOP / "smtpwarp", "--help"], capture_output=True, text=True, check=True).stdout
     named = set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", PAGE)) | set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", PAGE))
     assert len(named) > 5
+    named -= {"jitless"}    # Node's
     assert [name for name in sorted(named) if f"  --{name} " not in known] == []
 
 
@@ -301,6 +381,6 @@ def test_page_names_no_other_hooks():
 
 def test_page_has_its_sections():
     assert re.findall(r"^\.Sh (.*)$", PAGE, re.M) == [
-        "NAME", "DESCRIPTION", "A FIRST HOOK", "A RESIDENT HOOK", "THE HOOKS DIRECTORY", "EVENTS", "INPUT", "VERDICTS",
+        "NAME", "DESCRIPTION", "A FIRST HOOK", "A RESIDENT HOOK", "HOOKS BY LANGUAGE", "THE HOOKS DIRECTORY", "EVENTS", "INPUT", "VERDICTS",
         "SEVERAL HOOKS", "FAILURES", "CLOSE AND LOG HOOKS", "ENVIRONMENT", "TRYING A HOOK", "HOOKS THAT SHIP",
         "FILES", "SEE ALSO", "STANDARDS", "CAVEATS", "SECURITY CONSIDERATIONS"]

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import container
+import hooks
 import hosts
 import netns
 import peers
@@ -366,6 +367,35 @@ def test_hooks(net, kind):
         assert json.loads(machine.run("cat /var/log/smtpwarp/closed"))["messages"] == 1
         assert "socket" not in machine.run("cat /var/log/smtpwarp/descriptors")
         assert not [entry for record, entry in records(machine, "verdict") if record["verdict"] == "failed"]
+
+
+NODE, NODE_UNIT = (next(text for text in hooks.examples() if start in text) for start in ("bin/node", "[Service]"))
+
+
+def senders(net, machine, hook):
+    """What senders hear whom a hook of the event mail accepts and refuses."""
+    machine.run("mkdir -p /etc/smtpwarp/hooks/mail\ncat >/etc/smtpwarp/hooks/mail/50-node <<'END'\n" + hook +
+                "END\nchmod -R 755 /etc/smtpwarp/hooks\nsmtpwarp --check")
+    client = hosts.connect(net.host.ns, net.mail.ip4)
+    client.expect("220")
+    client.ask("HELO client.example")
+    replies = [client.ask(f"MAIL FROM:<a@{domain}>", "") for domain in ("evil.example", "client.example")]
+    client.ask("QUIT", "221")
+    return replies
+
+
+@KINDS
+def test_hook_in_node(net, kind):
+    """smtpwarp-hooks(7)'s, in the sandbox; --jitless is what it needs there, or the drop-in."""
+    settings = "BLOCKED_DOMAINS=evil.example"
+    judged = ["550 5.7.1 No mail from evil.example", "250"]
+    bare = NODE.replace(" --jitless", "", 1)
+    service = "smtpwarp.service" if kind == "smtpwarp-listener" else "smtpwarp@.service"
+    with booted(net, kind, settings) as machine:
+        assert [reply[:len(wanted)] for reply, wanted in zip(senders(net, machine, NODE), judged)] == judged
+        assert [reply[:9] for reply in senders(net, machine, bare)] == ["451 4.3.0"] * 2
+    with booted(net, kind, settings, {service: NODE_UNIT}) as machine:
+        assert [reply[:len(wanted)] for reply, wanted in zip(senders(net, machine, bare), judged)] == judged
 
 
 def test_stop_leaves_hooks_their_moment(net):

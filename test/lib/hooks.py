@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -25,6 +26,13 @@ def shipped(name):
 def sample(event, **fields):
     """The sample line of an event, with other values for some fields."""
     return {**json.loads((SAMPLES / f"{event}.json").read_text()), **fields}
+
+
+def examples():
+    """What smtpwarp-hooks(7) shows, in its order."""
+    page = (ROOT / "man/smtpwarp-hooks.7").read_text()
+    shown = re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", page, re.M | re.S)
+    return [text.replace("\\e", "\\").replace("\\&", "") for text in shown]
 
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -46,6 +54,13 @@ def by_hand(hook, line, message=None, env=None, **options):
                               pass_fds=[memory.fileno()], **options)
 
 
+def program(path, text):
+    """A file to execute; its path."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
 class Hooks:
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
@@ -65,7 +80,4 @@ class Hooks:
 
     def script(self, event, text, name="50-test", shell="#!/bin/sh"):
         """A hook in shell; its first line is put there."""
-        path = self.place(event, name)
-        path.write_text(f"{shell}\n{text}\n")
-        path.chmod(0o755)
-        return path
+        return program(self.place(event, name), f"{shell}\n{text}\n")

@@ -385,15 +385,6 @@ void client_send(void)
 
 /* ---- replies ---- */
 
-static int accepted(const struct message *m)
-{
-	int n = 0;
-
-	for (int i = 0; i < m->rcpts; i++)
-		n += m->rcpt[i].code / 100 == 2;
-	return n;
-}
-
 static void take_keywords(const unsigned char *p, size_t n)
 {
 	C->offers_chunking = memmem(p, n, "CHUNKING", 8) != NULL;
@@ -423,7 +414,7 @@ static bool content_answered(struct pending *p, int code, const unsigned char *r
 		m->final[m->finals++] = code;
 	C->reset_due = C->reset_due || (m->bdat && code >= 300);
 	p->replies++;
-	return !(C->lmtp && p->replies < accepted(m)) || memmem(reply, n, " MAIL first", 11);
+	return !(C->lmtp && p->replies < C->taken) || memmem(reply, n, " MAIL first", 11);
 }
 
 static void mail_answered(struct pending *p, int code)
@@ -432,6 +423,7 @@ static void mail_answered(struct pending *p, int code)
 
 	if (p->what == W_MAIL) {
 		m->mail_code = code;
+		C->taken = code < 400 ? 0 : C->taken;
 		if (code >= 400) { /* perhaps the transaction before is still open, and gets these recipients and this text */
 			C->reset_due = true;
 			for (int i = 0; i <= p->message; i++)
@@ -439,6 +431,7 @@ static void mail_answered(struct pending *p, int code)
 		}
 	} else {
 		m->rcpt[p->rcpt].code = code;
+		C->taken += code < 300;
 	}
 }
 

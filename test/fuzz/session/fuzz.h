@@ -125,6 +125,7 @@ struct client {
 	uint64_t queued; /* octets given to unsent so far */
 	struct pending pending[PENDING_MAX];
 	int pendings, current, auth_step;
+	int taken; /* recipients accepted since the last MAIL that was: a refused one leaves the transaction before it open */
 	bool greeted, hello, lmtp, quit, closing, tls, offers_chunking, offers_auth, offers_tls, authenticated, reset_due, half_closing;
 };
 

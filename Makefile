@@ -20,7 +20,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
-	pure/verdict.c io/message.c session/record.c
+	pure/verdict.c io/message.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla

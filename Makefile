@@ -11,6 +11,7 @@ DESTDIR =
 VERSION = $(shell cat VERSION)
 PYTHON = /usr/bin/python3
 PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
+RULES = $(PREFIX)/share/smtpwarp/replies.rules
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
@@ -20,7 +21,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
-	pure/verdict.c io/message.c pure/replyclass.c session/record.c
+	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
@@ -70,17 +71,18 @@ $(O)/libbearssl.a: $(BEARSSL_LIB)
 $(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
 	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
 
-# The one path of an installation that the program knows.
-$(O)/plugins: FORCE
+# The paths of an installation that the program knows.
+$(O)/paths: FORCE
 	@mkdir -p $(O)
-	@echo $(PLUGINS) | cmp -s - $@ || echo $(PLUGINS) >$@
+	@echo $(PLUGINS) $(RULES) | cmp -s - $@ || echo $(PLUGINS) $(RULES) >$@
 FORCE:
-$(O)/pure/options.o: $(O)/plugins
+$(O)/pure/options.o $(O)/io/rulefiles.o: $(O)/paths
 
 $(O)/%.o: %.c VERSION Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -I. -MMD -MP $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
-		-DSMTPWARP_VERSION='"$(VERSION)"' -DOPTIONS_PLUGINS='"$(PLUGINS)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
+		-DSMTPWARP_VERSION='"$(VERSION)"' -DOPTIONS_PLUGINS='"$(PLUGINS)"' \
+		-DRULEFILES_SHIPPED='"$(RULES)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
 -include $(OBJECTS:.o=.d)
 
 # ---- hooks ----
@@ -118,6 +120,8 @@ TEST_FLAGS = -std=c11 -I. -MMD -MP $(WARNINGS) -Werror -g -O1 -fsanitize=address
 # What each of them is built with, and no more: so it shows what is pure.
 UNIT_smtp = smtp.c
 UNIT_sasl = pure/sasl.c pure/base64.c $(UNIT_smtp)
+UNIT_replyclass = pure/replyclass.c
+UNIT_replyrules = pure/replyrules.c $(UNIT_replyclass)
 UNIT_dialogue = pure/dialogue.c $(UNIT_sasl)
 UNIT_verdict = pure/verdict.c pure/json.c pure/base64.c $(UNIT_smtp)
 UNIT_message = io/message.c $(UNIT_file) $(UNIT_verdict)
@@ -140,7 +144,7 @@ UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/message.c io/passwords.c \
-	io/routes.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
+	io/routes.c io/rulefiles.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
 $(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
 FAKED = ppoll recv send shutdown close
 FUZZ_client = $(UNIT_dialogue)
@@ -149,6 +153,7 @@ FUZZ_verdict = $(UNIT_message)
 FUZZ_routes = $(UNIT_routes)
 FUZZ_proxyproto = $(UNIT_proxyproto)
 FUZZ_dns = $(UNIT_dnsmessage)
+FUZZ_replyrules = $(UNIT_replyrules)
 FUZZ_certificate = $(UNIT_certificate)
 FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 

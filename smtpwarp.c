@@ -11,6 +11,7 @@
 #include "io/net.h"
 #include "io/passwords.h"
 #include "io/routes.h"
+#include "io/rulefiles.h"
 #include "pure/envfile.h"
 #include "pure/options.h"
 #include "pure/route.h"
@@ -775,6 +776,20 @@ static void end_sessions(void)
 	}
 }
 
+static bool load_rules(char *why, size_t cap)
+{
+	return rulefiles_load(options.reply_rules, options.reply_rules_count, why, cap);
+}
+
+/* Runs as the user that sessions run as, who has to read them again. */
+static void check_rules(void)
+{
+	char why[FAULT_MAX];
+
+	if (!load_rules(why, sizeof why))
+		die(EX_CONFIG, "%s", why);
+}
+
 /* SIGHUP: read again what may have been replaced. */
 static void read_again(void)
 {
@@ -785,6 +800,8 @@ static void read_again(void)
 	reopen_log();
 	refresh_keys(true);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
+		tell_of_old(why);
+	if (!load_rules(why, sizeof why))
 		tell_of_old(why);
 	reason = options.tls != TLS_NONE ? load_anchors() : NULL;
 	if (reason)
@@ -1131,6 +1148,7 @@ static _Noreturn void check_rest(void)
 	warn_of_anchors();
 	check_hooks();
 	check_routes();
+	check_rules();
 	puts("smtpwarp: options are in order");
 	exit(EX_OK);
 }
@@ -1259,6 +1277,7 @@ int main(int argc, char **argv)
 		die(EX_CONFIG, "%s", hooks->broken);
 	begin_log();
 	check_routes();
+	check_rules();
 	record_start(argc, argv);
 	listen_loop();
 }

@@ -362,7 +362,7 @@ static void clear_transaction(struct dialogue_transaction *tx)
 	tx->mail = DIALOGUE_NO_MAIL;
 	tx->chunks = tx->binarymime = tx->eightbit = tx->smtputf8 = tx->complete = false;
 	tx->octets = 0;
-	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = tx->settled = 0;
+	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = tx->said_len = tx->settled = 0;
 	tx->decision.code = 0;
 	tx->header.state = SMTP_HD_NAME;
 	tx->header.matched = tx->header.id_len = 0;
@@ -444,17 +444,45 @@ void dialogue_sent_kept(struct dialogue *d)
 	d->quitting = false;
 }
 
-static void note_reply(struct dialogue_mailbox *rcpt, const struct smtp_line *line)
+size_t dialogue_clip(const unsigned char *text, size_t n)
+{
+	if (n <= DIALOGUE_CLIP)
+		return n;
+	for (n = DIALOGUE_CLIP; n > DIALOGUE_CLIP - 4 && (text[n] & 0xc0) == 0x80;)
+		n--;
+	return n;
+}
+
+/* Keep what the server says. When it says the same to one recipient after the other, as with a message that is refused, it is kept once. */
+static void note_said(struct dialogue_transaction *tx, struct dialogue_mailbox *rcpt, const struct smtp_line *line)
+{
+	size_t n = dialogue_clip(line->text, line->text_len);
+	bool same = n && n <= tx->said_len && memcmp(tx->said + tx->said_len - n, line->text, n) == 0;
+
+	if (!same && n > DIALOGUE_SAID_MAX - tx->said_len)
+		n = 0;
+	if (!same && n) {
+		memcpy(tx->said + tx->said_len, line->text, n);
+		tx->said_len += (uint32_t)n;
+	}
+	rcpt->said = tx->said_len - (uint32_t)n;
+	rcpt->said_len = (unsigned char)n;
+}
+
+static void note_reply(struct dialogue_transaction *tx, struct dialogue_mailbox *rcpt, const struct smtp_line *line, bool always)
 {
 	rcpt->code = (uint16_t)line->code;
+	rcpt->judgement = (struct dialogue_judgement){ .by = DIALOGUE_BY_SMTPWARP };
 	smtp_enhanced(line->text, line->text_len, rcpt->enhanced);
+	if (always || line->code >= 400)
+		note_said(tx, rcpt, line);
 }
 
 static void answered_rcpt(struct dialogue_transaction *tx, const struct smtp_line *line)
 {
 	if (!tx->unanswered)
 		return;
-	note_reply(&tx->rcpt[tx->rcpts - tx->unanswered--], line);
+	note_reply(tx, &tx->rcpt[tx->rcpts - tx->unanswered--], line, false);
 	if (line->code / 100 == 2)
 		tx->accepted++;
 }
@@ -606,6 +634,7 @@ void dialogue_decide_enhanced(struct dialogue *d, int code, const uint16_t enhan
 	if (d->tx.mail == DIALOGUE_NO_MAIL) /* a late reply to a transaction that was given up */
 		return;
 	decision->code = code;
+	decision->judgement = (struct dialogue_judgement){ .by = DIALOGUE_BY_SMTPWARP };
 	memcpy(decision->enhanced, enhanced, sizeof decision->enhanced);
 	decision->text_len = n < sizeof decision->text ? n : sizeof decision->text;
 	if (n)
@@ -618,6 +647,21 @@ void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, si
 
 	smtp_enhanced(text, n, enhanced);
 	dialogue_decide_enhanced(d, code, enhanced, text, n);
+}
+
+/* By LMTP the decision stays that of an earlier recipient, unless this reply is better: then it is new, and nobody's yet. */
+void dialogue_judge(struct dialogue *d, enum smtp_verb verb, enum dialogue_by by, enum reply_class class, enum reply_scope scope)
+{
+	const struct dialogue_judgement j = { (unsigned char)by, (unsigned char)class, (unsigned char)scope };
+	struct dialogue_transaction *tx = &d->tx;
+	uint32_t answered = verb == SMTP_RCPT ? tx->rcpts - tx->unanswered : tx->settled;
+
+	if (tx->mail == DIALOGUE_NO_MAIL)
+		return;
+	if (answered)
+		tx->rcpt[answered - 1].judgement = j;
+	if (verb != SMTP_RCPT && tx->decision.code >= 400 && tx->decision.judgement.by == DIALOGUE_BY_SMTPWARP)
+		tx->decision.judgement = j;
 }
 
 void dialogue_end_transaction(struct dialogue *d)
@@ -680,7 +724,7 @@ static void settle_recipient(struct dialogue_transaction *tx, const struct smtp_
 		tx->settled++;
 	if (tx->settled == tx->rcpts)
 		return;
-	note_reply(&tx->rcpt[tx->settled++], line);
+	note_reply(tx, &tx->rcpt[tx->settled++], line, true);
 	tx->accepted -= line->code >= 400;
 }
 

@@ -13,12 +13,15 @@
 #ifndef DIALOGUE_H
 #define DIALOGUE_H
 
+#include "pure/replyclass.h"
 #include "smtp.h"
 
 #define DIALOGUE_QUEUE_MAX 72	     /* --max-pipeline is less by 2 or more */
 #define DIALOGUE_RCPT_MAX 10000	     /* upper limit of --max-recipients */
 #define DIALOGUE_LMTP_MAX 100	     /* replies to a message, at most, to a client that speaks LMTP */
 #define DIALOGUE_TEXT_MAX (1u << 20) /* octets for addresses and parameters of one transaction */
+#define DIALOGUE_SAID_MAX (128u << 10) /* octets for what servers say to recipients of one transaction: 655 of the longest texts */
+#define DIALOGUE_CLIP 200	     /* octets that are kept of such a text */
 
 struct dialogue_limits {
 	uint64_t message_size; /* octets, 0: no limit */
@@ -48,18 +51,32 @@ struct dialogue_pending {
 	const char *local; /* a reply of ours that waits for its turn; NULL: the server owes one */
 };
 
+/* Whose a reply is. */
+enum dialogue_by { DIALOGUE_BY_SMTPWARP, DIALOGUE_BY_UPSTREAM, DIALOGUE_BY_HOOK };
+
+/* What a refusal means. */
+struct dialogue_judgement {
+	unsigned char by;    /* enum dialogue_by */
+	unsigned char class; /* enum reply_class, where it is the upstream's: else REPLY_OK */
+	unsigned char scope; /* enum reply_scope */
+};
+
 /* A sender or recipient: offsets into the transaction's text. */
 struct dialogue_mailbox {
 	uint32_t address, params, original;
+	uint32_t said; /* offset into the transaction's said: the last line of the reply, if it is a refusal or LMTP's */
 	uint16_t address_len, params_len, original_len; /* original: before it was rewritten; 0 octets: it was not rewritten */
 	uint16_t code; /* of the reply, by LMTP of the reply to the message; 0: not answered */
 	uint16_t enhanced[3];
+	unsigned char said_len; /* 0: none, or there was no room */
+	struct dialogue_judgement judgement;
 };
 
 /* The reply that decided a transaction. text is cut if it is too long. */
 struct dialogue_decision {
 	int code; /* 0: none yet */
 	uint16_t enhanced[3];
+	struct dialogue_judgement judgement;
 	size_t text_len;
 	unsigned char text[512];
 };
@@ -75,11 +92,12 @@ struct dialogue_transaction {
 	bool smtputf8;
 	bool complete;	 /* all of it was sent, with the final dot or BDAT LAST */
 	uint64_t octets; /* octets of content so far, without dot stuffing */
-	uint32_t rcpts, accepted, unanswered, text_len;
+	uint32_t rcpts, accepted, unanswered, text_len, said_len;
 	uint32_t settled; /* LMTP: recipients before this one need no further reply */
 	struct dialogue_mailbox sender;
 	struct dialogue_mailbox rcpt[DIALOGUE_RCPT_MAX];
 	unsigned char text[DIALOGUE_TEXT_MAX];
+	unsigned char said[DIALOGUE_SAID_MAX];
 	struct smtp_header header;
 	struct dialogue_decision decision;
 };
@@ -242,6 +260,13 @@ void dialogue_decide(struct dialogue *d, int code, const unsigned char *text, si
 
 /* The same, with the enhanced code beside the text. */
 void dialogue_decide_enhanced(struct dialogue *d, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
+
+/* The reply that was noted last is a refusal by this side, and means that: of the last recipient answered for SMTP_RCPT, else of the
+ * message, by LMTP of the recipient that it was for as well. What is not judged is smtpwarp's own. */
+void dialogue_judge(struct dialogue *d, enum smtp_verb verb, enum dialogue_by by, enum reply_class class, enum reply_scope scope);
+
+/* Octets of a reply's text that are kept: DIALOGUE_CLIP at most, and no character of UTF-8 in part. */
+size_t dialogue_clip(const unsigned char *text, size_t n);
 
 /* The transaction is over, its record written. */
 void dialogue_end_transaction(struct dialogue *d);

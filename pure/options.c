@@ -17,7 +17,7 @@
 /* What an option takes. */
 enum kind {
 	/* Options that may be given several times: */
-	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, DNSBL, DNS_SERVER,
+	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, DNSBL, DNS_SERVER, RULES,
 	LISTS, /* how many kinds those are */
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
@@ -118,6 +118,7 @@ static const struct row rows[] = {
 	OF_SECONDS("hook-timeout", timeouts.hook, 0, 0, "30", "time for a hook to end"),
 	OF_EITHER("hook-failure", hook_failure_accepts, "defer or accept", "HOW", "defer",
 	    "defer or accept what a failed hook should have decided"),
+	OF_LIST("reply-rules", RULES, "FILE", "why servers refuse: rules before those that ship, see smtpwarp-replies(5)"),
 	OF_OWN("log", LOG, log, "SINK", NULL, "where records go: " SINK_WORDS),
 	OF_SWITCH("verbose", verbose, "log every command and reply"),
 	{ "message-size-limit", SIZE, AT(uint64_t, limits.message_size), { { 0, 0 } }, "N", "10240000",
@@ -288,6 +289,7 @@ static struct {
 	struct net_block allow[OPTIONS_ALLOW_MAX];
 	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
 	struct ere valid_recipients;
+	char reply_rules[OPTIONS_REPLY_RULES_MAX][256];
 } large;
 
 static const char *add_allow(struct options *o, const char *value)
@@ -323,6 +325,17 @@ static const char *add_dns_server(struct options *o, const char *value)
 	if (!endpoint_split(value, host, sizeof host, 53, &port) || !net_parse(host, port, &o->dns.server[o->dns.count]))
 		return "takes ADDRESS, ADDRESS:PORT or [IPv6]:PORT";
 	o->dns.count++;
+	return NULL;
+}
+
+static const char *add_reply_rules(struct options *o, const char *value)
+{
+	if (o->reply_rules_count == OPTIONS_REPLY_RULES_MAX)
+		return TOO_MANY(OPTIONS_REPLY_RULES_MAX);
+	if (!*value || strlen(value) >= sizeof *large.reply_rules)
+		return "takes the path of a file, 255 octets at most";
+	strcpy(large.reply_rules[o->reply_rules_count++], value);
+	o->reply_rules = large.reply_rules;
 	return NULL;
 }
 
@@ -391,6 +404,8 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 		return add_dnsbl(o, value);
 	case DNS_SERVER:
 		return add_dns_server(o, value);
+	case RULES:
+		return add_reply_rules(o, value);
 	case WARP_IP:
 		return set_warp_ip(o, value);
 	case HOOKS:

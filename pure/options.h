@@ -18,6 +18,7 @@
 #define OPTIONS_ALLOW_MAX 64
 #define OPTIONS_DNSBL_MAX 16
 #define OPTIONS_OPERANDS 2 /* of --try-hook */
+#define OPTIONS_REPLY_RULES_MAX 8
 #define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
@@ -57,6 +58,8 @@ struct options {
 	bool hook_failure_accepts;
 	const char *hostname; /* NULL: the host's name */
 	const char *routes;   /* file; NULL: none */
+	const char (*reply_rules)[256]; /* files */
+	unsigned reply_rules_count;
 	const char *recipient_delimiter; /* any of these characters; NULL or "": none */
 	const char *compile_routes;
 	struct net_block proxy[OPTIONS_PROXY_MAX]; /* --accept-proxy */

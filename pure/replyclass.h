@@ -75,4 +75,18 @@ enum reply_scope replyclass_parse_scope(const char *word, size_t n);
 /* To whom refusals of this class apply, as a rule. */
 enum reply_scope replyclass_scope(enum reply_class class);
 
+/* A reply as one line, "421 4.7.28 text": lower-case, with its lines joined and runs of blanks and controls made one blank. The enhanced
+ * code that begins each line is there once. What does not fit is left out. A new one is all zero. */
+#define REPLY_LINE_MAX 1024
+struct reply_line {
+	size_t len, enhanced; /* octets; enhanced: of the enhanced code behind the code, with its blank */
+	char text[REPLY_LINE_MAX];
+};
+
+/* Add the text of the reply's next line, n octets without the code. */
+void replyclass_add(struct reply_line *line, int code, const unsigned char *text, size_t n);
+
+/* The class of a refusal at this stage that no rule names, by RFC 3463 and RFC 5321. */
+enum reply_class replyclass_of(enum reply_stage stage, int code, const uint16_t enhanced[3], const struct reply_line *line);
+
 #endif

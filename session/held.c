@@ -88,13 +88,14 @@ static void note_refusal(struct session *s, int code, const unsigned char *text,
 		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
 }
 
-void held_note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
+void held_note_by_hook(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n)
 {
 	char whole[512];
 	int len = snprintf(whole, sizeof whole, "%u.%u.%u %.*s", enhanced[0], enhanced[1], enhanced[2],
 	    (int)(n < 400 ? n : 400), (const char *)text);
 
 	note_refusal(s, code, (const unsigned char *)whole, (size_t)len);
+	dialogue_judge(&s->dialogue, s->held->cmd.verb, DIALOGUE_BY_HOOK, REPLY_OK, REPLY_OF_MESSAGE);
 }
 
 void held_refuse(struct session *s, const char *reply)

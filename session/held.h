@@ -31,9 +31,9 @@ void held_refuse(struct session *s, const char *reply);
 /* The same for an unknown recipient, which counts towards --max-errors. */
 void held_refuse_recipient(struct session *s, const char *reply);
 
-/* A reply of ours has refused the held MAIL or RCPT: note it for the record. text: n octets, without code and enhanced code; at most 400
+/* The reply of a hook has refused the held MAIL or RCPT: note it for the record. text: n octets, without code and enhanced code; at most 400
  * of them are noted. */
-void held_note_refused(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
+void held_note_by_hook(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);
 
 /* Write a parameter of MAIL, len octets, with a blank before it: SIZE= is never less than what follows (RFC 1870 6.3). It is left out when data
  * hooks may edit the message, and counts what --received puts in front. Returns octets, at most len + 24. */

@@ -448,6 +448,7 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 	bool redialing = s->server.redialing, accepted = r->line.code == 220;
 
 	if ((redialing || s->o->limits.on_recipient) && !accepted) {
+		record_refusal(s);
 		server_failed(s, "4.4.1", talk_refusal("greeting", &r->line));
 		return;
 	}
@@ -468,8 +469,10 @@ static bool try_another(struct session *s, const struct dialogue_reply *r)
 {
 	if (s->server.redialing || r->line.code == 220 || !server_has_more(s))
 		return false;
-	if (r->line.last)
+	if (r->line.last) {
+		record_refusal(s);
 		server_failed(s, "4.4.1", talk_refusal("greeting", &r->line));
+	}
 	return true;
 }
 

@@ -8,6 +8,7 @@
 #include "session/filter.h"
 #include "session/gate.h"
 #include "session/identity.h"
+#include "session/refusal.h"
 #include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
@@ -48,6 +49,7 @@ static void end_drain(struct session *s)
 	talk_reply(s, reply);
 	smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line);
 	dialogue_decide(&s->dialogue, line.code, line.text, line.text_len);
+	refusal_early_decided(s);
 	if (!s->dialogue.tx.chunks || s->dialogue.chunk_last)
 		talk_repeat(s, NULL);
 	transaction_end(s, TRANSACTION_BY_REPLIES);
@@ -234,6 +236,7 @@ void maildata_send_kept(struct session *s)
 	}
 	transaction_enter(s, CONTENT_ASKED);
 	talk_own_command(s, SMTP_DATA, "DATA", 4);
+	transaction_sent(s, SMTP_DATA);
 }
 
 void maildata_data_answered(struct session *s, const struct dialogue_reply *r)

@@ -5,6 +5,7 @@
 #include "session/held.h"
 #include "session/identity.h"
 #include "session/record.h"
+#include "session/refusal.h"
 #include "session/routing.h"
 #include "session/server.h"
 #include "session/serverstate.h"
@@ -132,6 +133,7 @@ void recipient_mail_answered(struct session *s, const struct dialogue_reply *r)
 	}
 	talk_pass(s, r);
 	dialogue_refused(&s->dialogue, &s->held->cmd, r->line.code, r->line.text, r->line.text_len);
+	refusal_passed_on(s, SMTP_RCPT);
 }
 
 void recipient_end(struct session *s, enum end_by by, const char *reply)

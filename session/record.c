@@ -9,9 +9,9 @@
 #include <time.h>
 
 /* Whatever a client says fits, so that no event is too large for a record or a hook. An octet of text becomes 6 at most (\u0001), one of
- * parameters less than that; a recipient has 44 octets around its text. The rest is for names, notes and numbers. Pages that are not used cost
+ * parameters less than that; a recipient has 130 octets around its texts. The rest is for names, notes and numbers. Pages that are not used cost
  * nothing. */
-#define RECORD_LINE_MAX (6 * (DIALOGUE_TEXT_MAX + SMTP_AUTH_LINE_MAX + sizeof(struct record_notes)) + 64 * DIALOGUE_RCPT_MAX + (64 << 10))
+#define RECORD_LINE_MAX (6 * (DIALOGUE_TEXT_MAX + DIALOGUE_SAID_MAX + SMTP_AUTH_LINE_MAX + sizeof(struct record_notes)) + 160 * DIALOGUE_RCPT_MAX + (64 << 10))
 static _Alignas(4096) char line[RECORD_LINE_MAX];
 static char hook_line[sizeof line]; /* of its own: records are written while a hook reads it */
 
@@ -135,6 +135,22 @@ static void mailbox_of(struct json *j, const char *name, const struct smtp_comma
 	json_close(j, '}');
 }
 
+/* Why the upstream refuses; null: it does not, or the refusal is somebody else's. */
+static void class_member(struct json *j, int code, const struct dialogue_judgement *by)
+{
+	bool is = code >= 400 && by->by == DIALOGUE_BY_UPSTREAM;
+
+	json_string(j, "class", is || code / 100 == 2 ? replyclass_name(is ? (enum reply_class)by->class : REPLY_OK) : NULL);
+}
+
+/* Whose refusal it is. */
+static void by_member(struct json *j, const struct dialogue_judgement *by)
+{
+	static const char names[][9] = { "smtpwarp", "upstream", "hook" };
+
+	json_string(j, "by", names[by->by]);
+}
+
 static void enhanced_member(struct json *j, const uint16_t enhanced[3])
 {
 	char text[24];
@@ -165,6 +181,18 @@ static void sender(struct json *j, const struct session *s)
 	json_close(j, '}');
 }
 
+/* The reply to a recipient. */
+static void answer(struct json *j, const struct dialogue_transaction *tx, const struct dialogue_mailbox *rcpt)
+{
+	json_number(j, "code", rcpt->code);
+	enhanced_member(j, rcpt->enhanced);
+	class_member(j, rcpt->code, &rcpt->judgement);
+	if (rcpt->said_len)
+		json_bytes(j, "text", tx->said + rcpt->said, rcpt->said_len);
+	if (rcpt->code >= 400)
+		by_member(j, &rcpt->judgement);
+}
+
 /* The recipients from number `from` up to `to`, and the message. replies: with the reply to each recipient; else accepted recipients
  * only. */
 static void content(struct json *j, const struct dialogue_transaction *tx, uint32_t from, uint32_t to, bool replies)
@@ -175,8 +203,7 @@ static void content(struct json *j, const struct dialogue_transaction *tx, uint3
 			continue;
 		mailbox(j, NULL, tx, &tx->rcpt[i]);
 		if (replies) {
-			json_number(j, "code", tx->rcpt[i].code);
-			enhanced_member(j, tx->rcpt[i].enhanced);
+			answer(j, tx, &tx->rcpt[i]);
 		}
 		json_close(j, '}');
 	}
@@ -267,6 +294,27 @@ static void notes_member(struct json *j, const struct record_notes *notes, uint3
 
 /* ---- records ---- */
 
+/* The last refusal by the upstream. */
+static void refusal_members(struct json *j, const struct refusal *r)
+{
+	json_string(j, "stage", replyclass_stage_name(r->stage));
+	json_number(j, "code", r->code);
+	enhanced_member(j, r->enhanced);
+	json_string(j, "class", replyclass_name(r->class));
+	json_bytes(j, "text", r->text, r->text_len);
+}
+
+void record_refusal(const struct session *s)
+{
+	struct json j;
+
+	if (!log_wanted())
+		return;
+	common(&j, s, "refusal");
+	refusal_members(&j, s->refusal);
+	event_end(&j, line, LOG_PRIORITY_WARNING);
+}
+
 void record_connect(const struct session *s, const struct smtp_line *banner)
 {
 	struct json j;
@@ -279,6 +327,10 @@ void record_connect(const struct session *s, const struct smtp_line *banner)
 	json_ms(&j, "connect_ms", s->server.connect);
 	json_ms(&j, "banner_ms", s->hello.banner);
 	json_bytes(&j, "banner", banner->text, banner->text_len);
+	json_number(&j, "code", (uint64_t)banner->code);
+	json_string(&j, "class", replyclass_name(banner->code < 400 ? REPLY_OK : s->refusal->class));
+	if (banner->code >= 400)
+		json_bytes(&j, "text", s->refusal->text, s->refusal->text_len);
 	event_end(&j, line, banner->code / 100 == 2 ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
 }
 
@@ -313,6 +365,9 @@ static void decision(struct json *j, const struct dialogue_decision *d)
 	json_number(j, "code", (uint64_t)d->code);
 	enhanced_member(j, d->enhanced);
 	json_bytes(j, "text", d->text, d->text_len);
+	class_member(j, d->code, &d->judgement);
+	if (d->code >= 400)
+		by_member(j, &d->judgement);
 	json_close(j, '}');
 }
 
@@ -340,6 +395,7 @@ static void message(const struct session *s, enum transaction_result result, uin
 	json_ms(&j, "mail_ms", s->tx.mail);
 	json_ms(&j, "rcpt_ms", s->tx.rcpt);
 	json_ms(&j, "data_ms", s->tx.data);
+	json_ms(&j, "data_reply_ms", s->tx.data_reply);
 	json_ms(&j, "accept_ms", s->tx.accept);
 	notes_member(&j, s->notes, s->dialogue.transactions);
 	if (to - from > 1 && (j.full || j.len + 2 > log_record_max())) {
@@ -377,6 +433,11 @@ static void close_members(struct json *j, const struct session *s)
 	json_ms(j, "tls_ms", s->server.tls);
 	json_ms(j, "duration_ms", s->end.over - s->started);
 	notes_member(j, s->notes, UINT32_MAX);
+	if (s->refusal->code) {
+		json_open(j, "refusal", '{');
+		refusal_members(j, s->refusal);
+		json_close(j, '}');
+	}
 	json_number(j, "log_dropped", s->end.dropped);
 	json_string(j, "by", by_name(s->end.by));
 	json_string(j, "reason", s->end.reason);

@@ -91,6 +91,9 @@ struct record_check {
 /* Record "verdict" of a check. */
 void record_check(const struct session *s, const struct record_check *c);
 
+/* Record "refusal": session's refusal. */
+void record_refusal(const struct session *s);
+
 /* Record "error". */
 void record_error(const struct session *s, const char *error);
 

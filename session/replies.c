@@ -8,6 +8,7 @@
 #include "session/maildata.h"
 #include "session/recipient.h"
 #include "session/record.h"
+#include "session/refusal.h"
 #include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
@@ -177,8 +178,10 @@ static bool handle_out_of_turn(struct session *s, const struct dialogue_reply *r
 		record_error(s, r->violation);
 		replies_server_lost(s, r->violation);
 	} else if (is_early(s, r)) {
-		if (r->line.last)
+		if (r->line.last) {
+			refusal_note_early(s, r);
 			handle_early_reply(s, r);
+		}
 	} else if (r->violation) {
 		handle_violation(s, r->violation, false);
 	} else {
@@ -295,6 +298,8 @@ static void handle_reply(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	log_reply(s, r, ours ? COMM_OWN_REPLY : COMM_BACK);
+	if (r->line.last)
+		refusal_note(s, r);
 	handle_in_turn(s, r);
 }
 

@@ -17,6 +17,7 @@
 #include "session/maildata.h"
 #include "session/recipient.h"
 #include "session/record.h"
+#include "session/refusal.h"
 #include "session/replies.h"
 #include "session/routing.h"
 #include "session/server.h"
@@ -325,6 +326,7 @@ static void prepare(struct session *s)
 	filter_prepare(s);
 	server_prepare(s);
 	hello_prepare(s);
+	refusal_prepare(s);
 	transaction_prepare(s);
 }
 

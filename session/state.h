@@ -257,8 +257,11 @@ struct transaction {
 	uint64_t sent;		 /* octets of a kept message that went to the server */
 	uint64_t content_from;	 /* octets received from the client that content_at has counted, or that came before the message */
 	int64_t content_at;	 /* up to when --min-rate has had its octets: --block-timeout later is too late */
-	int64_t mail_at, rcpt_at, sent_at; /* when MAIL, the first RCPT, and the end of the message were sent */
-	int64_t mail, rcpt, data, accept;  /* durations, for records */
+	int64_t began_at; /* when its server was sent MAIL, or connected to if that was the first MAIL there */
+	int64_t first_on; /* server.connected_at of the connection that MAIL last was the first on */
+	uint32_t first_in; /* and the transaction of that MAIL, as dialogue.transactions counts */
+	int64_t mail_at, rcpt_at, data_at, sent_at; /* when MAIL, the first RCPT, DATA, and the end of the message were sent */
+	int64_t mail, rcpt, data, data_reply, accept; /* durations, for records */
 	uint64_t messages, recipients;	   /* accepted in this session */
 };
 #define TRANSACTION_DRAINED 560
@@ -277,6 +280,19 @@ struct commands {
 	bool starved;	  /* no complete command, line or piece is left of what the client sent */
 	bool auth_seen;	  /* the client has said AUTH: an unknown command may be a password, and is not logged */
 	int64_t partial_since; /* since when the client has owed the rest of a command; 0: it does not */
+};
+
+/* The last refusal by the server that has a class, outside of a message as well. */
+struct refusal {
+	enum reply_stage stage;
+	enum reply_class class;
+	enum reply_scope scope;
+	uint16_t code; /* 0: there was none */
+	uint16_t enhanced[3];
+	bool looked;	   /* for the rules */
+	uint32_t early_in; /* the transaction whose message was refused in its middle, as dialogue.transactions counts; 0: none */
+	unsigned char text_len;
+	unsigned char text[DIALOGUE_CLIP]; /* its last line */
 };
 
 struct replies {
@@ -319,6 +335,7 @@ struct session {
 	int64_t shake_at;	      /* clienttls.c */
 	struct commands commands;     /* commands.c */
 	struct replies replies;	      /* replies.c */
+	struct refusal *refusal;      /* refusal.c */
 	struct routes_of_session *routes; /* routing.c */
 	struct recipient *recipient;  /* recipient.c */
 	struct upstreamauth auth;     /* upstreamauth.c */

@@ -94,7 +94,7 @@ static void filtered_command(struct session *s, const struct filter_outcome *o)
 	held_comm(s, cmd, COMM_TAKEN);
 	talk_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
 	if (cmd->verb == SMTP_MAIL || cmd->verb == SMTP_RCPT)
-		held_note_refused(s, o->code, o->enhanced, o->text, o->text_len);
+		held_note_by_hook(s, o->code, o->enhanced, o->text, o->text_len);
 	else
 		hello_restore_name(s);
 	if (o->word == FILTER_CLOSE)
@@ -119,6 +119,7 @@ static void filtered_message(struct session *s, const struct filter_outcome *o)
 			talk_wrapped(s, o->code, o->enhanced, o->text, o->text_len < 480 ? o->text_len : 480);
 		talk_wrapped(s, o->code, o->enhanced, o->text, o->text_len);
 		dialogue_decide_enhanced(&s->dialogue, o->code, o->enhanced, o->text, o->text_len);
+		dialogue_judge(&s->dialogue, SMTP_DATA, DIALOGUE_BY_HOOK, REPLY_OK, REPLY_OF_MESSAGE);
 		maildata_end(s, TRANSACTION_BY_REPLIES);
 		if (o->word == FILTER_CLOSE)
 			end_by_filter(s);

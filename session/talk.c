@@ -127,6 +127,18 @@ static void put_code(unsigned char *lines, size_t n, const unsigned char code[3]
 	}
 }
 
+void talk_gathered(const struct session *s, struct reply_line *line)
+{
+	struct smtp_line l;
+	size_t n;
+
+	for (size_t at = 0; at < s->gathered; at += n) {
+		n = smtp_find_line(gathered + at, s->gathered - at);
+		if (smtp_parse_reply(gathered + at, n, &l))
+			replyclass_add(line, l.code, l.text, l.text_len);
+	}
+}
+
 void talk_pass(struct session *s, const struct dialogue_reply *r)
 {
 	put_code(gathered, s->gathered, r->line.raw);

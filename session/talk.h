@@ -58,6 +58,9 @@ void talk_own_command(struct session *s, enum smtp_verb verb, const char *line, 
  * begun to look like a success. A reply beyond TALK_GATHERED octets goes to the client in parts; for_client: false, it is dropped. */
 void talk_gather(struct session *s, const struct dialogue_reply *r, bool for_client);
 
+/* Add the gathered lines of a reply to *line. */
+void talk_gathered(const struct session *s, struct reply_line *line);
+
 /* The server's refusal in its own words, for client and log: what, code, text: "greeting 554 go away". Static storage. */
 const char *talk_refusal(const char *what, const struct smtp_line *line);
 

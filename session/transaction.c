@@ -9,7 +9,8 @@
 
 static void forget_times(struct session *s)
 {
-	s->tx.mail = s->tx.rcpt = s->tx.data = s->tx.accept = -1;
+	s->tx.mail = s->tx.rcpt = s->tx.data = s->tx.data_reply = s->tx.accept = -1;
+	s->tx.data_at = 0;
 }
 
 void transaction_prepare(struct session *s)
@@ -208,13 +209,30 @@ void transaction_reset_server(struct session *s)
 
 void transaction_data_begins(struct session *s)
 {
-	s->tx.data = s->now - s->server.connected_at;
+	s->tx.data = s->now - s->tx.began_at;
+	if (s->tx.data_at)
+		s->tx.data_reply = s->now - s->tx.data_at;
+}
+
+/* The first message on a connection has waited for it. */
+static void note_began(struct session *s)
+{
+	bool first = s->tx.first_on != s->server.connected_at || s->tx.first_in == s->dialogue.transactions;
+
+	if (first) {
+		s->tx.first_on = s->server.connected_at;
+		s->tx.first_in = s->dialogue.transactions;
+	}
+	s->tx.began_at = first ? s->server.connected_at : s->now;
+	s->tx.mail_at = s->now;
 }
 
 void transaction_sent(struct session *s, enum smtp_verb verb)
 {
 	if (verb == SMTP_MAIL)
-		s->tx.mail_at = s->now;
+		note_began(s);
+	if (verb == SMTP_DATA || verb == SMTP_BDAT)
+		s->tx.data_at = verb == SMTP_DATA ? s->now : 0;
 	if (verb == SMTP_RCPT && s->dialogue.tx.rcpts == 1)
 		s->tx.rcpt_at = s->now;
 	if (verb == SMTP_BDAT) {

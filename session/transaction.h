@@ -33,7 +33,7 @@ void transaction_sent(struct session *s, enum smtp_verb verb);
 /* The server has answered MAIL, RCPT, or the end of a message (SMTP_CONTENT): note how long it took. */
 void transaction_answered(struct session *s, enum smtp_verb verb);
 
-/* A message goes to the server from now on: note how long after the connection. */
+/* A message goes to the server from now on, for a 354 came or BDAT was sent: note how long it took until then. */
 void transaction_data_begins(struct session *s);
 
 /* Change the state of the message; state.h lists what may follow what. */

@@ -382,7 +382,7 @@ static void server_speaks_in_hooks(void **state)
 	stands_at(OPEN, GONE);
 	assert_null(world_hook);
 	recorded("message deferred a@b.test to r@d.test 250: 421 bye");
-	ended(LINGER, "upstream", "reply 421");
+	ended(LINGER, "upstream", "reply 421 bye");
 }
 
 /* ---- KEPT ---- */

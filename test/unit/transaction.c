@@ -88,7 +88,7 @@ static void server_speaks_within(void **state)
 		{ "552 5.3.4 too large", "552 5.3.4 too large", "message rejected a@b.test to r@d.test 250: 552 5.3.4 too large", NULL },
 		{ "250 2.0.0 queued", "451 4.5.0 192.0.2.25: reply in the middle of a message",
 		    "message deferred a@b.test to r@d.test 250: 451 4.5.0 192.0.2.25: reply in the middle of a message", NULL },
-		{ "421 4.3.2 bye", "421 4.3.2 bye", "message deferred a@b.test to r@d.test 250: 421 4.3.2 bye", "reply 421" },
+		{ "421 4.3.2 bye", "421 4.3.2 bye", "message deferred a@b.test to r@d.test 250: 421 4.3.2 bye", "reply 421 4.3.2 bye" },
 	};
 
 	(void)state;

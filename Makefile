@@ -131,6 +131,9 @@ UNIT_ere = pure/ere.c
 UNIT_address = pure/address.c
 UNIT_endpoint = pure/endpoint.c $(UNIT_address)
 UNIT_envfile = pure/envfile.c
+UNIT_detector = pure/detector.c $(UNIT_replyclass)
+UNIT_statemap = pure/statemap.c $(UNIT_detector)
+UNIT_statefile = io/statefile.c $(UNIT_file) $(UNIT_statemap)
 UNIT_words = pure/levels.c pure/sink.c
 UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
@@ -160,7 +163,7 @@ FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 .SECONDEXPANSION:
 $(T)/unit_%: test/unit/%.c $$(UNIT_$$*) Makefile
 	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) -lcmocka $(if $(filter keys,$*),$(BEARSSL_LIB)) \
+	gcc $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) -lcmocka $(if $(filter keys,$*),$(BEARSSL_LIB)) $(if $(filter detector,$*),-lm) \
 		$(if $(filter %.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
 
 $(T)/%.o: %.c Makefile

@@ -1,0 +1,31 @@
+/* The file of --state: making, mapping and locking it. pure/statemap.h has what is in it.
+ *
+ * How many sessions there are is told by locks (fcntl(2), F_OFD_SETLK), for those end with a process however it ends: each session locks an
+ * octet far behind the end of the file.
+ */
+#ifndef STATEFILE_H
+#define STATEFILE_H
+
+#include "pure/statemap.h"
+
+#define STATEFILE_DEFAULT "/run/smtpwarp/state.1"
+#define STATEFILE_WHY 200 /* octets of a reason */
+
+/* Map the file, shared; it is made if it is missing: whole, so that the memory for it is there, for its owner to write and its group to
+ * read. NULL with the reason in why, which names no file: it belongs to somebody else, is no such map, or cannot be made. */
+struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY]);
+
+/* Map an existing one to be read. *fd: the descriptor, for statefile_sessions(). NULL: as statefile_open(). */
+const struct statemap *statefile_view(const char *file, int *fd, char why[STATEFILE_WHY]);
+
+/* This process is a session until it ends. It opens the file itself, since a lock that is inherited outlives its process. If that fails
+ * it is not counted. */
+void statefile_enter(const char *file);
+
+/* How many sessions hold a lock. */
+unsigned statefile_sessions(int fd);
+
+/* The time now, for functions of pure/statemap.h. */
+uint64_t statefile_now(void);
+
+#endif

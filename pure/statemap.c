@@ -1,0 +1,474 @@
+/* The map of --state. See statemap.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "pure/statemap.h"
+
+#include <string.h>
+
+#define WINDOW 16 /* slots in which one is looked for */
+#define CLAIM_LIFE 1000000ull /* microseconds: a claim that takes longer was begun by a process that died */
+#define SILENT_FOR (3600 * 1000000ull)
+
+#define GET(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+#define PUT(p, n) __atomic_store_n(p, n, __ATOMIC_RELAXED)
+
+/* ---- the hash ---- */
+
+static uint64_t rotated(uint64_t x, unsigned bits)
+{
+	return x << bits | x >> (64 - bits);
+}
+
+static void sip_round(uint64_t v[4])
+{
+	v[0] += v[1];
+	v[2] += v[3];
+	v[1] = rotated(v[1], 13) ^ v[0];
+	v[3] = rotated(v[3], 16) ^ v[2];
+	v[0] = rotated(v[0], 32);
+	v[2] += v[1];
+	v[0] += v[3];
+	v[1] = rotated(v[1], 17) ^ v[2];
+	v[3] = rotated(v[3], 21) ^ v[0];
+	v[2] = rotated(v[2], 32);
+}
+
+/* SipHash-2-4, Aumasson and Bernstein 2012. */
+static uint64_t siphash(const uint64_t secret[2], const unsigned char *in, size_t n)
+{
+	uint64_t v[4] = { secret[0] ^ 0x736f6d6570736575ull, secret[1] ^ 0x646f72616e646f6dull, secret[0] ^ 0x6c7967656e657261ull,
+		secret[1] ^ 0x7465646279746573ull };
+
+	for (size_t at = 0; at <= n; at += 8) {
+		uint64_t word = n - at < 8 ? (uint64_t)n << 56 : 0;
+
+		for (size_t i = 0; i < 8 && at + i < n; i++)
+			word |= (uint64_t)in[at + i] << 8 * i;
+		v[3] ^= word;
+		sip_round(v);
+		sip_round(v);
+		v[0] ^= word;
+	}
+	v[2] ^= 0xff;
+	for (unsigned i = 0; i < 4; i++)
+		sip_round(v);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* Never 0, which marks what is free. */
+static uint64_t key_of(const struct statemap *m, const char *first, const char *second)
+{
+	const uint64_t secret[2] = { GET(m->secret), GET(m->secret + 1) };
+	unsigned char both[STATEMAP_SITE + STATEMAP_SOURCE];
+	size_t n = strnlen(first, STATEMAP_SITE - 1), k = strnlen(second, STATEMAP_SOURCE - 1);
+	uint64_t key;
+
+	memcpy(both, first, n);
+	both[n] = 0;
+	memcpy(both + n + 1, second, k);
+	key = siphash(secret, both, n + 1 + k);
+	return key + !key;
+}
+
+/* ---- words ---- */
+
+void statemap_add(uint64_t *counter, uint64_t n)
+{
+	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+
+uint64_t statemap_get(const uint64_t *counter)
+{
+	return GET(counter);
+}
+
+uint32_t statemap_get_bucket(const uint32_t *bucket)
+{
+	return GET(bucket);
+}
+
+/* Text of the map is read and written by octets, for another process may do the same now. */
+static void put_text(char *to, const char *from, size_t n, size_t cap)
+{
+	n = n < cap ? n : cap - 1;
+	for (size_t i = 0; i < cap; i++)
+		PUT(to + i, i < n ? from[i] : 0);
+}
+
+static void get_text(const char *from, char *to, size_t cap)
+{
+	for (size_t i = 0; i < cap; i++)
+		to[i] = GET(from + i);
+	to[cap - 1] = 0;
+}
+
+/* The generation, if what it guards can be read; else an odd number. */
+static uint32_t begin_reading(const uint32_t *generation)
+{
+	return __atomic_load_n(generation, __ATOMIC_ACQUIRE);
+}
+
+static bool same_still(const uint32_t *generation, uint32_t before)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return GET(generation) == before;
+}
+
+/* Make the generation odd. false: somebody else writes. */
+static bool begin_writing(uint32_t *generation, uint32_t *was)
+{
+	*was = GET(generation);
+	return !(*was & 1) && __atomic_compare_exchange_n(generation, was, *was + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
+static void end_writing(uint32_t *generation, uint32_t was)
+{
+	__atomic_store_n(generation, was + 2, __ATOMIC_RELEASE);
+}
+
+/* ---- the map ---- */
+
+void statemap_begin(struct statemap *m, const uint64_t secret[2], uint64_t unix_s, uint64_t now)
+{
+	m->layout = STATEMAP_LAYOUT;
+	m->slot_size = sizeof *m->slot;
+	m->slots = STATEMAP_SLOTS;
+	m->secret[0] = secret[0];
+	m->secret[1] = secret[1];
+	m->created_unix = unix_s;
+	m->created = now;
+	m->slot[STATEMAP_OTHER].key = key_of(m, "other", "");
+	m->slot[STATEMAP_OTHER].first = m->slot[STATEMAP_OTHER].last = now;
+	put_text(m->slot[STATEMAP_OTHER].site, "other", 5, STATEMAP_SITE);
+	__atomic_store_n(&m->magic, STATEMAP_MAGIC, __ATOMIC_RELEASE);
+}
+
+bool statemap_fits(const struct statemap *m, size_t n)
+{
+	return n == sizeof *m && __atomic_load_n(&m->magic, __ATOMIC_ACQUIRE) == STATEMAP_MAGIC && m->layout == STATEMAP_LAYOUT &&
+	    m->slot_size == sizeof *m->slot && m->slots == STATEMAP_SLOTS;
+}
+
+/* ---- slots ---- */
+
+/* Slot 0 is no part of the table. */
+static unsigned place(uint64_t key, unsigned i)
+{
+	return 1 + (unsigned)((key + i) % (STATEMAP_SLOTS - 1));
+}
+
+static unsigned find(const struct statemap *m, uint64_t key)
+{
+	for (unsigned i = 0; i < WINDOW; i++)
+		if (GET(&m->slot[place(key, i)].key) == key)
+			return place(key, i);
+	return STATEMAP_OTHER;
+}
+
+unsigned statemap_find(const struct statemap *m, const char *site, const char *source)
+{
+	return find(m, key_of(m, site, source));
+}
+
+static void clear_counts(struct statemap_slot *s)
+{
+	const struct detector none = { 0 };
+	struct detector d;
+
+	for (unsigned i = 0; i < STATEMAP_COUNTER_ROOM; i++)
+		PUT(s->counter + i, 0);
+	for (unsigned i = 0; i < STATEMAP_PHASES_END; i++) {
+		PUT(s->sum + i, 0);
+		for (unsigned j = 0; j < STATEMAP_BUCKET_COUNT; j++)
+			PUT(&s->bucket[i][j], 0);
+	}
+	statemap_detector(s, &d);
+	statemap_detected(s, &d, &none);
+	put_text(s->text, "", 0, STATEMAP_TEXT);
+}
+
+/* The slot is ours, and nobody reads its names before the generation is even. */
+static void write_names(struct statemap_slot *s, const char *site, const char *source, bool used, uint64_t now)
+{
+	uint32_t generation = GET(&s->generation) | 1;
+
+	PUT(&s->generation, generation);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	PUT(&s->first, now);
+	PUT(&s->last, now);
+	if (used)
+		clear_counts(s);
+	put_text(s->site, site, strlen(site), STATEMAP_SITE);
+	put_text(s->source, source, strlen(source), STATEMAP_SOURCE);
+	__atomic_store_n(&s->generation, generation + 1, __ATOMIC_RELEASE);
+}
+
+static bool take(struct statemap_slot *s, uint64_t from, uint64_t key)
+{
+	return __atomic_compare_exchange_n(&s->key, &from, key, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* The process that claimed this slot may have died before its names were written: then they are ours to write. */
+static void finish_claim(struct statemap_slot *s, const char *site, const char *source, uint64_t now)
+{
+	uint64_t first = GET(&s->first);
+	bool unwritten = GET(&s->generation) == 0 || GET(&s->generation) & 1;
+
+	if (unwritten && now > first + CLAIM_LIFE && __atomic_compare_exchange_n(&s->first, &first, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		write_names(s, site, source, false, now);
+}
+
+/* The slot of the window that was silent for longest, and is in no hold; STATEMAP_OTHER: all are in use. */
+static unsigned longest_silent(const struct statemap *m, uint64_t key, uint64_t now)
+{
+	uint64_t oldest = now > SILENT_FOR ? now - SILENT_FOR : 0;
+	unsigned found = STATEMAP_OTHER;
+
+	for (unsigned i = 0; i < WINDOW; i++) {
+		const struct statemap_slot *s = &m->slot[place(key, i)];
+
+		if (GET(&s->last) < oldest && GET(&s->detector.until) < now) {
+			oldest = GET(&s->last);
+			found = place(key, i);
+		}
+	}
+	return found;
+}
+
+unsigned statemap_claim(struct statemap *m, const char *site, const char *source, uint64_t now)
+{
+	uint64_t key = key_of(m, site, source), old;
+	unsigned at = find(m, key);
+
+	if (at != STATEMAP_OTHER) {
+		finish_claim(&m->slot[at], site, source, now);
+		return at;
+	}
+	for (unsigned i = 0; i < WINDOW; i++) {
+		at = place(key, i);
+		if (GET(&m->slot[at].key) == 0 && take(&m->slot[at], 0, key)) {
+			write_names(&m->slot[at], site, source, false, now);
+			return at;
+		}
+		if (GET(&m->slot[at].key) == key)
+			return at;
+	}
+	at = longest_silent(m, key, now);
+	old = GET(&m->slot[at].key);
+	if (at == STATEMAP_OTHER || !take(&m->slot[at], old, key))
+		return STATEMAP_OTHER;
+	write_names(&m->slot[at], site, source, true, now);
+	statemap_add(m->total + STATEMAP_EVICTIONS, 1);
+	return at;
+}
+
+bool statemap_names(const struct statemap_slot *s, char site[STATEMAP_SITE], char source[STATEMAP_SOURCE])
+{
+	for (unsigned tries = 0; tries < 3; tries++) {
+		uint32_t before = begin_reading(&s->generation);
+
+		get_text(s->site, site, STATEMAP_SITE);
+		get_text(s->source, source, STATEMAP_SOURCE);
+		if (!(before & 1) && same_still(&s->generation, before))
+			return GET(&s->key) != 0 && *site;
+	}
+	return false;
+}
+
+void statemap_used(struct statemap_slot *s, uint64_t now)
+{
+	if (now > GET(&s->last))
+		PUT(&s->last, now);
+}
+
+static unsigned bucket_of(uint64_t us)
+{
+	static const uint64_t bounds[] = {
+#define X(bound, text) bound,
+		STATEMAP_BUCKETS(X)
+#undef X
+	};
+	unsigned i = 0;
+
+	_Static_assert(sizeof bounds / sizeof *bounds == STATEMAP_BUCKET_COUNT, "buckets");
+	while (us > bounds[i])
+		i++;
+	return i;
+}
+
+void statemap_time(struct statemap_slot *s, enum statemap_phase phase, uint64_t us)
+{
+	__atomic_fetch_add(&s->bucket[phase][bucket_of(us)], 1, __ATOMIC_RELAXED);
+	statemap_add(s->sum + phase, us);
+}
+
+/* An odd generation is that of a writer, which may have died. The next one makes it even and leaves its own text out: at worst a reader
+ * gets a part of either. */
+void statemap_say(struct statemap_slot *s, enum reply_class class, const char *text, size_t n)
+{
+	uint32_t was = GET(&s->text_generation);
+
+	if (was & 1) {
+		__atomic_fetch_add(&s->text_generation, 1, __ATOMIC_RELEASE);
+		return;
+	}
+	if (!begin_writing(&s->text_generation, &was))
+		return;
+	PUT(&s->text_class, (uint32_t)class);
+	put_text(s->text, text, n, STATEMAP_TEXT);
+	end_writing(&s->text_generation, was);
+}
+
+bool statemap_said(const struct statemap_slot *s, enum reply_class *class, char text[STATEMAP_TEXT])
+{
+	for (unsigned tries = 0; tries < 3; tries++) {
+		uint32_t before = begin_reading(&s->text_generation), n = GET(&s->text_class);
+
+		get_text(s->text, text, STATEMAP_TEXT);
+		*class = n < REPLY_CLASSES_END ? (enum reply_class)n : REPLY_OTHER;
+		if (!(before & 1) && same_still(&s->text_generation, before))
+			return true;
+	}
+	return false;
+}
+
+/* ---- detectors ---- */
+
+/* A detector is 8 words of 8 octets and the rest of 4. */
+#define LONG_WORDS 8
+#define SHORT_WORDS ((sizeof(struct detector) - 8 * LONG_WORDS) / 4)
+_Static_assert(offsetof(struct detector, state) == 8 * LONG_WORDS, "words of a detector");
+
+static uint64_t *long_words(const struct detector *d)
+{
+	return (uint64_t *)(uintptr_t)d;
+}
+
+static uint32_t *short_words(const struct detector *d)
+{
+	return (uint32_t *)((uintptr_t)d + 8 * LONG_WORDS);
+}
+
+void statemap_detector(const struct statemap_slot *s, struct detector *d)
+{
+	for (size_t i = 0; i < LONG_WORDS; i++)
+		long_words(d)[i] = GET(long_words(&s->detector) + i);
+	for (size_t i = 0; i < SHORT_WORDS; i++)
+		short_words(d)[i] = GET(short_words(&s->detector) + i);
+	detector_clean(d);
+}
+
+bool statemap_detected(struct statemap_slot *s, const struct detector *before, const struct detector *after)
+{
+	uint32_t state = before->state;
+
+	if (after->state != state &&
+	    !__atomic_compare_exchange_n(&s->detector.state, &state, after->state, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		return false;
+	for (size_t i = 0; i < LONG_WORDS; i++)
+		if (long_words(before)[i] != long_words(after)[i])
+			PUT(long_words(&s->detector) + i, long_words(after)[i]);
+	for (size_t i = 0; i < SHORT_WORDS; i++)
+		if (short_words(before)[i] != short_words(after)[i])
+			PUT(short_words(&s->detector) + i, short_words(after)[i]);
+	return true;
+}
+
+/* ---- hooks ---- */
+
+bool statemap_hook_name(const struct statemap_hook *h, char name[STATEMAP_HOOK_NAME])
+{
+	uint32_t before = begin_reading(&h->generation);
+
+	get_text(h->name, name, STATEMAP_HOOK_NAME);
+	return before && !(before & 1) && same_still(&h->generation, before);
+}
+
+static bool is_hook(const struct statemap_hook *h, uint32_t event, const char *name)
+{
+	char there[STATEMAP_HOOK_NAME];
+
+	return statemap_hook_name(h, there) && GET(&h->event) == event && strncmp(there, name, STATEMAP_HOOK_NAME - 1) == 0;
+}
+
+/* The hook's place; NULL: there is none left. */
+static struct statemap_hook *hook_of(struct statemap *m, uint32_t event, const char *name)
+{
+	for (unsigned i = 0; i < STATEMAP_HOOKS; i++) {
+		struct statemap_hook *h = &m->hook[i];
+		uint32_t was = 0;
+
+		if (is_hook(h, event, name))
+			return h;
+		if (GET(&h->generation) == 0 && begin_writing(&h->generation, &was) && was == 0) {
+			PUT(&h->event, event);
+			put_text(h->name, name, strlen(name), STATEMAP_HOOK_NAME);
+			end_writing(&h->generation, was);
+			return h;
+		}
+	}
+	return NULL;
+}
+
+void statemap_hook(struct statemap *m, uint32_t event, const char *name, uint64_t us, bool failed)
+{
+	struct statemap_hook *h = hook_of(m, event, name);
+
+	if (!h)
+		return;
+	__atomic_fetch_add(h->bucket + bucket_of(us), 1, __ATOMIC_RELAXED);
+	statemap_add(&h->sum, us);
+	statemap_add(&h->failures, failed);
+}
+
+/* ---- what is known of address prefixes ---- */
+
+static const struct statemap_learnt *learnt_of(const struct statemap *m, uint64_t key)
+{
+	for (unsigned i = 0; i < WINDOW; i++) {
+		const struct statemap_learnt *l = &m->learnt[(key + i) % STATEMAP_LEARNT];
+
+		if (GET(&l->key) == key)
+			return l;
+	}
+	return NULL;
+}
+
+/* A place that has run out, or the one that runs out first. */
+static struct statemap_learnt *place_to_learn(struct statemap *m, uint64_t key)
+{
+	struct statemap_learnt *first = &m->learnt[key % STATEMAP_LEARNT];
+
+	for (unsigned i = 1; i < WINDOW; i++) {
+		struct statemap_learnt *l = &m->learnt[(key + i) % STATEMAP_LEARNT];
+
+		if (GET(&l->until) < GET(&first->until))
+			first = l;
+	}
+	return first;
+}
+
+void statemap_learn(struct statemap *m, const char *prefix, const char *site, uint64_t now)
+{
+	uint64_t key = key_of(m, prefix, "prefix");
+	struct statemap_learnt *l = (struct statemap_learnt *)(uintptr_t)learnt_of(m, key);
+
+	if (!l)
+		l = place_to_learn(m, key);
+	__atomic_store_n(&l->key, 0, __ATOMIC_RELEASE); /* nobody finds it while its name is written */
+	put_text(l->site, site, strlen(site), STATEMAP_SITE);
+	PUT(&l->until, now + STATEMAP_LEARNT_FOR);
+	__atomic_store_n(&l->key, key, __ATOMIC_RELEASE);
+}
+
+bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now, char site[STATEMAP_SITE])
+{
+	uint64_t key = key_of(m, prefix, "prefix");
+	const struct statemap_learnt *l = learnt_of(m, key);
+
+	if (!l || GET(&l->until) < now)
+		return false;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	get_text(l->site, site, STATEMAP_SITE);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return GET(&l->key) == key && *site;
+}

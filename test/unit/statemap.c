@@ -1,0 +1,336 @@
+/* The map of --state: slots, names, texts and what is learnt, by many processes at once, some of which are killed. */
+#define _GNU_SOURCE
+#include "pure/statemap.h"
+#include "test/lib/unit.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define HOUR 3600000000ull
+
+static struct statemap *map;
+static uint64_t now = 1000 * HOUR;
+
+static int new_map(void **state)
+{
+	static const uint64_t secret[2] = { 1, 2 };
+
+	(void)state;
+	map = mmap(NULL, sizeof *map, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	statemap_begin(map, secret, 1700000000, now);
+	return map == MAP_FAILED;
+}
+
+static int drop_map(void **state)
+{
+	(void)state;
+	return munmap(map, sizeof *map);
+}
+
+static void names_are(unsigned slot, const char *site, const char *source)
+{
+	char s[STATEMAP_SITE], t[STATEMAP_SOURCE];
+
+	assert_true(statemap_names(&map->slot[slot], s, t));
+	assert_string_equal(s, site);
+	assert_string_equal(t, source);
+}
+
+static void claims(void **state)
+{
+	unsigned a = statemap_claim(map, "gmail", "192.0.2.1", now), b = statemap_claim(map, "gmail", "192.0.2.2", now);
+
+	(void)state;
+	assert_true(statemap_fits(map, sizeof *map));
+	assert_false(statemap_fits(map, sizeof *map - 1));
+	assert_true(a && b && a != b);
+	names_are(a, "gmail", "192.0.2.1");
+	names_are(b, "gmail", "192.0.2.2");
+	names_are(STATEMAP_OTHER, "other", "");
+	assert_int_equal(statemap_claim(map, "gmail", "192.0.2.1", now + HOUR), a);
+	assert_int_equal(statemap_find(map, "gmail", "192.0.2.2"), b);
+	assert_int_equal(statemap_find(map, "gmail", "192.0.2.3"), STATEMAP_OTHER);
+}
+
+/* What is cut is still found. */
+static void long_names(void **state)
+{
+	char site[200], source[200];
+	unsigned slot;
+
+	(void)state;
+	memset(site, 's', sizeof site - 1);
+	memset(source, '1', sizeof source - 1);
+	site[sizeof site - 1] = source[sizeof source - 1] = 0;
+	slot = statemap_claim(map, site, source, now);
+	assert_int_equal(statemap_claim(map, site, source, now), slot);
+	site[STATEMAP_SITE - 1] = source[STATEMAP_SOURCE - 1] = 0;
+	names_are(slot, site, source);
+}
+
+static void counts(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+
+	(void)state;
+	statemap_add(s->counter + STATEMAP_RECIPIENT + REPLY_THROTTLE, 2);
+	assert_int_equal(statemap_get(s->counter + STATEMAP_RECIPIENT + REPLY_THROTTLE), 2);
+	statemap_time(s, STATEMAP_PHASE_DATA, 10000);
+	statemap_time(s, STATEMAP_PHASE_DATA, 10001);
+	statemap_time(s, STATEMAP_PHASE_DATA, UINT64_MAX / 2);
+	assert_int_equal(statemap_get_bucket(&s->bucket[STATEMAP_PHASE_DATA][0]), 1);
+	assert_int_equal(statemap_get_bucket(&s->bucket[STATEMAP_PHASE_DATA][1]), 1);
+	assert_int_equal(statemap_get_bucket(&s->bucket[STATEMAP_PHASE_DATA][STATEMAP_BUCKET_COUNT - 1]), 1);
+	assert_int_equal(statemap_get(s->sum + STATEMAP_PHASE_DATA), 20001 + UINT64_MAX / 2);
+}
+
+/* Claims until the table is full; returns how many found a slot. */
+static unsigned fill(const char *prefix)
+{
+	unsigned found = 0;
+	char site[STATEMAP_SITE];
+
+	for (unsigned i = 0; i < 4 * STATEMAP_SLOTS; i++) {
+		snprintf(site, sizeof site, "%s%u", prefix, i);
+		found += statemap_claim(map, site, "", now) != STATEMAP_OTHER;
+	}
+	return found;
+}
+
+/* While all are in use, further ones are counted as "other"; what was silent for an hour makes room, unless it is in a hold. */
+static void full(void **state)
+{
+	unsigned first = fill("first"), held = statemap_find(map, "first0", "");
+	struct detector before, after;
+
+	(void)state;
+	assert_int_equal(first, STATEMAP_SLOTS - 1);
+	assert_int_equal(statemap_get(map->total + STATEMAP_EVICTIONS), 0);
+	statemap_detector(&map->slot[held], &before);
+	after = before;
+	after.until = now + 2 * HOUR;
+	assert_true(statemap_detected(&map->slot[held], &before, &after));
+	statemap_add(map->slot[2].counter, 7);
+	now += HOUR + 1;
+	assert_true(fill("second") > STATEMAP_SLOTS / 2);
+	assert_true(statemap_get(map->total + STATEMAP_EVICTIONS) > STATEMAP_SLOTS / 2);
+	assert_int_equal(statemap_find(map, "first0", ""), held);
+	if (statemap_get(&map->slot[2].first) == now)
+		assert_int_equal(statemap_get(map->slot[2].counter), 0); /* the new one begins at nothing */
+}
+
+static void texts(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+	char text[STATEMAP_TEXT], large[300];
+	enum reply_class class;
+
+	(void)state;
+	statemap_say(s, REPLY_THROTTLE, "421 slow down", 13);
+	assert_true(statemap_said(s, &class, text));
+	assert_string_equal(text, "421 slow down");
+	assert_int_equal(class, REPLY_THROTTLE);
+	memset(large, 'x', sizeof large);
+	statemap_say(s, REPLY_OTHER, large, sizeof large);
+	assert_true(statemap_said(s, &class, text));
+	assert_int_equal(strlen(text), STATEMAP_TEXT - 1);
+}
+
+/* A writer that was killed costs one text, not all that follow. */
+static void dead_writer(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+	char text[STATEMAP_TEXT];
+	enum reply_class class;
+
+	(void)state;
+	s->text_generation |= 1;
+	assert_false(statemap_said(s, &class, text));
+	statemap_say(s, REPLY_THROTTLE, "lost", 4);
+	statemap_say(s, REPLY_THROTTLE, "there", 5);
+	assert_true(statemap_said(s, &class, text));
+	assert_string_equal(text, "there");
+}
+
+/* So does one that was killed while it claimed a slot. */
+static void dead_claim(void **state)
+{
+	unsigned slot = statemap_claim(map, "a", "b", now);
+	char site[STATEMAP_SITE], source[STATEMAP_SOURCE];
+
+	(void)state;
+	map->slot[slot].generation = 1;
+	map->slot[slot].site[0] = 'x';
+	assert_false(statemap_names(&map->slot[slot], site, source));
+	assert_int_equal(statemap_claim(map, "a", "b", now + 1000), slot); /* it may still be at it */
+	assert_false(statemap_names(&map->slot[slot], site, source));
+	assert_int_equal(statemap_claim(map, "a", "b", now + 1000001), slot);
+	names_are(slot, "a", "b");
+}
+
+/* Only one session tells of a change of the state. */
+static void state_changes_once(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+	struct detector before, after;
+
+	(void)state;
+	statemap_detector(s, &before);
+	after = before;
+	after.state = DETECTOR_THROTTLED;
+	after.score = 5;
+	assert_true(statemap_detected(s, &before, &after));
+	assert_false(statemap_detected(s, &before, &after));
+	statemap_detector(s, &before);
+	assert_memory_equal(&before, &after, sizeof before);
+}
+
+static void learns(void **state)
+{
+	char site[STATEMAP_SITE], prefix[STATEMAP_SOURCE];
+
+	(void)state;
+	assert_false(statemap_learnt(map, "192.0.2.0/24", now, site));
+	statemap_learn(map, "192.0.2.0/24", "gmail", now);
+	assert_true(statemap_learnt(map, "192.0.2.0/24", now + 23 * HOUR, site));
+	assert_string_equal(site, "gmail");
+	assert_false(statemap_learnt(map, "192.0.2.0/24", now + 24 * HOUR + 1, site));
+	for (unsigned i = 0; i < 5000; i++) {
+		snprintf(prefix, sizeof prefix, "198.51.%u.0/24", i);
+		statemap_learn(map, prefix, "x", now + i);
+		assert_true(statemap_learnt(map, prefix, now + i, site)); /* however many there are, the newest is known */
+	}
+}
+
+static void hooks(void **state)
+{
+	char name[STATEMAP_HOOK_NAME];
+
+	(void)state;
+	for (unsigned i = 0; i < 2 * STATEMAP_HOOKS; i++) {
+		snprintf(name, sizeof name, "%u", i / 2);
+		statemap_hook(map, i % 2, name, 1000, i == 3);
+	}
+	assert_true(statemap_hook_name(&map->hook[3], name));
+	assert_string_equal(name, "1");
+	assert_int_equal(statemap_get(&map->hook[3].failures), 1);
+	assert_int_equal(statemap_get_bucket(map->hook[3].bucket), 1);
+	statemap_hook(map, 9, "one too many", 1, false);
+}
+
+/* Whatever the octets are, reading and writing ends and stays within the map. */
+static void hostile_octets(void **state)
+{
+	char site[STATEMAP_SITE], source[STATEMAP_SOURCE], text[STATEMAP_TEXT], name[STATEMAP_HOOK_NAME];
+	struct detector d;
+	enum reply_class class;
+
+	(void)state;
+	srand(1);
+	for (unsigned run = 0; run < 50; run++) {
+		for (size_t i = 0; i < sizeof *map; i++)
+			((unsigned char *)map)[i] = (unsigned char)(run % 2 ? 255 : rand());
+		for (unsigned i = 0; i < 300; i++) {
+			struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", (uint64_t)rand() << 20)];
+
+			statemap_names(s, site, source);
+			assert_true(strlen(site) < sizeof site && strlen(source) < sizeof source);
+			statemap_detector(s, &d);
+			detector_reply(&d, REPLY_THROTTLE, REPLY_OF_IP, (uint64_t)rand());
+			assert_true(*detector_state_name(d.state));
+			statemap_said(s, &class, text);
+			assert_true(class < REPLY_CLASSES_END && strlen(text) < sizeof text);
+			statemap_say(s, REPLY_OK, "x", 1);
+			statemap_hook(map, i, "h", 1, true);
+			statemap_hook_name(&map->hook[i % STATEMAP_HOOKS], name);
+			statemap_learn(map, "p", "s", (uint64_t)rand());
+			statemap_learnt(map, "p", (uint64_t)rand(), site);
+		}
+	}
+}
+
+enum { PROCESSES = 8, STEPS = 3000 };
+
+static _Noreturn void work(unsigned number)
+{
+	char site[STATEMAP_SITE];
+
+	srand(number);
+	for (unsigned i = 0; i < STEPS; i++) {
+		struct statemap_slot *s;
+
+		snprintf(site, sizeof site, "site%u", (unsigned)rand() % 200);
+		s = &map->slot[statemap_claim(map, site, site, now)];
+		statemap_say(s, REPLY_THROTTLE, site, strlen(site));
+		statemap_add(s->counter, 1);
+		statemap_add(map->total, 1);
+	}
+	_exit(0);
+}
+
+/* Every slot has names that go together, no site has two slots, and every step was counted. killed: how many processes were killed. */
+static void whole(unsigned killed)
+{
+	char site[STATEMAP_SITE], source[STATEMAP_SOURCE];
+	uint64_t sum = 0;
+
+	for (unsigned i = 1; i < STATEMAP_SLOTS; i++) {
+		sum += statemap_get(map->slot[i].counter);
+		if (!statemap_names(&map->slot[i], site, source))
+			continue;
+		assert_string_equal(site, source);
+		assert_int_equal(statemap_find(map, site, source), i);
+	}
+	sum += statemap_get(map->slot[STATEMAP_OTHER].counter);
+	assert_true(sum >= statemap_get(map->total) && sum - statemap_get(map->total) <= killed);
+}
+
+static void together(void **state)
+{
+	const bool *killing = *state;
+	pid_t child[PROCESSES];
+
+	for (unsigned i = 0; i < PROCESSES; i++) {
+		child[i] = fork();
+		if (child[i] == 0)
+			work(i);
+	}
+	for (unsigned i = 0; i < PROCESSES; i++) {
+		if (*killing) {
+			usleep((unsigned)rand() % 300);
+			kill(child[i], SIGKILL);
+		}
+		waitpid(child[i], NULL, 0);
+	}
+	whole(*killing ? PROCESSES : 0);
+	if (!*killing)
+		assert_int_equal(statemap_get(map->total), PROCESSES * STEPS);
+}
+
+static void processes(void **state)
+{
+	bool killing = false;
+	void *how = &killing;
+
+	(void)state;
+	together(&how);
+	for (unsigned run = 0; run < 30; run++) {
+		drop_map(NULL);
+		new_map(NULL);
+		killing = true;
+		together(&how);
+	}
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, new_map, drop_map)
+	const struct CMUnitTest tests[] = {
+		TEST(claims), TEST(long_names), TEST(counts), TEST(full), TEST(texts), TEST(dead_writer), TEST(dead_claim),
+		TEST(state_changes_once), TEST(learns), TEST(hooks), TEST(hostile_octets), TEST(processes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -28,6 +28,8 @@
  *                        accepted the recipient, and a recipient whom the milter refused must not get a copy.
  *   change of envelope   (sender changed, recipient added or removed) failure, exit 75, because going on would deliver to
  *                        the wrong people
+ *   what the protocol    reject 554 5.6.0: a header of 10000 fields or with one of more than 64 KB would fail each time that
+ *   cannot carry         the client tries it again
  * If the milter does not answer, or violates the protocol, that is a failure, too, exit 75. Wrong settings exit with 78.
  *
  * The milter's positions for new fields count the Received field that a mail server puts on top. This proxy has none, so 0
@@ -292,10 +294,12 @@ static void begin(char command)
 	out.used += 5;
 }
 
+static _Noreturn void refuse_message(const char *why);
+
 static void add(const void *bytes, size_t length)
 {
 	if (length > COMMAND_MAX - (out.used - out.command - 5))
-		fail(EX_TEMPFAIL, "command %c is too long for the milter protocol", out.bytes[out.command + 4]);
+		refuse_message("A line of it is too long for the filter");
 	memcpy(out.bytes + out.used, bytes, length);
 	out.used += length;
 }
@@ -495,6 +499,15 @@ static _Noreturn void refuse(const struct refusal *refusal)
 	else
 		printf("%s %s %s %s\n", refusal->code[0] == '4' ? "defer" : "reject", refusal->code, refusal->enhanced,
 		    refusal->text);
+	finish();
+}
+
+/* Of a message that would fail each time that the client tries it again. */
+static _Noreturn void refuse_message(const char *why)
+{
+	if (milter.fd >= 0)
+		leave(true);
+	printf("reject 554 5.6.0 %s\n", why);
 	finish();
 }
 
@@ -1120,6 +1133,8 @@ static void parse_message(void)
 			break;
 		}
 		name = field_name_length(at, length);
+		if (name && field_count == FIELDS_MAX)
+			refuse_message("Its header has too many fields for the filter");
 		if (name)
 			push_field((struct field){ at, length, name }, field_count);
 		else if (is_blank(*at) && field_count > 1)

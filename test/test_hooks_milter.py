@@ -358,14 +358,14 @@ def test_many_recipients(sanitized, stand_in):
     assert milter.data("R") == [strings(b"<user%d@mail.example>" % number) for number in range(1000)]
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"helo": "x" * 70_000}, MESSAGE),
-    ({}, b"X: " + b"y" * 70_000 + b"\r\n\r\n"),
-    ({}, b"X:\r\n" * 10_000),
-])
-def test_what_the_protocol_cannot_carry(sanitized, stand_in, fields, message):
-    assert re.search("too long for the milter protocol|more than 9999 fields",
-                     failure(run(sanitized, stand_in().name, message, **fields)))
+@pytest.mark.parametrize("fields, message, why", [
+    ({"helo": "x" * 70_000}, MESSAGE, "A line of it is too long for the filter"),
+    ({}, b"X: " + b"y" * 70_000 + b"\r\n\r\n", "A line of it is too long for the filter"),
+    ({}, b"X:\r\n" * 10_000, "Its header has too many fields for the filter"),
+], ids=["helo", "field", "fields"])
+def test_what_the_protocol_cannot_carry(sanitized, stand_in, fields, message, why):
+    """It would fail each time that the client tries it again."""
+    assert verdict(run(sanitized, stand_in().name, message, **fields)) == [f"reject 554 5.6.0 {why}"]
 
 
 # Its answers: changes. Where one is added, the whole message is compared, octet for octet.

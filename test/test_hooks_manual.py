@@ -17,8 +17,8 @@ import hooks
 TOP = hooks.ROOT
 PAGE = (TOP / "man/smtpwarp-hooks.7").read_text()
 LOG = (TOP / "man/smtpwarp-log.5").read_text()
-(SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, SHELL_DATA, PYTHON, NODE, _, GO, GO_BUILD, FOLDERS,
- TRIALS, SAMPLES) = hooks.examples()
+(SHELL, BY_HAND, ANSWER, RESIDENT, SERVICE, SHELL_DATA, PYTHON, NODE, _, GO, GO_BUILD, C,
+ C_SERVICE, FOLDERS, TRIALS, SAMPLES) = hooks.examples()
 HEADER = (TOP / "pure/verdict.h").read_text()
 WORDS = dict(re.findall(r'X\(([A-Z_]+), "([a-z-]+)"\)', HEADER.partition("#define VERDICT_WORDS")[2]))
 
@@ -72,21 +72,28 @@ Resident = collections.namedtuple("Resident", "pid path")
 
 @pytest.fixture
 def resident(place):
-    """The resident hook, started by the page's commands, which end in a background job."""
-    script = place(SERVICE) + "echo $!\n"
+    """The resident hook, started by the page's commands."""
+    with started(place(SERVICE), pathlib.Path("run/left/socket")) as hook:
+        yield hook
+
+
+@contextlib.contextmanager
+def started(commands, path):
+    """A resident hook at that socket. The commands start one background job."""
+    script = commands + "echo $!\n"
     environment = {**os.environ, "PATH": f"{pathlib.Path('bin').resolve()}:{os.environ['PATH']}"}
     errors = pathlib.Path("resident.log").resolve()
     with open(errors, "w", encoding="utf-8") as log:
-        started = subprocess.Popen(["sh", "-eu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        starter = subprocess.Popen(["sh", "-eu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                                    env=environment, text=True)
-        started.stdin.write(script)
-        started.stdin.close()
-    pid = int(started.stdout.readline())
-    path = pathlib.Path("run/left/socket").resolve()
+        starter.stdin.write(script)
+        starter.stdin.close()
+    pid = int(starter.stdout.readline())
+    path = path.resolve()
     wait_accepting(path)
     yield Resident(pid, str(path))
     os.kill(pid, signal.SIGKILL)
-    started.wait()
+    starter.wait()
     assert errors.read_text() == ""
 
 
@@ -281,6 +288,40 @@ def test_hooks_by_language_through_smtpwarp(warp, mail_server, tmp_path):
         client.send_raw(message + b".\r\n")
         client.expect(answer)
     assert [message["data"] for message in server.messages] == [b"Subject: [external] x\r\n\r\nx\r\n.\r\n"]
+
+
+@pytest.fixture
+def resident_in_c(place):
+    """Built and started by the page's commands."""
+    pathlib.Path("long-lines.c").write_text(C)
+    build, commands = C_SERVICE.split("\n", 1)
+    shell(build.replace("-O2", "-O2 -Wall -Wextra -Werror") + "\nmv long-lines bin\n")
+    with started(place(commands), pathlib.Path("run/left/long-lines")) as hook:
+        yield hook
+
+
+@pytest.mark.parametrize("message, answer", [
+    (b"", "accept\n"), (b"Subject: x\r\n\r\nx", "accept\n"), (b"\xff" * 998 + b"\r\n" + b"\0" * 998, "accept\n"),
+    (b"x\r\n" * 2_000_000, "accept\n"), (b"x\r\n" + b"x" * 999 + b"\r\n", "reject 550 5.6.0 A line has 999 octets\n"),
+    (b"\xff" * 5_000_000, "reject 550 5.6.0 A line has 5000000 octets\n")], ids=range(6))
+def test_resident_hook_in_c(resident_in_c, message, answer):
+    event = hooks.sample("data", rcpt_to=[{"address": f"user{n}@mail.example", "params": {}} for n in range(10000)])
+    with contextlib.ExitStack() as closing:
+        for _ in range(5):     # connected and silent
+            closing.enter_context(socket.socket(socket.AF_UNIX)).connect(resident_in_c.path)
+        assert ask(resident_in_c, event, message) == answer
+    assert ask(resident_in_c, event) == ""
+
+
+def test_resident_hook_in_c_through_smtpwarp(resident_in_c, warp, mail_server):  # pylint: disable=unused-argument
+    proxy = warp("--hooks", "etc/smtpwarp/hooks", upstream=mail_server())
+    client = proxy.greeted()
+    for length, answer in (998, "250"), (999, "550 5.6.0 A line has 999 octets"):
+        client.ask("MAIL FROM:<alice@client.example>", "250")
+        client.ask("RCPT TO:<bob@mail.example>", "250")
+        client.ask("DATA", "354")
+        client.send_raw(b"Subject: x\r\n\r\n" + b"x" * length + b"\r\n.\r\n")
+        client.expect(answer)
 
 
 def test_go_hook_is_whole():

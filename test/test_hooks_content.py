@@ -240,6 +240,7 @@ SLOW_FOR_THE_CARELESS = {
     "parts": MULTIPART + part(b"Content-Type: text/plain; name=x", body=b"x") * 10_000 + b"--b--\r\n",
     "delimiters": MULTIPART + b"--b" * 1_000_000,
     "references": HEAD + b"Content-Type: text/html\r\n\r\n" + b"&#68;" * 500_000 + b"&#x" + b"9" * 1_000_000,
+    "characters": HEAD + b"Content-Type: text/html; charset=gb18030\r\n\r\n" + "\u4e01".encode("gb18030") * 4_000_000,
     "equal-signs": HEAD + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=" * 3_000_000,
     "punycode": HEAD + b"Content-Type: text/plain; charset=punycode\r\n\r\n" + b"a-" + b"b" * 3_000_000,
 }

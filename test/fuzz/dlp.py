@@ -53,7 +53,7 @@ class Maker:
         self.boundaries = 0
 
     def cut(self, octets, most=6):
-        """In pieces, between any two octets."""
+        """In pieces, between any two octets (or characters)."""
         places = sorted({self.random.randrange(len(octets) + 1) for _ in range(self.random.randrange(most))})
         return [octets[start:end] for start, end in zip([0, *places], [*places, len(octets)])]
 
@@ -76,11 +76,14 @@ class Maker:
                         for octet in octets)
 
     def words(self, text=NEEDLE):
-        """Encoded words, cut within characters; words of any language and of both encodings."""
-        charset = self.pick([name for name in CHARSETS if name != "utf-7"])
-        language = self.pick([b"", b"", b"*en", b"*de-AT"])
+        """Encoded words in one character set, cut within characters, or in several; in any language and both encodings."""
+        charsets = [name for name in CHARSETS if name != "utf-7"]
+        charset, language = self.pick(charsets), self.pick([b"", b"", b"*en", b"*de-AT"])
+        pieces = [(charset, octets) for octets in self.cut(text.encode(charset))]
+        if self.chance() < .3:
+            pieces = [(name, piece.encode(name)) for piece in self.cut(text) for name in [self.pick(charsets)]]
         cut = []
-        for octets in self.cut(text.encode(charset)):
+        for charset, octets in pieces:
             if self.chance() < .5:
                 cut.append(b"=?%s%s?%s?%s?=" % (charset.encode(), language, self.pick([b"B", b"b"]), base64.b64encode(octets)))
             else:

@@ -101,6 +101,7 @@ logging {{ type = "console"; level = "warning"; }}
 actions {{
     reject = 100; rewrite_subject = 50; add_header = 20; greylist = 10; subject = "[spam] %s";
     discard = {{ flags = ["no_threshold"]; }} quarantine = {{ flags = ["no_threshold"]; }}
+    hold = {{ flags = ["no_threshold"]; }}
 }}
 lua = "{path}/rules.lua";
 worker "normal" {{ bind_socket = "127.0.0.1:11333"; count = 2; }}
@@ -112,6 +113,11 @@ local function field(task, name)
   return value and tostring(value)
 end
 rspamd_config:register_symbol({ name = 'ORDERED', type = 'prefilter', callback = function(task)
+  local wants = { sender = { change_from = 'x@y.example' }, recipients = { add_rcpt = { 'a@b.example' }, del_rcpt = { 'bob@mail.example' } },
+    quarantine = { reject = 'quarantine' }, discard = { reject = 'discard' }, nothing = { no_action = true },
+    headers = { add_headers = { ['X Bad'] = 'x', ['X-Good'] = 'y' }, remove_headers = { ['X-One'] = 1, ['X-All'] = 0 } },
+    mark = { spam_header = 'Probably' }, marks = { spam_header = { ['X-Junk'] = 'a\r\naccept', ['X-Spam'] = 'So' } } }
+  if field(task, 'X-Wants') then task:set_milter_reply(wants[field(task, 'X-Wants')]) end
   local action = field(task, 'X-Action')
   if action then task:set_pre_result(action, field(task, 'X-Text')) end
 end })
@@ -423,7 +429,37 @@ def test_rspamd_actions(rspamd):
 
 
 def test_rspamd_action_without_a_verdict(rspamd):
-    assert "its action quarantine has no verdict" in failure("rspamd", rspamd, b"X-Action: quarantine\r\n" + PLAIN)
+    line = failure("rspamd", rspamd, b"X-Action: quarantine\r\n" + PLAIN)
+    assert line == "rspamd: http://127.0.0.1:11333: its action quarantine is not in the table: set RSPAMD_ACTIONS"
+
+
+@pytest.mark.parametrize("table, action, lines", [
+    ("hold=defer", "hold", ["defer 451 4.7.1 Try again later"]), (" hold = mark ;quarantine= reject", "hold", ["add-header X-Spam: Yes"]),
+    ("hold=mark;quarantine=reject;", "quarantine", ["reject 550 5.7.1 Spam message rejected"]), ("hold=accept", "hold", []),
+    ("soft reject=accept", "soft reject", []), ("discard=reject;\nhold=discard", "hold", ["discard"]),
+    ("discard=reject", "discard", ["reject 550 5.7.1 Spam message rejected"])])
+def test_rspamd_actions_by_a_table(rspamd, table, action, lines):
+    assert does({**rspamd, "RSPAMD_ACTIONS": table}, b"X-Action: %s\r\n" % action.encode() + PLAIN) == lines
+
+
+@pytest.mark.parametrize("table", ["hold", "hold=quarantine", "=defer", "hold=defer;other=", "hold=defer,other=reject"])
+def test_rspamd_table_that_is_wrong(table):
+    done = run_hook("rspamd", PLAIN, {"RSPAMD_ACTIONS": table})
+    assert (done.returncode, done.stdout) == (78, b"") and b"RSPAMD_ACTIONS has '" in done.stderr
+
+
+@pytest.mark.parametrize("wants, action, ignored, lines", [
+    ("sender", "no action", "change_from", []), ("recipients", "no action", "add_rcpt, del_rcpt", []),
+    ("quarantine", "reject", "quarantine", ["reject 550 5.7.1 Spam message rejected"]), ("quarantine", "no action", None, []),
+    ("discard", "reject", None, ["discard"]), ("nothing", "reject", None, []), ("nothing", "hold", None, []),
+    ("headers", "no action", "X Bad, remove_headers of one X-One", ["remove-header X-All", "remove-header X-One", "add-header X-Good: y"]),
+    ("mark", "add header", None, ["add-header X-Spam: Probably"]), ("mark", "no action", None, []),
+    ("marks", "add header", None, ["remove-header X-Junk", "add-header X-Junk: a  accept", "add-header X-Spam: So"])])
+def test_rspamd_says_what_it_was_asked_for_and_does_not_do(rspamd, wants, action, ignored, lines):
+    message = b"X-Wants: %s\r\nX-Action: %s\r\n" % (wants.encode(), action.encode()) + PLAIN
+    said = [line.partition(" ")[2] for line in verdict("rspamd", rspamd, message) if line.startswith("log rspamd_ignored ")]
+    assert said == ([f"rspamd_ignored {ignored}"] if ignored else [])
+    assert sorted(does(rspamd, message)) == sorted(lines)
 
 
 @pytest.mark.parametrize("line", MAILBOX_LINES)

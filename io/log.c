@@ -29,7 +29,7 @@
 #define STREAM_RECORD_MAX (256 << 10)
 #define PATIENCE_MS 200 /* how long a full sink may delay a session */
 #define STREAM_QUEUE (32 << 20) /* octets that wait for one reader */
-#define STREAM_TALK (256 << 10)	/* where commands and replies wait no longer */
+#define STREAM_TALK (4 << 20)	/* where commands and replies wait no longer */
 
 static struct {
 	enum sink_kind kind;
@@ -302,6 +302,8 @@ static bool enqueue(struct stream *s, const char *record, size_t n, size_t limit
 
 	if (!s->queue || waiting + n > limit)
 		return false;
+	if (!waiting) /* the same pages again */
+		s->start = s->end = 0;
 	if (s->end + n > STREAM_QUEUE) {
 		memmove(s->queue, s->queue + s->start, waiting);
 		s->start = 0;

@@ -41,7 +41,7 @@ void log_detail(bool wanted);
 bool log_detailed(void); /* whether they go anywhere */
 
 /* Send all further records to this non-blocking descriptor as well; it becomes the log's. What a slow
- * reader has not taken waits: up to 256 KiB of LOG_PRIORITY_DEBUG, up to 32 MiB of other records. A reader that is slower than that, or
+ * reader has not taken waits: up to 4 MiB of LOG_PRIORITY_DEBUG, up to 32 MiB of other records. A reader that is slower than that, or
  * gone, loses whole records, never parts, and never delays a session. There may be LOG_STREAMS_MAX of them. */
 #define LOG_STREAMS_MAX 4
 void log_add_stream(int fd);

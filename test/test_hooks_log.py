@@ -81,8 +81,8 @@ def feed(process, lines):
     process.stdin.flush()
 
 
-def at_once(name, env, streams):
-    """A process for each stream of lines; none gets its second half before all have had their first."""
+def at_once(name, env, streams, said=b""):
+    """A process for each stream of lines; none gets its second half before all have had their first. said: None, anything on stderr."""
     processes = [start(name, env) for _ in streams]
     for half in slice(0, 3), slice(3, None):
         feeders = [threading.Thread(target=feed, args=(process, lines[half]))
@@ -92,7 +92,7 @@ def at_once(name, env, streams):
         for feeder in feeders:
             feeder.join()
     ends = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
-    assert ends == [(b"", 0)] * len(streams)
+    assert [(text if said is not None else None, code) for text, code in ends] == [(said, 0)] * len(streams)
 
 
 def works(name, *lines, **env):
@@ -567,7 +567,8 @@ def test_mysql_that_does_not_answer(server):
     said = fails("mysql", 75, "Access denied", encode(*STREAM), DSN=database.dsn.replace("p\"#", "P\"#"))
     assert "$(id)" not in said
     fails("mysql", 75, "denied .*to database", encode(*STREAM), DSN=database.dsn + "x")
-    fails("mysql", 75, "Can't connect", encode(*STREAM), DSN="u:p@unix(/no/such)/db")
+    fails("mysql", 75, "6 rows are lost: ERROR 2002 .*Can't connect", encode(*STREAM), DSN="u:p@unix(/no/such)/db", MYSQL_PATIENCE="0")
+    fails("mysql", 78, "MYSQL_PATIENCE", encode(*STREAM), DSN="u:p@unix(/no/such)/db", MYSQL_PATIENCE="1s")
     for dsn in "warp", "warp:x@tcp(h:1)/", "warp:x@pipe(h)/db", "a\nb/c":
         fails("mysql", 78, "DSN", encode(*STREAM), DSN=dsn)
 
@@ -822,15 +823,16 @@ def test_sessions_at_once_in_a_database(warp, mail_server, database, tmp_path):
 
 
 def test_every_row_of_many_recipients_and_messages(warp, mail_server, database, tmp_path):
-    """What a session says as fast as it can: 1,000 recipients in a few segments, then 300 messages."""
+    """What a session says as fast as it can: 10,000 recipients in a few segments, then 200 messages."""
     enabled = Hooks(tmp_path / "hooks")
     enabled.link("log", database.name)
-    proxy = warp(*enabled.options, "--hook-timeout", 120, upstream=mail_server("PIPELINING"), env={"DSN": database.dsn})
+    proxy = warp(*enabled.options, "--hook-timeout", 120, "--max-recipients", 10000, "--verbose", upstream=mail_server("PIPELINING"),
+                 env={"DSN": database.dsn})
     client = proxy.greeted()
-    commands = ["MAIL FROM:<a@client.example>", *[f"RCPT TO:<b{number}@mail.example>" for number in range(1000)], "DATA"]
+    commands = ["MAIL FROM:<a@client.example>", *[f"RCPT TO:<b{number}@mail.example>" for number in range(10000)], "DATA"]
     client.send(*commands)
-    assert client.replies_to(354).count(250) == 1001
-    for number in range(300):
+    assert client.replies_to(354).count(250) == 10001
+    for number in range(200):
         client.send_raw(b"Subject: x\r\n\r\n.\r\n")
         client.expect("250")
         client.send(f"MAIL FROM:<a{number}@client.example>", "RCPT TO:<b@mail.example>", "DATA")
@@ -838,10 +840,14 @@ def test_every_row_of_many_recipients_and_messages(warp, mail_server, database, 
     client.close()
     proxy.wait_exit()
     assert proxy.records("verdict") == []
-    senders = [row["mail_from"] for row in database.rows("messages")]
-    assert sorted(senders) == sorted(["a@client.example", *[f"a{number}@client.example" for number in range(300)]])
+    messages = database.rows("messages")    # one of 10,000 recipients is told in parts
+    assert {row["mail_from"] for row in messages} == {"a@client.example", *[f"a{number}@client.example" for number in range(200)]}
+    recipients = [rcpt["address"] for row in messages for rcpt in json.loads(row["recipients"])]
+    assert len(recipients) == 10200 and len(set(recipients)) == 10001
     connection, = database.rows("connections")
-    assert connection["messages"] == "300"
+    assert connection["messages"] == "200"
+    told = [record for record in proxy.records() if record["event"] not in ("message", "close")]
+    assert len(database.rows("communications")) + int(connection["log_dropped"]) == len(told) > 20000
     if connection["log_dropped"] == "0":    # a database that is slow costs comm records, and nothing else
         assert {row["data"] for row in database.rows("communications")} >= set(commands)
 
@@ -860,6 +866,52 @@ def test_mysql_is_connected_again_within_a_session(server):
     hook.stdin.close()
     assert hook.wait(60) == 0
     assert len(database.rows("connections")) == len(database.rows("messages")) == 1
+
+
+def test_mysql_waits_for_a_server_that_is_away(server, tmp_path):
+    """While the session goes on without an end to that, and longer than five seconds behind its end."""
+    database, errors = MySQL(server), tmp_path / "errors"
+    with open(errors, "wb") as stderr:
+        hook = subprocess.Popen([shipped("mysql")], stdin=subprocess.PIPE, stderr=stderr,
+                                env={"PATH": os.environ["PATH"], "DSN": database.dsn, "MYSQL_PATIENCE": "60"})
+    first, second = stream(), stream()
+    feed(hook, [encode(*first)])
+    wait_until(lambda: database.rows("connections"))
+    server.process.terminate()      # in order: it has what it has acknowledged
+    server.process.wait(60)
+    try:
+        feed(hook, [encode(*second[:3])])
+        wait_until(lambda: errors.read_text().count("mysql: 3 rows wait: ERROR 2002") >= 2)
+        feed(hook, [encode(*second[3:])])
+        hook.stdin.close()
+        wait_until(lambda: errors.read_text().count("mysql: 6 rows wait: ERROR 2002") >= 6)
+    finally:
+        server.start()
+    assert hook.wait(60) == 0
+    assert [len(database.rows(table)) for table in COUNT] == [2 * count for count in COUNT.values()]
+
+
+def test_mysql_takes_its_turn_when_the_server_has_no_room(server):
+    database = MySQL(server)
+    server.sql("set global max_connections = 10")
+    try:
+        at_once("mysql", {"DSN": database.dsn, "MYSQL_PATIENCE": "60"}, [[encode(event) for event in stream()] for _ in range(20)], None)
+    finally:
+        server.sql("set global max_connections = 151")
+    assert [len(database.rows(table)) for table in COUNT] == [20 * count for count in COUNT.values()]
+
+
+@pytest.mark.parametrize("patience, timeout, text", [
+    (0, 30, "exit status 75: mysql: 17 rows are lost: ERROR 2002 "), (60, 2, "it did not end in time: mysql: 17 rows wait: ERROR 2002 ")])
+def test_rows_that_are_lost_are_in_the_log(warp, mail_server, tmp_path, patience, timeout, text):
+    enabled = Hooks(tmp_path / "hooks")
+    enabled.link("log", "mysql")
+    proxy = warp(*enabled.options, "--hook-timeout", timeout, upstream=mail_server(),
+                 env={"DSN": "u:p@unix(/no/such)/db", "MYSQL_PATIENCE": str(patience)})
+    assert say(proxy.connect(), "a@client.example", "b@mail.example").code == 250
+    proxy.wait_exit()
+    record, = proxy.records("verdict", on="log", verdict="failed")
+    assert record["text"].startswith(text), record["text"]
 
 
 def test_session_in_slack(talk, slack):

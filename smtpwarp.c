@@ -421,6 +421,16 @@ static void warn_of_exposed_secrets(void)
 	warn_of_exposed("upstream-auth", passwords_exposed() ? options.upstream_auth : NULL);
 }
 
+/* Clients that a proxy names are not on loopback, though we may listen there alone. */
+static void warn_of_proxied_clients(void)
+{
+	const union net_address elsewhere = { .v4 = { .sin_family = AF_INET } };
+	const char *why = options_open_relay(&options, hooks->events & 1u << HOOK_RCPT, &elsewhere);
+
+	if (options.proxies && why)
+		fault("warning: --accept-proxy: %s", why);
+}
+
 /* ---- what may be replaced ---- */
 
 /* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
@@ -1146,6 +1156,7 @@ static _Noreturn void check_rest(void)
 	warn_of_log();
 	warn_of_exposed_secrets();
 	warn_of_anchors();
+	warn_of_proxied_clients();
 	check_hooks();
 	check_routes();
 	check_rules();
@@ -1276,6 +1287,7 @@ int main(int argc, char **argv)
 	if (options.user && !find_hooks(hooks)) /* of folders that this user may not read */
 		die(EX_CONFIG, "%s", hooks->broken);
 	begin_log();
+	warn_of_proxied_clients();
 	check_routes();
 	check_rules();
 	record_start(argc, argv);

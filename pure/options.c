@@ -728,6 +728,6 @@ const char *options_open_relay(const struct options *o, bool rcpt_hook, const un
 
 	if (guarded || local->sa.sa_family == AF_UNSPEC || net_is_loopback(local))
 		return NULL;
-	return "--upstream or --routes on an address that is not loopback: anybody who reaches it could relay. Say who may "
+	return "--upstream or --routes beyond loopback: anybody who reaches it could relay. Say who may "
 	       "(--allow-clients), to whom (--valid-recipients), or have a rcpt hook decide";
 }

@@ -191,6 +191,15 @@ def test_open_relay_for_who_a_proxy_names(warp, mail_server, late, guard, source
         client.expect("220")
 
 
+@pytest.mark.parametrize("words, warned", [
+    (["--upstream", "192.0.2.25"], True), (["--upstream", "192.0.2.25", "--allow-clients", "192.0.2.0/24"], False),
+    (["--upstream", "192.0.2.25", "--valid-recipients", "@a"], False), ([], False)], ids=str)
+def test_proxy_before_an_open_relay_is_warned_of(net, words, warned):
+    """On loopback it starts, but clients from elsewhere would all be refused."""
+    result = run(net, "--check", "--listen", "127.0.0.1:2525", "--accept-proxy", "127.0.0.1", *words)
+    assert result.returncode == 0 and ("warning: --accept-proxy" in result.stderr) == warned
+
+
 @pytest.mark.parametrize("options", [["--valid-recipients", "."], ["--override-recipient", "a@b.example"], "rcpt hook"], ids=str)
 @pytest.mark.parametrize("check", [[], ["--check"]], ids=["start", "check"])
 def test_passthrough_is_blind(net, hooks, check, options):

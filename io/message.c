@@ -131,9 +131,7 @@ static size_t header_length(const unsigned char *in, size_t n, size_t *name_len)
 	return len;
 }
 
-/* Octets of the first line of a mailbox's file, which some programs send as the first line of a message. It belongs to no field, but the
- * header follows it. RFC 4155 appendix A. */
-static size_t separator_length(const unsigned char *in, size_t n)
+size_t message_separator(const unsigned char *in, size_t n)
 {
 	size_t quote = n && in[0] == '>', name_len;
 
@@ -244,7 +242,7 @@ static bool needs_empty_line(const unsigned char *in, size_t n)
 bool message_edit(struct message *m, const unsigned char *verdict, size_t n, bool utf8)
 {
 	struct message edited;
-	size_t header = m->size ? separator_length(m->bytes, m->size) : 0;
+	size_t header = m->size ? message_separator(m->bytes, m->size) : 0;
 
 	message_begin(&edited);
 	if (header)

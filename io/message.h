@@ -32,6 +32,10 @@ int message_open(const struct message *m);
 /* Whether a sealed message has a CR or LF alone, which cannot be sent by DATA: RFC 5321 2.3.8. */
 bool message_has_bare_newline(const struct message *m);
 
+/* Octets of the line "From ...", or ">From ...", that n octets begin with, as a mailbox's file has it before each message (RFC 4155
+ * appendix A): some programs send it first of all. It belongs to no field, but the header follows it. 0: there is none, or it is not whole. */
+size_t message_separator(const unsigned char *in, size_t n);
+
 /* Forget the message. */
 void message_drop(struct message *m);
 

@@ -13,6 +13,7 @@
 #include "session/replies.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/trace.h"
 #include "session/transaction.h"
 
 #include <string.h>
@@ -229,7 +230,7 @@ static bool may_handle_command(const struct session *s)
 	if (s->end.how != END_NOT || !gate_is_open(s) || serverstate_in_hello(s) || serverstate_is_shaking(s))
 		return false;
 	if (dialogue_in_content(&s->dialogue) && !transaction_is_kept(s) && serverstate_is_open(s))
-		return !server->blocked && leg_write_room(server) > leg_count(client) + 8;
+		return !server->blocked && leg_write_room(server) > leg_count(client) + TRACE_ROOM;
 	return leg_write_room(client) > REPLIES_ROOM && (!serverstate_is_open(s) || leg_write_room(server) > COMMAND_ROOM);
 }
 

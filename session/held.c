@@ -4,6 +4,7 @@
 #include "pure/sasl.h"
 #include "session/identity.h"
 #include "session/talk.h"
+#include "session/trace.h"
 #include "session/transaction.h"
 
 #include <stdio.h>
@@ -118,18 +119,16 @@ void held_refuse_recipient(struct session *s, const char *reply)
  * is: one whose count would overflow, too. */
 static bool send_traced_chunk(struct session *s, const struct smtp_command *cmd)
 {
-	const char *trace;
 	char line[48];
 	size_t n, len;
 
 	if (cmd->verb != SMTP_BDAT || s->dialogue.tx.chunks || cmd->octets > INT64_MAX)
 		return false;
-	n = identity_trace(s, &trace);
+	n = trace_begin(s);
 	if (!n)
 		return false;
 	len = (size_t)sprintf(line, "BDAT %llu%s\r\n", (unsigned long long)cmd->octets + n, cmd->last ? " LAST" : "");
 	leg_write(&s->server.leg, line, len);
-	leg_write(&s->server.leg, trace, n);
 	return true;
 }
 

@@ -579,12 +579,3 @@ size_t identity_trace(const struct session *s, const char **field)
 	*field = trace;
 	return n;
 }
-
-void identity_send_trace(struct session *s)
-{
-	const char *trace;
-	size_t n = identity_trace(s, &trace);
-
-	if (n)
-		leg_write(&s->server.leg, trace, n);
-}

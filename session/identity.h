@@ -60,7 +60,4 @@ void identity_secured(struct session *s, const struct tls_facts *facts);
  * --received. */
 size_t identity_trace(const struct session *s, const char **trace);
 
-/* With --received: send the server the Received field, ahead of a message. */
-void identity_send_trace(struct session *s);
-
 #endif

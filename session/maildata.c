@@ -7,11 +7,11 @@
 #include "session/maildata.h"
 #include "session/filter.h"
 #include "session/gate.h"
-#include "session/identity.h"
 #include "session/refusal.h"
 #include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/trace.h"
 #include "session/transaction.h"
 
 #include <stdio.h>
@@ -34,6 +34,7 @@ static bool takes_eightbit(const struct session *s)
 static void drain(struct session *s, const char *reply)
 {
 	transaction_drain(s, reply);
+	trace_forget(s);
 	server_close(s);
 	dialogue_forget_server(&s->dialogue);
 }
@@ -76,7 +77,7 @@ void maildata_passes(struct session *s)
 	transaction_octets_begin(s);
 	transaction_enter(s, CONTENT_PASSING);
 	dialogue_begin_data(&s->dialogue, false);
-	identity_send_trace(s);
+	trace_begin(s);
 }
 
 static void pass_piece(struct session *s, const struct smtp_piece *piece)
@@ -90,7 +91,7 @@ static void pass_piece(struct session *s, const struct smtp_piece *piece)
 		return;
 	}
 	dialogue_scan(&s->dialogue, piece->bytes, piece->len);
-	leg_write(&s->server.leg, piece->bytes, piece->len);
+	trace_pass(s, piece->bytes, piece->len, piece->end);
 }
 
 static void end_passing(struct session *s)
@@ -207,17 +208,15 @@ static const char *unfit(const struct session *s, bool chunked)
 
 static void send_chunk(struct session *s)
 {
-	const char *trace = "";
-	size_t traced = identity_trace(s, &trace); /* called once: a second call might write a longer date */
 	char line[48];
-	int n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->tx.message.size + traced);
+	int n = snprintf(line, sizeof line, "BDAT %llu LAST\r\n", (unsigned long long)s->tx.message.size + trace_begin(s));
 
 	transaction_data_begins(s);
 	talk_comm(s, COMM_OWN, line, (size_t)n - 2);
 	leg_write(&s->server.leg, line, (size_t)n);
-	leg_write(&s->server.leg, trace, traced);
 	dialogue_sent_kept(&s->dialogue);
 	transaction_enter(s, CONTENT_SENDING_CHUNK);
+	transaction_progress(s, trace_send(s, &s->tx.message));
 }
 
 void maildata_send_kept(struct session *s)
@@ -242,9 +241,10 @@ void maildata_send_kept(struct session *s)
 void maildata_data_answered(struct session *s, const struct dialogue_reply *r)
 {
 	if (r->line.code == 354) {
-		identity_send_trace(s);
 		transaction_data_begins(s);
 		transaction_enter(s, CONTENT_SENDING);
+		trace_begin(s);
+		transaction_progress(s, trace_send(s, &s->tx.message));
 		return;
 	}
 	talk_pass(s, r);

@@ -266,6 +266,13 @@ struct transaction {
 };
 #define TRANSACTION_DRAINED 560
 
+/* The Received field of a message that goes to the server. */
+struct trace {
+	const char *field; /* identity.c keeps it */
+	size_t len;	   /* octets that are yet to be sent; 0: there is none */
+	size_t held;	   /* octets of the first line that wait to be sent */
+};
+
 /* ---- commands ---- */
 
 /* The command that waits for hooks or for a server. cmd leads into line. */
@@ -340,6 +347,7 @@ struct session {
 	struct recipient *recipient;  /* recipient.c */
 	struct upstreamauth auth;     /* upstreamauth.c */
 	struct transaction tx;	      /* transaction.c */
+	struct trace trace;	      /* trace.c */
 	struct held *held;	      /* held.c */
 	struct record_notes *notes;   /* filter.c */
 	char id[SESSION_ID];	      /* session.c: a ULID */

@@ -2,6 +2,7 @@
 #include "test/lib/fake_session.h"
 #include "test/lib/fake_story.h"
 
+#include <stdlib.h>
 #include <sys/resource.h>
 
 #define LIMITED ONE "--message-size-limit 20 "
@@ -91,6 +92,188 @@ static void passes_trace(void **state)
 	assert_memory_equal(world_server.out, "Received: from c.test ([192.0.2.7])\r\n", 37);
 	server("250 accepted");
 	client_gets("250 accepted");
+}
+
+/* What the server has got since it was looked at, with "[R]" for the Received field. */
+static void with_trace_server_got(const char *want)
+{
+	static struct text got;
+	char *field, *end;
+
+	clear(&got);
+	say_bytes(&got, world_server.out, world_server.out_len);
+	field = strstr(got.bytes, "Received: from c.test ");
+	assert_non_null(field);
+	end = strstr(field, " +0000\\r\\n");
+	assert_non_null(end);
+	memcpy(field, "[R]", 3);
+	memmove(field + 3, end + 10, strlen(end + 10) + 1);
+	expect_text("with the field", got.bytes, want);
+}
+
+struct traced {
+	const char *message, *want; /* without the final dot */
+};
+
+#define MBOX "From a@b.test Thu Jan  1 00:00:00 1970\r\n"
+#define MBOX_SAID "From a@b.test Thu Jan  1 00:00:00 1970\\r\\n"
+#define LONG_FROM "From " LONG_512 LONG_512
+#define LONG_64 "................................................................"
+#define LONG_512 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64 LONG_64
+
+static const struct traced traced[] = {
+	{ "Subject: x\r\n\r\n", "[R]Subject: x\\r\\n\\r\\n" },
+	{ "", "[R]" },
+	{ "..\r\n", "[R]..\\r\\n" },
+	{ MBOX "Subject: x\r\n", MBOX_SAID "[R]Subject: x\\r\\n" },
+	{ ">" MBOX "..\r\n", ">" MBOX_SAID "[R]..\\r\\n" },
+	{ MBOX, MBOX_SAID "[R]" },
+	{ "From\r\nx\r\n", "[R]From\\r\\nx\\r\\n" },
+	{ "Froms x\r\n", "[R]Froms x\\r\\n" },
+	{ "From: x\r\n", "[R]From: x\\r\\n" },
+	{ "From : x\r\n", "[R]From : x\\r\\n" },
+	{ ">>From x\r\n", "[R]>>From x\\r\\n" },
+	{ " " MBOX, "[R] " MBOX_SAID },
+	{ LONG_FROM "\r\n", "[R]" LONG_FROM "\\r\\n" },
+};
+
+static void to_traced(const char *options)
+{
+	to_recipient(options, CHUNKS);
+	client("DATA");
+	server_heard();
+	server("354 go");
+	client_heard();
+}
+
+static void trace_in_passing(void **state)
+{
+	const struct traced *t = *state;
+	struct text want = { 0 };
+
+	to_traced(ONE "--received --client-names none");
+	client_says(t->message);
+	client_bytes(".\r\n", 3);
+	snprintf(want.bytes, sizeof want.bytes, "%s.\\r\\n", t->want);
+	with_trace_server_got(want.bytes);
+}
+
+static void trace_in_pieces(void **state)
+{
+	const struct traced *t = *state;
+	struct text want = { 0 };
+
+	to_traced(ONE "--received --client-names none");
+	for (const char *at = t->message; *at; at++)
+		client_bytes(at, 1);
+	client_bytes(".\r\n", 3);
+	snprintf(want.bytes, sizeof want.bytes, "%s.\\r\\n", t->want);
+	with_trace_server_got(want.bytes);
+}
+
+static void trace_when_kept(void **state)
+{
+	const struct traced *t = *state;
+	struct text want = { 0 };
+
+	hook_is_there(HOOK_DATA, "d");
+	to_recipient(ONE "--received --client-names none", CHUNKS);
+	client("DATA");
+	client_says(t->message);
+	client_bytes(".\r\n", 3);
+	server_heard();
+	hook_says("");
+	server("354 go");
+	snprintf(want.bytes, sizeof want.bytes, "DATA\\r\\n%s.\\r\\n", t->want);
+	with_trace_server_got(want.bytes);
+}
+
+/* The header begins below the line that a mailbox's file has before each message. */
+static void traces(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < COUNT(traced); i++) {
+		apart("in passing", trace_in_passing, &traced[i]);
+		apart("octet by octet", trace_in_pieces, &traced[i]);
+		apart("kept", trace_when_kept, &traced[i]);
+	}
+}
+
+/* A line that ends in LF alone: below the field the dot would be the first of a line. */
+static void trace_and_bare_newline(void **state)
+{
+	(void)state;
+	to_traced(ONE "--received --client-names none --bare-newline pass");
+	client_bytes("From x\n.\r\n.\r\n", 14);
+	with_trace_server_got("[R]From x\\n.\\r\\n.\\r\\n");
+}
+
+/* Take BDAT's line from the front of what the server has got. Returns its count. */
+static unsigned long take_bdat(void)
+{
+	char *end = memchr(world_server.out, '\n', world_server.out_len);
+	unsigned long counted = strtoul((char *)world_server.out + 5, NULL, 10);
+
+	assert_non_null(end);
+	world_server.out_len -= (size_t)(end + 1 - (char *)world_server.out);
+	memmove(world_server.out, end + 1, world_server.out_len);
+	return counted;
+}
+
+static void trace_in_chunk(void **state)
+{
+	const struct traced *t = *state;
+	unsigned long counted;
+
+	to_recipient(ONE "--received --client-names none", CHUNKS);
+	client_says(t->message);
+	counted = take_bdat();
+	if (!strstr(t->message + 1, "BDAT"))
+		assert_int_equal(world_server.out_len, counted);
+	with_trace_server_got(t->want);
+}
+
+/* Its octets are counted before those of the chunk have come, so that it cannot go into the next. */
+static void traces_in_chunks(void **state)
+{
+	static const struct traced rows[] = {
+		{ "BDAT 8 LAST\r\nFrom x\r\n", "From x\\r\\n[R]" },
+		{ "BDAT 10 LAST\r\nFrom x\r\n.a", "From x\\r\\n[R].a" },
+		{ "BDAT 2 LAST\r\nab", "[R]ab" },
+		{ "BDAT 0 LAST\r\n", "[R]" },
+		{ "BDAT 4\r\nFromBDAT 4 LAST\r\n x\r\n", "[R]FromBDAT 4 LAST\\r\\n x\\r\\n" },
+		{ "BDAT 6\r\nFrom xBDAT 2 LAST\r\n\r\n", "[R]From xBDAT 2 LAST\\r\\n\\r\\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++)
+		apart(rows[i].message, trace_in_chunk, &rows[i]);
+}
+
+static void kept_chunk_below_separator(void **state)
+{
+	unsigned long counted;
+
+	(void)state;
+	hook_is_there(HOOK_DATA, "d");
+	to_recipient(ONE "--received --client-names none", CHUNKS);
+	client_says("BDAT 12 LAST\r\nFrom x\r\n.a\r\n");
+	hook_says("");
+	counted = take_bdat();
+	assert_int_equal(world_server.out_len, counted);
+	with_trace_server_got("From x\\r\\n[R].a\\r\\n");
+}
+
+/* RSET has ended the transaction before the chunk's octets came: what was counted must come all the same. */
+static void trace_after_reset(void **state)
+{
+	(void)state;
+	to_recipient(ONE "--received --client-names none", CHUNKS);
+	client_says("RSET\r\nBDAT 10 LAST\r\nFrom");
+	server_heard();
+	server("250 reset");
+	client_says(" x\r\nab");
+	with_trace_server_got("From x\\r\\n[R]ab");
 }
 
 /* ---- drained ---- */
@@ -1049,7 +1232,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(passes_as_it_is), cmocka_unit_test(passes_octet_by_octet), cmocka_unit_test(passes_nothing),
-		cmocka_unit_test(passes_as_server_takes), cmocka_unit_test(passes_trace), cmocka_unit_test(too_large_in_passing),
+		cmocka_unit_test(passes_as_server_takes), cmocka_unit_test(passes_trace), cmocka_unit_test(traces),
+		cmocka_unit_test(trace_and_bare_newline), cmocka_unit_test(traces_in_chunks),
+		cmocka_unit_test(kept_chunk_below_separator), cmocka_unit_test(trace_after_reset), cmocka_unit_test(too_large_in_passing),
 		cmocka_unit_test(bare_newline_in_passing), cmocka_unit_test(bare_newline_is_normalized),
 		cmocka_unit_test(server_lost_in_passing), cmocka_unit_test(client_lost_in_passing),
 		cmocka_unit_test(client_lost_in_draining), cmocka_unit_test(server_lost_before_end),

@@ -13,9 +13,9 @@
 
 #define SMALL_MAX (32 << 10)
 
-/* Small pieces are written together; a usual message takes one write(2), and is read from the buffer. One buffer is for the
- * message that is being filled, one for the message that it is made from. */
-static unsigned char smalls[2][SMALL_MAX], *small = smalls[0];
+/* Small pieces are written together; a usual message takes one write(2), and is read from the buffer. */
+static unsigned char smalls[MESSAGES_MAX][SMALL_MAX], *small; /* small: that of the message begun last */
+static bool taken[MESSAGES_MAX];
 static size_t small_len;
 
 static void write_parts(struct message *m, struct iovec *part, int parts)
@@ -23,9 +23,14 @@ static void write_parts(struct message *m, struct iovec *part, int parts)
 	m->failed = m->failed || !file_write(m->fd, part, parts);
 }
 
-static unsigned char *other(const unsigned char *buffer)
+static unsigned char *take_buffer(void)
 {
-	return buffer == smalls[0] ? smalls[1] : smalls[0];
+	size_t i = 0;
+
+	while (i < MESSAGES_MAX - 1 && taken[i])
+		i++;
+	taken[i] = true;
+	return smalls[i];
 }
 
 void message_begin(struct message *m)
@@ -35,7 +40,7 @@ void message_begin(struct message *m)
 	m->bytes = NULL;
 	m->mapped = false;
 	m->failed = m->fd < 0;
-	m->buffer = small = other(small);
+	m->buffer = small = take_buffer();
 	small_len = 0;
 }
 
@@ -99,8 +104,8 @@ void message_drop(struct message *m)
 		munmap((void *)(uintptr_t)m->bytes, m->size);
 	if (m->fd >= 0)
 		close(m->fd);
-	if (m->buffer == small) /* the other buffer may still be read, so the next message gets this one */
-		small = other(small);
+	if (m->buffer)
+		taken[(m->buffer - smalls[0]) / SMALL_MAX] = false;
 	m->buffer = NULL;
 	m->bytes = NULL;
 	m->mapped = false;

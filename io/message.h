@@ -7,6 +7,8 @@
 
 #include "pure/verdict.h"
 
+#define MESSAGES_MAX 3 /* at a time: the client's, a hook's in its place, and that with its header edited */
+
 struct message {
 	int fd; /* -1: none */
 	uint64_t size;
@@ -16,7 +18,8 @@ struct message {
 	bool failed;		    /* the kernel had no memory for it */
 };
 
-/* Begin a new message; *m must be empty (fd -1). There may be two at a time; only the one begun last can be added to. */
+/* Begin a new message; *m must be empty (fd -1). There may be MESSAGES_MAX at a time, message_edit() makes one more for its time; only
+ * the one begun last can be added to. */
 void message_begin(struct message *m);
 
 /* Add n octets. message_seal() tells of failures. */

@@ -164,6 +164,24 @@ static void test_others_come_and_go(void **state)
 }
 
 /* Nobody who gets the descriptor can change the message, by whatever way it is opened again. */
+/* A hook's message is edited while the client's is kept, which is then forgotten or, if there is no room, sent after all. */
+static void test_three_at_a_time(void **state)
+{
+	static const char header[] = "add-header A: b\n", all[] = "A: b\r\nA: b\r\nS: hook\r\n\r\n";
+	struct message kept = make("S: client\r\n\r\n", 13, 0), m = make("S: hook\r\n\r\n", 11, 0);
+
+	(void)state;
+	edit(&m, header, sizeof header - 1);
+	expect_content(&kept, "S: client\r\n\r\n", 13);
+	message_drop(&kept);
+	edit(&m, header, sizeof header - 1);
+	expect_content(&m, all, sizeof all - 1);
+	kept = make("S: next\r\n\r\n", 11, 0);
+	expect_content(&m, all, sizeof all - 1);
+	message_drop(&m);
+	message_drop(&kept);
+}
+
 static void test_sealed(void **state)
 {
 	struct message m = make("A: b\r\n\r\nbody\r\n", 14, 0);
@@ -540,6 +558,7 @@ int main(void)
 		cmocka_unit_test(test_what_goes_in_comes_out),
 		cmocka_unit_test(test_dropped_half_way),
 		cmocka_unit_test(test_others_come_and_go),
+		cmocka_unit_test(test_three_at_a_time),
 		cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_edits),

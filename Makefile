@@ -179,6 +179,10 @@ $(T)/fuzz_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
 	@mkdir -p $(T)
 	clang $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZ_$*)
 
+$(T)/classify: test/lib/classify.c $(UNIT_replyrules) smtp.c Makefile
+	@mkdir -p $(T)
+	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_replyrules) smtp.c
+
 # The session fuzzer, whose head says what it does: no sanitizer in it, for it is to be quick.
 SESSION_FUZZER = $(wildcard test/fuzz/session/*.c)
 $(T)/session_fuzzer: $(SESSION_FUZZER) test/fuzz/session/fuzz.h Makefile
@@ -226,6 +230,7 @@ install: all hooks
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	install -m 755 $(HOOKS_SH:%=hooks/%) $(HOOKS_BUILT:%=build/hooks/%) $(HOOK_DIR)
+	install -m 644 rules/* $(DESTDIR)$(PREFIX)/share/smtpwarp
 	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	for hook in $(HOOKS_SH) $(HOOKS_BUILT:%=%.c); do \
 		for event in $$(sed -n 's/^[ *#]* Events: //p' hooks/$$hook | head -n 1); do \

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -287,12 +288,10 @@ static bool wants_recipient(const char *head)
 }
 
 /* What is wrong with a script that the kernel, or its shell, would tell in words of their own: execve(2). */
-static const char *script_fault(const struct hook *h, char *head, size_t n, bool on_recipient)
+static const char *script_fault(const struct hook *h, char *head, bool on_recipient)
 {
 	const char *why = head_fault(h, head);
 
-	if (n >= 4 && memcmp(head, "\177ELF", 4) == 0)
-		return NULL;
 	if (strncmp(head, "#!", 2) != 0)
 		return "neither a program nor a script: its first line must begin with #!";
 	if (why)
@@ -303,18 +302,40 @@ static const char *script_fault(const struct hook *h, char *head, size_t n, bool
 	return interpreter_fault(head + 2);
 }
 
+/* Those that ship have a text in place of a script's head. */
+static const char *program_fault(const struct hook *h, int fd)
+{
+	static const char mark[] = "smtpwarp hook: Events: ";
+	struct stat st;
+	char head[100];
+	size_t size = fstat(fd, &st) < 0 ? 0 : (size_t)st.st_size;
+	char *program = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+	const char *found = program == MAP_FAILED ? NULL : memmem(program, size, mark, sizeof mark - 1);
+
+	if (found && size - (size_t)(found - program) >= sizeof head)
+		memcpy(head, found, sizeof head);
+	else
+		head[0] = 0;
+	head[sizeof head - 1] = 0;
+	if (program != MAP_FAILED)
+		munmap(program, size);
+	return head_fault(h, head);
+}
+
 static const char *content_fault(const struct hook *h, bool on_recipient)
 {
 	char head[2048];
 	int fd = open(h->path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head - 1);
+	const char *why = NULL;
 
+	if (n >= 0) { /* a program need not be readable */
+		head[n] = 0;
+		why = strncmp(head, "\177ELF", 4) == 0 ? program_fault(h, fd) : script_fault(h, head, on_recipient);
+	}
 	if (fd >= 0)
 		close(fd);
-	if (n < 0) /* a program need not be readable */
-		return NULL;
-	head[n] = 0;
-	return script_fault(h, head, (size_t)n, on_recipient);
+	return why;
 }
 
 const char *hooks_fault(const struct hook *h, bool on_recipient)
@@ -330,6 +351,36 @@ const char *hooks_fault(const struct hook *h, bool on_recipient)
 	if (access(h->path, X_OK) == 0)
 		return content_fault(h, on_recipient);
 	return st.st_mode & 0111 ? strerror(EACCES) : "not executable: chmod +x it, or rename it to begin with a dot";
+}
+
+static void tell_of_folder(const char *path, bool top, void (*tell)(const char *path, const char *why))
+{
+	DIR *folder = opendir(path);
+	const struct dirent *entry;
+	char text[512];
+
+	while (folder && (entry = readdir(folder))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(text, sizeof text, "%.240s/%.255s", path, entry->d_name);
+		if (is_skipped(entry->d_name))
+			tell(text, "it is skipped, for it has the name of a backup");
+		else if (top && !is_folder(path, entry) && access(text, X_OK) == 0)
+			tell(text, "it does not run: a hook stands in the folder of its event");
+	}
+	if (folder)
+		closedir(folder);
+}
+
+void hooks_tell_passed_over(const char *dir, void (*tell)(const char *path, const char *why))
+{
+	char path[512];
+
+	tell_of_folder(dir, true, tell);
+	for (int event = 0; event < HOOK_EVENT_COUNT; event++) {
+		snprintf(path, sizeof path, "%s/%s", dir, hook_event_name((enum hook_event)event));
+		tell_of_folder(path, false, tell);
+	}
 }
 
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i)

@@ -44,6 +44,10 @@ void hooks_one(struct hook_list *l, enum hook_event event, const char *path);
 /* What is wrong with a hook that shows before it is run; NULL: nothing. on_recipient: as --connect-on recipient has it. Static storage. */
 const char *hooks_fault(const struct hook *h, bool on_recipient);
 
+/* Tell of each entry below dir that is passed over, though it may be meant as a hook: a file with the name of a backup, and a program beside
+ * the folders of events. why: static storage. */
+void hooks_tell_passed_over(const char *dir, void (*tell)(const char *path, const char *why));
+
 /* The next hook of this event at or after index i; NULL: there is none. */
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i);
 

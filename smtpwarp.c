@@ -327,15 +327,26 @@ static void close_on_exec(void)
 			fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-/* --check finds the faults that show before a hook is run. */
+static void tell_of_passed_over(const char *path, const char *why)
+{
+	fault("warning: --hooks: %.300s: %s", path, why);
+}
+
+/* --check finds the faults that show before a hook is run: all of them. */
 static void check_hooks(void)
 {
-	for (unsigned i = 0; i < hooks->count; i++) {
-		const char *fault = hooks_fault(&hooks->hook[i], options.limits.on_recipient);
+	unsigned faults = 0;
 
-		if (fault)
-			die(EX_CONFIG, "--hooks: %.200s: %.150s", hooks->hook[i].path, fault);
+	hooks_tell_passed_over(options.hooks, tell_of_passed_over);
+	for (unsigned i = 0; i < hooks->count; i++) {
+		const char *why = hooks_fault(&hooks->hook[i], options.limits.on_recipient);
+
+		if (why)
+			fault("--hooks: %.200s: %.150s", hooks->hook[i].path, why);
+		faults += why != NULL;
 	}
+	if (faults)
+		die(EX_CONFIG, "--hooks: %u of %u hooks would fail", faults, hooks->count);
 }
 
 /* ---- routes ---- */

@@ -270,6 +270,10 @@ static int take_line(const char *line, size_t n)
 	return error < 0 ? EX_TEMPFAIL : 0;
 }
 
+/* smtpwarp --check reads it, as it reads the head of a script. */
+extern const char smtpwarp_hook[];
+const char smtpwarp_hook[] __attribute__((used)) = "smtpwarp hook: Events: log\n";
+
 int main(void)
 {
 	char *line = NULL;

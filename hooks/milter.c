@@ -1469,6 +1469,10 @@ static _Noreturn void say_end(void)
 	finish_message();
 }
 
+/* smtpwarp --check reads it, as it reads the head of a script. */
+extern const char smtpwarp_hook[];
+const char smtpwarp_hook[] __attribute__((used)) = "smtpwarp hook: Events: data\n";
+
 int main(void)
 {
 	const json_t *line;

@@ -166,7 +166,39 @@ def script(path, text):
 def test_what_package_managers_leave_behind_is_no_hook(tmp_path, name):
     (tmp_path / "rcpt").mkdir()
     (tmp_path / "rcpt" / name).write_text("no program")
-    assert run("--check", "--hooks", tmp_path).returncode == 0
+    result = run("--check", "--hooks", tmp_path)
+    assert result.returncode == 0
+    told = f"warning: --hooks: {tmp_path}/rcpt/{name}: it is skipped, for it has the name of a backup\n"
+    assert (told in result.stderr) == (name[0] != ".")
+
+
+def test_a_program_beside_the_folders_is_told(tmp_path):
+    script(tmp_path / "50-lost", b"#!/bin/sh\n")
+    (tmp_path / "README").touch()
+    result = run("--check", "--hooks", tmp_path)
+    assert result.returncode == 0 and "README" not in result.stderr
+    assert f"warning: --hooks: {tmp_path}/50-lost: it does not run: a hook stands in the folder of its event\n" in result.stderr
+
+
+def test_check_tells_of_all_hooks(tmp_path):
+    (tmp_path / "rcpt").mkdir()
+    (tmp_path / "log").mkdir()
+    script(tmp_path / "rcpt/10-a", b"echo\n")
+    script(tmp_path / "rcpt/20-b", b"#!/bin/sh\n")
+    (tmp_path / "log/10-milter").symlink_to(shipped("milter"))
+    (tmp_path / "log/20-journal").symlink_to(shipped("journal"))
+    result = run("--check", "--hooks", tmp_path)
+    assert result.returncode == 78 and "20-" not in result.stderr
+    assert "rcpt/10-a: neither a program nor a script" in result.stderr
+    assert "log/10-milter: it is not for this event: its head says for which" in result.stderr
+    assert "--hooks: 2 of 4 hooks would fail" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["milter", "journal"])
+def test_programs_say_the_events_of_their_head(name):
+    source = (ROOT / "hooks" / f"{name}.c").read_text()
+    event, = re.findall(r"^ \* Events: (.*)$", source, re.M)
+    assert f"smtpwarp hook: Events: {event}\n".encode() in shipped(name).read_bytes()
 
 
 @pytest.mark.parametrize("make, words", [

@@ -3,7 +3,6 @@ PROTOCOL 54, 76. Name servers are a real NSD, and a scripted one; what an answer
 import socket
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -182,11 +181,12 @@ def test_54_connection_and_greeting_do_not_wait(gate, proxied):
 def test_54_only_mail_waits(gate, proxied, mail_server, mode, option):
     """With commands pipelined, whose replies stay in order."""
     server = xserver(mail_server, "XFORWARD NAME")
-    client = begin(proxied(*asking(gate.server), *mode, option, upstream=server), V1)
+    proxy = proxied(*asking(gate.server), *mode, option, upstream=server)
+    client = begin(proxy, V1)
     client.expect("220")
     client.ask("EHLO c", "250")
     client.send("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
-    time.sleep(0.1)
+    proxy.wait_asleep()
     assert not any(line.startswith(("MAIL", "XFORWARD")) for line in server.commands)
     gate.opened.set()
     assert [client.reply().code for _ in range(3)] == [250, 250, 354]

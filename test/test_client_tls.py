@@ -141,7 +141,7 @@ def test_client_that_does_not_wait_for_221(warp, certs, secure, late):
     with contextlib.suppress(ssl.SSLError, OSError):
         client.sock.unwrap()
     if server:
-        made.group.turn(0.05)       # close_notify has been read
+        made.wait_asleep()      # close_notify has been read
         server.send("221 2.0.0 bye")
     close = made.wait_for("close")
     assert (close["by"], close["reason"]) in (("client", "QUIT"), ("client", "connection closed"))

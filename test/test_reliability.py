@@ -511,7 +511,7 @@ def test_74_client_leaves_while_smtpwarp_dials(warp, host):
     host.nft("table inet t { chain o { type filter hook output priority 0; tcp dport 2599 drop; }; }")
     proxy = warp("--upstream", "127.0.0.1:2599", "--connect-timeout", 60)
     client = proxy.connect()
-    proxy.group.turn(0.1)
+    proxy.wait_asleep()
     client.reset()
     proxy.wait_exit()
 

@@ -3,7 +3,6 @@ import base64
 import hashlib
 import os
 import re
-import signal
 import ssl
 import subprocess
 
@@ -390,8 +389,7 @@ def test_hangup_reads_the_file_again(login, mail_server, certs, passwords):
     for text, said in ((None, PLAIN), ("* new:one\n", b64("\0new\0one")), ("nonsense\n", b64("\0new\0one"))):
         if text:
             write(passwords, text)
-            os.kill(proxy.listener.pid, signal.SIGHUP)
-            proxy.wait_for("error") if text == "nonsense\n" else proxy.group.turn(0.2)
+            proxy.hang_up()
         greet(proxy.connect())
         assert server.commands[-1] == f"AUTH PLAIN {said}"
     assert "line 1 is not HOST USER:PASSWORD; what was read before is still in use" in proxy.log_text()

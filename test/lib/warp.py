@@ -173,6 +173,21 @@ class Warp:
         """Until so many clients of this namespace's smtpwarps are held (--tarpit): each has a socket for that."""
         self.wait_until(lambda: len(self.namespace.abstract_names("smtpwarp-tarpit-")) == count, f"{count} clients that are held")
 
+    def wait_asleep(self, process=None):
+        """Until it waits for events, and so has handled what was sent to it by now, SIGHUP too."""
+        pid = (process or self.processes[-1]).pid
+
+        def asleep():
+            with open(f"/proc/{pid}/status") as file:
+                status = dict(line.split(":\t") for line in file)
+            return status["State"].startswith("S") and not int(status["ShdPnd"], 16) & 1 << (signal.SIGHUP - 1)
+        self.wait_until(asleep, f"process {pid} is busy")
+
+    def hang_up(self):
+        """SIGHUP, until the listener has read again what it reads then."""
+        self.listener.send_signal(signal.SIGHUP)
+        self.wait_asleep(self.listener)
+
     def log_text(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 

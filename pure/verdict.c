@@ -122,7 +122,7 @@ static const char *parse_reply(struct verdict *v, int code, const uint16_t enhan
 
 static const char *parse_seconds(struct verdict *v)
 {
-	static const char want[] = "tarpit takes a number of seconds, up to " TEXT_OF(VERDICT_TARPIT_MAX);
+	static const char want[] = "tarpit takes a whole number of seconds, up to " TEXT_OF(VERDICT_TARPIT_MAX);
 	unsigned value = 0;
 
 	for (size_t i = 0; i < v->text_len; i++) {

@@ -256,7 +256,7 @@ static void routes_are_bad(void **state)
 	static const char *const rows[][2] = {
 		{ "source here\n", "source takes an IP address" },
 		{ "upstream x.test:port\n", "upstream takes " ENDPOINT_WORDS },
-		{ "tarpit soon\n", "tarpit takes a number of seconds, up to 300" },
+		{ "tarpit soon\n", "tarpit takes a whole number of seconds, up to 300" },
 		{ "tls perhaps\n", "tls takes " TLS_LEVEL_WORDS },
 		{ "upstream 192.0.2.44\nsource here\n", "source takes an IP address" },
 	};

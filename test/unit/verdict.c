@@ -124,7 +124,7 @@ static void test_which_words_end_a_verdict(void **state)
 #define ARGUMENT "!a word that takes no argument has one"
 #define CLASS "!a reply code that does not go with the word"
 #define OTHER_CLASS "!an enhanced code of another class than the reply code"
-#define SECONDS "!tarpit takes a number of seconds, up to 300"
+#define SECONDS "!tarpit takes a whole number of seconds, up to 300"
 #define ADD "!add-header takes NAME: VALUE"
 #define REMOVE "!remove-header takes NAME"
 #define KEY "!log takes KEY VALUE, the key of letters, digits and _.-"

@@ -102,6 +102,12 @@ static bool is_pattern(const unsigned char *in, size_t n)
 	return !quoted;
 }
 
+/* Octets of a pattern or address without the dot at the end of its domain, which says the same without it. */
+static size_t undotted(const unsigned char *in, size_t n)
+{
+	return n > 1 && in[n - 1] == '.' && in[n - 2] != '.' && in[n - 2] != '@' ? n - 1 : n;
+}
+
 enum routes_kind routes_parse(unsigned char *line, size_t n, struct routes_line *out, const char **why)
 {
 	static const char mark[] = "\xef\xbb\xbf"; /* the byte order mark that some editors write */
@@ -130,7 +136,11 @@ enum routes_kind routes_parse(unsigned char *line, size_t n, struct routes_line 
 		*why = "its pattern is no address, domain, .domain or *";
 	else if (!len[1])
 		*why = "it names no server";
-	return *why ? ROUTES_BAD : ROUTES_LINE;
+	if (*why)
+		return ROUTES_BAD;
+	out->pattern_len = undotted(field[0], len[0]);
+	field[0][out->pattern_len] = 0;
+	return ROUTES_LINE;
 }
 
 /* ---- the file, line by line ---- */
@@ -346,8 +356,10 @@ static void add_domain(const unsigned char *domain, size_t n)
 
 static void make_keys(const unsigned char *address, size_t n, const char *delimiters)
 {
-	size_t local = local_length(address, n);
+	size_t local;
 
+	n = undotted(address, n);
+	local = local_length(address, n);
 	keys.count = 0;
 	keys.lengths = 0;
 	if (n && n <= ADDRESS_MAX) {
@@ -395,7 +407,7 @@ static bool scan(const struct text *t, struct match *best)
 
 /* ---- the index ---- */
 
-static const char MAGIC[16] = "smtpwarp route2";
+static const char MAGIC[16] = "smtpwarp route3";
 
 /* The start of an index. `order` shows whether this kind of machine wrote it. */
 struct index_head {

@@ -790,8 +790,10 @@ void hook_turn(struct hook_run *r)
 		end_errors(r);
 	} else if (!r->hook->socket) {
 		look_for_exit(r);
-	} else if (r->out < 0) { /* a filter that crashes closes its socket, too, so no octets are no verdict */
-		ended(r, r->verdict_len || r->message_at ? NULL : "it closed the socket without a verdict");
+	} else if (r->out < 0) { /* a filter that crashes closes its socket, too, so no octets are no verdict where one is read */
+		bool said = r->verdict_len || r->message_at || r->hook->event == HOOK_CLOSE;
+
+		ended(r, said ? NULL : "it closed the socket without a verdict");
 	}
 }
 

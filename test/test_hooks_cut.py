@@ -183,3 +183,12 @@ def test_87_verdict_that_breaks_off_in_other_events(warp, mail_server, hooks, ev
     client = proxy.connect()
     client.send("EHLO a", "MAIL FROM:<a@b>", "RCPT TO:<b@c>")
     assert proxy.wait_for("verdict")["verdict"] == "failed"
+
+
+def test_resident_close_hook_needs_no_verdict(warp, mail_server, hooks):
+    """It only watches."""
+    resident(hooks.place("close", "50-silent"), lambda connection, message: None)
+    proxy = warp(*hooks.options, upstream=mail_server())
+    proxy.greeted().ask("QUIT", "221")
+    proxy.wait_exit()
+    assert proxy.records("close") and not proxy.records("verdict")

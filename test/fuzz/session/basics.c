@@ -1,4 +1,5 @@
 /* Buffers and chance of the session fuzzer. */
+#define _GNU_SOURCE
 #include "fuzz.h"
 
 #include <stdarg.h>
@@ -21,7 +22,7 @@ void buf_add(struct buf *b, const void *p, size_t n)
 
 void buf_text(struct buf *b, const char *format, ...)
 {
-	char text[4096];
+	char text[9000];
 	va_list args;
 	int n;
 
@@ -50,6 +51,18 @@ size_t buf_line(const struct buf *b)
 		if (b->p[i] == '\n' && b->p[i - 1] == '\r')
 			return i + 1;
 	return 0;
+}
+
+unsigned buf_count(const struct buf *b, const char *text)
+{
+	const unsigned char *at = b->p, *end = b->p + b->n;
+	unsigned n = 0;
+
+	while (at && (at = memmem(at, (size_t)(end - at), text, strlen(text)))) {
+		at += strlen(text);
+		n++;
+	}
+	return n;
 }
 
 static uint64_t state;

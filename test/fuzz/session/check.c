@@ -49,12 +49,19 @@ static void check_content(const struct message *m, const struct delivery *d, int
 	bool traced = fuzz.plan.received && !d->tunnel;
 	size_t skip = traced ? trace_octets(&d->content) : 0;
 	const struct buf got = { d->content.p + skip, d->content.n - skip, 0 };
-	struct buf want = m->content, a, b;
+	struct buf want = *message_now(m), a, b;
 
 	if (m->edited)
 		return;
 	if (traced && !skip)
 		fault("message %d has no Received field", number);
+	if (!m->bare && (m->added || m->removed)) {
+		if (!same_with_edits(m, &got))
+			fault("message %d, edited, differs: %zu octets wanted without that, %zu got", number, want.n, got.n);
+		return;
+	}
+	if (m->added || m->removed) /* where its header ends is a matter of opinion */
+		return;
 	if (!m->bare && !m->bdat) {
 		if (!same(got.p, got.n, want.p, want.n))
 			fault("message %d differs: %zu octets sent, %zu got", number, want.n, got.n);
@@ -76,7 +83,7 @@ static void check_content(const struct message *m, const struct delivery *d, int
 static int recipient(const struct message *m, const char *address)
 {
 	for (int i = 0; i < m->rcpts; i++)
-		if (strcmp(m->rcpt[i].address + 1, address + 1) == 0 && (address[0] == 'r' || address[0] == 'w'))
+		if (strcmp(m->rcpt[i].address + 1, address_digits(address)) == 0 && (address[0] == 'r' || address[0] == 'w'))
 			return i;
 	return -1;
 }
@@ -119,11 +126,24 @@ static int reply_of(const struct message *m, int accepted)
 	return at < m->finals ? m->final[at] : 0;
 }
 
+/* Neither a hook's refusal nor its failure lets a message pass. */
+static void check_doom(int number)
+{
+	const struct message *m = &fuzz.messages[number];
+
+	if (m->tangled || !(m->doomed || program_dooms()))
+		return;
+	for (int i = 0; i < m->finals; i++)
+		if (is_success(m->final[i]))
+			fault("message %d was acknowledged, though a hook has refused it or failed", number);
+}
+
 static void check_message(int number)
 {
 	const struct message *m = &fuzz.messages[number];
 	int accepted = 0;
 
+	check_doom(number);
 	for (int i = 0; i < m->rcpts && !m->tangled && !fuzz.confused; i++) {
 		int code, times;
 
@@ -154,6 +174,8 @@ static void check_delivery(const struct delivery *d)
 	m = &fuzz.messages[d->message];
 	if (m->tangled)
 		return;
+	if (m->doomed || m->discarded || program_dooms())
+		fault("server %d got message %d, which a hook has kept back", d->server, d->message);
 	if (!m->ended)
 		fault("server %d got the end of message %d, which the client did not send", d->server, d->message);
 	check_content(m, d, d->message);
@@ -169,6 +191,25 @@ static void check_delivery(const struct delivery *d)
 	}
 }
 
+/* The end of the session, and what became of each message that was acknowledged. */
+static void check_records(void)
+{
+	unsigned acknowledged = 0;
+
+	for (int i = 0; i < fuzz.message_count; i++) {
+		const struct message *m = &fuzz.messages[i];
+		bool taken = false;
+
+		for (int k = 0; k < m->finals; k++)
+			taken = taken || is_success(m->final[k]);
+		acknowledged += taken && !m->tangled;
+	}
+	if (buf_count(&fuzz.log, "{\"v\":1,\"event\":\"close\"") != 1)
+		fault("the log does not have one record of the session's end");
+	if (!fuzz.tunnel && buf_count(&fuzz.log, "{\"v\":1,\"event\":\"message\"") < acknowledged)
+		fault("the log lacks a message's record");
+}
+
 void check_session(void)
 {
 	bool sane = WIFEXITED(fuzz.status) && WEXITSTATUS(fuzz.status) == 0;
@@ -179,6 +220,7 @@ void check_session(void)
 		fault("standard error: %.*s", (int)(fuzz.errors.n < 500 ? fuzz.errors.n : 500), fuzz.errors.p);
 	for (int i = 0; i < fuzz.message_count; i++)
 		check_message(i);
+	check_records();
 	for (int i = 0; i < fuzz.delivery_count; i++)
 		check_delivery(&fuzz.deliveries[i]);
 }

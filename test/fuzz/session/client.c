@@ -59,6 +59,7 @@ void client_begin(int fd)
 	memset(C, 0, sizeof *C);
 	link_open(&C->link, fd);
 	C->current = -1;
+	C->lmtp = fuzz.plan.lmtp_client;
 	expect(W_GREETING, -1, -1, false);
 	if (fuzz.plan.accept_proxy)
 		proxy_header();
@@ -140,9 +141,12 @@ static void begin_message(void)
 	make_content(m, number);
 	if (percent(15))
 		n += (size_t)snprintf(params, sizeof params, " SIZE=%zu", m->content.n);
-	if (percent(15))
-		n += (size_t)snprintf(params + n, sizeof params - n, " BODY=%s",
-		    percent(80) ? "8BITMIME" : m->bdat ? "BINARYMIME" : "7BIT");
+	if (percent(15)) {
+		const char *body = percent(80) ? "8BITMIME" : m->bdat ? "BINARYMIME" : "7BIT";
+
+		m->binary = strcmp(body, "BINARYMIME") == 0;
+		n += (size_t)snprintf(params + n, sizeof params - n, " BODY=%s", body);
+	}
 	if (percent(4))
 		n += (size_t)snprintf(params + n, sizeof params - n, " SMTPUTF8");
 	if (percent(4))
@@ -483,7 +487,6 @@ static bool answered(struct pending *p, int code, const unsigned char *reply, si
 	case W_GREETING:
 		C->greeted = true;
 		C->closing = code != 220;
-		C->lmtp = fuzz.plan.lmtp_client;
 		return true;
 	case W_HELLO:
 			C->hello = code == 250;

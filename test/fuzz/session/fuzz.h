@@ -13,6 +13,7 @@
 #define MESSAGES_MAX 12
 #define RCPTS_MAX 12
 #define PENDING_MAX 300
+#define PROGRAMS 16	/* that are hooks, in programs.c */
 #define HOOK_EVENTS 7	/* connect ehlo mail rcpt data close log, as in hooks directories */
 
 struct buf {
@@ -24,6 +25,7 @@ void buf_add(struct buf *b, const void *p, size_t n);
 void buf_text(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_drop(struct buf *b, size_t n);
 void buf_free(struct buf *b);
+unsigned buf_count(const struct buf *b, const char *text);
 /* Octets of the first line with its CR LF; 0: it is not whole. */
 size_t buf_line(const struct buf *b);
 
@@ -42,6 +44,7 @@ struct link {
 	BIO *from, *to;
 	struct buf in, out, fresh; /* fresh: what came since the last note in the transcript */
 	bool eof, tls_done, tls_failed, notified;
+	int passed; /* a descriptor that came with the octets; 0: none */
 };
 
 void link_open(struct link *l, int fd);
@@ -73,6 +76,9 @@ struct plan {
 	enum client_tls client_tls;
 	unsigned hooks; /* a bit for each event */
 	bool two_hooks, exec_hook;
+	bool impatient;	/* hooks have little time, and some take longer */
+	bool failure_accepts;
+	int program;	/* that a hook is; -1: it says exec_verdict */
 	int client_wild, server_wild, hook_wild; /* 0 well behaved, 1 refusals, 2 all that can be */
 	int messages;
 	const char *exec_verdict;
@@ -86,8 +92,13 @@ struct message {
 	char sender[64];
 	struct { char address[64]; int code; } rcpt[RCPTS_MAX];
 	int rcpts, mail_code;
-	bool over, ended, bdat, failed, bare, edited, discarded, tangled;
+	bool over, ended, bdat, binary, failed, bare, discarded, tangled;
+	bool edited;	/* in a way that is not followed here */
+	bool doomed;	/* a hook refuses it, or has failed */
+	bool replaced, removed; /* by hooks; removed: X-Old */
+	unsigned added;		/* X-Fuzz */
 	struct buf content;	/* as it was meant: dots unstuffed */
+	struct buf replacement;
 	size_t chunk_at;
 	uint64_t end_at;	/* when so many octets are out, it has been sent whole */
 	int final[RCPTS_MAX], finals; /* replies to its end */
@@ -101,7 +112,7 @@ struct delivery {
 	int codes[RCPTS_MAX];	/* of RCPT */
 	int rcpts, accepted;
 	int final[RCPTS_MAX], finals;
-	bool complete, tunnel; /* tunnel: it went past smtpwarp */
+	bool complete, utf8, tunnel; /* tunnel: it went past smtpwarp */
 	struct buf content;
 };
 
@@ -157,6 +168,7 @@ struct server {
 	int reply_code, reply_delivery;
 };
 
+const char *address_digits(const char *address); /* s0@... r0.1@..., or as hooks have rewritten them */
 void server_accept(int fd, enum kind kind, int port);
 bool server_can_act(const struct server *s);
 void server_act(struct server *s);
@@ -168,16 +180,34 @@ void server_look(struct server *s); /* checks on what has come */
 struct asked {
 	struct link link;
 	int event;
-	bool answered;
+	bool answered, composed, mute, deaf;
+	struct buf verdict;	/* what is left of it */
+	int message;		/* that it is about; -1: none */
+	bool vain, doomed;	/* vain: its edits do not count; doomed: nor does the message go on */
+	bool replaces, removes, discards;
+	unsigned adds;
+	struct buf replacement;
 };
 
 void hooks_accept(int fd, int event);
 bool hook_pump(struct asked *a);
 bool hook_can_answer(const struct asked *a);
 void hook_answer(struct asked *a);
+void hooks_finish(void); /* when smtpwarp has ended: looks at what log hooks got */
+bool program_dooms(void); /* any message that comes so far */
 void hooks_prepare(const char *directory);
 const char *hooks_directory(unsigned events, bool two, bool exec);
 int hook_main(void);
+bool program_fails(int number);
+
+/* ---- edits ---- */
+
+const struct buf *message_now(const struct message *m); /* without fields that were added or removed */
+void message_replaced(struct message *m, const void *text, size_t n);
+/* A copy without the fields that hooks add and remove, and how many of these there were. */
+struct buf without_edits(const struct buf *b, unsigned *added, unsigned *old);
+bool same_with_edits(const struct message *m, const struct buf *got);
+void check_passed(const struct message *m, int fd, int number);
 
 /* ---- one session ---- */
 

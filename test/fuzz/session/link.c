@@ -56,13 +56,27 @@ static void turn_tls(struct link *l)
 	ERR_clear_error();
 }
 
+/* Octets, and a descriptor if one comes with them. */
+static ssize_t receive(struct link *l, void *b, size_t cap)
+{
+	union { char room[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	struct iovec part = { b, cap };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room };
+	ssize_t n = recvmsg(l->fd, &m, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && !l->passed)
+		memcpy(&l->passed, CMSG_DATA(c), sizeof l->passed);
+	return n;
+}
+
 static bool pump_in(struct link *l)
 {
 	unsigned char b[65536];
 	bool moved = false;
 
 	while (!l->eof) {
-		ssize_t n = recv(l->fd, b, sizeof b, 0);
+		ssize_t n = receive(l, b, sizeof b);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
@@ -186,6 +200,9 @@ void link_close(struct link *l, bool reset)
 		setsockopt(l->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 	close(l->fd);
 	l->fd = -1;
+	if (l->passed)
+		close(l->passed);
+	l->passed = 0;
 	if (l->ssl)
 		SSL_free(l->ssl);
 	l->ssl = NULL;

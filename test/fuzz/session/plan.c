@@ -153,7 +153,7 @@ static void checks(struct plan *p)
 		arg(p, "--valid-recipients=@d[0-3][.]example$");
 	p->override = percent(6) && sees;
 	if (p->override)
-		arg(p, "--override-recipient=all@override.example");
+		arg(p, "--override-recipient=%s@override.example", percent(20) ? "\xc3\xa4ll" : "all");
 	if (percent(4))
 		arg(p, "--allow-clients=%s", percent(60) ? "127.0.0.0/8" : "192.0.2.0/24");
 	if (percent(2))
@@ -175,10 +175,17 @@ static void hooks(struct plan *p)
 	p->exec_hook = permille(60);
 	p->exec_verdict = ONE_OF("", "accept\n", "log k v\naccept\n", "reject by program\n", "defer\n", "nonsense\n", "EXIT");
 	p->hook_wild = (int)below(3);
+	p->program = percent(75) ? (int)below(PROGRAMS - !percent(10)) : -1; /* the last one is slow */
+	if (p->program >= 0 && p->exec_hook)
+		p->hooks |= 1u << 4;
 	if (!p->hooks)
 		return;
+	p->impatient = percent(2) || (p->exec_hook && p->program == PROGRAMS - 1);
+	if (p->impatient)
+		arg(p, "--hook-timeout=0.3");
 	arg(p, "--hooks=%s", hooks_directory(p->hooks, p->two_hooks, p->exec_hook));
-	if (percent(30))
+	p->failure_accepts = percent(30);
+	if (p->failure_accepts)
 		arg(p, "--hook-failure=accept");
 }
 

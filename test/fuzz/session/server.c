@@ -191,12 +191,19 @@ static void take_address(const char *line, char out[64])
 	out[n] = 0;
 }
 
+const char *address_digits(const char *address)
+{
+	return strncmp(address, "w\xc3\xa4", 3) == 0 ? address + 3 : *address ? address + 1 : address;
+}
+
 /* Whose message an address tells, or -1. */
 static int message_of(const char *address)
 {
+	const char *digits = address_digits(address);
+
 	if (!strchr("srw", address[0]) || !address[0])
 		return -1;
-	return address[1] >= '0' && address[1] <= '9' ? atoi(address + 1) : -1;
+	return *digits >= '0' && *digits <= '9' ? atoi(digits) : -1;
 }
 
 static void take_mail(struct server *s, const char *line)
@@ -215,6 +222,7 @@ static void take_mail(struct server *s, const char *line)
 	memset(d, 0, sizeof *d);
 	d->server = s->number;
 	d->tunnel = fuzz.tunnel;
+	d->utf8 = strcasestr(line, " SMTPUTF8") != NULL;
 	d->message = message_of(address);
 	reply(s, 250, "sender");
 }
@@ -224,6 +232,8 @@ static void take_rcpt(struct server *s, const char *line)
 	struct delivery *d = delivery(s);
 	bool refused = !d || d->rcpts == RCPTS_MAX;
 
+	if (strchr(line, '\xc3') && !(d && d->utf8) && !fuzz.tunnel)
+		fault("server %d, in a transaction without SMTPUTF8, got %s", s->number, line);
 	if (!refused) {
 		take_address(line, d->rcpt[d->rcpts]);
 		if (d->message < 0)

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -39,7 +40,7 @@ static struct door {
 	enum kind kind;
 	int port; /* or event */
 } doors[16];
-static int door_count, client_door, barrier;
+static int door_count, client_door, barrier, doors_watched;
 
 static void die(const char *what)
 {
@@ -114,6 +115,16 @@ static void stay_on_one_processor(int job)
 	sched_setaffinity(0, sizeof one, &one);
 }
 
+static void watch_doors(void)
+{
+	struct epoll_event coming = { .events = EPOLLIN };
+
+	doors_watched = epoll_create1(EPOLL_CLOEXEC);
+	for (int i = 0; i < door_count; i++)
+		if (epoll_ctl(doors_watched, EPOLL_CTL_ADD, doors[i].fd, &coming) < 0)
+			die("epoll_ctl");
+}
+
 void world_enter(const char *directory, int job)
 {
 	static const char *const events[] = { "hook.connect", "hook.ehlo", "hook.mail", "hook.rcpt", "hook.data", "hook.close",
@@ -124,6 +135,7 @@ void world_enter(const char *directory, int job)
 	workplace = directory;
 	stay_on_one_processor(job);
 	prctl(PR_SET_TIMERSLACK, 1000);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNET : CLONE_NEWNET) < 0)
 		die("unshare");
 	loopback_up();
@@ -134,6 +146,7 @@ void world_enter(const char *directory, int job)
 	doors[door_count++] = (struct door){ unix_door("lmtp"), DOOR_SERVER, K_UNIX, 0 };
 	for (int i = 0; i < HOOK_EVENTS; i++)
 		doors[door_count++] = (struct door){ unix_door(events[i]), DOOR_HOOK, K_SMTP, i };
+	watch_doors();
 }
 
 /* ---- the program ---- */
@@ -172,7 +185,10 @@ static void start(const char *program)
 	posix_spawn_file_actions_t files;
 	int fd = connect_client(), error;
 
-	snprintf(verdict, sizeof verdict, "FUZZ_VERDICT=%s", fuzz.plan.exec_verdict ? fuzz.plan.exec_verdict : "");
+	if (fuzz.plan.exec_hook && fuzz.plan.program >= 0)
+		snprintf(verdict, sizeof verdict, "FUZZ_VERDICT=RUN %d", fuzz.plan.program);
+	else
+		snprintf(verdict, sizeof verdict, "FUZZ_VERDICT=%s", fuzz.plan.exec_verdict ? fuzz.plan.exec_verdict : "");
 	snprintf(said, sizeof said, "%s/stderr", workplace);
 	posix_spawn_file_actions_init(&files);
 	posix_spawn_file_actions_adddup2(&files, fd, 0);
@@ -203,30 +219,51 @@ static char program_state(void)
 	return at && at[1] ? at[2] : 'Z';
 }
 
-/* A hook that smtpwarp has started runs. */
-static bool has_children(void)
+static bool read_children(const char *of, char *text, size_t cap)
 {
-	char path[80], text[8];
+	char path[80];
 	int fd;
 	ssize_t n;
 
-	if (!fuzz.plan.exec_hook)
-		return false;
-	snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)fuzz.pid, (int)fuzz.pid);
+	snprintf(path, sizeof path, "/proc/%s/children", of);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? 0 : read(fd, text, sizeof text);
+	n = fd < 0 ? 0 : read(fd, text, cap - 1);
 	if (fd >= 0)
 		close(fd);
+	text[n > 0 ? n : 0] = 0;
 	return n > 0;
+}
+
+/* A hook that smtpwarp has started runs, or a process that such a hook has left behind, which became ours. */
+static bool has_children(void)
+{
+	char of[40], text[400];
+	bool left = false;
+
+	if (!fuzz.plan.exec_hook)
+		return false;
+	snprintf(of, sizeof of, "%d/task/%d", (int)fuzz.pid, (int)fuzz.pid);
+	if (read_children(of, text, sizeof text))
+		return true;
+	read_children("thread-self", text, sizeof text);
+	for (char *at = strtok(text, " "); at; at = strtok(NULL, " ")) {
+		pid_t pid = (pid_t)atoi(at);
+
+		left = left || (pid != fuzz.pid && waitpid(pid, NULL, WNOHANG) == 0);
+	}
+	return left;
 }
 
 /* ---- steps ---- */
 
 static bool accept_all(void)
 {
+	struct epoll_event some;
 	bool moved = false;
 	int fd;
 
+	if (epoll_wait(doors_watched, &some, 1, 0) < 1) /* one question instead of one for each */
+		return false;
 	for (int i = 0; i < door_count; i++)
 		while ((fd = accept4(doors[i].fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
 			moved = true;
@@ -512,10 +549,15 @@ static void clear(void)
 		free_link(&fuzz.servers[i].link);
 		buf_free(&fuzz.servers[i].reply);
 	}
-	for (int i = 0; i < fuzz.asked_count; i++)
+	for (int i = 0; i < fuzz.asked_count; i++) {
 		free_link(&fuzz.asked[i].link);
-	for (int i = 0; i < fuzz.message_count; i++)
+		buf_free(&fuzz.asked[i].verdict);
+		buf_free(&fuzz.asked[i].replacement);
+	}
+	for (int i = 0; i < fuzz.message_count; i++) {
 		buf_free(&fuzz.messages[i].content);
+		buf_free(&fuzz.messages[i].replacement);
+	}
 	for (int i = 0; i < fuzz.delivery_count; i++)
 		buf_free(&fuzz.deliveries[i].content);
 	free_link(&fuzz.client.link);
@@ -543,6 +585,7 @@ static void finish(void)
 	else
 		notef("--", "signal %d", WTERMSIG(fuzz.status));
 	note_log();
+	hooks_finish();
 	check_session();
 	forget();
 }

@@ -230,7 +230,8 @@ install: all hooks
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	install -m 755 $(HOOKS_SH:%=hooks/%) $(HOOKS_BUILT:%=build/hooks/%) $(HOOK_DIR)
-	install -m 644 rules/* $(DESTDIR)$(PREFIX)/share/smtpwarp
+	install -m 644 $(filter-out rules/kumo2rules,$(wildcard rules/*)) $(DESTDIR)$(PREFIX)/share/smtpwarp
+	install -m 755 rules/kumo2rules $(DESTDIR)$(PREFIX)/share/smtpwarp
 	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
 	for hook in $(HOOKS_SH) $(HOOKS_BUILT:%=%.c); do \
 		for event in $$(sed -n 's/^[ *#]* Events: //p' hooks/$$hook | head -n 1); do \

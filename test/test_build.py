@@ -54,7 +54,8 @@ def test_install(tmp_path, prefix):
             "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf",
             "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
             "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",
-            "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/replies.rules", "share/smtpwarp/inetd.conf", "share/smtpwarp/MIGRATING.md"} <= installed
+            "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/replies.rules", "share/smtpwarp/kumo2rules",
+            "share/smtpwarp/inetd.conf", "share/smtpwarp/MIGRATING.md"} <= installed
     assert os.access(base / "sbin/smtpwarp", os.X_OK) and os.access(base / "share/smtpwarp/tcpserver.run", os.X_OK)
     service = (base / "lib/systemd/system/smtpwarp.service").read_text()
     assert f"ExecStart={prefix}/sbin/smtpwarp\n" in service

@@ -17,13 +17,14 @@ def fields(lines):
 
 
 @pytest.fixture(scope="module")
-def classify():
+def classify(tmp_path_factory):
     """classify([(stage, reply), ...], rules): the class, scope and rule's line of each; lines of a reply have LF between."""
-    subprocess.run(["make", "-s", "-C", TOP, "build/test/classify"], check=True, capture_output=True)
+    build = tmp_path_factory.mktemp("build")        # of its own, for tests run side by side
+    subprocess.run(["make", "-s", "-C", TOP, f"T={build}", build / "classify"], check=True, capture_output=True)
 
     def run(replies, rules=RULES):
         text = "".join(f"{stage}\t" + reply.replace("\n", "\\n") + "\n" for stage, reply in replies)
-        done = subprocess.run([TOP / "build/test/classify", rules], input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run([build / "classify", rules], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [(kind, scope, int(line)) for kind, scope, line in map(str.split, done.stdout.splitlines())]
     return run
@@ -77,3 +78,18 @@ def test_evidence_is_of_the_address(classify):
     """throttle, blocklist and reputation of other scope say so in the rule."""
     kinds = collections.Counter((rule[3], rule[4] if len(rule) > 4 else "") for _, rule in fields(SHIPPED))
     assert kinds["throttle", ""] > 20 and kinds["throttle", "scope=user"] >= 3 and kinds["reputation", "scope=domain"] >= 3
+
+
+# ---- kumo2rules ----
+
+def test_kumo2rules(classify, tmp_path):
+    done = subprocess.run([TOP / "rules/kumo2rules", TOP / "test/kumo.toml"], capture_output=True, text=True, check=True)
+    assert [rule for _, rule in fields(done.stdout.splitlines())] == [
+        ["*", "*", "550 5.1.1*nobody", "unknown-user"], ["*", "*", '55#*no one "here"', "unknown-user"],
+        ["*", "*", "*quota (all) of it", "mailbox-full"], ["*", "*", r"*full of \# mail", "mailbox-full"],
+        ["example", "*", "*[TS0#] slow", "throttle"],
+        ["*", "*", "*421 too*many", "throttle"], ["*", "*", r"*451 later\*", "throttle"]]
+    assert re.findall(r"not converted: (.*)", done.stdout) == ["^550 what", "^550.+(one|other)", r"^5\.5\.0.+listed", "^250 never", "ab+c"]
+    (tmp_path / "rules").write_text(done.stdout)
+    found = classify([("rcpt", "550-5.1.1 there is\n5.1.1 nobody"), ("dot", "452 full \t of # mail")], tmp_path / "rules")
+    assert [kind for kind, _, _ in found] == ["unknown-user", "mailbox-full"]

@@ -53,8 +53,9 @@ def stage_of(reply):
 def test_agreement(classify):      # noqa: F811
     samples = [("mx.example.net", sample[2]) for _, sample in fields(SAMPLES.read_text().splitlines())]
     replies = list(dict.fromkeys([*of_tables(), *samples]))
+    # Sisimai goes through some tables as Perl has mixed their keys: always the same way here.
     done = subprocess.run([HERE / "lib/sisimai.pl"], input="".join(f"{host}\t{reply}\n" for host, reply in replies), text=True,
-                          capture_output=True, check=True)
+                          capture_output=True, check=True, env={"PATH": "/usr/bin:/bin", "PERL_HASH_SEED": "0", "PERL_PERTURB_KEYS": "0"})
     reasons = done.stdout.split()
     assert len(reasons) == len(replies) > 400
     classes = [found[0] for found in classify([(stage_of(reply), reply) for _, reply in replies])]

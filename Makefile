@@ -6,6 +6,7 @@ CC = $(shell command -v musl-gcc || echo cc)
 CFLAGS = $(if $(findstring clang,$(CC)),-Os,-Oz) $(if $(findstring clang,$(CC)),,-flto -flto-partition=one)
 O = build/$(notdir $(firstword $(CC)))
 OUT = smtpwarp
+STAT_OUT = $(OUT)-stat
 PREFIX = /usr
 DESTDIR =
 VERSION = $(shell cat VERSION)
@@ -23,6 +24,9 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
+# smtpwarp-stat, a program of its own: what it needs of pure/ and io/, the linker takes.
+STAT_SHARED = pure/jsonread.c pure/json.c pure/address.c
+STAT_OBJECTS = $(patsubst %.c,$(O)/%.o,$(sort $(wildcard stat/*.c)) $(STAT_SHARED))
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
 HARDEN = -fPIE -fstack-protector-strong -fno-plt -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
@@ -52,7 +56,7 @@ NOT_STATIC = , not static, for there is no musl-gcc: Debian has it in the packag
 endif
 endif
 
-all: $(OUT)
+all: $(OUT) $(STAT_OUT)
 
 # What is missing, by the name of Debian's package.
 $(BEARSSL_LIB):
@@ -63,6 +67,9 @@ $(OUT): $(O)/smtpwarp
 	strip -o $@ $<
 	@echo "$@: $$(stat -c %s $@) octets$(NOT_STATIC)"
 
+$(STAT_OUT): $(O)/smtpwarp-stat
+	strip -o $@ $<
+
 # Unwind tables, of which C has no use, are a tenth of the library.
 $(O)/libbearssl.a: $(BEARSSL_LIB)
 	@mkdir -p $(O)
@@ -70,6 +77,9 @@ $(O)/libbearssl.a: $(BEARSSL_LIB)
 
 $(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
 	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
+
+$(O)/smtpwarp-stat: $(STAT_OBJECTS)
+	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(STAT_OBJECTS) $(END)
 
 # The paths of an installation that the program knows.
 $(O)/paths: FORCE
@@ -83,7 +93,7 @@ $(O)/%.o: %.c VERSION Makefile
 	$(CC) -std=c11 -I. -MMD -MP $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
 		-DSMTPWARP_VERSION='"$(VERSION)"' -DOPTIONS_PLUGINS='"$(PLUGINS)"' \
 		-DRULEFILES_SHIPPED='"$(RULES)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
--include $(OBJECTS:.o=.d)
+-include $(OBJECTS:.o=.d) $(STAT_OBJECTS:.o=.d)
 
 # ---- hooks ----
 
@@ -106,7 +116,7 @@ build/hooks/%: hooks/%.c Makefile
 		$(shell pkg-config --cflags $(call hook_links,$*)) -o $@ $< $(shell pkg-config --libs $(call hook_links,$*))
 
 asan:
-	@$(MAKE) --no-print-directory CC=gcc O=build/asan build/asan/smtpwarp \
+	@$(MAKE) --no-print-directory CC=gcc O=build/asan build/asan/smtpwarp build/asan/smtpwarp-stat \
 		CFLAGS='-Og -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 
 # ---- tests ----
@@ -137,6 +147,7 @@ UNIT_statefile = io/statefile.c $(UNIT_file) $(UNIT_statemap)
 UNIT_words = pure/levels.c pure/sink.c
 UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
+UNIT_jsonread = pure/jsonread.c pure/json.c
 UNIT_certificate = pure/certificate.c
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
@@ -226,6 +237,7 @@ HOOK_DIR = $(DESTDIR)$(PREFIX)/lib/smtpwarp/hooks
 
 install: all hooks
 	install -D -m 755 $(OUT) $(DESTDIR)$(PREFIX)/sbin/smtpwarp
+	install -D -m 755 $(STAT_OUT) $(DESTDIR)$(PREFIX)/bin/smtpwarp-stat
 	for page in man/*.[578]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
@@ -249,7 +261,7 @@ install: all hooks
 		$(SHARE:%=$(DESTDIR)$(PREFIX)/share/smtpwarp/%)
 
 clean:
-	rm -rf build $(OUT)
+	rm -rf build $(OUT) $(STAT_OUT)
 
 .PHONY: FORCE all hooks asan packages test demo bench fuzz install clean
 .SECONDARY:

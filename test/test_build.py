@@ -50,7 +50,7 @@ def test_install(tmp_path, prefix):
                     f"O={tmp_path}/build", f"OUT={tmp_path}/smtpwarp"], check=True, capture_output=True)
     base = pathlib.Path(f"{tmp_path}{prefix}")
     installed = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
-    assert {"sbin/smtpwarp", "share/man/man8/smtpwarp.8", "share/man/man7/smtpwarp-hooks.7", "share/man/man5/smtpwarp-log.5",
+    assert {"sbin/smtpwarp", "bin/smtpwarp-stat", "share/man/man8/smtpwarp-stat.8", "share/man/man8/smtpwarp.8", "share/man/man7/smtpwarp-hooks.7", "share/man/man5/smtpwarp-log.5",
             "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf",
             "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
             "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",

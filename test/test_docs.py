@@ -17,6 +17,9 @@ README = (TOP / "README.md").read_text()
 HACKING = (TOP / "HACKING.md").read_text()
 C_FILES = sorted([*TOP.glob("*.c"), *TOP.glob("session/*.c"), *TOP.glob("io/*.c"), *TOP.glob("pure/*.c")])
 RECORDS = "".join((TOP / name).read_text() for name in ("io/event.c", "session/record.c", "smtpwarp.c"))
+STAT_FILES = sorted(TOP.glob("stat/*.c"))
+STAT_OPTIONS = set(re.findall(r"--([a-z][a-z-]*)", subprocess.run([f"{BINARY}-stat", "--help"], capture_output=True, text=True,
+                                                                     check=True).stdout))
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
 OTHER_PROGRAMS = {"jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports"}    # --now is systemctl's, and so on
@@ -71,7 +74,13 @@ def test_manual_has_the_values_and_defaults_of_options():
 @pytest.mark.parametrize("text", [README, HACKING, *PAGES.values()], ids=["README", "HACKING", *PAGES])
 def test_every_option_that_is_named_exists(text):
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)) | set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", text))
-    assert named - OTHER_PROGRAMS - {"name", "some-name"} <= set(make_options())
+    assert named - OTHER_PROGRAMS - STAT_OPTIONS - {"name", "some-name"} <= set(make_options())
+
+
+def test_manual_has_every_option_of_smtpwarp_stat():
+    page = PAGES["smtpwarp-stat.8"]
+    assert set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", page.partition(".Sh EXAMPLES")[0])) >= STAT_OPTIONS
+    assert STAT_OPTIONS | set(make_options()) >= set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", page))
 
 
 def test_readme_has_the_defaults_of_limits():
@@ -193,7 +202,8 @@ def test_manual_is_clean_mdoc(name):
                    " EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS, CAVEATS, SECURITY CONSIDERATIONS"),
     ("smtpwarp-log.5", "NAME, DESCRIPTION, FIELDS OF EVERY RECORD, EVENTS, EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS,"
                        " SECURITY CONSIDERATIONS"),
-    ("smtpwarp-routes.5", "NAME, DESCRIPTION, FILES, DIAGNOSTICS, SEE ALSO")])
+    ("smtpwarp-routes.5", "NAME, DESCRIPTION, FILES, DIAGNOSTICS, SEE ALSO"),
+    ("smtpwarp-stat.8", "NAME, SYNOPSIS, DESCRIPTION, EXIT STATUS, EXAMPLES, SEE ALSO")])
 def test_manual_has_its_sections(name, sections):
     assert re.findall(r"^\.Sh (.*)$", PAGES[name], re.M) == sections.split(", ")
 
@@ -277,8 +287,8 @@ def test_map_has_every_box_and_every_source_file():
     boxes = {name for cell in boxes for name in re.findall(r"`([^`]+)`", cell)}
     files = [name.strip("`") for name in files]
     assert boxes == {path.name for path in C_FILES if path.parent == TOP} | {
-        "session/", "io/", "pure/", "hooks/", "units/", "rules/", "test/"}
-    assert sorted(files) == sorted(str(path.relative_to(TOP)) for path in C_FILES if path.parent != TOP)
+        "session/", "io/", "pure/", "stat/", "hooks/", "units/", "rules/", "test/"}
+    assert sorted(files) == sorted(str(path.relative_to(TOP)) for path in C_FILES + STAT_FILES if path.parent != TOP)
 
 
 def test_files_that_the_map_names_exist():

@@ -110,6 +110,7 @@ void session_run(const char *name)
 }
 """,
     "smtpwarp.c": '#include "session/session.h"\nint main(void) { session_run(""); }\n',
+    "stat/main.c": '#include "io/net.h"\n#include "smtp.h"\nint main(void) { char n[80]; net_name(n, ""); return smtp_count(n); }\n',
 }
 SMALL_STATES = {"gate.stage": ("session/gate.c", "gate_enter", "GATE_STAGES")}
 
@@ -143,6 +144,10 @@ BROKEN = {
     "io/ includes a session's": ("io/net.c", '#include "io/net.h"', '#include "io/net.h"\n#include "session/state.h"', {"includes": 1}),
     "pure/ includes the system's": ("pure/dialogue.h", "#pragma once", "#pragma once\n#include <unistd.h>", {"includes": 1}),
     "main includes a part": ("smtpwarp.c", "int main", '#include "session/gate.h"\nint main', {"includes": 1}),
+    "stat/ includes a session's": ("stat/main.c", '#include "io/net.h"', '#include "io/net.h"\n#include "session/state.h"', {"includes": 1}),
+    "stat/ calls a session's": ("stat/main.c", "int main(void) {", 'void session_run(const char *);\nint main(void) { session_run("");',
+                                {"upward": 1}),
+    "main includes stat/": ("smtpwarp.c", "int main", '#include "stat/main.c"\nint main', {"compiles": 1, "includes": 1}),
     "pure/ has a clock": ("smtp.c", "int smtp_count", "long time(long *);\nlong smtp_time(void) { return time(0); }\nint smtp_count",
                           {"pure": 1}),
     "pure/ has an errno": ("smtp.c", "int smtp_count", "int *__errno_location(void);\nint smtp_errno(void) { return "

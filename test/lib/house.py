@@ -23,7 +23,8 @@ FUNCTION_LINES = 49
 SESSION_FUNCTIONS = 3  # that session.h may declare
 
 # What stands on what, the lowest floor first.
-FLOORS = [("smtp.c", "smtp.h", "pure/"), ("io/",), ("tls.c", "tls.h", "hooks.c", "hooks.h"), ("session/",), ("smtpwarp.c",)]
+FLOORS = [("smtp.c", "smtp.h", "pure/"), ("io/",), ("tls.c", "tls.h", "hooks.c", "hooks.h"), ("session/",), ("smtpwarp.c",), ("stat/",)]
+STAT = len(FLOORS) - 1  # a program of its own: it knows the two lowest floors only
 
 # What the lowest floor may include of the system's: the language, text, types of addresses, the order of octets.
 PURE_HEADERS = set("""arpa/inet.h assert.h ctype.h emmintrin.h endian.h inttypes.h limits.h netinet/in.h stdarg.h stdbool.h
@@ -47,6 +48,11 @@ def floor(path):
 
 
 # ---- one file: facts ----
+
+def above(name, path):
+    """Whether what stands at `name` is nothing that `path` may know."""
+    return floor(name) > floor(path) or floor(path) == STAT and 1 < floor(name) < STAT
+
 
 def digest(path):
     try:
@@ -292,7 +298,7 @@ def known(root, source):
 def gather(root):
     """Facts of all files, by file."""
     (root / "build/house").mkdir(parents=True, exist_ok=True)
-    sources = sorted(str(path.relative_to(root)) for place in (".", "session", "io", "pure") for path in (root / place).glob("*.c"))
+    sources = sorted(str(path.relative_to(root)) for place in (".", "session", "io", "pure", "stat") for path in (root / place).glob("*.c"))
     with open(root / "build/house/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stale = [source for source in sources if not known(root, source)]
@@ -341,7 +347,7 @@ class House:
     @functools.cached_property
     def files(self):
         """Our .c and .h files, without hooks and tests."""
-        return sorted(str(path.relative_to(self.root)) for place in (".", "session", "io", "pure")
+        return sorted(str(path.relative_to(self.root)) for place in (".", "session", "io", "pure", "stat")
                       for path in (self.root / place).glob("*.[ch]"))
 
     # -- folders --
@@ -360,7 +366,7 @@ class House:
                 if bracket == "<":
                     wrong = floor(path) == 0 and name not in PURE_HEADERS
                 else:
-                    wrong = floor(name) is None or floor(name) > floor(path) or \
+                    wrong = floor(name) is None or above(name, path) or \
                         path == "smtpwarp.c" and floor(name) == 3 and name != "session/session.h"
                 if wrong:
                     found.append(f"{path} includes {name}")
@@ -374,7 +380,7 @@ class House:
     def upward(self):
         """Calls go down from floor to floor."""
         return [f"{source} uses {', '.join(names)} of {target}" for source, targets in self.arrows.items()
-                for target, names in targets.items() if (floor(source) or 0) < (floor(target) or 0)]
+                for target, names in targets.items() if floor(source) is not None and floor(target) is not None and above(target, source)]
 
     def circles(self):
         """No files that need each other: one finding for each file of a circle."""

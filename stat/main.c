@@ -1,0 +1,47 @@
+/* smtpwarp-stat: what smtpwarp has logged and counted, for people, for Prometheus, and for scripts. smtpwarp-stat(8). */
+#include "stat/logfilter.h"
+#include "stat/query.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+static int help(void)
+{
+	puts("Usage: smtpwarp-stat query [OPTION...] [FILE...]\n"
+	     "Shows what smtpwarp has logged. See smtpwarp-stat(8).\n\n"
+	     "  query   recipients and refusals in log files, and totals by class, site and code\n\n"
+	     "Options of query:");
+#define X(name, value, text) printf("  --%-7s %-5s %s\n", name, value, text);
+	LOGFILTER_OPTIONS(X)
+#undef X
+	puts("  --json         records as they are in the log\n"
+	     "  --totals       totals only; with --json as one JSON object\n\n"
+	     "A FILE may be compressed with gzip or zstd; without one, standard input is read.");
+	return EX_OK;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(char **arguments);
+	} commands[] = { { "query", query_main } };
+
+	(void)argc;
+	if (!argv[0] || !argv[1]) {
+		fputs("smtpwarp-stat: which sub-command? See smtpwarp-stat --help\n", stderr);
+		return EX_USAGE;
+	}
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argv + 2);
+	if (!strcmp(argv[1], "--help"))
+		return help();
+	if (!strcmp(argv[1], "--version")) {
+		puts("smtpwarp-stat " SMTPWARP_VERSION);
+		return EX_OK;
+	}
+	fprintf(stderr, "smtpwarp-stat: %s is no sub-command; see smtpwarp-stat --help\n", argv[1]);
+	return EX_USAGE;
+}

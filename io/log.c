@@ -302,9 +302,8 @@ static bool enqueue(struct stream *s, const char *record, size_t n, size_t limit
 
 	if (!s->queue || waiting + n > limit)
 		return false;
-	if (!waiting) /* the same pages again */
-		s->start = s->end = 0;
-	if (s->end + n > STREAM_QUEUE) {
+	/* No more octets are moved than have been taken, and the queue stays in twice the pages that it needs. */
+	if (s->start >= waiting || s->end + n > STREAM_QUEUE) {
 		memmove(s->queue, s->queue + s->start, waiting);
 		s->start = 0;
 		s->end = waiting;

@@ -752,12 +752,12 @@ def test_log_hook_that_does_not_read_costs_lines_not_time(warp, mail_server, hoo
     client = proxy.greeted()
     start = time.monotonic()
     for _ in range(20):
-        client.send(*["RSET"] * 30)
-        assert [client.reply().code for _ in range(30)] == [250] * 30
+        client.send(*["NOOP " + "x" * 1000] * 200)
+        assert [client.reply().code for _ in range(200)] == [250] * 200     # more than the 4 MiB that may wait
     assert send(client).code == 250
     client.ask("QUIT", "221")
     client.expect_end()
-    assert time.monotonic() - start < 60        # half a second for each of 1200 lines would be 600 s
+    assert time.monotonic() - start < 60        # half a second for each of 8000 lines would be 4000 s
     proxy.wait_exit()
     assert proxy.records("close")[0]["log_dropped"] > 0
 

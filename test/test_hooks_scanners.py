@@ -17,9 +17,10 @@ import pytest
 
 import mta
 import netns
-from hooks import Hooks
+from hooks import Hooks, shipped
 from test_hooks_content import BINARY, HOSTILE, MULTIPART, OCTETS, in_base64, part, run_hook, submit
 from waiting import wait_until
+from warp import BINARY as PROGRAM
 
 pytestmark = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 
@@ -282,6 +283,17 @@ def test_any_envelope_is_taken(scanner):
                    {"mail_from": hostile, "rcpt_to": [hostile], "helo": HOSTILE * 50, "auth": HOSTILE}):
         lines = verdict(name, env, PLAIN, **fields)
         assert not [line for line in lines if line.split()[0] not in ("log", "add-header", "remove-header")]
+
+
+def test_a_trial_by_hand(scanner, tmp_path):
+    """--try-hook, for clean mail and for what is refused."""
+    name, env = scanner
+    refused = {"clamav": EICAR, "rspamd": b"X" + RSPAMD_GTUBE, "spamassassin": SA_GTUBE}[name]
+    for text, reply in ((b"Hello", "none of smtpwarp's: it goes on"), (refused, "550 5.7.1 ")):
+        (tmp_path / "message").write_bytes(HEAD + b"\r\n" + text + b"\r\n")
+        done = subprocess.run([PROGRAM, "--try-hook", "data", shipped(name), tmp_path / "message"], check=True, capture_output=True, text=True,
+                              env={"PATH": os.environ["PATH"], "SPAMASSASSIN_REJECT": "900", **env}, timeout=60)
+        assert f"\nreply    {reply}" in done.stdout and "\nend      exit status 0\n" in done.stdout, done.stdout
 
 
 UNREACHABLE = {

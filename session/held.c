@@ -81,10 +81,9 @@ bool held_rewrite(struct session *s, const unsigned char *address, size_t n)
 	return true;
 }
 
-/* Put the held MAIL or RCPT into the record, with the client's own recipient if it was rewritten. */
-static void note_refusal(struct session *s, int code, const unsigned char *text, size_t n)
+void held_note_reply(struct session *s, const struct smtp_line *line)
 {
-	dialogue_refused(&s->dialogue, &s->held->cmd, code, text, n);
+	dialogue_refused(&s->dialogue, &s->held->cmd, line->code, line->text, line->text_len);
 	if (s->held->cmd.verb == SMTP_RCPT && s->held->original_len)
 		dialogue_rewritten(&s->dialogue, s->held->original, s->held->original_len);
 }
@@ -95,7 +94,7 @@ void held_note_by_hook(struct session *s, int code, const uint16_t enhanced[3], 
 	int len = snprintf(whole, sizeof whole, "%u.%u.%u %.*s", enhanced[0], enhanced[1], enhanced[2],
 	    (int)(n < 400 ? n : 400), (const char *)text);
 
-	note_refusal(s, code, (const unsigned char *)whole, (size_t)len);
+	held_note_reply(s, &(struct smtp_line){ .code = code, .text = (const unsigned char *)whole, .text_len = (size_t)len });
 	dialogue_judge(&s->dialogue, s->held->cmd.verb, DIALOGUE_BY_HOOK, REPLY_OK, REPLY_OF_MESSAGE);
 }
 
@@ -105,7 +104,7 @@ void held_refuse(struct session *s, const char *reply)
 
 	talk_reply(s, reply);
 	if (smtp_parse_reply((const unsigned char *)reply, strlen(reply), &line))
-		note_refusal(s, line.code, line.text, line.text_len);
+		held_note_reply(s, &line);
 }
 
 void held_refuse_recipient(struct session *s, const char *reply)

@@ -31,6 +31,9 @@ void held_refuse(struct session *s, const char *reply);
 /* The same for an unknown recipient, which counts towards --max-errors. */
 void held_refuse_recipient(struct session *s, const char *reply);
 
+/* This reply to the client has refused the held MAIL or RCPT: note it for the record, with the client's own recipient if it was rewritten. */
+void held_note_reply(struct session *s, const struct smtp_line *line);
+
 /* The reply of a hook has refused the held MAIL or RCPT: note it for the record. text: n octets, without code and enhanced code; at most 400
  * of them are noted. */
 void held_note_by_hook(struct session *s, int code, const uint16_t enhanced[3], const unsigned char *text, size_t n);

@@ -132,7 +132,7 @@ void recipient_mail_answered(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	talk_pass(s, r);
-	dialogue_refused(&s->dialogue, &s->held->cmd, r->line.code, r->line.text, r->line.text_len);
+	held_note_reply(s, &r->line);
 	refusal_passed_on(s, SMTP_RCPT);
 }
 

@@ -587,6 +587,26 @@ static void verdict_and_routes(void **state)
 	recorded(row[3]);
 }
 
+/* MAIL is refused for a recipient that was rewritten: the record has the client's own, too. */
+static void mail_is_refused_for_rewritten(void **state)
+{
+	const char *rcpts;
+
+	(void)state;
+	hook_is_there(HOOK_RCPT, "r");
+	begin_with_routes("", TWO_ROUTES);
+	client(MAIL "\n" RCPT);
+	hook_says("rewrite s@e.test\n");
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	server("550 5.7.1 not you");
+	client("RSET");
+	recorded("message rejected a@b.test to s@e.test 550");
+	rcpts = member_of("message", "rcpt_to");
+	assert_non_null(strstr(rcpts, "\"original\":\"r@d.test\""));
+}
+
 static void verdicts_and_routes(void **state)
 {
 	static const char *const rows[][4] = {
@@ -786,7 +806,7 @@ int main(void)
 		cmocka_unit_test(no_route_but_destination), cmocka_unit_test(routes_cannot_be_read),
 		cmocka_unit_test(route_has_tls), cmocka_unit_test(recipients_of_two_servers),
 		cmocka_unit_test(second_server_after_refusal), cmocka_unit_test(unreachable_and_another),
-		cmocka_unit_test(verdict_on_mail), cmocka_unit_test(verdict_on_rcpt), cmocka_unit_test(verdicts_and_routes),
+		cmocka_unit_test(verdict_on_mail), cmocka_unit_test(verdict_on_rcpt), cmocka_unit_test(verdicts_and_routes), cmocka_unit_test(mail_is_refused_for_rewritten),
 		cmocka_unit_test(authenticated), cmocka_unit_test(authenticated_leaves), cmocka_unit_test(authenticated_is_lost),
 		cmocka_unit_test(authenticated_is_lost_at_mail), cmocka_unit_test(auth_is_refused),
 		cmocka_unit_test(xforward_comes_first), cmocka_unit_test(xforward_is_421), cmocka_unit_test(xclient_comes_first),

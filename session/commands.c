@@ -158,6 +158,8 @@ static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 	}
 	refusal = dialogue_check(&s->dialogue, cmd);
+	if (!refusal && cmd->verb == SMTP_MAIL && cmd->auth && s->auth.authenticated) /* the server trusts us, not the client, RFC 4954 5 */
+		refusal = "555 5.5.4 A parameter is not offered here";
 	if (refusal) {
 		held_comm(s, cmd, COMM_TAKEN);
 		refuse_command(s, cmd, refusal);

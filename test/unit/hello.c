@@ -829,6 +829,21 @@ static void auth_plain(void **state)
 	server_gets("EHLO again.test");
 }
 
+/* The server trusts us, not a client that it does not know: RFC 4954 5. */
+static void auth_and_whose_mail_it_is(void **state)
+{
+	(void)state;
+	to_auth(ONE "--tls may", "EHLO c.test", "PLAIN");
+	server("235 welcome");
+	server_heard();
+	client_heard();
+	client("MAIL FROM:<a@b.test> AUTH=boss@b.test");
+	server_gets("");
+	client_gets("555 5.5.4 A parameter is not offered here");
+	client("MAIL FROM:<a@b.test>");
+	server_gets("MAIL FROM:<a@b.test>");
+}
+
 static void auth_login(void **state)
 {
 	(void)state;
@@ -1353,7 +1368,7 @@ int main(void)
 		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes),
 		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
 		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),
-		cmocka_unit_test(xclient_then_starttls), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_login),
+		cmocka_unit_test(xclient_then_starttls), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_and_whose_mail_it_is), cmocka_unit_test(auth_login),
 		cmocka_unit_test(auth_for_helo), cmocka_unit_test(auth_refused), cmocka_unit_test(auth_to_the_right_one),
 		cmocka_unit_test(auth_to_original_destination), cmocka_unit_test(auth_without_tls),
 		cmocka_unit_test(auth_after_starttls_refused), cmocka_unit_test(auth_with_tls_none),

@@ -752,7 +752,7 @@ static void answered(struct dialogue *d, const struct dialogue_pending *p, const
 
 	switch ((enum smtp_verb)p->verb) {
 	case SMTP_MAIL:
-		if (p->hidden) /* the client was answered already */
+		if (p->hidden || d->tx.mail == DIALOGUE_NO_MAIL) /* the client was answered already, or the transaction given up */
 			break;
 		d->tx.mail = positive ? DIALOGUE_MAIL_OPEN : DIALOGUE_MAIL_REFUSED;
 		if (!positive)

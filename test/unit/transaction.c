@@ -607,6 +607,27 @@ static void pipelined_results(void **state)
 		apart(rows[i][2], pipelined_result, rows[i]);
 }
 
+/* MAIL and RCPT are not yet answered when BDAT is refused: their replies come to a transaction that has been given up. */
+static void given_up_before_its_replies(void **state)
+{
+	(void)state;
+	session_begins(ONE "--message-size-limit 20");
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250-PIPELINING\n250 CHUNKING");
+	client(PIPELINED "BDAT 21 LAST\n012345678901234567890");
+	server("250 mail");
+	server("250 rcpt");
+	server("250 reset");
+	client_heard();
+	server_heard();
+	client("MAIL FROM:<c@b.test>");
+	server_gets("MAIL FROM:<c@b.test>");
+	server("250 ok");
+	client_gets("250 ok");
+}
+
 static void pipelined_data_taken(void **state)
 {
 	(void)state;
@@ -651,6 +672,7 @@ int main(void)
 		cmocka_unit_test(sending_answered_early), cmocka_unit_test(sends_chunk),
 		cmocka_unit_test(sending_chunk_answered_early), cmocka_unit_test(sending_chunk_refused),
 		cmocka_unit_test(sending_chunk_client_goes), cmocka_unit_test(results), cmocka_unit_test(pipelined_results),
+		cmocka_unit_test(given_up_before_its_replies),
 		cmocka_unit_test(pipelined_data_taken), cmocka_unit_test(no_recipient),
 	};
 

@@ -728,14 +728,16 @@ static void settle_recipient(struct dialogue_transaction *tx, const struct smtp_
 	tx->accepted -= line->code >= 400;
 }
 
-/* Of several replies the best one decides: a recipient that has the message has it. */
-/* A reply to DATA, a chunk or the message. Behind a refused MAIL its refusal says nothing: MAIL's reply has decided. */
+/* A reply to DATA, a chunk or the message. Behind a refused MAIL, or chunk, its refusal says nothing: that one's reply has decided. */
 static void decide_by(struct dialogue *d, const struct smtp_line *line)
 {
-	if (line->code < 400 || d->tx.mail != DIALOGUE_MAIL_REFUSED)
+	bool decided = d->tx.mail == DIALOGUE_MAIL_REFUSED || (d->tx.chunks && !d->tx.settled && d->tx.decision.code >= 400);
+
+	if (line->code < 400 || !decided)
 		dialogue_decide(d, line->code, line->text, line->text_len);
 }
 
+/* Of several replies the best one decides: a recipient that has the message has it. */
 static void answered_content(struct dialogue *d, const struct smtp_line *line)
 {
 	bool better = !d->tx.settled || line->code / 100 < d->tx.decision.code / 100;

@@ -457,7 +457,7 @@ static void chunk_is_refused(void **state)
 	server_heard();
 	server("452 no\n503 no");
 	client_gets("452 no\n503 no");
-	recorded("message rejected a@b.test to r@d.test 250: 503 no");
+	recorded("message deferred a@b.test to r@d.test 250: 452 no");
 	client("NOOP");
 	server_gets("NOOP");
 }

@@ -395,37 +395,62 @@ bool net_is_claimed(const union net_address *peer, const union net_address *orig
 	return ours;
 }
 
-/* ---- places ---- */
+/* ---- shares ---- */
 
-/* The socket of a place has a name that nobody can guess, so nobody can keep us from taking it; names of one kind sort by age. A place is
- * ours if fewer than all are older. So two that come at once agree which of them has the last one. */
-struct older {
-	const char *name; /* ours, with the NUL before it */
-	size_t len, kind; /* kind: octets at the start that all places of this kind share */
-	uint32_t count;
+/* A share is a socket that has a name: its kind, when it was asked for, a random number, how much it is. Nobody can guess such a name, so
+ * nobody can keep us from taking it; names of one kind sort by age. */
+#define TIME_LEN 21   /* hex digits */
+#define AMOUNT_LEN 16 /* the same: the last of a name */
+#define TRIES 8
+
+struct share {
+	struct sockaddr_un name;
+	size_t kind, len;	  /* octets of the name, with the NUL before it: up to the time, and all */
+	char bound[TIME_LEN + 1]; /* the time when it had its name for certain; "": it has none */
+	uint64_t older, unsure;	  /* what others have: asked for before ours; after it, but perhaps before they could see ours */
 };
+
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+	return a < UINT64_MAX - b ? a + b : UINT64_MAX;
+}
+
+static void write_time(char text[TIME_LEN + 1])
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	snprintf(text, TIME_LEN + 1, "%013llx%08lx", (unsigned long long)now.tv_sec & 0xfffffffffffff, (unsigned long)now.tv_nsec);
+}
 
 /* linux/unix_diag.h. CLOSED is the state of a socket that is only bound. */
 enum { SHOW_NAME = 1, SHOW_UID = 1 << 6, NAME = 0, UID = 7, CLOSED = 1 << 7 };
 
-static void count_older(void *arg, const unsigned char *answer, size_t n)
+static void count_share(void *arg, const unsigned char *answer, size_t n)
 {
 	const size_t head = 16; /* struct unix_diag_msg */
-	struct older *o = arg;
+	struct share *our = arg;
+	const char *ours = our->name.sun_path;
 	const unsigned char *name, *uid;
+	char amount[AMOUNT_LEN + 1] = "";
 	size_t len, uid_len;
 	uint32_t owner;
 
 	name = n < head ? NULL : netlink_attribute(answer + head, n - head, NAME, &len);
-	if (!name || len != o->len || memcmp(name, o->name, o->kind) != 0)
+	if (!name || len != our->len || memcmp(name, ours, our->kind) != 0)
 		return;
 	uid = netlink_attribute(answer + head, n - head, UID, &uid_len);
 	if (uid && uid_len == sizeof owner && memcpy(&owner, uid, sizeof owner) && owner != geteuid())
 		return; /* Linux before 5.3 does not say */
-	o->count += memcmp(name, o->name, len) < 0;
+	memcpy(amount, name + len - AMOUNT_LEN, AMOUNT_LEN);
+	name += our->kind;
+	if (!our->bound[0] || memcmp(name, ours + our->kind, our->len - our->kind - AMOUNT_LEN) < 0)
+		our->older = plus(our->older, strtoull(amount, NULL, 16));
+	else if (memcmp(name, ours + our->kind, our->len - our->kind) != 0 && memcmp(name, our->bound, TIME_LEN) <= 0)
+		our->unsure = plus(our->unsure, strtoull(amount, NULL, 16));
 }
 
-static bool count_all(struct older *o)
+static bool count_shares(struct share *our)
 {
 	struct {
 		struct netlink_header h;
@@ -435,29 +460,61 @@ static bool count_all(struct older *o)
 	} question = { { sizeof question, 20 /* SOCK_DIAG_BY_FAMILY */, NETLINK_REQUEST | NETLINK_DUMP, 0, 0 }, AF_UNIX, 0, 0, CLOSED, 0,
 		SHOW_NAME | SHOW_UID, { 0, 0 } };
 
-	return netlink_ask(NETLINK_SOCK_DIAG, &question.h, count_older, o);
+	return netlink_ask(NETLINK_SOCK_DIAG, &question.h, count_share, our);
 }
 
-int net_take_place(const char *what, uint32_t places)
+static void name_share(struct share *our, const char *what, uint64_t n)
 {
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	struct older o = { name.sun_path, 0, 0, 0 };
-	struct timespec now;
-	uint64_t random;
+	char *name = our->name.sun_path, asked[TIME_LEN + 1];
+	uint64_t random = 0;
+
+	*our = (struct share){ .name.sun_family = AF_UNIX };
+	write_time(asked);
+	getrandom(&random, sizeof random, 0);
+	our->kind = 1 + (size_t)sprintf(name + 1, "smtpwarp-%s-", what);
+	our->len = our->kind + (size_t)sprintf(name + our->kind, "%s%016llx%016llx", asked, (unsigned long long)random, (unsigned long long)n);
+}
+
+/* Take the name, then look who else is there: so of two, one at least has seen the other. Returns the socket, or -1. */
+static int ask_share(struct share *our)
+{
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || getrandom(&random, sizeof random, 0) != sizeof random)
+	if (fd < 0 || bind(fd, (struct sockaddr *)&our->name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + our->len)) < 0)
 		return close_failed(fd);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	o.kind = 1 + (size_t)sprintf(name.sun_path + 1, "smtpwarp-%s-", what);
-	o.len = o.kind + (size_t)sprintf(name.sun_path + o.kind, "%012llx%09lx%016llx", (unsigned long long)now.tv_sec,
-	    (unsigned long)now.tv_nsec, (unsigned long long)random);
-	if (bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + o.len)) < 0 || !count_all(&o))
-		return close_failed(fd);
-	if (o.count < places)
-		return fd;
+	write_time(our->bound);
+	return count_shares(our) ? fd : close_failed(fd);
+}
+
+/* A share is ours if it fits beside all that may not have seen it. If it fits only beside the older ones, somebody took a name at the same
+ * time: neither knows who has seen whom, so the older one of the two asks again. */
+int net_take_share(const char *what, uint64_t n, uint64_t all)
+{
+	struct share our;
+	int fd;
+
+	for (int tries = 0; tries < TRIES; tries++) {
+		name_share(&our, what, n);
+		fd = ask_share(&our);
+		if (fd < 0 || plus(plus(our.older, our.unsure), n) <= all)
+			return fd;
+		close(fd);
+		if (plus(our.older, n) > all)
+			break;
+	}
 	errno = EAGAIN;
-	return close_failed(fd);
+	return -1;
+}
+
+bool net_shares(const char *what, uint64_t *n)
+{
+	struct share none;
+	bool counted;
+
+	name_share(&none, what, 0);
+	counted = count_shares(&none);
+	*n = none.older;
+	return counted;
 }
 
 int net_listen(const union net_address *a, int backlog)

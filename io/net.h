@@ -56,10 +56,14 @@ int net_claim(const union net_address *local, const union net_address *remote);
  * can take such a name, so only our user's sockets count. */
 bool net_is_claimed(const union net_address *peer, const union net_address *original);
 
-/* Take one of so many places that all processes of our user in this network namespace share; what names their kind, in up to 20
- * characters. Returns the socket that holds it until it is closed. -1: no place is free, errno EAGAIN, or places cannot be
- * counted. */
-int net_take_place(const char *what, uint32_t places);
+/* Take n of the `all` units of something that the processes of our user in this network namespace share; what names it, in up to 20
+ * characters. Returns the socket that holds the share until it is closed, as the kernel does when a process dies. -1: errno EAGAIN, the
+ * others have too much; or shares cannot be counted. Shares never add up to more than `all`, whoever asks at the same time; of several that
+ * fit alone and not together, one gets its share. unix(7), sock_diag(7). */
+int net_take_share(const char *what, uint64_t n, uint64_t all);
+
+/* How many units all shares of this kind have together. false: they cannot be counted. */
+bool net_shares(const char *what, uint64_t *n);
 
 /* Bind and listen. Returns the socket, or -1. */
 int net_listen(const union net_address *a, int backlog);

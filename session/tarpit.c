@@ -1,6 +1,6 @@
 /* The tarpit. See tarpit.h for the contract.
  *
- * A place is a Unix socket, see net_take_place(). So all sessions are counted together, however they were started, and the kernel frees
+ * A place is a Unix socket, see net_take_share(). So all sessions are counted together, however they were started, and the kernel frees
  * the place of a process that has died.
  */
 #define _GNU_SOURCE
@@ -24,7 +24,7 @@ static bool take_place(const struct session *s)
 
 	if (!places)
 		return false;
-	place = net_take_place("tarpit", places);
+	place = net_take_share("tarpit", 1, places);
 	if (place < 0 && errno != EAGAIN) {
 		snprintf(error, sizeof error, "held clients cannot be counted, so none is held: %s", strerror(errno));
 		record_error(s, error);

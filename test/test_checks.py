@@ -1017,7 +1017,7 @@ def test_tarpit_of_a_single_session(net, warp, mail_server, hooks, max_tarpits, 
 @pytest.mark.parametrize("user, held", [(NOBODY, True), (0, False)])
 def test_tarpit_places_that_others_have(net, warp, user, held):
     """Names without a file are for every user, but only sockets of smtpwarp's own user are places."""
-    names = [f"smtpwarp-tarpit-{number:037x}" for number in range(100)] + [f"smtpwarp-tarpit-0-{number}" for number in range(100)]
+    names = [f"smtpwarp-tarpit-{number:037x}{1:016x}" for number in range(100)] + [f"smtpwarp-tarpit-0-{number}" for number in range(100)]
     with peers.abstract_sockets(names, user):
         proxy = warp("--tarpit", 30, *STRANGERS)
         client = outside(proxy)

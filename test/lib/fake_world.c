@@ -81,12 +81,22 @@ int __wrap_shutdown(int fd, int how)
 	return 0;
 }
 
+/* Shares, by the descriptors that hold them. */
+#define SHARE_FDS 256
+
+static struct {
+	const char *what;
+	uint64_t n;
+} shares[SHARE_FDS];
+
 int __real_close(int fd);
 int __wrap_close(int fd);
 int __wrap_close(int fd)
 {
 	struct world_socket *k = socket_of(fd);
 
+	if (fd >= 0 && fd < SHARE_FDS)
+		shares[fd].what = NULL;
 	if (!k)
 		return __real_close(fd);
 	k->fd = -1;
@@ -236,12 +246,31 @@ bool net_is_claimed(const union net_address *peer, const union net_address *orig
 	return world_net.caught;
 }
 
-int net_take_place(const char *what, uint32_t places)
+bool net_shares(const char *what, uint64_t *n)
 {
-	(void)what;
-	assert_true(places > 0);
+	errno = world_net.no_shares;
+	*n = strcmp(what, "kept") == 0 ? world_net.kept_by_others : 0;
+	for (unsigned i = 0; i < SHARE_FDS; i++)
+		*n += shares[i].what && strcmp(shares[i].what, what) == 0 ? shares[i].n : 0;
+	return !world_net.no_shares;
+}
+
+int net_take_share(const char *what, uint64_t n, uint64_t all)
+{
+	uint64_t have;
+	int fd;
+
+	assert_true(n > 0 && n <= all);
+	if (!net_shares(what, &have))
+		return -1;
 	errno = EAGAIN;
-	return world_net.no_place ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (world_net.no_place || have + n > all)
+		return -1;
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	assert_in_range(fd, 0, SHARE_FDS - 1);
+	shares[fd].what = what;
+	shares[fd].n = n;
+	return fd;
 }
 
 void net_nodelay(int fd)

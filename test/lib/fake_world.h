@@ -60,6 +60,8 @@ struct world_net {
 	bool decided;			/* the attempt has an outcome */
 	unsigned attempts;		/* that were begun */
 	bool no_place;			/* the tarpit is full */
+	uint64_t kept_by_others;	/* octets of --max-kept that other sessions have */
+	int no_shares;			/* errno: neither can be counted */
 };
 extern struct world_net world_net;
 

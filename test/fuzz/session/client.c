@@ -105,6 +105,8 @@ static void make_content(struct message *m, int number)
 
 	if (percent(5))
 		return;
+	if (!fuzz.plan.hooks && percent(4)) /* below which hooks put their fields */
+		buf_text(b, "%sFrom s%d@c.example\r\n", percent(30) ? ">" : "", number);
 	if (percent(80))
 		buf_text(b, "Message-ID: <%d@client.example>\r\nSubject: token%d.\r\nX-Old: gone\r\n folded\r\n\r\n", number, number);
 	while (lines--)

@@ -11,7 +11,7 @@
 /* Whatever a client says fits, so that no event is too large for a record or a hook. An octet of text becomes 6 at most (\u0001), one of
  * parameters less than that; a recipient has 130 octets around its texts. The rest is for names, notes and numbers. Pages that are not used cost
  * nothing. */
-#define RECORD_LINE_MAX (6 * (DIALOGUE_TEXT_MAX + DIALOGUE_SAID_MAX + SMTP_AUTH_LINE_MAX + sizeof(struct record_notes)) + 160 * DIALOGUE_RCPT_MAX + (64 << 10))
+#define RECORD_LINE_MAX (6 * (DIALOGUE_TEXT_MAX + DIALOGUE_SAID_MAX + SMTP_AUTH_LINE_MAX + sizeof(struct record_notes)) + 144 * DIALOGUE_RCPT_MAX + (64 << 10))
 static _Alignas(4096) char line[RECORD_LINE_MAX];
 static char hook_line[sizeof line]; /* of its own: records are written while a hook reads it */
 
@@ -392,11 +392,11 @@ static void message(const struct session *s, enum transaction_result result, uin
 		json_number(&j, "first_rcpt", from);
 	json_string(&j, "result", result_name(result));
 	decision(&j, &tx->decision);
-	json_ms(&j, "mail_ms", s->tx.mail);
-	json_ms(&j, "rcpt_ms", s->tx.rcpt);
-	json_ms(&j, "data_ms", s->tx.data);
-	json_ms(&j, "data_reply_ms", s->tx.data_reply);
-	json_ms(&j, "accept_ms", s->tx.accept);
+	json_ms(&j, "mail_ms", s->tx.times->mail);
+	json_ms(&j, "rcpt_ms", s->tx.times->rcpt);
+	json_ms(&j, "data_ms", s->tx.times->data);
+	json_ms(&j, "data_reply_ms", s->tx.times->data_reply);
+	json_ms(&j, "accept_ms", s->tx.times->accept);
 	notes_member(&j, s->notes, s->dialogue.transactions);
 	if (to - from > 1 && (j.full || j.len + 2 > log_record_max())) {
 		message(s, result, from, from + (to - from) / 2);

@@ -247,6 +247,15 @@ enum transaction_result {
 	TRANSACTION_UNKNOWN
 };
 
+/* Apart from what idle sessions touch. */
+struct transaction_times {
+	int64_t first_on; /* server.connected_at of the connection that MAIL last was the first on */
+	uint32_t first_in; /* and the transaction of that MAIL, as dialogue.transactions counts */
+	int64_t began_at; /* when its server was sent MAIL, or connected to if that was the first MAIL there; the others are 0 and -1 if this is 0 */
+	int64_t mail_at, rcpt_at, data_at, sent_at; /* when MAIL, the first RCPT, DATA, and the end of the message were sent */
+	int64_t mail, rcpt, data, data_reply, accept; /* durations, for records */
+};
+
 struct transaction {
 	enum transaction_server server;
 	enum content_state content;
@@ -257,11 +266,7 @@ struct transaction {
 	uint64_t sent;		 /* octets of a kept message that went to the server */
 	uint64_t content_from;	 /* octets received from the client that content_at has counted, or that came before the message */
 	int64_t content_at;	 /* up to when --min-rate has had its octets: --block-timeout later is too late */
-	int64_t began_at; /* when its server was sent MAIL, or connected to if that was the first MAIL there */
-	int64_t first_on; /* server.connected_at of the connection that MAIL last was the first on */
-	uint32_t first_in; /* and the transaction of that MAIL, as dialogue.transactions counts */
-	int64_t mail_at, rcpt_at, data_at, sent_at; /* when MAIL, the first RCPT, DATA, and the end of the message were sent */
-	int64_t mail, rcpt, data, data_reply, accept; /* durations, for records */
+	struct transaction_times *times;
 	uint64_t messages, recipients;	   /* accepted in this session */
 };
 #define TRANSACTION_DRAINED 560

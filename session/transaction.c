@@ -7,17 +7,24 @@
 
 #include <stdio.h>
 
+/* Written only if there is something to forget, so that an idle session does not touch their page. */
 static void forget_times(struct session *s)
 {
-	s->tx.mail = s->tx.rcpt = s->tx.data = s->tx.data_reply = s->tx.accept = -1;
-	s->tx.data_at = 0;
+	struct transaction_times *t = s->tx.times;
+
+	if (!t->began_at)
+		return;
+	t->mail = t->rcpt = t->data = t->data_reply = t->accept = -1;
+	t->began_at = t->rcpt_at = t->data_at = 0;
 }
 
 void transaction_prepare(struct session *s)
 {
 	static char drained[TRANSACTION_DRAINED];
+	static struct transaction_times times = { .mail = -1, .rcpt = -1, .data = -1, .data_reply = -1, .accept = -1 };
 
 	s->tx.drained = drained;
+	s->tx.times = &times;
 	s->tx.message.fd = -1;
 	forget_times(s);
 }
@@ -152,7 +159,7 @@ void transaction_content_sent(struct session *s)
 	bool spoke = leg_count(&s->server.leg) || leg_has_more(&s->server.leg);
 
 	transaction_enter(s, s->dialogue.queued <= 1 && spoke ? CONTENT_SENT_LATE : CONTENT_SENT);
-	s->tx.sent_at = s->now;
+	s->tx.times->sent_at = s->now;
 	message_drop(&s->tx.message);
 }
 
@@ -209,22 +216,22 @@ void transaction_reset_server(struct session *s)
 
 void transaction_data_begins(struct session *s)
 {
-	s->tx.data = s->now - s->tx.began_at;
-	if (s->tx.data_at)
-		s->tx.data_reply = s->now - s->tx.data_at;
+	s->tx.times->data = s->now - s->tx.times->began_at;
+	if (s->tx.times->data_at)
+		s->tx.times->data_reply = s->now - s->tx.times->data_at;
 }
 
 /* The first message on a connection has waited for it. */
 static void note_began(struct session *s)
 {
-	bool first = s->tx.first_on != s->server.connected_at || s->tx.first_in == s->dialogue.transactions;
+	bool first = s->tx.times->first_on != s->server.connected_at || s->tx.times->first_in == s->dialogue.transactions;
 
 	if (first) {
-		s->tx.first_on = s->server.connected_at;
-		s->tx.first_in = s->dialogue.transactions;
+		s->tx.times->first_on = s->server.connected_at;
+		s->tx.times->first_in = s->dialogue.transactions;
 	}
-	s->tx.began_at = first ? s->server.connected_at : s->now;
-	s->tx.mail_at = s->now;
+	s->tx.times->began_at = first ? s->server.connected_at : s->now;
+	s->tx.times->mail_at = s->now;
 }
 
 void transaction_sent(struct session *s, enum smtp_verb verb)
@@ -232,11 +239,11 @@ void transaction_sent(struct session *s, enum smtp_verb verb)
 	if (verb == SMTP_MAIL)
 		note_began(s);
 	if (verb == SMTP_DATA || verb == SMTP_BDAT)
-		s->tx.data_at = verb == SMTP_DATA ? s->now : 0;
-	if (verb == SMTP_RCPT && s->dialogue.tx.rcpts == 1)
-		s->tx.rcpt_at = s->now;
+		s->tx.times->data_at = verb == SMTP_DATA ? s->now : 0;
+	if (verb == SMTP_RCPT && !s->tx.times->rcpt_at)
+		s->tx.times->rcpt_at = s->now;
 	if (verb == SMTP_BDAT) {
-		if (s->tx.data < 0)
+		if (s->tx.times->data < 0)
 			transaction_data_begins(s);
 		transaction_octets_begin(s);
 		transaction_enter(s, CONTENT_PASSING);
@@ -246,11 +253,11 @@ void transaction_sent(struct session *s, enum smtp_verb verb)
 void transaction_answered(struct session *s, enum smtp_verb verb)
 {
 	if (verb == SMTP_MAIL)
-		s->tx.mail = s->now - s->tx.mail_at;
+		s->tx.times->mail = s->now - s->tx.times->mail_at;
 	if (verb == SMTP_RCPT)
-		s->tx.rcpt = s->now - s->tx.rcpt_at;
+		s->tx.times->rcpt = s->now - s->tx.times->rcpt_at;
 	if (verb == SMTP_CONTENT)
-		s->tx.accept = s->now - s->tx.sent_at;
+		s->tx.times->accept = s->now - s->tx.times->sent_at;
 }
 
 /* ---- its end ---- */

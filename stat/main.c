@@ -1,6 +1,7 @@
 /* smtpwarp-stat: what smtpwarp has logged and counted, for people, for Prometheus, and for scripts. smtpwarp-stat(8). */
 #include "stat/logfilter.h"
 #include "stat/query.h"
+#include "stat/report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,14 +10,19 @@
 static int help(void)
 {
 	puts("Usage: smtpwarp-stat query [OPTION...] [FILE...]\n"
+	     "       smtpwarp-stat report [OPTION...] [FILE...] >report.html\n"
 	     "Shows what smtpwarp has logged. See smtpwarp-stat(8).\n\n"
-	     "  query   recipients and refusals in log files, and totals by class, site and code\n\n"
-	     "Options of query:");
+	     "  query   recipients and refusals in log files, and totals by class, site and code\n"
+	     "  report  a page of HTML about log files\n\n"
+	     "Options of query and report, which choose records and recipients:");
 #define X(name, value, text) printf("  --%-7s %-5s %s\n", name, value, text);
 	LOGFILTER_OPTIONS(X)
 #undef X
-	puts("  --json         records as they are in the log\n"
-	     "  --totals       totals only; with --json as one JSON object\n\n"
+	puts("Options of query:\n"
+	     "  --json         records as they are in the log\n"
+	     "  --totals       totals only; with --json as one JSON object\n"
+	     "Option of report:\n"
+	     "  --no-addresses leaves out senders and clients\n\n"
 	     "A FILE may be compressed with gzip or zstd; without one, standard input is read.");
 	return EX_OK;
 }
@@ -26,7 +32,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(char **arguments);
-	} commands[] = { { "query", query_main } };
+	} commands[] = { { "query", query_main }, { "report", report_main } };
 
 	(void)argc;
 	if (!argv[0] || !argv[1]) {

@@ -48,16 +48,27 @@ const char *plain_text(const struct jsonread_text *text, char *out, size_t cap)
 	return plain_make(out, cap);
 }
 
+/* Octets up to the end of a word. */
+static size_t word_length(const char *text)
+{
+	return strcspn(text, " <>()\"',;[]=");
+}
+
 const char *plain_fold(char *text)
 {
 	char *to = text;
 
 	for (const char *in = text; *in; in++) {
+		size_t n = in == text || !word_length(in - 1) ? word_length(in) : 0;
 		bool digit = *in >= '0' && *in <= '9';
-		if (!digit)
+		if (n && memchr(in, '@', n)) {
+			*to++ = '@';
+			in += n - 1;
+		} else if (!digit) {
 			*to++ = *in;
-		else if (to == text || to[-1] != '#')
+		} else if (to == text || to[-1] != '#') {
 			*to++ = '#';
+		}
 	}
 	*to = 0;
 	return text;

@@ -12,7 +12,7 @@ const char *plain_text(const struct jsonread_text *text, char *out, size_t cap);
 /* The same with text that ends in a NUL, in its place. Returns text. cap: octets that there are for it. */
 const char *plain_make(char *text, size_t cap);
 
-/* Digits of it folded: each run of them becomes "#". In place. Returns text. */
+/* What differs between replies that say the same folded, in place: each run of digits becomes "#", each mail address "@". Returns text. */
 const char *plain_fold(char *text);
 
 #endif

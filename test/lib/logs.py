@@ -4,6 +4,7 @@
 """
 import datetime
 import json
+import math
 import random
 
 BEGIN = datetime.datetime(2026, 11, 23, 0, 0, tzinfo=datetime.timezone.utc)
@@ -86,7 +87,8 @@ def write_log(path, sessions=1000, days=7, seed=1):
                (BEGIN + datetime.timedelta(days=2, hours=16, minutes=20), "throttled", "ok", "clean", 0)]
     with open(path, "w") as log:
         for number in range(sessions):
-            at = BEGIN + datetime.timedelta(days=days) * number / sessions
+            day, part = divmod(days * number / sessions, 1)     # more by day than by night
+            at = BEGIN + datetime.timedelta(days=day + part + 0.11 * math.sin(2 * math.pi * part))
             while changes and changes[0][0] <= at:
                 when, before, after, why, minutes = changes.pop(0)
                 log.write(json.dumps(backoff(when, before, after, why, when + datetime.timedelta(minutes=minutes)),

@@ -20,7 +20,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
 	io/net.c io/netlink.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
-	session/checks.c session/tarpit.c session/trace.c session/tryhook.c pure/envfile.c \
+	session/checks.c session/tarpit.c session/kept.c io/memory.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)

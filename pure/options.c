@@ -22,7 +22,7 @@ enum kind {
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
 	/* What one option takes: */
-	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, RECIPIENTS, OVERRIDE
+	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, KEPT, RECIPIENTS, OVERRIDE
 };
 
 /* Few pointers: each costs a relocation as well, 32 octets together. */
@@ -123,6 +123,8 @@ static const struct row rows[] = {
 	OF_SWITCH("verbose", verbose, "log every command and reply"),
 	{ "message-size-limit", SIZE, AT(uint64_t, limits.message_size), { { 0, 0 } }, "N", "10240000",
 	    "most octets of a message; 0: no limit" },
+	{ "max-kept", KEPT, 0, { { 0, 0 } }, "SIZE", "25%",
+	    "most octets of messages that all sessions keep, or percent of the memory; 0: no limit" },
 	OF_NUMBER("max-recipients", limits.recipients, 1, DIALOGUE_RCPT_MAX, "1000", "most recipients of a message"),
 	OF_NUMBER("max-errors", max_errors, 0, UINT32_MAX, "20", "most bad commands of a session; 0: no limit"),
 	OF_NUMBER("max-pipeline", limits.pipeline, 1, DIALOGUE_QUEUE_MAX - 2, "64", "most commands that await replies"),
@@ -198,6 +200,18 @@ static const char *set_seconds(int64_t *seconds, const char *value, int64_t leas
 		return "takes seconds, such as 300 or 0.5";
 	snprintf(want, sizeof want, "takes seconds from %g to %g", (double)least / SECOND, (double)most / SECOND);
 	return want;
+}
+
+static const char *set_kept(struct options *o, const char *value)
+{
+	size_t digits = strspn(value, "0123456789");
+
+	o->max_kept = o->max_kept_percent = 0;
+	if (!digits || strcmp(value + digits, "%") != 0)
+		return endpoint_number(value, 0, INT64_MAX, &o->max_kept) ? "takes octets, or percent of the memory such as 25%" : NULL;
+	for (; *value != '%' && o->max_kept_percent <= 100; value++)
+		o->max_kept_percent = o->max_kept_percent * 10 + (uint32_t)(*value - '0');
+	return o->max_kept_percent && o->max_kept_percent <= 100 ? NULL : "takes octets, or percent of the memory from 1% to 100%";
 }
 
 static const char *set_text(const char **text, const char *value)
@@ -416,6 +430,8 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 		return endpoint_is_host(value) ? set_text(&o->hostname, value) : "takes a host name";
 	case LOG:
 		return set_log(o, value);
+	case KEPT:
+		return set_kept(o, value);
 	case RECIPIENTS:
 		return set_valid_recipients(o, value);
 	case OVERRIDE:

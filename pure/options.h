@@ -77,6 +77,8 @@ struct options {
 	const struct ere *valid_recipients; /* NULL: all recipients are valid */
 	const char *override_recipient;	    /* NULL: recipients stay what they are */
 	uint32_t max_tarpits;
+	uint64_t max_kept;	   /* octets, 0: no limit; unless there is */
+	uint32_t max_kept_percent; /* of the memory; 0: max_kept says */
 	bool check;
 	unsigned try_hook; /* 1 + enum hook_event: a hook of this event is to be tried; 0: none */
 	const char *operand[OPTIONS_OPERANDS]; /* the hook's path, and the file of a sample; NULL: not given */

@@ -8,6 +8,7 @@
 #include "session/held.h"
 #include "session/hello.h"
 #include "session/identity.h"
+#include "session/kept.h"
 #include "session/maildata.h"
 #include "session/recipient.h"
 #include "session/replies.h"
@@ -142,6 +143,18 @@ void commands_pass_held(struct session *s)
 	}
 }
 
+/* Why the command is refused without a question to anybody: a reply in static storage; NULL: it is not. */
+static const char *refusal_of(struct session *s, const struct smtp_command *cmd)
+{
+	const char *refusal = dialogue_check(&s->dialogue, cmd);
+
+	if (refusal || cmd->verb != SMTP_MAIL)
+		return refusal;
+	if (cmd->auth && s->auth.authenticated) /* the server trusts us, not the client, RFC 4954 5 */
+		return "555 5.5.4 A parameter is not offered here";
+	return filter_wants(s, HOOK_DATA) ? kept_cannot(s, cmd->octets) : NULL;
+}
+
 /* Refuse, or answer here, a command that is out of order or that no server can answer. false: it is neither. */
 static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 {
@@ -157,9 +170,7 @@ static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 			transaction_reset_server(s);
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 	}
-	refusal = dialogue_check(&s->dialogue, cmd);
-	if (!refusal && cmd->verb == SMTP_MAIL && cmd->auth && s->auth.authenticated) /* the server trusts us, not the client, RFC 4954 5 */
-		refusal = "555 5.5.4 A parameter is not offered here";
+	refusal = refusal_of(s, cmd);
 	if (refusal) {
 		held_comm(s, cmd, COMM_TAKEN);
 		refuse_command(s, cmd, refusal);

@@ -154,7 +154,7 @@ static bool end_keeping(struct session *s)
 	if (s->tx.content == CONTENT_SPOILED)
 		refuse_kept(s, s->tx.spoiled);
 	else if (!transaction_seal(s))
-		refuse_kept(s, "452 4.3.1 No room for a message of this size");
+		refuse_kept(s, transaction_no_memory);
 	else
 		return true;
 	return false;
@@ -164,11 +164,13 @@ static bool keep_piece(struct session *s, const struct smtp_piece *piece)
 {
 	const char *fault = transaction_fault(s);
 
-	if (fault && s->tx.content != CONTENT_SPOILED)
-		transaction_spoil(s, fault);
 	if (s->tx.content != CONTENT_SPOILED) {
-		dialogue_scan(&s->dialogue, piece->bytes, piece->len);
-		transaction_add(s, piece->bytes, piece->len);
+		if (!fault) {
+			dialogue_scan(&s->dialogue, piece->bytes, piece->len);
+			fault = transaction_add(s, piece->bytes, piece->len);
+		}
+		if (fault)
+			transaction_spoil(s, fault);
 	}
 	if (!piece->end)
 		return false;

@@ -1,11 +1,14 @@
 /* A mail transaction. See transaction.h for the contract. */
 #include "session/transaction.h"
+#include "session/kept.h"
 #include "session/legal.h"
 #include "session/record.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
 
 #include <stdio.h>
+
+const char transaction_no_memory[] = "452 4.3.1 No room for a message of this size";
 
 /* Written only if there is something to forget, so that an idle session does not touch their page. */
 static void forget_times(struct session *s)
@@ -122,9 +125,20 @@ void transaction_keep(struct session *s)
 	transaction_octets_begin(s);
 }
 
-void transaction_add(struct session *s, const void *bytes, size_t n)
+const char *transaction_add(struct session *s, const void *bytes, size_t n)
 {
+	const char *full = kept_grow(s, s->tx.message.size + n);
+
+	if (full)
+		return full;
 	message_add(&s->tx.message, bytes, n);
+	return s->tx.message.failed ? transaction_no_memory : NULL;
+}
+
+static void forget_message(struct session *s)
+{
+	message_drop(&s->tx.message);
+	kept_release();
 }
 
 bool transaction_seal(struct session *s)
@@ -138,6 +152,7 @@ bool transaction_seal(struct session *s)
 
 void transaction_spoil(struct session *s, const char *reply)
 {
+	forget_message(s);
 	s->tx.spoiled = reply;
 	transaction_enter(s, CONTENT_SPOILED);
 }
@@ -145,6 +160,8 @@ void transaction_spoil(struct session *s, const char *reply)
 void transaction_drain(struct session *s, const char *reply)
 {
 	snprintf(s->tx.drained, TRANSACTION_DRAINED, "%s", reply);
+	if (s->tx.content == CONTENT_KEEPING)
+		forget_message(s);
 	transaction_enter(s, CONTENT_DRAINING);
 }
 
@@ -160,7 +177,7 @@ void transaction_content_sent(struct session *s)
 
 	transaction_enter(s, s->dialogue.queued <= 1 && spoke ? CONTENT_SENT_LATE : CONTENT_SENT);
 	s->tx.times->sent_at = s->now;
-	message_drop(&s->tx.message);
+	forget_message(s);
 }
 
 static bool is_seven_bit(const struct session *s)
@@ -291,7 +308,7 @@ void transaction_end(struct session *s, enum transaction_result result)
 	}
 	record_message(s, result);
 	dialogue_end_transaction(&s->dialogue);
-	message_drop(&s->tx.message);
+	forget_message(s);
 	if (s->tx.content != CONTENT_NONE)
 		transaction_enter(s, CONTENT_NONE);
 	transaction_unbind(s);

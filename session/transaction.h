@@ -51,13 +51,15 @@ void transaction_octets_waited(struct session *s, int64_t duration);
 /* A kept message begins, or goes on with another chunk. */
 void transaction_keep(struct session *s);
 
-/* Add n octets to the kept message; transaction_seal() tells of failures. */
-void transaction_add(struct session *s, const void *bytes, size_t n);
+/* Add n octets to the kept message. Returns NULL, or the reply (static storage) that says that there is no room for them: kept.h, or
+ * transaction_no_memory. */
+const char *transaction_add(struct session *s, const void *bytes, size_t n);
+extern const char transaction_no_memory[];
 
 /* The kept message is whole: CONTENT_WHOLE. false: there was no room for it, as message_seal() has it. */
 bool transaction_seal(struct session *s);
 
-/* Refuse the kept message at its end, with this reply (static storage, without CRLF): CONTENT_SPOILED. */
+/* Refuse the kept message at its end, with this reply (static storage, without CRLF): CONTENT_SPOILED. Its octets are forgotten at once. */
 void transaction_spoil(struct session *s, const char *reply);
 
 /* Read the message to its end and throw it away, then give this reply, which is copied (cut to TRANSACTION_DRAINED - 1 octets):

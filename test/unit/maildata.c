@@ -2,6 +2,7 @@
 #include "test/lib/fake_session.h"
 #include "test/lib/fake_story.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
@@ -722,6 +723,213 @@ static void no_room_to_keep(void **state)
 	recorded("message deferred a@b.test to r@d.test 250: 452 4.3.1 No room for a message of this size");
 }
 
+/* ---- --max-kept ---- */
+
+#define NO_ROOM "452 4.3.1 No room for this message beside those of other sessions (--max-kept)"
+#define SIZED "EHLO c.test", "250-mx.test\n250-SIZE 0\n250 8BITMIME"
+#define MIB (1 << 20)
+
+/* The client sends so many octets of a message. */
+static void client_sends(size_t octets)
+{
+	static char line[1000];
+
+	memset(line, 'x', sizeof line);
+	memcpy(line + sizeof line - 2, "\r\n", 2);
+	for (; octets; octets -= octets < sizeof line ? octets : sizeof line)
+		client_bytes(line, octets < sizeof line ? octets : sizeof line);
+}
+
+static uint64_t room_taken(void)
+{
+	uint64_t n;
+
+	assert_true(net_shares("kept", &n));
+	return n - world_net.kept_by_others;
+}
+
+/* Most messages are small: they take no room, and ask nobody. */
+static void small_needs_no_room(void **state)
+{
+	(void)state;
+	world_net.kept_by_others = UINT64_MAX / 2;
+	keep_for_hook(ONE "--max-kept 1000000", PLAIN);
+	client_sends((256 << 10) - 2);
+	assert_int_equal(room_taken(), 0);
+	client("\n.");
+	assert_non_null(world_hook);
+	hook_says("");
+	server_gets("DATA");
+}
+
+static void room_doubles(void **state)
+{
+	(void)state;
+	keep_for_hook(ONE "--max-kept 20000000", PLAIN);
+	client_sends((256 << 10) + 1);
+	assert_int_equal(room_taken(), 512 << 10);
+	client_sends(256 << 10);
+	assert_int_equal(room_taken(), MIB);
+	client_sends(4 * MIB);
+	assert_int_equal(room_taken(), 8 * MIB);
+	client_sends(4 * MIB);
+	assert_int_equal(room_taken(), 10240000); /* --message-size-limit: it will not be larger */
+}
+
+static void sent_needs_no_room(void **state)
+{
+	(void)state;
+	keep_for_hook(ONE, PLAIN);
+	client_sends(MIB);
+	client("\n.");
+	assert_int_equal(room_taken(), 2 * MIB);
+	hook_says("");
+	server_gets("DATA");
+	server("354 go");
+	assert_int_equal(room_taken(), 0);
+	content_is(SENT);
+}
+
+static void no_room_beside_others(void **state)
+{
+	(void)state;
+	world_net.kept_by_others = 9 * MIB;
+	keep_for_hook(ONE "--max-kept 10485760", PLAIN);
+	client_sends(MIB);
+	content_is(KEEPING);
+	assert_int_equal(room_taken(), MIB);
+	client_sends(1);
+	content_is(SPOILED); /* and what is here of it is forgotten */
+	assert_int_equal(room_taken(), 0);
+	assert_int_equal(the_session()->tx.message.fd, -1);
+	client_sends(3 * MIB);
+	client_gets("");
+	client("\n.");
+	assert_null(world_hook);
+	client_gets(NO_ROOM);
+	server_gets("RSET");
+	server("250 ok");
+	content_is(NONE);
+	stands_at(OPEN, READY);
+	recorded("message deferred a@b.test to r@d.test 250: " NO_ROOM);
+	world_net.kept_by_others = 0; /* the same client tries again */
+	client("MAIL FROM:<a@b.test>");
+	server("250 ok");
+	client("RCPT TO:<r@d.test>");
+	server("250 ok");
+	client("DATA");
+	client_sends(2 * MIB);
+	client("\n.");
+	assert_non_null(world_hook);
+}
+
+/* The default is 25 % of the memory, here 10,485,750 octets. */
+static void never_room_for_it(void **state)
+{
+	(void)state;
+	keep_for_hook(ONE "--message-size-limit 0", PLAIN);
+	client_sends(10485750);
+	content_is(KEEPING);
+	assert_int_equal(room_taken(), 10485750);
+	client_sends(1);
+	content_is(SPOILED);
+	client("\n.");
+	client_gets(TOO_LARGE);
+	assert_int_equal(room_taken(), 0);
+}
+
+static void no_limit_to_keep(void **state)
+{
+	(void)state;
+	world_net.kept_by_others = UINT64_MAX / 2;
+	keep_for_hook(ONE "--max-kept 0", PLAIN);
+	client_sends(2 * MIB);
+	content_is(KEEPING);
+	assert_int_equal(room_taken(), 0);
+}
+
+/* Mail goes on, and the log says it once. */
+static void room_cannot_be_counted(void **state)
+{
+	(void)state;
+	world_net.no_shares = EACCES;
+	keep_for_hook(ONE, PLAIN);
+	client_sends(4 * MIB);
+	content_is(KEEPING);
+	recorded("error: kept messages cannot be counted for --max-kept: Permission denied");
+	not_recorded("error");
+}
+
+static void no_room_for_chunks(void **state)
+{
+	static char chunk[MIB];
+
+	(void)state;
+	hook_is_there(HOOK_DATA, "d");
+	world_net.kept_by_others = 10 * MIB;
+	to_recipient(ONE, CHUNKS);
+	client("BDAT 1000000");
+	client_bytes(chunk, 1000000);
+	client_gets("250 2.0.0 Go on");
+	content_is(SPOILED);
+	client("BDAT 1 LAST");
+	client_says("x");
+	client_gets(NO_ROOM);
+	server_gets("RSET");
+	content_is(NONE);
+}
+
+static void size_finds_no_room(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_DATA, "d");
+	world_net.kept_by_others = 9 * MIB;
+	to_hello(ONE "--max-kept 10485760", SIZED);
+	client("MAIL FROM:<a@b.test> SIZE=1048577");
+	client_gets(NO_ROOM);
+	server_gets("");
+	client("MAIL FROM:<a@b.test> SIZE=1048576");
+	recorded("message deferred a@b.test: " NO_ROOM);
+	server_heard();
+	server("250 ok");
+	client_gets("250 ok");
+	assert_int_equal(room_taken(), 0); /* a word takes no room */
+}
+
+static void size_never_has_room(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_DATA, "d");
+	to_hello(ONE "--max-kept 5000000", SIZED);
+	client("MAIL FROM:<a@b.test> SIZE=5000001");
+	client_gets(TOO_LARGE);
+}
+
+/* A message that passes through needs none. */
+static void size_is_no_matter_without_hooks(void **state)
+{
+	(void)state;
+	world_net.kept_by_others = 10 * MIB;
+	to_hello(ONE, SIZED);
+	client("MAIL FROM:<a@b.test> SIZE=5000001");
+	server_heard();
+	server("250 ok");
+	client_gets("250 ok");
+}
+
+static void room_of_drained_is_free(void **state)
+{
+	(void)state;
+	keep_for_hook(ONE, PLAIN);
+	client_sends(2 * MIB);
+	assert_int_equal(room_taken(), 2 * MIB);
+	server_closes();
+	content_is(DRAINING);
+	assert_int_equal(room_taken(), 0);
+	client("\n.");
+	client_gets(LOST);
+}
+
 static void server_lost_in_keeping(void **state)
 {
 	(void)state;
@@ -1262,6 +1470,18 @@ int main(void)
 		cmocka_unit_test(lmtp_passes), cmocka_unit_test(lmtp_is_drained), cmocka_unit_test(lmtp_chunk_is_drained),
 		cmocka_unit_test(lmtp_last_chunk_is_drained), cmocka_unit_test(lmtp_kept_too_large),
 		cmocka_unit_test(lmtp_kept_is_refused), cmocka_unit_test(lmtp_is_discarded),
+		cmocka_unit_test(small_needs_no_room),
+		cmocka_unit_test(room_doubles),
+		cmocka_unit_test(sent_needs_no_room),
+		cmocka_unit_test(no_room_beside_others),
+		cmocka_unit_test(never_room_for_it),
+		cmocka_unit_test(no_limit_to_keep),
+		cmocka_unit_test(room_cannot_be_counted),
+		cmocka_unit_test(no_room_for_chunks),
+		cmocka_unit_test(size_finds_no_room),
+		cmocka_unit_test(size_never_has_room),
+		cmocka_unit_test(size_is_no_matter_without_hooks),
+		cmocka_unit_test(room_of_drained_is_free),
 		cmocka_unit_test(lmtp_chunk_is_too_large),
 		cmocka_unit_test(empty_message_in_chunk), cmocka_unit_test(kept_chunk_is_too_large),
 		cmocka_unit_test(empty_chunk_becomes_data),

@@ -123,6 +123,29 @@ static void test_size(void **state)
 	expect_refused("message-size-limit", "10k", want);
 }
 
+static void test_kept(void **state)
+{
+	static const char want[] = "takes octets, or percent of the memory such as 25%";
+	static const char range[] = "takes octets, or percent of the memory from 1% to 100%";
+
+	(void)state;
+	expect_taken("max-kept", "100%");
+	assert_true(o.max_kept_percent == 100 && o.max_kept == 0);
+	expect_taken("max-kept", "1%");
+	assert_true(o.max_kept_percent == 1);
+	expect_taken("max-kept", "9223372036854775807");
+	assert_true(o.max_kept_percent == 0 && o.max_kept == INT64_MAX);
+	expect_taken("max-kept", "0");
+	assert_true(o.max_kept_percent == 0 && o.max_kept == 0);
+	expect_refused("max-kept", "0%", range);
+	expect_refused("max-kept", "101%", range);
+	expect_refused("max-kept", "4294967297%", range);
+	expect_refused("max-kept", "%", want);
+	expect_refused("max-kept", "10M", want);
+	expect_refused("max-kept", "10%%", want);
+	expect_refused("max-kept", "9223372036854775808", want);
+}
+
 static void test_seconds(void **state)
 {
 	static const struct {
@@ -510,7 +533,7 @@ static void test_defaults(void **state)
 	assert_true(o.limits.command_line == 2048 && o.limits.newline == SMTP_NL_NORMALIZE && !o.limits.on_recipient);
 	assert_true(o.tls == TLS_MAY && o.client_tls == CLIENT_TLS_NONE && !o.limits.require_tls && !o.send_proxy);
 	assert_true(!o.no_client_names && !o.hook_failure_accepts && !o.hooks_given && !o.override_recipient);
-	assert_true(o.greet_delay == 0 && o.tarpit == 0 && o.max_tarpits == 100 && o.dnsbl_threshold == 1);
+	assert_true(o.greet_delay == 0 && o.tarpit == 0 && o.max_tarpits == 100 && o.max_kept_percent == 25 && o.max_kept == 0 && o.dnsbl_threshold == 1);
 	assert_true(o.dnsbl_timeout == 5 * s && o.timeouts.connect == 30 * s && o.timeouts.tls == 60 * s);
 	assert_true(o.timeouts.banner == 300 * s && o.timeouts.mail == 300 * s && o.timeouts.rcpt == 300 * s);
 	assert_true(o.timeouts.data == 120 * s && o.timeouts.block == 180 * s && o.timeouts.dot == 600 * s);
@@ -677,6 +700,7 @@ int main(void)
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_try_hook),
 		cmocka_unit_test(test_size),
+		cmocka_unit_test(test_kept),
 		cmocka_unit_test(test_seconds),
 		cmocka_unit_test(test_seconds_within_limits),
 		cmocka_unit_test(test_texts),

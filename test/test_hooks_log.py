@@ -868,6 +868,18 @@ def test_mysql_is_connected_again_within_a_session(server):
     assert len(database.rows("connections")) == len(database.rows("messages")) == 1
 
 
+def test_sqlite_says_how_many_rows_are_lost(tmp_path):
+    """Those behind what it has written."""
+    database, events = SQLite(tmp_path), stream()
+    hook = start("sqlite", {"DSN": database.dsn})
+    feed(hook, [encode(*events[:3])])
+    wait_until(lambda: len(database.rows("communications")) == 3)
+    database.execute("drop table communications")
+    error = hook.communicate(encode(*events[3:]), timeout=60)[1].decode()
+    assert hook.returncode == 75 and re.match(f"sqlite: 3 rows are lost: {database.path}: .*no such table", error), error
+    fails("sqlite", 75, "6 rows are lost: .*not a database", encode(*stream()), DSN=__file__)
+
+
 def test_mysql_waits_for_a_server_that_is_away(server, tmp_path):
     """While the session goes on without an end to that, and longer than five seconds behind its end."""
     database, errors = MySQL(server), tmp_path / "errors"

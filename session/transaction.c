@@ -269,6 +269,8 @@ void transaction_sent(struct session *s, enum smtp_verb verb)
 
 void transaction_answered(struct session *s, enum smtp_verb verb)
 {
+	if (s->dialogue.tx.mail == DIALOGUE_NO_MAIL) /* it was given up: the time is not the next one's */
+		return;
 	if (verb == SMTP_MAIL)
 		s->tx.times->mail = s->now - s->tx.times->mail_at;
 	if (verb == SMTP_RCPT)

@@ -626,6 +626,13 @@ static void given_up_before_its_replies(void **state)
 	server("250 reset");
 	client_heard();
 	server_heard();
+	client("MAIL FROM:<d@b.test> SIZE=21\nRSET");
+	server("250 reset");
+	recorded("message rejected a@b.test to r@d.test 0: 552 5.3.4 Message is larger than this server takes");
+	recorded("message rejected d@b.test: 552 5.3.4 Message is larger than this server takes");
+	assert_string_equal(member_of("message", "mail_ms"), "null");
+	client_heard();
+	server_heard();
 	client("MAIL FROM:<c@b.test>");
 	server_gets("MAIL FROM:<c@b.test>");
 	server("250 ok");

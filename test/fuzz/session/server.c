@@ -502,6 +502,8 @@ void server_look(struct server *s)
 		take_proxy(s);
 	if (s->pipelining || fuzz.tunnel || fuzz.confused || s->in_data || s->in_chunk || s->mute || s->closing || s->link.in.n > 4096)
 		return;
+	if (s->link.in.n > 1 && memcmp(s->link.in.p, "\x16\x03", 2) == 0) /* a handshake, to a server that promised TLS and has none */
+		return;
 	for (size_t i = 0; i < s->link.in.n; i++)
 		lines += s->link.in.p[i] == '\n';
 	if (s->link.in.n >= 6 && memcmp(s->link.in.p + s->link.in.n - 6, "QUIT\r\n", 6) == 0) /* it is left */

@@ -13,6 +13,7 @@ VERSION = $(shell cat VERSION)
 PYTHON = /usr/bin/python3
 PLUGINS = $(PREFIX)/lib/smtpwarp/plugins
 RULES = $(PREFIX)/share/smtpwarp/replies.rules
+PROVIDERS = $(PREFIX)/share/smtpwarp/providers
 
 # session.c first, record.c last: what every session touches, then what few do.
 SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
@@ -20,7 +21,8 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
 	io/net.c io/netlink.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
-	session/checks.c session/tarpit.c session/kept.c io/memory.c session/trace.c session/tryhook.c pure/envfile.c \
+	session/checks.c session/tarpit.c session/kept.c io/memory.c session/observe.c io/statefile.c io/providers.c pure/statemap.c \
+	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
@@ -84,15 +86,15 @@ $(O)/smtpwarp-stat: $(STAT_OBJECTS)
 # The paths of an installation that the program knows.
 $(O)/paths: FORCE
 	@mkdir -p $(O)
-	@echo $(PLUGINS) $(RULES) | cmp -s - $@ || echo $(PLUGINS) $(RULES) >$@
+	@echo $(PLUGINS) $(RULES) $(PROVIDERS) | cmp -s - $@ || echo $(PLUGINS) $(RULES) $(PROVIDERS) >$@
 FORCE:
-$(O)/pure/options.o $(O)/io/rulefiles.o: $(O)/paths
+$(O)/pure/options.o $(O)/io/rulefiles.o $(O)/smtpwarp.o: $(O)/paths
 
 $(O)/%.o: %.c VERSION Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -I. -MMD -MP $(WARNINGS) $(WERROR) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(CPPFLAGS) \
 		-DSMTPWARP_VERSION='"$(VERSION)"' -DOPTIONS_PLUGINS='"$(PLUGINS)"' \
-		-DRULEFILES_SHIPPED='"$(RULES)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
+		-DRULEFILES_SHIPPED='"$(RULES)"' -DOPTIONS_PROVIDERS='"$(PROVIDERS)"' -isystem $(BEARSSL_INCLUDE) -c -o $@ $<
 -include $(OBJECTS:.o=.d) $(STAT_OBJECTS:.o=.d)
 
 # ---- hooks ----
@@ -144,6 +146,7 @@ UNIT_envfile = pure/envfile.c
 UNIT_detector = pure/detector.c $(UNIT_replyclass)
 UNIT_statemap = pure/statemap.c $(UNIT_detector)
 UNIT_statefile = io/statefile.c $(UNIT_file) $(UNIT_statemap)
+UNIT_site = pure/site.c $(UNIT_address)
 UNIT_words = pure/levels.c pure/sink.c
 UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
@@ -159,8 +162,8 @@ UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/message.c io/passwords.c \
-	io/routes.c io/rulefiles.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
-$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
+	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
+$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
 FAKED = ppoll recv send shutdown close
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)

@@ -10,8 +10,10 @@
 #include "io/log.h"
 #include "io/net.h"
 #include "io/passwords.h"
+#include "io/providers.h"
 #include "io/routes.h"
 #include "io/rulefiles.h"
+#include "io/statefile.h"
 #include "pure/envfile.h"
 #include "pure/options.h"
 #include "pure/route.h"
@@ -295,6 +297,8 @@ static void check_options(void)
 	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
 		die(EX_CONFIG, "%s", why);
+	if (*options.state != '/' && strcmp(options.state, "none") != 0)
+		die(EX_CONFIG, "--state %s: give a path from / on, or none", options.state);
 	if (options.user && !getpwnam(options.user))
 		die(EX_CONFIG, "--user %s: there is no such user", options.user);
 }
@@ -656,6 +660,12 @@ static uint32_t sessions_from(const union net_address *source)
 	return n;
 }
 
+static void count_limit(enum statemap_total limit)
+{
+	if (statefile_current())
+		statemap_add(statefile_current()->total + limit, 1);
+}
+
 static void turn_away(int fd, const union net_address *source, const char *reason)
 {
 	char reply[120];
@@ -686,10 +696,12 @@ static void fork_session(int fd, const union net_address *source)
 	pid_t pid;
 
 	if (tally->sessions >= options.max_sessions) {
+		count_limit(STATEMAP_LIMIT_SESSIONS);
 		turn_away(fd, source, "Too many sessions (--max-sessions)");
 		return;
 	}
 	if (options.max_sessions_per_source && sessions_from(source) >= options.max_sessions_per_source) {
+		count_limit(STATEMAP_LIMIT_SOURCE);
 		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
 		return;
 	}
@@ -797,6 +809,23 @@ static void end_sessions(void)
 	}
 }
 
+/* Runs as the user that sessions run as. The default may be missing, or be somebody else's: then nothing is observed. */
+static void open_state(void)
+{
+	char why[STATEFILE_WHY];
+	bool named = strcmp(options.state, STATEMAP_FILE) != 0;
+
+	if (strcmp(options.state, "none") == 0 || statefile_use(options.state, why))
+		return;
+	if (named || (errno != ENOENT && errno != EACCES))
+		fault("--state %.300s: %s; nothing is observed", options.state, why);
+}
+
+static bool load_providers(char *why, size_t cap)
+{
+	return providers_load(options.providers, strcmp(options.providers, OPTIONS_PROVIDERS) == 0, why, cap);
+}
+
 static bool load_rules(char *why, size_t cap)
 {
 	return rulefiles_load(options.reply_rules, options.reply_rules_count, why, cap);
@@ -807,7 +836,7 @@ static void check_rules(void)
 {
 	char why[FAULT_MAX];
 
-	if (!load_rules(why, sizeof why))
+	if (!load_rules(why, sizeof why) || !load_providers(why, sizeof why))
 		die(EX_CONFIG, "%s", why);
 }
 
@@ -822,8 +851,11 @@ static void read_again(void)
 	refresh_keys(true);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
 		tell_of_old(why);
+	if (!load_providers(why, sizeof why))
+		tell_of_old(why);
 	if (!load_rules(why, sizeof why))
 		tell_of_old(why);
+	open_state();
 	reason = options.tls != TLS_NONE ? load_anchors() : NULL;
 	if (reason)
 		fault("--tls-ca %s: %s; what was read before is still in use", options.tls_ca, reason);
@@ -1054,6 +1086,7 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 static void begin_log(void)
 {
 	open_log();
+	open_state();
 	warn_of_exposed_secrets();
 	warn_of_anchors();
 }

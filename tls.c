@@ -57,6 +57,8 @@ struct chain {
 	unsigned verdict;
 	unsigned steps; /* left */
 	size_t certificates;
+	br_name_element holder;
+	char holder_text[256];
 	struct certificate certificate[CHAIN_MAX];
 	const struct certificate *path[CHAIN_MAX]; /* from the server's certificate towards a CA's */
 	size_t len;
@@ -142,11 +144,15 @@ static void x509_end_cert(const br_x509_class **context)
 	(void)context;
 }
 
+static const unsigned char dns_name[] = { 0, 2 }; /* in subjectAltName, RFC 5280 4.2.1.6 */
+
 static void prepare_minimal(struct chain *c, const br_x509_trust_anchor *anchors, size_t count)
 {
 	br_x509_minimal_init(&c->minimal, &br_sha256_vtable, anchors, count);
 	br_x509_minimal_set_rsa(&c->minimal, br_rsa_pkcs1_vrfy_get_default());
 	br_x509_minimal_set_minrsa(&c->minimal, 256);
+	c->holder = (br_name_element){ dns_name, c->holder_text, sizeof c->holder_text, 0 };
+	br_x509_minimal_set_name_elements(&c->minimal, &c->holder, 1);
 	br_x509_minimal_set_ecdsa(&c->minimal, br_ec_get_default(), br_ecdsa_vrfy_asn1_get_default());
 	for (size_t i = FIRST_SHA256; i < sizeof hashes / sizeof *hashes; i++)
 		br_x509_minimal_set_hash(&c->minimal, hashes[i].id, hashes[i].hash);
@@ -679,9 +685,11 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	facts->cipher = suite < sizeof suites / sizeof *suites ? suite_names[suite] : "unknown";
 	explicit_bzero(&session, sizeof session);
 	facts->verified = false;
-	facts->reason = facts->cn = NULL;
+	facts->reason = facts->cn = facts->holder = NULL;
 	if (t == &towards_client) /* clients are not asked for certificates */
 		return;
 	facts->reason = reason_against(version, suite);
 	facts->verified = !facts->reason;
+	if (!chain.verdict && chain.holder.status == 1)
+		facts->holder = chain.holder_text;
 }

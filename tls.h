@@ -73,10 +73,12 @@ bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPR
 
 /* What is known after the handshake. reason: why the certificate does not verify; NULL: it does. Static storage. If a proxy
  * before us ended the client's TLS: version and cipher are what it says, NULL if it says nothing, and cn is the name in the
- * client's certificate. Otherwise cn is NULL. */
+ * client's certificate. Otherwise cn is NULL. holder: the first host name in the upstream's certificate, if a trusted CA has signed
+ * it; else NULL. */
 struct tls_facts {
 	const char *version, *cipher, *reason, *cn;
 	bool verified;
+	const char *holder;
 };
 void tls_facts(const struct tls *t, struct tls_facts *facts);
 

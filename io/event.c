@@ -29,17 +29,25 @@ void event_end(struct json *j, const char *out, enum log_priority priority)
 		event_lost();
 }
 
-void event_time(struct json *j)
+void event_time_from_now(struct json *j, const char *name, int64_t us)
 {
 	struct timespec now;
 	struct tm utc;
 	char text[96];
 
 	clock_gettime(CLOCK_REALTIME, &now);
+	us += now.tv_nsec / 1000;
+	now.tv_sec += us / 1000000;
+	now.tv_nsec = us % 1000000 * 1000;
 	gmtime_r(&now.tv_sec, &utc);
 	snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ", utc.tm_year + 1900, utc.tm_mon + 1,
 	    utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, now.tv_nsec / 1000);
-	json_string(j, "time", text);
+	json_string(j, name, text);
+}
+
+void event_time(struct json *j)
+{
+	event_time_from_now(j, "time", 0);
 }
 
 void event_address_members(struct json *j, const union net_address *a)

@@ -15,8 +15,9 @@ void event_begin(struct json *j, char *out, size_t cap, const char *name);
  * records were lost. */
 void event_end(struct json *j, const char *out, enum log_priority priority);
 
-/* The time now, RFC 3339 with microseconds in UTC. */
+/* The time now, RFC 3339 with microseconds in UTC; or so many microseconds from now, under this name. */
 void event_time(struct json *j);
+void event_time_from_now(struct json *j, const char *name, int64_t us);
 
 /* Members of an address; an object of it, null if a is NULL or AF_UNSPEC. */
 void event_address_members(struct json *j, const union net_address *a);

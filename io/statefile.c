@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -80,11 +81,15 @@ static bool make(const char *file)
 
 /* ---- mapping it ---- */
 
+/* reason "": errno tells it. */
 static void *refuse(int fd, char why[STATEFILE_WHY], const char *reason)
 {
-	snprintf(why, STATEFILE_WHY, "%s", reason);
+	int error = *reason ? EINVAL : errno;
+
+	snprintf(why, STATEFILE_WHY, "%s", *reason ? reason : strerror(errno));
 	if (fd >= 0)
 		close(fd);
+	errno = error;
 	return NULL;
 }
 
@@ -96,14 +101,14 @@ static struct statemap *map(int fd, int protection, char why[STATEFILE_WHY])
 	struct statemap *m;
 
 	if (fstat(fd, &st) < 0)
-		return refuse(fd, why, strerror(errno));
+		return refuse(fd, why, "");
 	if (!S_ISREG(st.st_mode) || st.st_size != sizeof *m)
 		return refuse(fd, why, other);
 	if (protection & PROT_WRITE && (st.st_uid != geteuid() || st.st_mode & S_IWOTH))
 		return refuse(fd, why, "it belongs to another user, or others may write to it: remove it");
 	m = mmap(NULL, sizeof *m, protection, MAP_SHARED, fd, 0);
 	if (m == MAP_FAILED)
-		return refuse(fd, why, strerror(errno));
+		return refuse(fd, why, "");
 	if (!statemap_fits(m, (size_t)st.st_size)) {
 		munmap(m, sizeof *m);
 		return refuse(fd, why, other);
@@ -119,18 +124,52 @@ struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY])
 	if (fd < 0 && errno == ENOENT && make(file))
 		fd = open(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
-		return refuse(fd, why, strerror(errno));
+		return refuse(fd, why, "");
 	m = map(fd, PROT_READ | PROT_WRITE, why);
 	if (m)
 		close(fd);
 	return m;
 }
 
+static struct statemap *current;
+
+/* SIGBUS: the file was cut short, and a page of it is gone. Memory of this process takes its place, for mail must go on. Any other SIGBUS
+ * kills, as ever. */
+static void page_is_gone(int number, siginfo_t *info, void *context)
+{
+	int error = errno;
+
+	(void)context;
+	if ((uintptr_t)info->si_addr - (uintptr_t)current >= sizeof *current || mmap(current, sizeof *current, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		signal(number, SIG_DFL);
+	errno = error;
+}
+
+bool statefile_use(const char *file, char why[STATEFILE_WHY])
+{
+	struct sigaction bus = { .sa_sigaction = page_is_gone, .sa_flags = SA_SIGINFO };
+	struct statemap *m = statefile_open(file, why);
+
+	if (!m)
+		return false;
+	if (current)
+		munmap(current, sizeof *current);
+	current = m;
+	sigaction(SIGBUS, &bus, NULL);
+	return true;
+}
+
+struct statemap *statefile_current(void)
+{
+	return current;
+}
+
 const struct statemap *statefile_view(const char *file, int *fd, char why[STATEFILE_WHY])
 {
 	*fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (*fd < 0)
-		return refuse(*fd, why, strerror(errno));
+		return refuse(*fd, why, "");
 	return map(*fd, PROT_READ, why);
 }
 

@@ -8,12 +8,18 @@
 
 #include "pure/statemap.h"
 
-#define STATEFILE_DEFAULT "/run/smtpwarp/state.1"
 #define STATEFILE_WHY 200 /* octets of a reason */
 
 /* Map the file, shared; it is made if it is missing: whole, so that the memory for it is there, for its owner to write and its group to
  * read. NULL with the reason in why, which names no file: it belongs to somebody else, is no such map, or cannot be made. */
 struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY]);
+
+/* The same, for this process and those that it forks. false: the reason is in why, and what was in use before still is; errno is EINVAL if
+ * the file itself is wrong. If it is cut short later, what it had is lost to this process, which counts for itself from then on. */
+bool statefile_use(const char *file, char why[STATEFILE_WHY]);
+
+/* What statefile_use() has mapped; NULL: nothing. */
+struct statemap *statefile_current(void);
 
 /* Map an existing one to be read. *fd: the descriptor, for statefile_sessions(). NULL: as statefile_open(). */
 const struct statemap *statefile_view(const char *file, int *fd, char why[STATEFILE_WHY]);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "pure/options.h"
 #include "pure/sink.h"
+#include "pure/statemap.h"
 #include "pure/text.h"
 
 #include <stdio.h>
@@ -119,6 +120,8 @@ static const struct row rows[] = {
 	OF_EITHER("hook-failure", hook_failure_accepts, "defer or accept", "HOW", "defer",
 	    "defer or accept what a failed hook should have decided"),
 	OF_LIST("reply-rules", RULES, "FILE", "why servers refuse: rules before those that ship, see smtpwarp-replies(5)"),
+	OF_TEXT("providers", providers, "FILE", OPTIONS_PROVIDERS, "which servers belong to one provider: lines of NAME SUFFIX ..."),
+	OF_TEXT("state", state, "FILE", STATEMAP_FILE, "what sessions observe together, for smtpwarp-stat(8); none: nothing"),
 	OF_OWN("log", LOG, log, "SINK", NULL, "where records go: " SINK_WORDS),
 	OF_SWITCH("verbose", verbose, "log every command and reply"),
 	{ "message-size-limit", SIZE, AT(uint64_t, limits.message_size), { { 0, 0 } }, "N", "10240000",

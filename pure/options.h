@@ -20,6 +20,9 @@
 #define OPTIONS_OPERANDS 2 /* of --try-hook */
 #define OPTIONS_REPLY_RULES_MAX 8
 #define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
+#ifndef OPTIONS_PROVIDERS
+#define OPTIONS_PROVIDERS "/usr/share/smtpwarp/providers"
+#endif
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
 /* Times are in microseconds. */
@@ -58,6 +61,7 @@ struct options {
 	bool hook_failure_accepts;
 	const char *hostname; /* NULL: the host's name */
 	const char *routes;   /* file; NULL: none */
+	const char *state, *providers;
 	const char (*reply_rules)[256]; /* files */
 	unsigned reply_rules_count;
 	const char *recipient_delimiter; /* any of these characters; NULL or "": none */

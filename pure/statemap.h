@@ -19,8 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define STATEMAP_FILE "/run/smtpwarp/state.1" /* the default of --state; another layout has another name */
 #define STATEMAP_MAGIC 0x7072617770746d73ull /* "smtpwarp" */
-#define STATEMAP_LAYOUT 1		     /* another one has another file name */
+#define STATEMAP_LAYOUT 1
 #define STATEMAP_SLOTS 1000
 #define STATEMAP_OTHER 0	/* the slot of all that found no other */
 #define STATEMAP_SITE 48	/* octets of a site's name, with its NUL; a longer one is cut */
@@ -78,11 +79,7 @@ enum statemap_counter {
 	X(EVICTIONS, "smtpwarp_state_evictions_total", "")                                                             \
 	X(LIMIT_SESSIONS, "smtpwarp_limit_refusals_total", "limit=\"max-sessions\"")                                   \
 	X(LIMIT_SOURCE, "smtpwarp_limit_refusals_total", "limit=\"max-sessions-per-source\"")                          \
-	X(LIMIT_RECIPIENTS, "smtpwarp_limit_refusals_total", "limit=\"max-recipients\"")                               \
-	X(LIMIT_SIZE, "smtpwarp_limit_refusals_total", "limit=\"message-size-limit\"")                                 \
-	X(LIMIT_KEPT, "smtpwarp_limit_refusals_total", "limit=\"max-kept\"")                                           \
-	X(LIMIT_ERRORS, "smtpwarp_limit_refusals_total", "limit=\"max-errors\"")                                       \
-	X(LIMIT_RATE, "smtpwarp_limit_refusals_total", "limit=\"min-rate\"")
+	X(LIMIT_ERRORS, "smtpwarp_limit_refusals_total", "limit=\"max-errors\"")
 
 enum statemap_total {
 #define X(total, metric, labels) STATEMAP_##total,

@@ -8,6 +8,7 @@
 #include "io/keys.h"
 #include "session/gate.h"
 #include "session/identity.h"
+#include "session/observe.h"
 #include "session/record.h"
 #include "session/server.h"
 #include "session/serverstate.h"
@@ -176,6 +177,7 @@ bool clienttls_answered(struct session *s, int code)
 	gate_enter(s, GATE_TUNNEL);
 	serverstate_enter(s, SERVER_TUNNEL);
 	record_outcome(s, RECORD_TLS_PASSTHROUGH, NULL, NULL);
+	observe_tls(s, STATEMAP_TLS_PASSTHROUGH, -1);
 	return true;
 }
 

@@ -9,6 +9,7 @@
 #include "session/clock.h"
 #include "session/gate.h"
 #include "session/held.h"
+#include "session/observe.h"
 #include "session/record.h"
 #include "session/routing.h"
 #include "session/server.h"
@@ -310,6 +311,7 @@ static void log_verdict(struct session *s, const char *word, const unsigned char
 	const struct hook_run *r = &filter.run;
 	size_t lines = r->state == HOOK_DONE ? verdict_lines(r) : 0;
 
+	observe_hook(filter.event, r->hook->name, s->now - filter.hook_at, strcmp(word, "failed") == 0);
 	record_verdict(s, filter.event, r->hook->name, word, text, n, r->verdict,
 	    lines < LINES_MAX ? lines : LINES_MAX, s->now - filter.hook_at);
 }

@@ -5,6 +5,7 @@
 #include "session/clienttls.h"
 #include "session/gate.h"
 #include "session/identity.h"
+#include "session/observe.h"
 #include "session/record.h"
 #include "session/server.h"
 #include "session/serverstate.h"
@@ -453,6 +454,8 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	s->hello.own_ehlo = false;
+	if (accepted)
+		observe_banner(s);
 	server_note_banner(s, !accepted);
 	if (!redialing) {
 		s->hello.banner = s->now - s->server.connected_at;

@@ -111,7 +111,7 @@ static void take_tls(struct session *s, const struct proxyproto_tls *tls)
 {
 	if (!tls->on)
 		return;
-	s->client.facts = (struct tls_facts){ given(tls->version), given(tls->cipher), NULL, given(tls->cn), tls->verified };
+	s->client.facts = (struct tls_facts){ .version = given(tls->version), .cipher = given(tls->cipher), .cn = given(tls->cn), .verified = tls->verified };
 	s->client.has_facts = true;
 	dialogue_encrypted(&s->dialogue);
 }

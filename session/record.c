@@ -40,6 +40,12 @@ void record_id(char id[SESSION_ID])
 	id[26] = 0;
 }
 
+/* Whose server it is, see observe.c. */
+static void site_member(struct json *j, const struct session *s)
+{
+	json_string(j, "site", *s->observe.site ? s->observe.site : NULL);
+}
+
 static void begin_record(struct json *j, const char *event)
 {
 	event_begin(j, line, sizeof line, event);
@@ -311,7 +317,31 @@ void record_refusal(const struct session *s)
 	if (!log_wanted())
 		return;
 	common(&j, s, "refusal");
+	site_member(&j, s);
 	refusal_members(&j, s->refusal);
+	event_end(&j, line, LOG_PRIORITY_WARNING);
+}
+
+void record_backoff(const struct session *s, const struct record_backoff *b)
+{
+	struct json j;
+
+	if (!log_wanted())
+		return;
+	common(&j, s, "backoff");
+	site_member(&j, s);
+	json_string(&j, "source", *b->source ? b->source : NULL);
+	json_string(&j, "mode", "observe");
+	json_string(&j, "from", b->from);
+	json_string(&j, "to", b->to);
+	json_string(&j, "why", b->why);
+	json_number(&j, "score", b->score);
+	if (b->hold)
+		event_time_from_now(&j, "until", b->hold);
+	else
+		json_null(&j, "until");
+	json_string(&j, "class", *b->text ? replyclass_name(b->class) : NULL);
+	json_string(&j, "text", *b->text ? b->text : NULL);
 	event_end(&j, line, LOG_PRIORITY_WARNING);
 }
 
@@ -322,6 +352,7 @@ void record_connect(const struct session *s, const struct smtp_line *banner)
 	if (!log_wanted())
 		return;
 	common(&j, s, "connect");
+	site_member(&j, s);
 	event_address(&j, "original", &s->server.original);
 	event_address(&j, "source", &s->server.source);
 	json_ms(&j, "connect_ms", s->server.connect);
@@ -390,6 +421,7 @@ static void message(const struct session *s, enum transaction_result result, uin
 	content(&j, tx, from, to, true);
 	if (to - from < tx->rcpts)
 		json_number(&j, "first_rcpt", from);
+	site_member(&j, s);
 	json_string(&j, "result", result_name(result));
 	decision(&j, &tx->decision);
 	json_ms(&j, "mail_ms", s->tx.times->mail);
@@ -450,6 +482,7 @@ void record_close(const struct session *s)
 	if (!log_wanted())
 		return;
 	common(&j, s, "close");
+	site_member(&j, s);
 	close_members(&j, s);
 	event_end(&j, line, LOG_PRIORITY_INFO);
 }

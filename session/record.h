@@ -94,6 +94,19 @@ void record_check(const struct session *s, const struct record_check *c);
 /* Record "refusal": session's refusal. */
 void record_refusal(const struct session *s);
 
+/* How a server treats one of our addresses has changed. Words are static storage. */
+struct record_backoff {
+	const char *source; /* that address */
+	const char *from, *to, *why;
+	uint32_t score;
+	int64_t hold; /* microseconds from now; 0: none */
+	enum reply_class class; /* of the text */
+	const char *text;	/* what the server has refused last; "": nothing */
+};
+
+/* Record "backoff". */
+void record_backoff(const struct session *s, const struct record_backoff *b);
+
 /* Record "error". */
 void record_error(const struct session *s, const char *error);
 

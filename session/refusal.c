@@ -1,6 +1,7 @@
 /* Refusals by the server. See refusal.h for the contract; the comments here say why. */
 #include "session/refusal.h"
 #include "io/rulefiles.h"
+#include "session/observe.h"
 #include "session/record.h"
 #include "session/talk.h"
 
@@ -61,7 +62,7 @@ static void classify(struct session *s, const struct dialogue_reply *r, const st
 	refusal->text_len = (unsigned char)dialogue_clip(r->line.text, r->line.text_len);
 	memcpy(refusal->text, r->line.text, refusal->text_len);
 	smtp_enhanced(r->line.text, r->line.text_len, refusal->enhanced);
-	if (rules && replyrules_match(rules, NULL, stage, line, &rule)) {
+	if (rules && replyrules_match(rules, *s->observe.site ? s->observe.site : NULL, stage, line, &rule)) {
 		refusal->class = rule.class;
 		refusal->scope = rule.scope;
 		return;
@@ -85,6 +86,7 @@ void refusal_note(struct session *s, const struct dialogue_reply *r)
 	talk_gathered(s, &line);
 	replyclass_add(&line, r->line.code, r->line.text, r->line.text_len);
 	classify(s, r, &line, stage);
+	observe_refusal(s);
 	if (stage == REPLY_AT_EHLO || stage == REPLY_AT_TLS)
 		record_refusal(s);
 	else if (stage != REPLY_AT_BANNER && !(r->hidden && r->verb == SMTP_MAIL))
@@ -99,6 +101,7 @@ void refusal_note_early(struct session *s, const struct dialogue_reply *r)
 		return;
 	replyclass_add(&line, r->line.code, r->line.text, r->line.text_len);
 	classify(s, r, &line, REPLY_AT_DOT);
+	observe_refusal(s);
 	s->refusal->early_in = s->dialogue.transactions;
 }
 

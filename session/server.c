@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "session/server.h"
 #include "session/identity.h"
+#include "session/observe.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
 #include "session/transaction.h"
@@ -62,7 +63,7 @@ static bool dial(struct session *s, const union net_address *dest)
 	const char *what;
 	char reason[160], text[NET_TEXT];
 	struct net_outbound out;
-	int fd = -1;
+	int fd, error;
 
 	s->server.address = *dest;
 	s->server.has_facts = false;
@@ -80,16 +81,22 @@ static bool dial(struct session *s, const union net_address *dest)
 		return false;
 	}
 	what = "connect";
+	s->server.source.sa.sa_family = AF_UNSPEC;
 	fd = dest->sa.sa_family == AF_UNIX ? net_connect_unix(s->server.host, s->o->timeouts.connect) : net_connect(dest, &out, &what);
+	error = errno;
 	if (fd >= 0) {
 		leg_open(&s->server.leg, fd);
 		net_local(fd, &s->server.source);
+		observe_server(s);
 		if (dest->sa.sa_family != AF_UNIX)
 			s->server.claim = net_claim(&s->server.source, dest);
 		serverstate_enter(s, SERVER_CONNECTING);
 		s->server.dialed_at = s->now;
 		return true;
 	}
+	observe_server(s);
+	observe_unreachable(s, error);
+	errno = error;
 	if (errno == EADDRNOTAVAIL && strcmp(what, "source address") == 0)
 		snprintf(reason, sizeof reason, "the source address %s is not on this host",
 		    net_text(source_for(&out, dest), text));
@@ -387,6 +394,7 @@ void server_failed(struct session *s, const char *enhanced, const char *reason)
 {
 	bool said = s->server.auth == SERVER_AUTH_SAID;
 
+	observe_unreachable(s, 0);
 	set_failure(s, enhanced, reason);
 	record_error(s, s->server.text->failure);
 	disconnect(s);
@@ -458,8 +466,11 @@ static bool implicit_tls(const struct session *s)
 	return s->server.upstream && s->server.upstream->implicit_tls;
 }
 
-static void record_handshake(const struct session *s, enum record_tls_result result, const char *reason, int64_t us)
+static void note_handshake(struct session *s, enum record_tls_result result, const char *reason, int64_t us)
 {
+	observe_tls(s, result == RECORD_TLS_FALLBACK ? STATEMAP_TLS_FALLBACK :
+		       result != RECORD_TLS_OK ? (server_needs_tls(s) ? STATEMAP_TLS_VIOLATED : STATEMAP_TLS_FAILED) :
+		       s->server.facts.verified ? STATEMAP_TLS_VERIFIED : STATEMAP_TLS_OK, us);
 	record_tls(s, &(struct record_handshake){ RECORD_SERVER, result, tls_level_name(s->server.route.tls), server_tls_name(s),
 	    reason, s->server.has_facts ? &s->server.facts : NULL, us });
 }
@@ -473,7 +484,7 @@ void server_starttls(struct session *s)
 
 void server_goes_plain(struct session *s)
 {
-	record_handshake(s, RECORD_TLS_FALLBACK, "STARTTLS was refused", -1);
+	note_handshake(s, RECORD_TLS_FALLBACK, "STARTTLS was refused", -1);
 	s->server.no_tls = true;
 }
 
@@ -563,7 +574,7 @@ void server_tls_failed(struct session *s, const char *reason)
 	const char *failure = s->server.leg.tls ? tls_failure(s->server.leg.tls) : NULL;
 
 	reason = failure ? failure : reason;
-	record_handshake(s, fallback ? RECORD_TLS_FALLBACK : RECORD_TLS_FAILED, reason,
+	note_handshake(s, fallback ? RECORD_TLS_FALLBACK : RECORD_TLS_FAILED, reason,
 	    s->server.handshake_at ? s->now - s->server.handshake_at : -1);
 	if (implicit_tls(s)) {
 		server_failed(s, "4.7.5", reason);
@@ -575,6 +586,13 @@ void server_tls_failed(struct session *s, const char *reason)
 		return;
 	}
 	server_unusable(s, "4.7.5", reason, "no TLS");
+}
+
+void server_timed_out(struct session *s, const char *reason)
+{
+	if (s->server.state == SERVER_CONNECTING)
+		observe_unreachable(s, ETIMEDOUT);
+	server_failed(s, "4.4.1", reason);
 }
 
 void server_unusable(struct session *s, const char *enhanced, const char *reason, const char *later)
@@ -601,7 +619,7 @@ bool server_handshake(struct session *s)
 	s->server.tls = s->now - s->server.handshake_at;
 	tls_facts(s->server.leg.tls, &s->server.facts);
 	s->server.has_facts = true;
-	record_handshake(s, RECORD_TLS_OK, s->server.facts.reason, s->server.tls);
+	note_handshake(s, RECORD_TLS_OK, s->server.facts.reason, s->server.tls);
 	if (s->server.state == SERVER_SHAKE)
 		return true;
 	serverstate_enter(s, SERVER_BANNER);
@@ -613,6 +631,7 @@ void server_connected(struct session *s)
 	int error = net_connected(s->server.leg.fd);
 
 	if (error) {
+		observe_unreachable(s, error);
 		server_failed(s, "4.4.1", strerror(error));
 		return;
 	}

@@ -89,6 +89,9 @@ void server_auth_said(struct session *s);
  * connection carried the client's AUTH: SERVER_LOST. enhanced: "4.4.1"; reason: is copied, cut to 140 octets. */
 void server_failed(struct session *s, const char *enhanced, const char *reason);
 
+/* The same, because connecting or the banner has taken too long. */
+void server_timed_out(struct session *s, const char *reason);
+
 /* No server of this session can be used: close the connection, and reply 451 to the client's EHLO or HELO, 421 with `later` to all
  * commands after it. With --connect-on recipient: as server_refuse(). */
 void server_unusable(struct session *s, const char *enhanced, const char *reason, const char *later);

@@ -15,6 +15,7 @@
 #include "session/hello.h"
 #include "session/identity.h"
 #include "session/maildata.h"
+#include "session/observe.h"
 #include "session/recipient.h"
 #include "session/record.h"
 #include "session/refusal.h"
@@ -327,6 +328,7 @@ static void prepare(struct session *s)
 	server_prepare(s);
 	hello_prepare(s);
 	refusal_prepare(s);
+	observe_begin(s);
 	transaction_prepare(s);
 }
 
@@ -409,6 +411,7 @@ static void finish(struct session *s)
 	talk_over(s);
 	if (s->end.by == END_BY_NOBODY)
 		return;
+	observe_end(s);
 	record_close(s);
 	filter_end(s);
 }

@@ -16,6 +16,7 @@
 #include "pure/options.h"
 #include "pure/route.h"
 #include "session/leg.h"
+#include "pure/statemap.h"
 
 #include <signal.h>
 
@@ -328,6 +329,19 @@ struct checks_news {
 	bool teased; /* --greet-delay: the client has got a first line, "220-", to see whether it waits for the last */
 };
 
+/* What is observed of the server, and not yet in the map of --state. */
+struct observe {
+	char site[STATEMAP_SITE]; /* whose server it is; "": there was none yet */
+	bool dialled;	     /* a connection was begun, and its result was not counted yet */
+	bool secured;	     /* the TLS of this connection, or that it has none, was counted */
+	bool refused;	     /* the server has refused something: `refusal` has the last */
+	unsigned char weight; /* of what class and scope say; 0: nothing */
+	enum reply_class class;
+	enum reply_scope scope;
+	uint32_t count[STATEMAP_COUNTERS_END];
+	int64_t phase[STATEMAP_PHASES_END]; /* durations */
+};
+
 #define SESSION_ID 27 /* octets of a ULID, with its NUL */
 
 struct session {
@@ -348,6 +362,7 @@ struct session {
 	struct commands commands;     /* commands.c */
 	struct replies replies;	      /* replies.c */
 	struct refusal *refusal;      /* refusal.c */
+	struct observe observe;	      /* observe.c */
 	struct routes_of_session *routes; /* routing.c */
 	struct recipient *recipient;  /* recipient.c */
 	struct upstreamauth auth;     /* upstreamauth.c */

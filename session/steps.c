@@ -445,7 +445,7 @@ void steps_overdue(struct session *s, const struct steps_deadline *d)
 		if (serverstate_is_shaking(s))
 			server_tls_failed(s, d->reason);
 		else
-			server_failed(s, "4.4.1", d->reason);
+			server_timed_out(s, d->reason);
 		return;
 	case STEPS_SERVER_OVERDUE:
 		replies_server_lost(s, d->reason);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "session/talk.h"
 #include "io/log.h"
+#include "session/observe.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -91,6 +92,7 @@ void talk_count_refusal(struct session *s, const char *reply, bool fatal)
 	s->errors += *reply == '5';
 	if (!fatal && (!s->o->max_errors || s->errors < s->o->max_errors))
 		return;
+	observe_limit(STATEMAP_LIMIT_ERRORS);
 	talk_end(s, END_AFTER_REPLIES, END_BY_SMTPWARP, "bad commands");
 	dialogue_refuse(&s->dialogue, &(struct smtp_command){ .verb = SMTP_UNKNOWN },
 	    "421 4.7.0 Too many bad commands, or one too bad");

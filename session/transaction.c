@@ -2,6 +2,7 @@
 #include "session/transaction.h"
 #include "session/kept.h"
 #include "session/legal.h"
+#include "session/observe.h"
 #include "session/record.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
@@ -273,8 +274,10 @@ void transaction_answered(struct session *s, enum smtp_verb verb)
 		return;
 	if (verb == SMTP_MAIL)
 		s->tx.times->mail = s->now - s->tx.times->mail_at;
-	if (verb == SMTP_RCPT)
+	if (verb == SMTP_RCPT) {
 		s->tx.times->rcpt = s->now - s->tx.times->rcpt_at;
+		observe_rcpt(s);
+	}
 	if (verb == SMTP_CONTENT)
 		s->tx.times->accept = s->now - s->tx.times->sent_at;
 }
@@ -308,6 +311,7 @@ void transaction_end(struct session *s, enum transaction_result result)
 		s->tx.messages++;
 		s->tx.recipients += tx->accepted;
 	}
+	observe_message(s, result);
 	record_message(s, result);
 	dialogue_end_transaction(&s->dialogue);
 	forget_message(s);

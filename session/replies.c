@@ -238,9 +238,13 @@ static void after_reply(struct session *s, const struct dialogue_reply *r)
 
 static void pass_reply(struct session *s, const struct dialogue_reply *r)
 {
+	char reply[TALK_QUOTE(480)];
+
 	talk_pass(s, r);
-	if (r->content_end && !s->dialogue.lmtp)
-		talk_repeat(s, NULL);
+	if (r->content_end && !s->dialogue.lmtp) {
+		talk_quote(&r->line, reply, sizeof reply);
+		talk_repeat(s, reply); /* this one, which need not be what decided the transaction */
+	}
 	after_reply(s, r);
 }
 

@@ -449,6 +449,29 @@ static void chunk_is_answered_early(void **state)
 	client_gets("250 all");
 }
 
+/* A client that speaks LMTP, a server that does not: each recipient has the server's last reply, not that of the first chunk. */
+static void chunk_is_refused_for_each(void **state)
+{
+	(void)state;
+	session_begins(LATE);
+	client("LHLO c.test\nMAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+	server_connects();
+	server(BANNER);
+	server(CHUNKS);
+	server("250 ok");
+	server("250 ok");
+	client("RCPT TO:<s@d.test>");
+	server("250 ok");
+	nothing_said_yet();
+	client_says("BDAT 3\r\nabc");
+	server("452 full");
+	client_gets("452 full");
+	client_says("BDAT 3 LAST\r\ndef");
+	server("503 no");
+	client_gets("503 no\n503 no");
+	recorded("message deferred a@b.test to r@d.test 250, s@d.test 250: 452 full");
+}
+
 /* PROTOCOL 45: its octets are consumed all the same. */
 static void chunk_is_refused(void **state)
 {
@@ -1448,7 +1471,7 @@ int main(void)
 		cmocka_unit_test(client_lost_in_draining), cmocka_unit_test(server_lost_before_end),
 		cmocka_unit_test(server_lost_before_end_late), cmocka_unit_test(server_lost_after_end),
 		cmocka_unit_test(chunks_pass), cmocka_unit_test(chunk_of_nothing_ends_message),
-		cmocka_unit_test(chunk_is_answered_early), cmocka_unit_test(chunk_is_refused),
+		cmocka_unit_test(chunk_is_answered_early), cmocka_unit_test(chunk_is_refused), cmocka_unit_test(chunk_is_refused_for_each),
 		cmocka_unit_test(chunk_before_recipient), cmocka_unit_test(chunk_is_too_large),
 		cmocka_unit_test(server_lost_in_chunk), cmocka_unit_test(server_refuses_chunk_and_closes),
 		cmocka_unit_test(reset_before_chunk), cmocka_unit_test(reset_before_chunk_answered_early),

@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -401,7 +402,7 @@ bool net_is_claimed(const union net_address *peer, const union net_address *orig
  * nobody can keep us from taking it; names of one kind sort by age. */
 #define TIME_LEN 21   /* hex digits */
 #define AMOUNT_LEN 16 /* the same: the last of a name */
-#define TRIES 8
+#define TRIES 50
 
 struct share {
 	struct sockaddr_un name;
@@ -475,35 +476,39 @@ static void name_share(struct share *our, const char *what, uint64_t n)
 	our->len = our->kind + (size_t)sprintf(name + our->kind, "%s%016llx%016llx", asked, (unsigned long long)random, (unsigned long long)n);
 }
 
-/* Take the name, then look who else is there: so of two, one at least has seen the other. Returns the socket, or -1. */
-static int ask_share(struct share *our)
+/* Returns the socket that has the name, or -1. */
+static int bind_share(struct share *our)
 {
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&our->name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + our->len)) < 0)
 		return close_failed(fd);
 	write_time(our->bound);
-	return count_shares(our) ? fd : close_failed(fd);
+	return fd;
 }
 
-/* A share is ours if it fits beside all that may not have seen it. If it fits only beside the older ones, somebody took a name at the same
- * time: neither knows who has seen whom, so the older one of the two asks again. */
+/* The name is taken before others are counted: so of two, one at least has seen the other. A share is ours if it fits beside all that may not
+ * have seen it. If it fits only beside the older ones, somebody took a name at the same time, and will go if he has seen ours: look again. */
 int net_take_share(const char *what, uint64_t n, uint64_t all)
 {
 	struct share our;
 	int fd;
 
-	for (int tries = 0; tries < TRIES; tries++) {
-		name_share(&our, what, n);
-		fd = ask_share(&our);
-		if (fd < 0 || plus(plus(our.older, our.unsure), n) <= all)
+	name_share(&our, what, n);
+	fd = bind_share(&our);
+	for (int tries = 0; fd >= 0 && tries < TRIES; tries++) {
+		our.older = our.unsure = 0;
+		if (!count_shares(&our))
+			return close_failed(fd);
+		if (plus(plus(our.older, our.unsure), n) <= all)
 			return fd;
-		close(fd);
 		if (plus(our.older, n) > all)
 			break;
+		sched_yield();
 	}
-	errno = EAGAIN;
-	return -1;
+	if (fd >= 0)
+		errno = EAGAIN;
+	return close_failed(fd);
 }
 
 bool net_shares(const char *what, uint64_t *n)

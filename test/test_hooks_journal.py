@@ -80,13 +80,13 @@ def test_fields(machine):
     server = {"SERVER_IP": "10.0.0.2", "SERVER_PORT": "25", "SERVER_TLS_VERSION": "TLSv1.2",
               "SERVER_TLS_CIPHER": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "SERVER_TLS_VERIFIED": "false"}
     common = {"V": "1", "SESSION": SESSION, "CLIENT_IP": "10.0.0.1", "CLIENT_PORT": "56456", "HELO": "client.example",
-              "HOOKS_SCORE": "-0.1", **server}
+              "HOOKS_SCORE": "-0.1", "SITE": "10.0.0.0/24", **server}
     assert message == {
         **common, "EVENT": "message", "TIME": STREAM[4]["time"], "MAIL_FROM": "alice@client.example",
         "RCPT_TO": ["bob@mail.example", "carol@mail.example"], "SIZE": "490",
         "TRANSACTION": STREAM[4]["transaction"], "MESSAGE_ID": "<20261120205911.009445@client.example>", "RESULT": "accepted", "CODE": "250",
         "ENHANCED": "2.0.0", "REPLY": "2.0.0 Ok: queued as EC62DAA2530",
-        "MAIL_MS": "25.127", "RCPT_MS": "5.247", "DATA_MS": "178.027",
+        "MAIL_MS": "25.127", "RCPT_MS": "5.247", "DATA_MS": "178.027", "DATA_REPLY_MS": "0.412",
         "ACCEPT_MS": "4.941"}
     assert close == {
         **common, "EVENT": "close", "TIME": STREAM[5]["time"], "SIZE": "0", "MESSAGES": "1", "RECIPIENTS": "2",

@@ -15,6 +15,7 @@ import peers
 from warp import send_message
 
 CLIENT = "127.0.0.9"    # an address that none of the programs in between has
+GUARD = "--valid-recipients", "."     # without one, smtpwarp warns of clients that the proxy names
 DOOR = 10125            # where the program before smtpwarp listens
 
 HAPROXY = """
@@ -155,7 +156,7 @@ def refused(source):
 def test_55_haproxy_in_front(warp, mail_server, haproxy, header):
     """Its v1 and its v2, with checksum and TLVs: the client is the one that HAProxy had."""
     server = mail_server()
-    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", upstream=server).listen()
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.1", "--tls", "none", upstream=server).listen()
     haproxy(f"127.0.0.1:2525 {header}")
     deliver()
     record = proxy.wait_for("message")
@@ -170,7 +171,7 @@ def test_55_haproxy_in_front(warp, mail_server, haproxy, header):
 def test_55_haproxy_ends_tls(warp, certs, mail_server, haproxy, tmp_path, header, shows, version):
     """What it says of the client's TLS, and of a certificate that the client shows, is in records, and is Received's word."""
     server = mail_server()
-    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", "--received", upstream=server).listen()
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.1", "--tls", "none", "--received", upstream=server).listen()
     both = tmp_path / "both.pem"
     both.write_bytes(b"".join(path.read_bytes() for path in certs.pair("rsa")))
     haproxy(f"127.0.0.1:2525 {header}", f"127.0.0.1:{DOOR} ssl crt {both} ca-file {certs.ca} verify optional")
@@ -191,7 +192,7 @@ def test_55_haproxy_ends_tls(warp, certs, mail_server, haproxy, tmp_path, header
 
 def test_55_haproxy_without_tls(warp, mail_server, haproxy):
     """It says that there is none: a client that must not say AUTH in plain is not shown it."""
-    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", upstream=mail_server("AUTH PLAIN")).listen()
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.1", "--tls", "none", upstream=mail_server("AUTH PLAIN")).listen()
     haproxy("127.0.0.1:2525 send-proxy-v2-ssl")
     deliver()
     assert proxy.wait_for("message")["client"]["tls"] is None
@@ -201,7 +202,7 @@ def test_55_haproxy_without_tls(warp, mail_server, haproxy):
 def test_65_haproxy_lets_tls_through(warp, certs, mail_server, haproxy, header):
     """The client's handshake comes behind the header, and is with us."""
     server = mail_server()
-    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", *certs.options(), "--client-tls", "implicit",
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.1", "--tls", "none", *certs.options(), "--client-tls", "implicit",
                  upstream=server).listen()
     haproxy(f"127.0.0.1:2525 {header}")
     deliver(tls=certs.trusting())
@@ -211,7 +212,7 @@ def test_65_haproxy_lets_tls_through(warp, certs, mail_server, haproxy, header):
 
 def test_55_haproxy_looks_after_it(warp, mail_server, haproxy, host):
     """Its checks by SMTP, with a header of their own (LOCAL): no error, and mail goes on."""
-    proxy = warp("--accept-proxy", "127.0.0.1", "--tls", "none", upstream=mail_server()).listen()
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.1", "--tls", "none", upstream=mail_server()).listen()
     haproxy("127.0.0.1:2525 send-proxy-v2 check check-send-proxy inter 200ms\n    option smtpchk EHLO probe.example")
     proxy.wait_for("close", count=3)
     deliver()
@@ -221,7 +222,7 @@ def test_55_haproxy_looks_after_it(warp, mail_server, haproxy, host):
 
 
 def test_55_nginx_in_front(warp, mail_server, running, tmp_path):
-    proxy = warp("--accept-proxy", "127.0.0.0/8", "--tls", "none", upstream=mail_server()).listen()
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.0/8", "--tls", "none", upstream=mail_server()).listen()
     config = tmp_path / "nginx.conf"
     config.write_text(NGINX.format(directory=tmp_path, door=DOOR))
     running(["/usr/sbin/nginx", "-c", config, "-p", tmp_path], DOOR)
@@ -235,7 +236,7 @@ def test_55_bridged_to_postfix(warp, haproxy, postfix, version, inward):
     """smtpd_upstream_proxy_protocol: Postfix takes the client from the header."""
     server = postfix("smtpd_upstream_proxy_protocol = haproxy")
     warp("--tls", "none", "--send-proxy", version, "--upstream", "127.0.0.1:25",
-         *(["--accept-proxy", "127.0.0.1"] if inward else [])).listen()
+         *([*GUARD, "--accept-proxy", "127.0.0.1"] if inward else [])).listen()
     if inward:
         haproxy(f"127.0.0.1:2525 {inward}")
     deliver(DOOR if inward else 2525)
@@ -279,7 +280,7 @@ def dovecot(running, mail_server):
 def test_55_dovecot_reads_of_tls(warp, certs, haproxy, dovecot, tmp_path, version, tls, front, shown):
     """Ours, or the one that HAProxy before us has ended: it lets only clients log in of whose TLS it was told."""
     server = dovecot()
-    inward = ["--accept-proxy", "127.0.0.1"] if front else [*certs.options(), "--client-tls", "implicit"] if tls else []
+    inward = [*GUARD, "--accept-proxy", "127.0.0.1"] if front else [*certs.options(), "--client-tls", "implicit"] if tls else []
     warp("--tls", "none", "--send-proxy", version, "--upstream", "127.0.0.1:587", "--plain-auth", *inward).listen()
     if front:
         both = tmp_path / "both.pem"

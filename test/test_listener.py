@@ -357,11 +357,11 @@ def serving_with_secrets(warp, certs, passwords, routes):
 
 
 def test_72_what_sessions_share_cannot_be_changed(with_secrets):
-    """Anchors, keys, passwords and the index of routes."""
+    """Anchors, keys, passwords, rules for replies and the index of routes."""
     for pid in with_secrets:
         rows = [line.split() for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()]
         shared = {row[5]: row[1] for row in rows if len(row) > 5 and row[5].startswith("/memfd:")}
-        assert shared == {"/memfd:anchors": "r--p", "/memfd:keys": "r--p", "/memfd:passwords": "r--p"}
+        assert shared == {f"/memfd:{name}": "r--p" for name in ("anchors", "keys", "passwords", "rules")}
         files = [path for path in pathlib.Path(f"/proc/{pid}/fd").iterdir() if os.readlink(path).startswith("/memfd:")]
         assert [os.readlink(path) for path in files] == ["/memfd:routes (deleted)"]
         with open(files[0], "r+b") as index:

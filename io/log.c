@@ -36,8 +36,9 @@ static struct {
 	int fd; /* a socket's: -1 before the first record, and after its daemon went away */
 	int flags; /* for sendmsg(2): MSG_DONTWAIT once waiting was in vain */
 	bool detail; /* whether it takes LOG_PRIORITY_DEBUG */
+	bool is_file, is_socket; /* what standard error or the file is; neither: a pipe or terminal */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, 0, false, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, false, true, false, { 0, "" } };
 
 static struct stream {
 	int fd; /* -1: its reader is gone */
@@ -137,12 +138,25 @@ static int open_without_links(const char *path, int flags)
 	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+/* Others write to that pipe, too, and may want to wait: so it is opened anew. -1: it is none, or this user may not. */
+static int open_stderr(void)
+{
+	struct stat st;
+
+	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return -1;
+	return open("/proc/self/fd/2", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
 void log_prepare(const char *name, uid_t user, gid_t group)
 {
 	const char *path;
 	struct stat st;
+	enum sink_kind kind = sink_parse(name, &path);
 
-	if (sink_parse(name, &path) != SINK_FILE)
+	if (kind == SINK_STDERR)
+		prepared = open_stderr();
+	if (kind != SINK_FILE)
 		return;
 	prepared = open_without_links(path, O_CREAT | O_EXCL);
 	if (prepared >= 0 && fchown(prepared, user, group) == 0)
@@ -176,6 +190,18 @@ static int open_file(const char *path, const char **why)
 	return fd;
 }
 
+/* It is written to from now on. */
+static void use(int fd)
+{
+	struct stat st = { .st_mode = 0 };
+
+	sink.fd = fd;
+	sink.is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	sink.is_socket = !sink.is_file && S_ISSOCK(st.st_mode);
+	if (fd > STDERR_FILENO && !sink.is_file)
+		fcntl(fd, F_SETFL, O_APPEND | O_NONBLOCK);
+}
+
 int log_reopen(const char *name, const char **why)
 {
 	const char *path;
@@ -188,7 +214,7 @@ int log_reopen(const char *name, const char **why)
 		return -1;
 	if (sink.fd >= 0)
 		close(sink.fd);
-	sink.fd = fd;
+	use(fd);
 	return 0;
 }
 
@@ -196,7 +222,7 @@ int log_open(const char *name, const char **why)
 {
 	const char *path;
 
-	if (sink.kind > SINK_STDERR && sink.fd >= 0)
+	if (sink.fd > STDERR_FILENO)
 		close(sink.fd);
 	sink.kind = sink_parse(name, &path);
 	sink.fd = -1;
@@ -204,12 +230,15 @@ int log_open(const char *name, const char **why)
 	case SINK_NONE:
 		return 0;
 	case SINK_STDERR:
-		sink.fd = STDERR_FILENO;
+		if (prepared < 0)
+			prepared = open_stderr();
+		use(prepared < 0 ? STDERR_FILENO : prepared);
+		prepared = -1;
 		return 0;
 	case SINK_FILE:
-		sink.fd = open_file(path, why);
+		use(open_file(path, why));
 		if (sink.fd < 0)
-			sink.fd = prepared;
+			use(prepared);
 		else if (prepared >= 0)
 			close(prepared);
 		prepared = -1;
@@ -411,9 +440,22 @@ static ssize_t write_some(const char *bytes, size_t n)
 	ssize_t written;
 
 	do
-		written = write(sink.fd, bytes, n);
+		written = sink.is_socket ? send(sink.fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL) : write(sink.fd, bytes, n);
 	while (written < 0 && errno == EINTR);
 	return written;
+}
+
+/* A pipe, socket or terminal may be full. Its reader is waited for once. */
+static bool has_room(void)
+{
+	static int patience = PATIENCE_MS;
+	struct pollfd p = { .fd = sink.fd, .events = POLLOUT };
+
+	if (sink.is_file || poll(&p, 1, patience) != 0)
+		return true;
+	patience = 0;
+	errno = EAGAIN;
+	return false;
 }
 
 /* A pipe or terminal took a part of a record: write the rest. */
@@ -435,16 +477,15 @@ static bool write_rest(const char *bytes, size_t n)
 static bool write_line(const char *record, size_t n)
 {
 	static bool torn; /* the line written last has no end */
-	struct stat st;
 	ssize_t written;
 
-	if (torn && write_some("\n", 1) != 1)
+	if (!has_room() || (torn && write_some("\n", 1) != 1))
 		return false;
 	torn = false;
 	written = write_some(record, n);
 	if (written < 0 || (size_t)written == n)
 		return written >= 0;
-	if (fstat(sink.fd, &st) == 0 && S_ISREG(st.st_mode)) {
+	if (sink.is_file) {
 		torn = !take_back(record, (size_t)written);
 		errno = ENOSPC;
 		return false;

@@ -1,4 +1,5 @@
 """The log: DESIGN 7, PROTOCOL 77 and 78. Every other test checks the form of its records too (warp.py)."""
+import contextlib
 import json
 import os
 import pathlib
@@ -326,6 +327,35 @@ def test_78_stderr_sink(warp, mail_server):
     proxy.wait_exit()
     lines = proxy.error_path.read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["connect", "message", "close"]
+
+
+@pytest.mark.parametrize("how", ["pipe", "socket"])
+def test_78_stderr_that_nobody_reads_holds_up_no_mail(warp, mail_server, how):
+    """Nor a listener's start or end. When it is read again, what was lost is told."""
+    proxy = warp("--log", "stderr", "--user", "nobody", upstream=mail_server())
+    reader, writer = os.pipe() if how == "pipe" else (end.detach() for end in socket.socketpair())
+    spawn, proxy.spawn = proxy.spawn, lambda *options, **popen: spawn(*options, **popen, stderr=writer)
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"\n" * 4096):
+            pass
+    os.set_blocking(writer, True)       # as it is for whoever else writes there
+    proxy.listen()
+    with contextlib.closing(proxy.connect()) as client:
+        client.send(*SEND)
+        client.replies_to(221)
+    proxy.wait_until(lambda: not proxy.children())
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 65536):
+            pass
+    proxy.listener.send_signal(signal.SIGTERM)
+    proxy.wait_exit(proxy.listener)
+    records = [json.loads(line) for line in os.read(reader, 65536).splitlines()]
+    assert [record["event"] for record in records] == ["stop", "error"] and "the log has lost 4 records" in records[1]["error"]
+    assert os.get_blocking(writer)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_78_none_writes_nothing(warp, mail_server):

@@ -473,8 +473,18 @@ def test_78_the_log_belongs_to_user_and_is_opened_again(rotated):
 
 
 def log_descriptor(proxy, name):
+    """The log's in the listener, which may close a descriptor while we look."""
     folder = f"/proc/{proxy.listener.pid}/fd"
-    return next(fd for fd in os.listdir(folder) if os.readlink(f"{folder}/{fd}").rpartition("/")[2].startswith(name))
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"{folder}/{fd}").rpartition("/")[2].startswith(name):
+                return fd
+    raise AssertionError(f"the listener has no {name} open")
+
+
+def writes_to(proxy, log):
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samefile(log, f"/proc/{proxy.listener.pid}/fd/{log_descriptor(proxy, 'log')}")
 
 
 def test_78_a_log_that_cannot_be_opened_again(rotated):
@@ -486,7 +496,7 @@ def test_78_a_log_that_cannot_be_opened_again(rotated):
     assert old.read_text().count("records still go to the old file") == 1
     log.touch()
     os.chown(log, old.stat().st_uid, old.stat().st_gid)
-    proxy.wait_until(lambda: os.path.samefile(log, f"/proc/{proxy.listener.pid}/fd/{log_descriptor(proxy, 'log')}"))
+    proxy.wait_until(lambda: writes_to(proxy, log), "the new file")
     sent()
     assert len(proxy.records("message")) == 1
 

@@ -20,7 +20,7 @@
 #define DIALOGUE_RCPT_MAX 10000	     /* upper limit of --max-recipients */
 #define DIALOGUE_LMTP_MAX 100	     /* replies to a message, at most, to a client that speaks LMTP */
 #define DIALOGUE_TEXT_MAX (1u << 20) /* octets for addresses and parameters of one transaction */
-#define DIALOGUE_SAID_MAX (253u << 9)  /* octets for what servers say to recipients of one transaction: not 128 KiB, so that what is small behind
+#define DIALOGUE_SAID_MAX (252u << 9)  /* octets for what servers say to recipients of one transaction: not 128 KiB, so that what is small behind
 				       * it, here and in the C library, stands in as few pages as possible */
 #define DIALOGUE_CLIP 200	     /* octets that are kept of such a text */
 

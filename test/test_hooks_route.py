@@ -3,11 +3,11 @@ import collections
 import contextlib
 import json
 import os
-import time
 import pathlib
 import re
 import sqlite3
 import subprocess
+import time
 
 import pytest
 

@@ -27,7 +27,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 # smtpwarp-stat, a program of its own: what it needs of pure/ and io/, the linker takes.
-STAT_SHARED = pure/jsonread.c pure/json.c pure/address.c
+STAT_SHARED = pure/jsonread.c pure/json.c pure/address.c pure/endpoint.c pure/statemap.c pure/detector.c pure/replyclass.c io/statefile.c io/file.c
 STAT_OBJECTS = $(patsubst %.c,$(O)/%.o,$(sort $(wildcard stat/*.c)) $(STAT_SHARED))
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
@@ -233,7 +233,7 @@ fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%) $(T)/session_fuzzer asan
 
 # ---- installation ----
 
-UNITS = smtpwarp.socket smtpwarp@.service smtpwarp-listener.socket smtpwarp.service
+UNITS = smtpwarp.socket smtpwarp@.service smtpwarp-listener.socket smtpwarp.service smtpwarp-metrics.socket smtpwarp-metrics@.service
 SHARE = $(filter-out $(UNITS) smtpwarp.sysusers,$(notdir $(wildcard units/*)))
 
 # A hook stands in lib/smtpwarp/hooks, for symbolic links; in lib/smtpwarp/plugins/EVENT, for --plugins, links stand already.

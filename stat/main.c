@@ -1,7 +1,9 @@
 /* smtpwarp-stat: what smtpwarp has logged and counted, for people, for Prometheus, and for scripts. smtpwarp-stat(8). */
 #include "stat/logfilter.h"
+#include "stat/metrics.h"
 #include "stat/query.h"
 #include "stat/report.h"
+#include "stat/top.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,11 +11,15 @@
 
 static int help(void)
 {
-	puts("Usage: smtpwarp-stat query [OPTION...] [FILE...]\n"
+	puts("Usage: smtpwarp-stat metrics [OPTION...]\n"
+	     "       smtpwarp-stat query [OPTION...] [FILE...]\n"
 	     "       smtpwarp-stat report [OPTION...] [FILE...] >report.html\n"
+	     "       smtpwarp-stat top [OPTION...]\n"
 	     "Shows what smtpwarp has logged. See smtpwarp-stat(8).\n\n"
+	     "  metrics what smtpwarp has counted, for Prometheus\n"
 	     "  query   recipients and refusals in log files, and totals by class, site and code\n"
-	     "  report  a page of HTML about log files\n\n"
+	     "  report  a page of HTML about log files\n"
+	     "  top     destinations as they are now\n\n"
 	     "Options of query and report, which choose records and recipients:");
 #define X(name, value, text) printf("  --%-7s %-5s %s\n", name, value, text);
 	LOGFILTER_OPTIONS(X)
@@ -22,7 +28,15 @@ static int help(void)
 	     "  --json         records as they are in the log\n"
 	     "  --totals       totals only; with --json as one JSON object\n"
 	     "Option of report:\n"
-	     "  --no-addresses leaves out senders and clients\n\n"
+	     "  --no-addresses leaves out senders and clients\n"
+	     "Options of metrics:\n"
+	     "  --state FILE   the file of smtpwarp --state\n"
+	     "  --openmetrics  OpenMetrics instead of Prometheus's text\n"
+	     "  --http         answer one HTTP request, as systemd's or inetd's service\n"
+	     "  --listen WHERE answer HTTP requests at ADDRESS:PORT\n"
+	     "Options of top:\n"
+	     "  --state FILE   as above\n"
+	     "  --json         one object of JSON\n\n"
 	     "A FILE may be compressed with gzip or zstd; without one, standard input is read.");
 	return EX_OK;
 }
@@ -32,7 +46,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(char **arguments);
-	} commands[] = { { "query", query_main }, { "report", report_main } };
+	} commands[] = { { "metrics", metrics_main }, { "query", query_main }, { "report", report_main },
+		{ "top", top_main } };
 
 	(void)argc;
 	if (!argv[0] || !argv[1]) {

@@ -33,8 +33,8 @@ def output(*argv, **options):
 def fixture_units(tmp_path):
     """The units with a program and a manual page that exist."""
     for path in [*hosts.UNITS.glob("*.service"), *hosts.UNITS.glob("*.socket")]:
-        text = path.read_text(encoding="utf-8").replace("/usr/sbin/smtpwarp", "/bin/true")
-        (tmp_path / path.name).write_text(text.replace("man:smtpwarp(8)", "https://smtpwarp.example/"))
+        text = re.sub("/usr/s?bin/smtpwarp(-stat)?", "/bin/true", path.read_text(encoding="utf-8"))
+        (tmp_path / path.name).write_text(re.sub(r"man:smtpwarp(-stat)?\(8\)", "https://smtpwarp.example/", text))
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_systemd_understands_every_dropin(units):
     assert [line for line in said.splitlines() if "smtpwarp" in line] == []
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [*SERVICES, "smtpwarp-metrics@.service"])
 def test_security(units, name):
     said = output("systemd-analyze", "security", "--offline=true", "--threshold=19", "--no-pager", units / name)
     assert float(re.search(r"Overall exposure level for .*: ([\d.]+)", said)[1]) < 2.0

@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import json
 import multiprocessing
 import os
 import pathlib
@@ -77,8 +78,9 @@ class Load:
 # Sessions of their own from the launchers too: the start cost is the difference to the listener.
 LOADS = (
     Load("4 KB, 1 a connection", 4096, 1, 2000, cpu_goal=at_most(2, " ×"),
-         who=("direct", "HAProxy", "smtpwarp", "smtpwarp, defaults", "inetd", "tcpserver")),
-    Load("4 KB, 20 a connection", 4096, 20, 4000, cpu_goal=at_most(1.3, " ×")),
+         who=("direct", "HAProxy", "smtpwarp", "smtpwarp, defaults", "smtpwarp, state", "inetd", "tcpserver")),
+    Load("4 KB, 20 a connection", 4096, 20, 4000, cpu_goal=at_most(1.3, " ×"),
+         who=("direct", "HAProxy", "smtpwarp", "smtpwarp, defaults", "smtpwarp, state")),
     Load("100 KB, 1 a connection", 100 << 10, 1, 1000),
     Load("100 KB, 20 a connection", 100 << 10, 20, 1200),
     Load("10 MB, 1 a connection", 10_000_000, 1, 20, rate_goal=at_least(95, " %"), sessions=2),
@@ -201,7 +203,7 @@ class Bench:
         listen = ["--listen", f"{HOST}:{port}", "--max-sessions", "20000"]
         common = ["--message-size-limit", "0", "--upstream", f"{HOST}:{sink}"]
         # HAProxy neither logs nor looks for TLS: like is compared with like, and the defaults stand beside it.
-        bare = [*common, "--tls", "none", "--log", "none"]
+        bare = [*common, "--tls", "none", "--log", "none", "--state", "none"]
         if name == "direct":
             return None
         if name == "HAProxy":
@@ -210,6 +212,8 @@ class Bench:
             return [BINARY, *listen, *bare]
         if name == "smtpwarp, defaults":
             return [BINARY, *listen, *common, "--log", f"file:{self.directory}/log-{port}"]
+        if name == "smtpwarp, state":
+            return [BINARY, *listen, *bare[:-1], f"{self.directory}/state-{port}"]
         if name == "smtpwarp, TLS":
             return [BINARY, *listen, "--upstream", f"{HOST}:{OWN_SINK}", "--tls", "encrypt", "--log", "none"]
         if name in HOOKS:
@@ -561,13 +565,68 @@ def idle_rows(bench, name, number, pss_goal, group_goal):
     return rows
 
 
+def fill_state(bench):
+    """A file of --state whose slots are all in use."""
+    top = pathlib.Path(BINARY).parent
+    program, state = bench.directory / "make_state", bench.directory / "state.full"
+    sources = ["test/lib/make_state.c", "io/statefile.c", "io/file.c", *(f"pure/{name}.c" for name in (
+        "statemap", "detector", "replyclass"))]
+    subprocess.run(["cc", "-std=c11", "-O2", "-I.", "-o", program, *sources], cwd=top, check=True)
+    subprocess.run([program, state, "1100"], stdin=subprocess.DEVNULL, check=True)
+    return state
+
+
+def write_large_log(bench, size):
+    """Records of a day, a thousand messages to each of a hundred sites and so on, until it has this size."""
+    sample = (pathlib.Path(BINARY).parent / "hooks/sample/log.jsonl").read_text().splitlines()
+    record = json.loads(next(line for line in sample if '"event":"message"' in line))
+    path, second = bench.directory / "large.log", 0
+    with path.open("w") as log:
+        while log.tell() < size:
+            batch = []
+            for _ in range(5000):
+                second += 1
+                hour, minute = divmod(second // 60 % 1440, 60)
+                record["time"] = f"2026-11-{1 + second // 86400 % 28:02}T{hour:02}:{minute:02}:{second % 60:02}.000000Z"
+                record["site"] = f"site{second % 100}.example"
+                record["result"] = "deferred" if second % 7 == 0 else "accepted"
+                batch.append(json.dumps(record, separators=(",", ":")))
+            log.write("\n".join(batch) + "\n")
+    return path
+
+
+def timed(command, output):
+    """Seconds, and KiB of memory at the most."""
+    start = time.perf_counter()
+    with open(output, "wb") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"bench: {command} ended with {status}")
+    return time.perf_counter() - start, usage.ru_maxrss
+
+
+def report_stat(bench):
+    heading("smtpwarp-stat")
+    state, rounds = fill_state(bench), 20
+    seconds = statistics.median(timed([f"{BINARY}-stat", "metrics", "--state", state], os.devnull)[0] for _ in range(rounds))
+    rows = [["metrics, all slots in use", f"{seconds * 1000:.1f} ms", "", "", ""]]
+    size = 100_000_000 if bench.options.quick else 1_000_000_000
+    seconds, memory = timed([f"{BINARY}-stat", "report", write_large_log(bench, size)], bench.directory / "report.html")
+    verdict = bench.judge("report of 1 GB, s", seconds * 1e9 / size, at_most(20, " s"))
+    rows.append([f"report of {size / 1e6:,.0f} MB", f"{seconds:.1f} s", f"{memory / 1024:.0f} MiB", *verdict])
+    table(["", "time", "memory", "goal", ""], rows)
+
+
 def report_size(bench):
-    heading("Binary")
-    stripped = bench.directory / "stripped"
-    subprocess.run(["strip", "-o", stripped, BINARY], check=True)
-    size = stripped.stat().st_size / 1000
-    verdict = bench.judge("binary, KB", size, at_most(240))
-    table(["", "KB stripped", "goal", ""], [["smtpwarp", f"{size:.1f}", *verdict]])
+    heading("Binaries")
+    rows = []
+    for binary, goal in (BINARY, at_most(240)), (f"{BINARY}-stat", None):
+        stripped = bench.directory / "stripped"
+        subprocess.run(["strip", "-o", stripped, binary], check=True)
+        size = stripped.stat().st_size / 1000
+        rows.append([pathlib.Path(binary).name, f"{size:.1f}", *bench.judge(f"{pathlib.Path(binary).name}, KB", size, goal)])
+    table(["", "KB stripped", "goal", ""], rows)
 
 
 # Markdown
@@ -635,6 +694,7 @@ def main():
         report_start_cost(bench, samples)
         report_hooks(bench)
         report_idle(bench)
+        report_stat(bench)
         report_size(bench)
         heading("Short of the goal")
         print("\n".join(f"- {text}" for text in bench.shortfalls) or "Nothing.")

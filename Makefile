@@ -27,7 +27,8 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 # smtpwarp-stat, a program of its own: what it needs of pure/ and io/, the linker takes.
-STAT_SHARED = pure/jsonread.c pure/json.c pure/address.c pure/endpoint.c pure/statemap.c pure/detector.c pure/replyclass.c io/statefile.c io/file.c
+STAT_SHARED = pure/jsonread.c pure/json.c pure/address.c pure/endpoint.c pure/statemap.c pure/detector.c pure/replyclass.c pure/replyrules.c pure/site.c \
+	io/statefile.c io/file.c io/providers.c io/rulefiles.c smtp.c
 STAT_OBJECTS = $(patsubst %.c,$(O)/%.o,$(sort $(wildcard stat/*.c)) $(STAT_SHARED))
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla

@@ -1,4 +1,5 @@
 /* smtpwarp-stat: what smtpwarp has logged and counted, for people, for Prometheus, and for scripts. smtpwarp-stat(8). */
+#include "stat/explain.h"
 #include "stat/logfilter.h"
 #include "stat/metrics.h"
 #include "stat/query.h"
@@ -11,11 +12,13 @@
 
 static int help(void)
 {
-	puts("Usage: smtpwarp-stat metrics [OPTION...]\n"
+	puts("Usage: smtpwarp-stat explain [OPTION...] SITE|HOST|ADDRESS\n"
+	     "       smtpwarp-stat metrics [OPTION...]\n"
 	     "       smtpwarp-stat query [OPTION...] [FILE...]\n"
 	     "       smtpwarp-stat report [OPTION...] [FILE...] >report.html\n"
 	     "       smtpwarp-stat top [OPTION...]\n"
 	     "Shows what smtpwarp has logged. See smtpwarp-stat(8).\n\n"
+	     "  explain how a destination is judged, and which line of which file says so\n"
 	     "  metrics what smtpwarp has counted, for Prometheus\n"
 	     "  query   recipients and refusals in log files, and totals by class, site and code\n"
 	     "  report  a page of HTML about log files\n"
@@ -34,6 +37,12 @@ static int help(void)
 	     "  --openmetrics  OpenMetrics instead of Prometheus's text\n"
 	     "  --http         answer one HTTP request, as systemd's or inetd's service\n"
 	     "  --listen WHERE answer HTTP requests at ADDRESS:PORT\n"
+	     "Options of explain:\n"
+	     "  --state FILE   as above\n"
+	     "  --reply REPLY  what this reply means: \"421 4.7.0 Try again later\"\n"
+	     "  --stage STAGE  in answer to: connect, banner, ehlo, tls, mail, rcpt, data or dot\n"
+	     "  --reply-rules FILE, --providers FILE\n"
+	     "                 as smtpwarp has them\n"
 	     "Options of top:\n"
 	     "  --state FILE   as above\n"
 	     "  --json         one object of JSON\n\n"
@@ -46,7 +55,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(char **arguments);
-	} commands[] = { { "metrics", metrics_main }, { "query", query_main }, { "report", report_main },
+	} commands[] = { { "explain", explain_main }, { "metrics", metrics_main }, { "query", query_main }, { "report", report_main },
 		{ "top", top_main } };
 
 	(void)argc;

@@ -343,20 +343,20 @@ def test_fifty_mixed_recipients_arrive_once_each_where_they_belong(database, rou
     assert sum(record["result"] == "accepted" for record in proxy.records("message")) == transactions
 
 
-def retry(sender, attempt):
-    """What Postfix has put off is tried again at once, and once more where it still held the file of the last attempt."""
-    def again(seconds):
-        release_deferred(sender)
-        time.sleep(seconds)
-    wait_until(lambda: sender.logfile.read_text().count("(queue active)") >= attempt, sender.log, 60, again)
-
-
-def release_deferred(sender):
-    """A file's time says when it would have been tried."""
+def retry(sender):
+    """What Postfix has put off is tried again at once; a file's time says when it would have been."""
     for file in sender.files_below("queue/deferred/*/*"):
         os.utime(file)
         os.rename(file, f"{sender.directory}/queue/incoming/{os.path.basename(file)}")
     sender.release()
+
+
+def try_again(sender, attempt):
+    """Until this attempt has begun, for Postfix may still hold the file of the last one."""
+    def pause(seconds):
+        retry(sender)
+        time.sleep(seconds)
+    wait_until(lambda: sender.logfile.read_text().count("(queue active)") >= attempt, sender.log, 60, pause)
 
 
 def test_recipients_of_a_real_client_arrive_once_each(database, host, warp, mail_server, tmp_path):
@@ -376,7 +376,7 @@ def test_recipients_of_a_real_client_arrive_once_each(database, host, warp, mail
             wait_until(lambda count=attempt: sender.logfile.read_text().count("status=sent") == 4 * count
                        and not sender.files_below("queue/active/*"), sender.log, 60)
             if attempt < len(SERVERS):
-                retry(sender, attempt + 1)
+                try_again(sender, attempt + 1)
     for domain, address in domains.items():
         arrived = [word for message in servers[address].messages for word in message["to"]]
         assert sorted(arrived) == [f"<user{number}@{domain}>" for number in range(4)]

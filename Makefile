@@ -226,6 +226,7 @@ FUZZ_SECONDS = 300
 fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%) $(T)/session_fuzzer asan
 	$(T)/session_fuzzer --jobs $$(nproc) --seconds $(FUZZ_SECONDS) --from $$(date +%s)000 build/asan/smtpwarp
 	$(PYTHON) -B test/fuzz/dlp.py --seconds $(FUZZ_SECONDS) --from $$(date +%s)000
+	$(PYTHON) -B test/fuzz/attackers.py --seconds $(FUZZ_SECONDS) --from $$(date +%s)000 build/asan/smtpwarp
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p $(T)/work_$$target && \
 		$(T)/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -max_len=2500 $(T)/work_$$target test/fuzz/corpus/$$target && \

@@ -415,7 +415,9 @@ static void fail_run(struct hook_run *r, const char *why)
 
 static void fail_run_errno(struct hook_run *r, const char *what)
 {
-	snprintf(r->error, sizeof r->error, "%s: %s", what, strerror(errno));
+	int n = snprintf(r->error, sizeof r->error, "%s: %s", what, strerror(errno));
+
+	r->error_len = (size_t)n < sizeof r->error ? (size_t)n : sizeof r->error - 1;
 	fail_run(r, r->error);
 }
 

@@ -185,6 +185,24 @@ def test_87_verdict_that_breaks_off_in_other_events(warp, mail_server, hooks, ev
     assert proxy.wait_for("verdict")["verdict"] == "failed"
 
 
+def test_returned_message_that_is_reset_has_its_reason(warp, mail_server, hooks):
+    """The filter dies with a part of its line unread, in the middle of a message."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(hooks.place("data", "50-broken")))
+    listener.listen()
+
+    def die():
+        connection, _ = listener.accept()
+        connection.recv(1)
+        connection.sendall(b"replace-message 1000\na: b")
+        connection.close()
+    threading.Thread(target=die, daemon=True).start()
+    proxy = warp(*hooks.options, upstream=mail_server())
+    assert deliver(proxy.greeted()).startswith(OUT_OF_ORDER)
+    record = proxy.wait_for("verdict")
+    assert record["verdict"] == "failed" and record["text"] == "the message it returns broke off: Connection reset by peer", record
+
+
 def test_resident_close_hook_needs_no_verdict(warp, mail_server, hooks):
     """It only watches."""
     resident(hooks.place("close", "50-silent"), lambda connection, message: None)

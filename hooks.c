@@ -8,20 +8,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define READS_MAX 64	  /* in one turn, so that a hook cannot keep the session from its deadlines */
-
-extern char **environ;
 
 /* ---- which there are ---- */
 
@@ -430,43 +425,15 @@ static bool make_pipe(int pair[2], int ours)
 	return true;
 }
 
-/* All our descriptors are 3 or higher and close on exec, so filling 0 to 2 first, then 3, overwrites none that is still needed. */
-static int spawn(struct hook_run *r, int in, int out, int err)
-{
-	char *argv[] = { (char *)(uintptr_t)r->hook->path, NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none, defaults;
-	int error;
-
-	sigemptyset(&none);
-	sigemptyset(&defaults);
-	sigaddset(&defaults, SIGPIPE); /* we ignore these, and an ignored signal stays ignored after exec */
-	sigaddset(&defaults, SIGXFSZ);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	posix_spawnattr_setsigdefault(&attributes, &defaults);
-	posix_spawnattr_setpgroup(&attributes, 0);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-	posix_spawn_file_actions_init(&actions);
-	error = posix_spawn_file_actions_adddup2(&actions, in, 0);
-	error = error ? error : posix_spawn_file_actions_adddup2(&actions, out, 1);
-	error = error ? error : posix_spawn_file_actions_adddup2(&actions, err, 2);
-	if (r->message >= 0 && !error)
-		error = posix_spawn_file_actions_adddup2(&actions, r->message, 3);
-	if (!error)
-		error = posix_spawn(&r->pid, r->hook->path, &actions, &attributes, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attributes);
-	return error;
-}
+static const char cannot_be_run[] = "it cannot be run";
 
 static void start_program(struct hook_run *r)
 {
-	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, err[2] = { -1, -1 }, error = EMFILE;
+	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, err[2] = { -1, -1 }, error;
 
 	if (make_pipe(in, 1) && make_pipe(out, 0) && make_pipe(err, 0))
-		error = spawn(r, in[0], out[1], err[1]);
+		r->channel = broker_run(r->hook->path, (const int[]){ in[0], out[1], err[1], r->message });
+	error = errno;
 	shut(&in[0]);
 	shut(&out[1]);
 	shut(&err[1]);
@@ -474,10 +441,9 @@ static void start_program(struct hook_run *r)
 	r->in = in[1];
 	r->out = out[0];
 	r->err = err[0];
-	if (error) {
-		r->pid = 0;
+	if (r->channel < 0) {
 		errno = error;
-		fail_run_errno(r, "it cannot be run");
+		fail_run_errno(r, cannot_be_run);
 	}
 }
 
@@ -555,8 +521,8 @@ void hook_start(struct hook_run *r, const struct hook *h, const struct hook_inpu
 {
 	r->hook = h;
 	r->input = *input;
-	r->pid = 0;
-	r->in = r->out = r->err = r->message = -1;
+	r->news.how = BROKER_NOTHING;
+	r->channel = r->in = r->out = r->err = r->message = -1;
 	r->line_done = r->message_at = r->verdict_len = r->error_len = 0;
 	r->received = 0;
 	r->why = NULL;
@@ -748,36 +714,37 @@ static void ended(struct hook_run *r, const char *why)
 	r->state = HOOK_DONE;
 }
 
-/* A program's run ends with its exit, even if another process holds its stdout open: what was written by then is its verdict. But a
- * message goes on to the end of stdout, for the other process may be the one that writes it. Until then the program stays a zombie, so
- * that its process group keeps its number. */
-static void look_for_exit(struct hook_run *r)
+static void end_program(struct hook_run *r, bool kill)
 {
-	siginfo_t info = { .si_pid = 0 };
-	bool exited;
-
-	if (!r->pid || waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
-		return;
-	exited = info.si_code == CLD_EXITED;
-	read_verdict(r); /* a pipe holds no verdict that takes READS_MAX reads */
-	read_errors(r);
-	if (r->message_at && r->out >= 0 && exited && !info.si_status && r->state == HOOK_RUNNING)
-		return;
-	waitpid(r->pid, NULL, 0);
-	r->pid = 0;
-	snprintf(r->status, sizeof r->status, exited ? "exit status %d" : "killed by signal %d", info.si_status);
-	ended(r, exited && !info.si_status ? NULL : r->status);
+	if (r->channel >= 0)
+		broker_end(r->channel, kill);
+	r->channel = -1;
 }
 
-static void kill_group(struct hook_run *r)
+/* A program's run ends with its exit, even if another process holds its stdout open: what was written by then is its verdict. But a
+ * message goes on to the end of stdout, for the other process may be the one that writes it. */
+static void look_for_exit(struct hook_run *r)
 {
-	if (!r->pid)
+	bool good;
+
+	if (r->news.how == BROKER_NOTHING)
+		r->news = broker_take(r->channel);
+	if (r->news.how == BROKER_NOTHING)
 		return;
-	kill(-r->pid, SIGKILL);
-	/* A process that changed its user cannot be killed, so do not wait for it. */
-	while (kill(r->pid, SIGKILL) == 0 && waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	r->pid = 0;
+	if (r->news.how == BROKER_NOT_RUN) {
+		errno = r->news.value;
+		fail_run_errno(r, cannot_be_run);
+		end_program(r, true);
+		return;
+	}
+	good = r->news.how == BROKER_EXITED && !r->news.value;
+	read_verdict(r); /* a pipe holds no verdict that takes READS_MAX reads */
+	read_errors(r);
+	if (r->message_at && r->out >= 0 && good && r->state == HOOK_RUNNING)
+		return;
+	snprintf(r->status, sizeof r->status, r->news.how == BROKER_EXITED ? "exit status %d" : "killed by signal %d", r->news.value);
+	end_program(r, r->state == HOOK_FAILED);
+	ended(r, good ? NULL : r->status);
 }
 
 void hook_turn(struct hook_run *r)
@@ -788,7 +755,7 @@ void hook_turn(struct hook_run *r)
 	read_verdict(r);
 	read_errors(r);
 	if (r->state == HOOK_FAILED) {
-		kill_group(r);
+		end_program(r, true);
 		end_errors(r);
 	} else if (!r->hook->socket) {
 		look_for_exit(r);
@@ -806,7 +773,7 @@ void hook_kill(struct hook_run *r, const char *why)
 	read_errors(r);
 	end_errors(r);
 	fail_run(r, why);
-	kill_group(r);
+	end_program(r, true);
 }
 
 static unsigned watch_descriptor(struct pollfd *p, int fd, short events)
@@ -828,5 +795,6 @@ unsigned hook_watch(const struct hook_run *r, struct pollfd *p)
 	n += watch_descriptor(p + n, feeds ? r->in : -1, POLLOUT);
 	n += watch_descriptor(p + n, r->out, POLLIN);
 	n += watch_descriptor(p + n, r->err, POLLIN);
+	n += watch_descriptor(p + n, r->news.how == BROKER_NOTHING ? r->channel : -1, POLLIN);
 	return n;
 }

@@ -5,6 +5,7 @@
 #ifndef HOOKS_H
 #define HOOKS_H
 
+#include "io/broker.h"
 #include "io/message.h"
 #include "smtp.h"
 
@@ -14,7 +15,7 @@
 #define HOOKS_MAX 64	     /* in all folders together */
 #define HOOKS_NAMES (16 << 10) /* octets of their paths */
 #define HOOK_ERROR_MAX 200   /* octets kept of the last line of a hook's stderr */
-#define HOOK_POLLED 3	     /* descriptors of one run */
+#define HOOK_POLLED 4	     /* descriptors of one run */
 #define HOOK_MESSAGE_ROOM 4096 /* octets behind the verdict, for a returned message on its way */
 
 struct hook {
@@ -69,7 +70,8 @@ struct hook_input {
 struct hook_run {
 	enum hook_state state;
 	const struct hook *hook;
-	pid_t pid; /* 0: no process to wait for */
+	int channel; /* to the broker; -1: it runs nothing for us */
+	struct broker_news news; /* once the program has ended */
 	int in, out, err; /* our ends; -1: closed. For a socket in and out are the same */
 	int message;	  /* the descriptor that the hook gets; -1: there is none, or the hook has it */
 	struct hook_input input;
@@ -84,8 +86,8 @@ struct hook_run {
 	unsigned char verdict[VERDICT_MAX + HOOK_MESSAGE_ROOM];
 };
 
-/* Start a hook; sets r->state. Without input->line the caller writes lines, see hook_take_input(). SIGCHLD must interrupt the
- * caller's ppoll(2). posix_spawn(3), unix(7) SCM_RIGHTS. */
+/* Start a hook; sets r->state. Without input->line the caller writes lines, see hook_take_input(). Programs are run by the broker,
+ * see io/broker.h. unix(7) SCM_RIGHTS. */
 void hook_start(struct hook_run *r, const struct hook *h, const struct hook_input *input);
 
 /* Event log: take the descriptor that lines are written to; -1: the hook could not be started. It does not block. A socket's run is

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "hooks.h"
+#include "io/broker.h"
 #include "io/event.h"
 #include "io/file.h"
 #include "io/keys.h"
@@ -84,6 +85,7 @@ static struct tally {
 } *tally;
 
 static volatile sig_atomic_t terminate, reload;
+static bool broken; /* it ends for want of what it cannot do without */
 
 /* ---- messages for a person ---- */
 
@@ -321,6 +323,34 @@ static void find_hooks_again(void)
 		tell_of_old(next->broken);
 }
 
+/* Whether the broker may run this program. It keeps a list of its own, and looks again for what it does not find there. */
+static bool may_run(const char *path)
+{
+	for (unsigned again = 0; again < 2; again++) {
+		for (unsigned i = 0; i < hooks->count; i++)
+			if (!hooks->hook[i].socket && strcmp(hooks->hook[i].path, path) == 0)
+				return true;
+		if (!again && !find_hooks(hooks))
+			break;
+	}
+	return false;
+}
+
+/* Hooks, or folders where hooks may appear. */
+static bool wants_broker(void)
+{
+	return hooks->count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0;
+}
+
+static pid_t broker; /* 0: there is none */
+
+static void start_broker(bool (*allows)(const char *path))
+{
+	broker = broker_start(allows, options.timeouts.hook);
+	if (broker < 0)
+		die_errno(EX_OSERR, "no process can be started to run hooks");
+}
+
 /* Hooks must inherit no descriptors but those that hooks.c gives them, whatever was open when we were started. */
 static void close_on_exec(void)
 {
@@ -448,6 +478,8 @@ static void warn_of_proxied_clients(void)
 
 /* ---- what may be replaced ---- */
 
+static const char hooks_late[] = "hooks are there that were not when smtpwarp started: restart it so that they run";
+
 /* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
  * may be waiting to see a new one; everything else once a second at most. */
 static void look_again(void)
@@ -461,8 +493,10 @@ static void look_again(void)
 	tally->looked_at = now.tv_sec;
 	if (options.routes)
 		index_routes_again();
-	if (hooks->count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0)
+	if (broker)
 		find_hooks_again(); /* without hooks nothing is written, and the page stays shared with sessions */
+	else if (wants_broker() && event_is_due(hooks_late))
+		fault("%s", hooks_late);
 }
 
 /* Runs as the user that sessions run as. The index of a large file is ready before the first session. */
@@ -636,6 +670,14 @@ static void child_ended(pid_t pid, int how)
 		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
 }
 
+/* Without it no hook runs, and a new one would have no more rights than this process: whoever started us starts us again. */
+static void broker_ended(void)
+{
+	fault("the process that runs hooks has ended: smtpwarp ends, to be started again");
+	broken = true;
+	terminate++;
+}
+
 static void reap(void)
 {
 	pid_t pid;
@@ -645,6 +687,8 @@ static void reap(void)
 	while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
 		if (pid == indexer)
 			indexer_ended(how);
+		else if (pid == broker)
+			broker_ended();
 		else
 			child_ended(pid, how);
 	}
@@ -951,8 +995,8 @@ static _Noreturn void listen_loop(void)
 		status();
 	}
 	end_sessions();
-	record_stop(terminate ? "SIGTERM or SIGINT" : "--idle-exit");
-	exit(EX_OK);
+	record_stop(broken ? "the process that runs hooks has ended" : terminate ? "SIGTERM or SIGINT" : "--idle-exit");
+	exit(broken ? EX_TEMPFAIL : EX_OK);
 }
 
 /* ---- start ---- */
@@ -1267,6 +1311,11 @@ static void tell_of_trial(const struct hook *h, const char *file)
 	fflush(stdout); /* before what the hook says */
 }
 
+static bool may_try(const char *path)
+{
+	return strcmp(path, hooks->hook->path) == 0;
+}
+
 static _Noreturn void try_hook(void)
 {
 	enum hook_event event = (enum hook_event)(options.try_hook - 1);
@@ -1285,7 +1334,20 @@ static _Noreturn void try_hook(void)
 	guard_standard_descriptors();
 	close_on_exec();
 	tell_of_trial(hooks->hook, file);
+	start_broker(may_try);
 	exit(session_try(&options, hooks, &terminate, sample, n) ? EX_OK : EX_SOFTWARE);
+}
+
+/* One session, of the connection that we were given. */
+static _Noreturn void serve_connection(void)
+{
+	refuse_root();
+	if (hooks->count)
+		start_broker(may_run);
+	begin_log();
+	session_run(connection, &options, hooks, &terminate);
+	say_losses();
+	exit(EX_OK);
 }
 
 int main(int argc, char **argv)
@@ -1318,13 +1380,8 @@ int main(int argc, char **argv)
 	prefer_throughput();
 	guard_standard_descriptors();
 	close_on_exec();
-	if (connection >= 0 && !options.listens) {
-		refuse_root();
-		begin_log();
-		session_run(connection, &options, hooks, &terminate);
-		say_losses();
-		return EX_OK;
-	}
+	if (connection >= 0 && !options.listens)
+		serve_connection();
 	gather_sockets(passed, given);
 	change_user();
 	close_memory();
@@ -1334,6 +1391,8 @@ int main(int argc, char **argv)
 	warn_of_proxied_clients();
 	check_routes();
 	check_rules();
+	if (wants_broker())
+		start_broker(may_run);
 	record_start(argc, argv);
 	listen_loop();
 }

@@ -70,8 +70,13 @@ SIGNALS = """
 import os, sys
 pid = int(sys.argv[1])
 while True:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        pids = [pid, *map(int, file.read().split())]
+    pids = [pid]
+    for parent in pids:
+        try:
+            with open(f"/proc/{parent}/task/{parent}/children") as file:
+                pids += map(int, file.read().split())
+        except OSError:
+            pass
     for victim in pids:
         for number in 1, 2, 3, 9, 15, 17, 19:     # anyone in the session may send SIGCONT, kill(2)
             try:

@@ -61,6 +61,20 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def children_of(pid):
+    """By name; smtpwarp-broker and such are no sessions."""
+    children = {}
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as file:
+        for word in file.read().split():
+            with contextlib.suppress(OSError):
+                children[int(word)] = pathlib.Path(f"/proc/{word}/comm").read_text().strip()
+    return children
+
+
+def sessions_of(pid):
+    return [child for child, name in children_of(pid).items() if not name.startswith("smtpwarp-")]
+
+
 class Warp:
     def __init__(self, namespace, directory, *options, upstream=None, env=None):
         self.namespace, self.directory = namespace, pathlib.Path(directory)
@@ -194,10 +208,8 @@ class Warp:
     # The end
 
     def children(self):
-        pid = self.listener.pid
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(word) for word in file.read().split()]
-        return []
+        """The processes of sessions."""
+        return sessions_of(self.listener.pid)
 
     def wait_exit(self, process=None):
         process = process or self.processes[-1]

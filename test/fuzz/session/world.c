@@ -234,16 +234,27 @@ static bool read_children(const char *of, char *text, size_t cap)
 	return n > 0;
 }
 
-/* A hook that smtpwarp has started runs, or a process that such a hook has left behind, which became ours. */
+/* Whether the broker, the only child of smtpwarp's, has a child. */
+static bool hook_runs(void)
+{
+	char of[40], broker[400], text[400];
+
+	snprintf(of, sizeof of, "%d/task/%d", (int)fuzz.pid, (int)fuzz.pid);
+	if (!read_children(of, broker, sizeof broker))
+		return false;
+	snprintf(of, sizeof of, "%d/task/%d", atoi(broker), atoi(broker));
+	return read_children(of, text, sizeof text);
+}
+
+/* A hook runs, or a process that one has left behind, which became ours. */
 static bool has_children(void)
 {
-	char of[40], text[400];
+	char text[400];
 	bool left = false;
 
 	if (!fuzz.plan.exec_hook)
 		return false;
-	snprintf(of, sizeof of, "%d/task/%d", (int)fuzz.pid, (int)fuzz.pid);
-	if (read_children(of, text, sizeof text))
+	if (hook_runs())
 		return true;
 	read_children("thread-self", text, sizeof text);
 	for (char *at = strtok(text, " "); at; at = strtok(NULL, " ")) {

@@ -1,0 +1,364 @@
+/* The broker. See broker.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "io/broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SEND_SECONDS 10 /* that a session waits for a broker which takes no requests */
+#define FIRST_RUNS 16
+
+extern char **environ;
+
+/* ---- the session's side ---- */
+
+static int broker = -1; /* the socket that requests go to */
+
+int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS])
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE((BROKER_DESCRIPTORS + 1) * sizeof(int))];
+	} control = { .room = { 0 } };
+	struct iovec part = { (char *)(uintptr_t)path, strlen(path) + 1 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control };
+	int passed[BROKER_DESCRIPTORS + 1], pair[2], error = 0;
+	unsigned n = 1;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -1;
+	passed[0] = pair[1];
+	for (unsigned i = 0; i < BROKER_DESCRIPTORS && descriptor[i] >= 0; i++)
+		passed[n++] = descriptor[i];
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_RIGHTS;
+	control.header.cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(&control.header), passed, n * sizeof(int));
+	message.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof(int));
+	if (sendmsg(broker, &message, MSG_NOSIGNAL) < 0)
+		error = errno;
+	close(pair[1]);
+	if (!error)
+		return pair[0];
+	close(pair[0]);
+	errno = error;
+	return -1;
+}
+
+struct broker_news broker_take(int channel)
+{
+	struct broker_news news;
+	ssize_t n = recv(channel, &news, sizeof news, MSG_DONTWAIT);
+
+	if (n == sizeof news)
+		return news;
+	news.how = n < 0 && errno == EAGAIN ? BROKER_NOTHING : BROKER_NOT_RUN;
+	news.value = n < 0 ? errno : ECONNRESET;
+	return news;
+}
+
+/* What a session says of a run. */
+enum { RUN_KILL = 'k', RUN_OVER = 'o' };
+
+void broker_end(int channel, bool kill)
+{
+	const char word = kill ? RUN_KILL : RUN_OVER;
+
+	send(channel, &word, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	close(channel);
+}
+
+/* ---- the broker's side ---- */
+
+struct run {
+	pid_t pid;
+	int channel;	  /* -1: nobody waits for it */
+	bool ended;	  /* a zombie */
+	int64_t deadline; /* microseconds on the clock at which its group is killed; 0: none */
+};
+
+static struct {
+	int requests; /* -1: nobody is left to ask */
+	bool (*allows)(const char *path);
+	int64_t patience;
+	unsigned count, room;
+	struct run *run;
+	struct pollfd *polled; /* requests, then the channel of each run */
+} b;
+
+static int64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+/* Whatever a session sends, these are sockets and pipes of its own: a program of another process is never named. */
+static int spawn(const char *path, const int *descriptor, unsigned n, pid_t *pid)
+{
+	static const int ours[] = { SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP, SIGUSR1 }; /* ignored here, and would be after exec */
+	char *argv[] = { (char *)(uintptr_t)path, NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none, defaults;
+	int error = 0;
+
+	sigemptyset(&none);
+	sigemptyset(&defaults);
+	for (unsigned i = 0; i < sizeof ours / sizeof *ours; i++)
+		sigaddset(&defaults, ours[i]);
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setsigdefault(&attributes, &defaults);
+	posix_spawnattr_setpgroup(&attributes, 0);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+	posix_spawn_file_actions_init(&actions);
+	/* All descriptors are 3 or higher and close on exec, so filling 0 to 2 first, then 3, overwrites none that is still needed. */
+	for (unsigned i = 0; i < n && !error; i++)
+		error = posix_spawn_file_actions_adddup2(&actions, descriptor[i], (int)i);
+	if (!error)
+		error = posix_spawn(pid, path, &actions, &attributes, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attributes);
+	return error;
+}
+
+/* Make room for one run more. */
+static bool has_room(void)
+{
+	unsigned room = b.room ? b.room * 2 : FIRST_RUNS;
+	struct run *run;
+	struct pollfd *polled;
+
+	if (b.count < b.room)
+		return true;
+	run = realloc(b.run, room * sizeof *run);
+	b.run = run ? run : b.run;
+	polled = run ? realloc(b.polled, (room + 1) * sizeof *polled) : NULL;
+	b.polled = polled ? polled : b.polled;
+	b.room = polled ? room : b.room;
+	return polled != NULL;
+}
+
+static void tell(int channel, const struct broker_news *news)
+{
+	send(channel, news, sizeof *news, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* A request: path, octets of it, and n descriptors, the channel first. */
+static void serve(const char *path, size_t len, const int *descriptor, unsigned n)
+{
+	struct broker_news news = { BROKER_NOT_RUN, EINVAL };
+	pid_t pid;
+
+	if (n < 4 || !len || path[len - 1] || memchr(path, 0, len - 1))
+		; /* no session of ours has asked this */
+	else if (!b.allows(path))
+		news.value = EACCES;
+	else if (!has_room())
+		news.value = ENOMEM;
+	else
+		news.value = spawn(path, descriptor + 1, n - 1, &pid);
+	if (!news.value)
+		b.run[b.count++] = (struct run){ .pid = pid, .channel = descriptor[0] };
+	else if (n)
+		tell(descriptor[0], &news);
+	for (unsigned i = !news.value; i < n; i++)
+		close(descriptor[i]);
+}
+
+/* Returns whether there was one. */
+static bool take_request(void)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE((BROKER_DESCRIPTORS + 1) * sizeof(int))];
+	} control;
+	char path[BROKER_PATH_MAX];
+	struct iovec part = { path, sizeof path };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	ssize_t len = recvmsg(b.requests, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *header = len >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
+	int descriptor[BROKER_DESCRIPTORS + 1];
+	unsigned n = header && header->cmsg_type == SCM_RIGHTS ? (unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
+
+	if (len < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM))
+		return false;
+	if (len <= 0 && !n) {
+		close(b.requests);
+		b.requests = -1;
+		return false;
+	}
+	if (n)
+		memcpy(descriptor, CMSG_DATA(header), n * sizeof(int));
+	serve(path, message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? 0 : (size_t)len, descriptor, n);
+	return true;
+}
+
+static void kill_group(const struct run *r)
+{
+	kill(-r->pid, SIGKILL);
+	kill(r->pid, SIGKILL); /* it may have left its group */
+}
+
+static void leave(struct run *r)
+{
+	close(r->channel);
+	r->channel = -1;
+}
+
+/* A session that is gone without a word has crashed: what it has asked for, such as logging, may come to its end. */
+static void hear(struct run *r)
+{
+	char word = 0;
+	ssize_t n = recv(r->channel, &word, 1, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n == 1 && word == RUN_KILL)
+		kill_group(r);
+	else if (n != 1)
+		r->deadline = now() + b.patience;
+	leave(r);
+}
+
+static void look_for_end(struct run *r)
+{
+	siginfo_t info = { .si_pid = 0 };
+	struct broker_news news;
+
+	if (r->ended || waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
+		return;
+	r->ended = true;
+	news.how = info.si_code == CLD_EXITED ? BROKER_EXITED : BROKER_KILLED;
+	news.value = info.si_status;
+	if (r->channel >= 0)
+		tell(r->channel, &news);
+}
+
+static void look_at_runs(void)
+{
+	int64_t time = now();
+
+	for (unsigned i = b.count; i-- > 0;) {
+		struct run *r = &b.run[i];
+
+		if (r->channel >= 0 && b.polled[i + 1].revents)
+			hear(r);
+		if (r->deadline && time >= r->deadline) {
+			kill_group(r);
+			r->deadline = 0;
+		}
+		look_for_end(r);
+		if (r->ended && r->channel < 0) {
+			waitpid(r->pid, NULL, 0);
+			*r = b.run[--b.count];
+			b.polled[i + 1] = b.polled[b.count + 1];
+		}
+	}
+}
+
+/* Microseconds until something must be done, however quiet it is; -1: nothing. *waits: whether anything is left to wait for. */
+static int64_t next_deadline(bool *waits)
+{
+	int64_t left = -1, time = now();
+
+	*waits = b.requests >= 0;
+	for (unsigned i = 0; i < b.count; i++) {
+		int64_t due = b.run[i].deadline ? b.run[i].deadline - time : -1;
+
+		*waits = *waits || b.run[i].channel >= 0 || b.run[i].deadline;
+		if (b.run[i].deadline && (left < 0 || due < left))
+			left = due > 0 ? due : 0;
+	}
+	return left;
+}
+
+static void on_child(int number)
+{
+	(void)number;
+}
+
+/* SIGTERM and SIGINT come to all processes of a service or a terminal, but sessions under way still need the broker. */
+static void prepare(void)
+{
+	struct sigaction child = { .sa_handler = on_child };
+
+	sigaction(SIGCHLD, &child, NULL);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
+	prctl(PR_SET_NAME, "smtpwarp-broker");
+}
+
+/* The client's connection and the listening sockets must not stay open here. Descriptor 0 may be one of them. */
+static void take_over(int requests)
+{
+	dup2(requests, STDIN_FILENO);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+	b.requests = STDIN_FILENO;
+}
+
+static _Noreturn void run_broker(void)
+{
+	sigset_t none;
+
+	prepare();
+	sigemptyset(&none);
+	if (!has_room())
+		_exit(EX_OSERR);
+	for (;;) {
+		bool waits;
+		int64_t left = next_deadline(&waits);
+		struct timespec limit = { left / 1000000, left % 1000000 * 1000 };
+
+		if (!waits)
+			break;
+		b.polled[0] = (struct pollfd){ .fd = b.requests, .events = POLLIN };
+		for (unsigned i = 0; i < b.count; i++)
+			b.polled[i + 1] = (struct pollfd){ .fd = b.run[i].channel, .events = POLLIN };
+		if (ppoll(b.polled, b.count + 1, left < 0 ? NULL : &limit, &none) < 0)
+			for (unsigned i = 0; i <= b.count; i++)
+				b.polled[i].revents = 0;
+		look_at_runs();
+		if (b.polled[0].revents)
+			while (take_request())
+				;
+	}
+	_exit(EX_OK);
+}
+
+pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
+{
+	const struct timeval limit = { .tv_sec = SEND_SECONDS };
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -1;
+	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	pid = _Fork();
+	if (pid == 0) {
+		take_over(pair[1]);
+		b.allows = allows;
+		b.patience = patience;
+		run_broker();
+	}
+	close(pair[1]);
+	broker = pair[0];
+	return pid;
+}

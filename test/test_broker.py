@@ -1,0 +1,163 @@
+"""The process that runs hooks for sessions."""
+import contextlib
+import os
+import pathlib
+import signal
+
+import peers
+import pytest
+from hooks import Hooks
+from warp import children_of
+
+NAME = "smtpwarp-broker"
+
+
+@pytest.fixture
+def hooks(tmp_path):
+    return Hooks(tmp_path / "hooks")
+
+
+def broker_of(pid):
+    """-> its process ID, or None."""
+    found = [child for child, name in children_of(pid).items() if name == NAME]
+    assert len(found) < 2
+    return found[0] if found else None
+
+
+def gone(pid):
+    with contextlib.suppress(FileNotFoundError):
+        return ") Z" in pathlib.Path(f"/proc/{pid}/stat").read_text()
+    return True
+
+
+def test_only_where_there_are_hooks(warp, mail_server, hooks):
+    proxy = warp(upstream=mail_server()).listen()
+    proxy.greeted().close()
+    assert not broker_of(proxy.listener.pid)
+    client = warp(upstream=mail_server())
+    client.greeted()
+    assert not children_of(client.processes[-1].pid)
+
+
+def test_listener_has_one_for_all_sessions(warp, mail_server, hooks):
+    hooks.script("mail", "echo accept")
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    broker = broker_of(proxy.listener.pid)
+    for client in [proxy.greeted() for _ in range(5)]:
+        client.ask("MAIL FROM:<a@b.example>", "250")
+    assert broker_of(proxy.listener.pid) == broker
+    assert not any(children_of(session) for session in proxy.children())
+
+
+def test_hook_that_comes_later_is_run(warp, mail_server, hooks):
+    """In a folder that was there."""
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    proxy.greeted().ask("MAIL FROM:<a@b.example>", "250")
+    hooks.script("mail", "echo reject no")
+
+    def rejected():
+        client = proxy.greeted()
+        client.send("MAIL FROM:<a@b.example>")
+        return client.reply().code == 550
+    proxy.wait_until(rejected, "a refusal by the new hook")
+
+
+def test_program_ends_that_is_taken_away(warp, mail_server, hooks):
+    hooks.script("mail", "echo accept")
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b.example>", "250")
+    client.ask("RSET", "250")
+    hooks.place("mail", "50-test").unlink()
+    client.ask("MAIL FROM:<a@b.example>", "451 4.3.0")
+    assert "it cannot be run: No such file or directory" in proxy.records("verdict")[-1]["text"]
+
+
+def test_listener_ends_for_want_of_it(warp, mail_server, hooks):
+    """It could only start one with fewer rights, so a supervisor is to start all anew. Mail under way gets its answer."""
+    hooks.script("rcpt", "echo accept")
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b.example>", "250")
+    client.ask("RCPT TO:<a@b.example>", "250")
+    os.kill(broker_of(proxy.listener.pid), signal.SIGKILL)
+    proxy.exit_codes = (75,)
+    assert proxy.wait_for("error")["error"] == "the process that runs hooks has ended: smtpwarp ends, to be started again"
+    client.ask("RCPT TO:<c@b.example>", "451 4.3.0")
+    client.ask("DATA", "354")
+    client.ask("hello\r\n.", "250")
+    proxy.wait_exit(proxy.listener)
+    assert proxy.records("stop")[-1]["reason"] == "the process that runs hooks has ended"
+
+
+def test_sigterm_leaves_it_to_sessions_under_way(warp, mail_server, hooks):
+    """systemd's and a terminal's signals come to all processes."""
+    hooks.script("rcpt", "echo accept")
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    client = proxy.greeted()
+    client.ask("MAIL FROM:<a@b.example>", "250")
+    broker = broker_of(proxy.listener.pid)
+    for number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1:
+        os.kill(broker, number)
+    proxy.listener.send_signal(signal.SIGTERM)
+    client.ask("RCPT TO:<a@b.example>", "250")
+    client.ask("DATA", "354")
+    client.ask("hello\r\n.", "250")
+    proxy.wait_exit(proxy.listener)
+    proxy.wait_until(lambda: gone(broker), "the broker's end")
+
+
+def test_hook_of_a_session_that_was_killed(warp, mail_server, hooks, tmp_path):
+    """It has --hook-timeout left."""
+    hooks.script("mail", f"echo $$ >{tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 1000")
+    proxy = warp(*hooks.options, "--hook-timeout", 2, upstream=mail_server()).listen()
+    proxy.complete = False
+    client = proxy.greeted()
+    client.send("MAIL FROM:<a@b.example>")
+    proxy.wait_until((tmp_path / "pid").exists, "the hook")
+    os.kill(proxy.children()[0], signal.SIGKILL)
+    proxy.wait_until(lambda: gone(int((tmp_path / "pid").read_text())), "the hook's end")
+
+
+def test_it_holds_no_connection(warp, mail_server, hooks):
+    """Neither the client's nor the listening one, whatever way smtpwarp was started."""
+    hooks.script("mail", "exec sleep 1000")
+    proxy = warp(*hooks.options, "--hook-timeout", 2, upstream=mail_server())
+    client = proxy.greeted()
+    client.send("MAIL FROM:<a@b.example>")
+    process = proxy.processes[-1].pid
+    proxy.wait_until(lambda: children_of(broker_of(process)), "the hook")
+    client_inode = os.readlink(f"/proc/{process}/fd/0")
+    for child in broker_of(process), *children_of(broker_of(process)):
+        held = [os.readlink(entry) for entry in pathlib.Path(f"/proc/{child}/fd").iterdir()]
+        assert client_inode.startswith("socket:") and client_inode not in held
+    client.reply()
+
+
+def test_killed_listener_leaves_its_address(warp, mail_server, hooks):
+    """The broker outlives it as long as sessions do, and holds no listening socket."""
+    hooks.script("mail", "echo accept")
+    proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    proxy.exit_codes, proxy.complete = (0, -signal.SIGKILL), False
+    client, broker = proxy.greeted(), broker_of(proxy.listener.pid)
+    proxy.listener.kill()
+    proxy.listener.wait()
+    client.ask("MAIL FROM:<a@b.example>", "250")
+    with peers.socket.create_server(("127.0.0.1", proxy.listen_port)):
+        pass
+    client.ask("QUIT", "221")
+    proxy.wait_until(lambda: gone(broker), "the broker's end")
+
+
+def test_default_folder_that_appears_later(warp, mail_server, hooks, tmp_path):
+    """Hooks run by a process that was started before there were any: a restart is needed, and the log says so."""
+    missing = tmp_path / "missing"
+    proxy = warp(upstream=mail_server())
+    proxy.wrapper = ["unshare", "--mount", "sh", "-c", f"mkdir -p {missing} /etc/smtpwarp && mount --bind {missing} /etc/smtpwarp && "
+                     'exec "$@"', "sh"]
+    proxy.listen()
+    (missing / "hooks/mail").mkdir(parents=True)
+    (missing / "hooks/mail/50-test").write_text("#!/bin/sh\necho reject\n")
+    (missing / "hooks/mail/50-test").chmod(0o755)
+    proxy.greeted().ask("MAIL FROM:<a@b.example>", "250")
+    assert proxy.wait_for("error")["error"] == "hooks are there that were not when smtpwarp started: restart it so that they run"

@@ -806,19 +806,19 @@ static bool wait_for_work(double seconds, bool accepting)
 	struct pollfd p[SOCKETS_MAX];
 	struct timespec limit = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
 	sigset_t none;
-	bool came = false;
+	bool came;
 
 	sigemptyset(&none);
 	for (unsigned i = 0; i < listener.sockets; i++)
 		p[i] = (struct pollfd){ .fd = accepting ? listener.socket[i] : -1, .events = POLLIN };
-	if (ppoll(p, listener.sockets, seconds < 0 ? NULL : &limit, &none) > 0)
-		for (unsigned i = 0; i < listener.sockets; i++)
-			if (p[i].revents) {
-				accept_one(listener.socket[i]);
-				came = true;
-			}
+	came = ppoll(p, listener.sockets, seconds < 0 ? NULL : &limit, &none) > 0;
+	if (came) /* it takes no signal while connections wait, and they may always do */
+		ppoll(NULL, 0, &(struct timespec){ 0, 0 }, &none);
 	if (*(volatile sig_atomic_t *)&tally->children_ended)
 		reap();
+	for (unsigned i = 0; came && !terminate && i < listener.sockets; i++)
+		if (p[i].revents)
+			accept_one(listener.socket[i]);
 	return came;
 }
 

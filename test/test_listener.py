@@ -214,6 +214,22 @@ def test_75_sigterm_ends_sessions_between_messages(warp, host, phase, all_of_the
     assert proxy.wait_exit(proxy.listener) == 0
 
 
+def test_75_sigterm_while_connections_wait(warp):
+    """They may always do, and ppoll(2) takes no signal then."""
+    def pending():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.raise_signal(signal.SIGTERM)
+
+    proxy = warp()
+    with contextlib.ExitStack() as stack:
+        door = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(door.getsockname()))
+        proxy.wait_exit(proxy.spawn(stdin=door, preexec_fn=pending))
+    [stop] = [record for record in proxy.records() if record["event"] == "stop"]
+    assert stop["sessions"] == 0
+
+
 def test_75_sigterm_without_sessions(warp):
     proxy = warp().listen()
     proxy.listener.send_signal(signal.SIGTERM)

@@ -98,6 +98,23 @@ static bool is_client(int fd)
 	    in.st_dev == other.st_dev && in.st_ino == other.st_ino;
 }
 
+static void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Say it on standard error, where perhaps nobody reads: a listener does not wait for that. */
+static void tell(const char *format, ...)
+{
+	char text[FAULT_MAX + 32] = "smtpwarp: ";
+	size_t n = strlen(text);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text + n, sizeof text - n - 1, format, args);
+	va_end(args);
+	n = strlen(text);
+	text[n] = '\n';
+	log_tell(text, n + 1);
+}
+
 static _Noreturn void die(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* End with this reason, which goes to standard error or, where that is the client, to the system's log. */
@@ -118,7 +135,7 @@ static _Noreturn void die(int code, const char *format, ...)
 		log_open("syslog", &ignored);
 		event_fault(why, NULL);
 	} else {
-		fprintf(stderr, "smtpwarp: %s\n", why);
+		tell("%s", why);
 	}
 	exit(code);
 }
@@ -182,8 +199,8 @@ static void warn_of_log(void)
 	const char *path;
 
 	if (!log_reachable(options.log, &path))
-		fprintf(stderr, "smtpwarp: warning: --log %s: %s: %s; records are lost until a daemon is there: start one, or give --log "
-			"stderr or file:PATH\n", options.log, path, strerror(errno));
+		tell("warning: --log %s: %s: %s; records are lost until a daemon is there: start one, or give --log stderr or file:PATH",
+		    options.log, path, strerror(errno));
 }
 
 /* Runs as the user that sessions run as, who has to open a file again after its rotation. */
@@ -211,7 +228,7 @@ static void reopen_log(void)
 	if (!event_is_due(text))
 		return;
 	fault("%s", text);
-	fprintf(stderr, "smtpwarp: %s\n", text);
+	tell("%s", text);
 }
 
 /* ---- what options name ---- */
@@ -926,7 +943,7 @@ static void record_start(int argc, char **argv)
 	struct json j;
 
 	if (root)
-		fprintf(stderr, "smtpwarp: warning: it stays root, and so do its hooks: give --user\n");
+		tell("warning: it stays root, and so do its hooks: give --user");
 	event_begin(&j, line, sizeof line, "start");
 	event_time(&j);
 	json_string(&j, "version", SMTPWARP_VERSION);
@@ -1017,7 +1034,7 @@ static void say_losses(void)
 	uint64_t n = log_lost(&error);
 
 	if (n)
-		fprintf(stderr, "smtpwarp: the log has lost %llu records: %s\n", (unsigned long long)n, strerror(error));
+		tell("the log has lost %llu records: %s", (unsigned long long)n, strerror(error));
 }
 
 static void change_user(void)

@@ -138,14 +138,25 @@ static int open_without_links(const char *path, int flags)
 	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
-/* Others write to that pipe, too, and may want to wait: so it is opened anew. -1: it is none, or this user may not. */
+/* Others write to that pipe or terminal, too, and may want to wait: so it is opened anew. -1: it is neither, or this user may not. */
 static int open_stderr(void)
 {
 	struct stat st;
 
-	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISFIFO(st.st_mode))
+	if (fstat(STDERR_FILENO, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
 		return -1;
-	return open("/proc/self/fd/2", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	return open("/proc/self/fd/2", O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+void log_tell(const char *line, size_t n)
+{
+	int own = open_stderr(), fd = own < 0 ? STDERR_FILENO : own;
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+	if (poll(&p, 1, PATIENCE_MS) > 0 && send(fd, line, n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)
+		write(fd, line, n);
+	if (own >= 0)
+		close(own);
 }
 
 void log_prepare(const char *name, uid_t user, gid_t group)
@@ -182,10 +193,16 @@ bool log_reachable(const char *name, const char **path)
 	return access(*path, W_OK) == 0;
 }
 
+/* A named pipe is opened for reading, too, where this user may: then what is written waits in it while it has no reader. */
 static int open_file(const char *path, const char **why)
 {
-	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+	const int flags = O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	struct stat st;
+	bool is_pipe = stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+	int fd = open(path, (is_pipe ? O_RDWR : O_WRONLY) | flags, 0640);
 
+	if (fd < 0 && is_pipe)
+		fd = open(path, O_WRONLY | flags, 0640);
 	*why = strerror(errno);
 	return fd;
 }

@@ -33,6 +33,10 @@ void log_prepare(const char *sink, uid_t user, gid_t group);
  * failure the old file stays in use. */
 int log_reopen(const char *sink, const char **why);
 
+/* Write these n octets, a line for a person, to standard error; a fifth of a second later they are dropped if nobody has read what is before
+ * them there. */
+void log_tell(const char *line, size_t n);
+
 /* Whether there is a sink or stream that records go to. */
 bool log_wanted(void);
 

@@ -16,7 +16,7 @@ import pytest
 
 import peers
 from hooks import Hooks
-from warp import MESSAGE, NO_REPORTS
+from warp import MESSAGE, NO_REPORTS, is_pending
 
 SEND = ("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "Subject: x", "", "y", ".",
         "QUIT")
@@ -329,17 +329,21 @@ def test_78_stderr_sink(warp, mail_server):
     assert [json.loads(line)["event"] for line in lines] == ["connect", "message", "close"]
 
 
+def fill(writer):
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"\n" * 4096):
+            pass
+    os.set_blocking(writer, True)       # as it is for whoever else writes there
+
+
 @pytest.mark.parametrize("how", ["pipe", "socket"])
 def test_78_stderr_that_nobody_reads_holds_up_no_mail(warp, mail_server, how):
     """Nor a listener's start or end. When it is read again, what was lost is told."""
     proxy = warp("--log", "stderr", "--user", "nobody", upstream=mail_server())
     reader, writer = os.pipe() if how == "pipe" else (end.detach() for end in socket.socketpair())
     spawn, proxy.spawn = proxy.spawn, lambda *options, **popen: spawn(*options, **popen, stderr=writer)
-    os.set_blocking(writer, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writer, b"\n" * 4096):
-            pass
-    os.set_blocking(writer, True)       # as it is for whoever else writes there
+    fill(writer)
     proxy.listen()
     with contextlib.closing(proxy.connect()) as client:
         client.send(*SEND)
@@ -356,6 +360,64 @@ def test_78_stderr_that_nobody_reads_holds_up_no_mail(warp, mail_server, how):
     assert os.get_blocking(writer)
     os.close(reader)
     os.close(writer)
+
+
+def test_78_terminal_that_nobody_reads_holds_up_no_mail(warp, mail_server):
+    """Stopped by Ctrl-S, or a container's that nobody is attached to."""
+    proxy = warp("--log", "stderr", "--user", "nobody", upstream=mail_server())
+    reader, writer = os.openpty()
+    spawn, proxy.spawn = proxy.spawn, lambda *options, **popen: spawn(*options, **popen, stderr=writer)
+    fill(writer)
+    os.read(reader, 500)        # there is room, but not for a record
+    proxy.listen()
+    with contextlib.closing(proxy.connect()) as client:
+        client.send(*SEND)
+        client.replies_to(221)
+    proxy.wait_until(lambda: not proxy.children())
+    proxy.listener.send_signal(signal.SIGTERM)
+    proxy.wait_exit(proxy.listener)
+    assert os.get_blocking(writer)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_78_what_is_said_on_stderr_that_nobody_reads_holds_up_no_mail(warp, mail_server, tmp_path):
+    """That a log cannot be opened again."""
+    proxy = warp("--log", f"file:{tmp_path}/log/log", upstream=mail_server())
+    (tmp_path / "log").mkdir()
+    reader, writer = os.pipe()
+    spawn, proxy.spawn = proxy.spawn, lambda *options, **popen: spawn(*options, **popen, stderr=writer)
+    proxy.listen()
+    fill(writer)
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    proxy.listener.send_signal(signal.SIGHUP)
+    proxy.wait_until(lambda: "still go to the old file" in (tmp_path / "log.1/log").read_text())
+    with contextlib.closing(proxy.connect()) as client:
+        client.send(*SEND)
+        client.replies_to(221)
+    proxy.listener.send_signal(signal.SIGTERM)
+    proxy.wait_exit(proxy.listener)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_78_named_pipe_without_a_reader_holds_up_no_mail(warp, mail_server, tmp_path):
+    """Neither a start nor SIGHUP waits for one, and what was written meanwhile is there for it."""
+    path = tmp_path / "sink"
+    os.mkfifo(path)
+    proxy = warp("--log", f"file:{path}", upstream=mail_server()).listen()
+    reader = os.open(path, os.O_RDONLY)
+    assert json.loads(os.read(reader, 65536))["event"] == "start"
+    os.close(reader)
+    proxy.listener.send_signal(signal.SIGHUP)
+    proxy.wait_until(lambda: not is_pending(proxy.listener.pid, signal.SIGHUP))
+    with contextlib.closing(proxy.connect()) as client:
+        client.send(*SEND)
+        client.replies_to(221)
+    proxy.wait_until(lambda: not proxy.children())
+    reader = os.open(path, os.O_RDONLY)
+    assert [json.loads(line)["event"] for line in os.read(reader, 65536).splitlines()] == ["connect", "message", "close"]
+    os.close(reader)
 
 
 def test_78_none_writes_nothing(warp, mail_server):

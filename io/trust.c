@@ -80,7 +80,7 @@ int trust_load(const char *path, const char **why)
 	static char warning[80];
 	struct bundle b = { NULL, 0, 0 };
 	size_t skipped = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC), memory;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), memory;
 	bool read_all = fd >= 0 && read_bundle(fd, &b, &memory);
 
 	*why = read_all ? "no certificate in it" : strerror(errno);

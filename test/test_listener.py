@@ -335,13 +335,16 @@ def test_sighup_opens_the_log_anew(warp, mail_server):
     assert proxy.log_path.with_suffix(".1").read_text().count('"close"') == 1
 
 
-def test_sighup_with_a_file_that_is_gone_keeps_the_old(warp, mail_server, certs, tmp_path):
-    """A CA file that has been taken away is said once, and sessions go on."""
+@pytest.mark.parametrize("instead", [None, "a named pipe"])
+def test_sighup_with_a_file_that_is_gone_keeps_the_old(warp, mail_server, certs, tmp_path, instead):
+    """A CA file that has been taken away, or that would be waited for, is said once, and sessions go on."""
     ca = tmp_path / "ca.pem"
     ca.write_bytes(pathlib.Path(certs.ca).read_bytes())
     proxy = warp("--tls-ca", ca, upstream=mail_server()).listen()
     proxy.greeted().ask("QUIT", "221")
     ca.unlink()
+    if instead:
+        os.mkfifo(ca)
     proxy.listener.send_signal(signal.SIGHUP)
     assert "--tls-ca" in proxy.wait_for("error")["error"]
     proxy.greeted().ask("QUIT", "221")

@@ -876,7 +876,7 @@ static void open_state(void)
 	char why[STATEFILE_WHY];
 	bool named = strcmp(options.state, STATEMAP_FILE) != 0;
 
-	if (strcmp(options.state, "none") == 0 || statefile_use(options.state, why))
+	if (strcmp(options.state, "none") == 0 || (options.check ? statefile_check : statefile_use)(options.state, why))
 		return;
 	if (named || (errno != ENOENT && errno != EACCES))
 		fault("--state %.300s: %s; nothing is observed", options.state, why);
@@ -921,6 +921,16 @@ static void read_again(void)
 	if (reason)
 		fault("--tls-ca %s: %s; what was read before is still in use", options.tls_ca, reason);
 	warn_of_anchors();
+}
+
+/* Messages are kept for data hooks, and for servers that are known late. */
+static void warn_of_uncounted(void)
+{
+	bool keeps = hooks->events & 1u << HOOK_DATA || options.limits.on_recipient;
+	uint64_t taken;
+
+	if (keeps && (options.max_kept || options.max_kept_percent) && !net_shares("kept", &taken))
+		fault("warning: --max-kept: kept messages cannot be counted, and none is refused: %s", strerror(errno));
 }
 
 /* Without --upstream connections come by a redirect, past which mail may go if smtpwarp's ports are not its own. */
@@ -990,6 +1000,7 @@ static _Noreturn void listen_loop(void)
 	if (losses == MAP_FAILED)
 		die_errno(EX_OSERR, "records that are lost");
 	find_ports();
+	warn_of_uncounted();
 	listener.pid = getpid();
 	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (options.tls != TLS_NONE && !tls_has_anchors()) {
@@ -1265,6 +1276,9 @@ static _Noreturn void check_rest(void)
 	check_hooks();
 	check_routes();
 	check_rules();
+	open_state();
+	find_ports();
+	warn_of_uncounted();
 	puts("smtpwarp: options are in order");
 	exit(EX_OK);
 }

@@ -45,6 +45,21 @@ bool file_write(int fd, struct iovec *part, int parts)
 	}
 }
 
+bool file_may_be_made(const char *path)
+{
+	const char *end = strrchr(path, '/');
+	char folder[4096];
+	size_t n = end ? (size_t)(end - path) + 1 : 1;
+
+	if (n >= sizeof folder) {
+		errno = ENAMETOOLONG;
+		return false;
+	}
+	memcpy(folder, end ? path : ".", n);
+	folder[n] = 0;
+	return access(folder, W_OK | X_OK) == 0;
+}
+
 int file_in_memory(const char *name)
 {
 	return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);

@@ -14,6 +14,9 @@ ssize_t file_read(int fd, void *into, size_t cap);
 /* Write all of the parts; the array is used up. false: not all of them were written. */
 bool file_write(int fd, struct iovec *part, int parts);
 
+/* Whether this user could make a file of that name, where there is none. false: errno says why not. */
+bool file_may_be_made(const char *path);
+
 /* An empty file in memory, memfd_create(2), that can be sealed. Returns its descriptor, or -1. */
 int file_in_memory(const char *name);
 

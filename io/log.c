@@ -90,22 +90,6 @@ bool log_exists(const char *name)
 	return sink_parse(name, &path) == SINK_FILE && access(path, F_OK) == 0;
 }
 
-/* Whether a file can be created in the folder of path. */
-static bool check_folder(const char *path)
-{
-	const char *end = strrchr(path, '/');
-	char folder[4096];
-	size_t n = end ? (size_t)(end - path) + 1 : 1;
-
-	if (n >= sizeof folder) {
-		errno = ENAMETOOLONG;
-		return false;
-	}
-	memcpy(folder, end ? path : ".", n);
-	folder[n] = 0;
-	return access(folder, W_OK | X_OK) == 0;
-}
-
 bool log_check(const char *name, const char **why)
 {
 	const char *path;
@@ -115,7 +99,7 @@ bool log_check(const char *name, const char **why)
 	if (sink_parse(name, &path) != SINK_FILE)
 		return true;
 	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	good = fd >= 0 || errno == ENXIO /* nobody reads the pipe now */ || (errno == ENOENT && check_folder(path));
+	good = fd >= 0 || errno == ENXIO /* nobody reads the pipe now */ || (errno == ENOENT && file_may_be_made(path));
 	*why = strerror(errno);
 	if (fd >= 0)
 		close(fd);

@@ -116,18 +116,39 @@ static struct statemap *map(int fd, int protection, char why[STATEFILE_WHY])
 	return m;
 }
 
-struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY])
+static int open_file(const char *file)
 {
-	int fd = open(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	struct statemap *m;
+	return open(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+}
 
-	if (fd < 0 && errno == ENOENT && make(file))
-		fd = open(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return refuse(fd, why, "");
-	m = map(fd, PROT_READ | PROT_WRITE, why);
+static struct statemap *map_open(int fd, char why[STATEFILE_WHY])
+{
+	struct statemap *m = fd < 0 ? refuse(fd, why, "") : map(fd, PROT_READ | PROT_WRITE, why);
+
 	if (m)
 		close(fd);
+	return m;
+}
+
+struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY])
+{
+	int fd = open_file(file);
+
+	if (fd < 0 && errno == ENOENT && make(file))
+		fd = open_file(file);
+	return map_open(fd, why);
+}
+
+bool statefile_check(const char *file, char why[STATEFILE_WHY])
+{
+	int fd = open_file(file);
+	struct statemap *m;
+
+	if (fd < 0 && errno == ENOENT && file_may_be_made(file))
+		return true;
+	m = map_open(fd, why);
+	if (m)
+		munmap(m, sizeof *m);
 	return m;
 }
 
@@ -177,7 +198,7 @@ const struct statemap *statefile_view(const char *file, int *fd, char why[STATEF
 
 void statefile_enter(const char *file)
 {
-	int fd = open(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int fd = open_file(file);
 	long first = getpid();
 
 	for (unsigned i = 0; fd >= 0 && i < TRIES; i++) {

@@ -18,6 +18,9 @@ struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY]);
  * the file itself is wrong. If it is cut short later, what it had is lost to this process, which counts for itself from then on. */
 bool statefile_use(const char *file, char why[STATEFILE_WHY]);
 
+/* Whether statefile_use() would do, or could make the file: nothing is made or used. false: as there. */
+bool statefile_check(const char *file, char why[STATEFILE_WHY]);
+
 /* What statefile_use() has mapped; NULL: nothing. */
 struct statemap *statefile_current(void);
 

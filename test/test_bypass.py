@@ -216,9 +216,10 @@ def test_no_port_is_shared(net, tmp_path, rules):
 
 
 def test_no_ports_are_left(net, tmp_path):
-    """Where clients may have every port, smtpwarp takes what it gets, and its start says so."""
+    """Where clients may have every port, smtpwarp takes what it gets, and its start and --check say so."""
     net.host.rules(OUTPUT[0])
     net.host.ns.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+    assert "ip_local_port_range" in net.host.run([net.host.smtpwarp, "--check"]).stderr
     logged = start(net, tmp_path, *LISTEN)
     with clients_of(net, net.host.ns, net.mail.ip4) as clients:
         clients.sessions([0] * AT_ONCE)

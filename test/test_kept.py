@@ -2,13 +2,15 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
+import subprocess
 
 import pytest
 
 import peers
 from hooks import Hooks
-from warp import BINARY, MESSAGE
+from warp import BINARY, MESSAGE, NO_REPORTS
 
 MIB = 1 << 20
 LINE = b"x" * 1022 + b"\r\n"
@@ -190,6 +192,17 @@ def test_mail_goes_on_where_room_cannot_be_counted(kept, tmp_path, call):
     if call == "bind":
         client.expect("250")
     assert "kept messages cannot be counted" in proxy.wait_for("error")["error"]
+
+
+def test_check_says_that_room_cannot_be_counted(tmp_path):
+    """Where there is something to count: a hook that messages are kept for."""
+    for event, warned in ("data", True), ("close", False):
+        (tmp_path / event).mkdir()
+        (tmp_path / event / "hook").symlink_to("/bin/true")
+        done = subprocess.run(["strace", "-o", tmp_path / "trace", "-e", "inject=socket:error=EACCES", BINARY, "--check", "--hooks", tmp_path],
+                              capture_output=True, text=True, check=False, env=NO_REPORTS)
+        assert done.returncode == 0 and ("--max-kept: kept messages cannot be counted" in done.stderr) is warned
+        shutil.rmtree(tmp_path / event)
 
 
 @pytest.mark.parametrize("limit", [resource.RLIMIT_FSIZE, resource.RLIMIT_AS], ids=["write", "map"])

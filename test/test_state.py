@@ -272,6 +272,22 @@ def test_file_that_is_no_good(warp, sink, state, kind):
         assert deliver(proxy) == [250]
         error, = proxy.records("error")
         assert error["error"].startswith(f"--state {path}: ") and error["error"].endswith("; nothing is observed")
+    assert check(path) == f"smtpwarp: {error['error']}\n"
+
+
+def check(path, *options):
+    done = subprocess.run([BINARY, "--check", "--state", path, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    return done.stderr
+
+
+def test_check_makes_and_changes_nothing(warp, sink, state):
+    assert check(state) == "" and not state.exists()
+    assert "Permission denied; nothing is observed" in check(state, "--user", "nobody") and not state.exists()
+    deliver(warp("--state", state, upstream=sink()).listen())
+    before = state.read_bytes()
+    assert check(state) == "" and state.read_bytes() == before
+    assert "belongs to another user" in check(state, "--user", "nobody") or "Permission denied" in check(state, "--user", "nobody")
 
 
 def test_full_file_system(warp, sink, tmp_path):

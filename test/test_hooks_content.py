@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import netns
-from hooks import Hooks, by_hand, sample, shipped
+from hooks import Hooks, by_hand, program, sample, shipped
 
 PATTERNS = """\
 # what must not leave
@@ -336,6 +336,12 @@ def maildir(tmp_path):
     return Maildir(tmp_path / "mail dir")
 
 
+def broken_sed(folder):
+    """The variable that makes a hook find a sed that breaks off when it reads the message."""
+    program(folder / "sed", '#!/bin/sh\ncase " $* " in *" /dev/fd/3 "*) /usr/bin/sed "$@" | head -c 300; exit 4 ;; esac\nexec /usr/bin/sed "$@"\n')
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
 def capture(maildir, message, env=None, **fields):
     return run_hook("capture", message, {"MAILDIR": str(maildir.path), **(env or {})}, **fields)
 
@@ -459,6 +465,13 @@ def test_capture_leaves_nothing_when_the_disk_is_full(maildir):
                           check=False)
     assert (done.returncode, done.stdout) == (75, b"")
     assert b"capture: cannot write" in done.stderr.splitlines()[-1]
+
+
+def test_capture_takes_no_part_of_a_message(maildir, tmp_path):
+    """sed has no memory for a line: the client must not hear 250."""
+    env = {"CAPTURE_ACTION": "discard", **broken_sed(tmp_path)}
+    done = capture(maildir, HEAD + b"\r\n" + b"x\r\n" * 1000, env)
+    assert (done.returncode, done.stdout) == (75, b"") and maildir.names() == maildir.names("tmp") == []
 
 
 @pytest.mark.parametrize("env, complaint", [

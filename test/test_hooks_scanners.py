@@ -18,7 +18,7 @@ import pytest
 import mta
 import netns
 from hooks import Hooks, shipped
-from test_hooks_content import BINARY, HOSTILE, MULTIPART, OCTETS, in_base64, part, run_hook, submit
+from test_hooks_content import BINARY, HOSTILE, MULTIPART, OCTETS, broken_sed, in_base64, part, run_hook, submit
 from waiting import wait_until
 from warp import BINARY as PROGRAM
 
@@ -489,6 +489,11 @@ def test_rspamd_reads_fields_with_blanks_before_the_colon(rspamd):
             assert does(rspamd, HEAD + b"MIME-Version: 1.0\r\n" + message) == ["reject 550 5.7.1 Spam message rejected"]
 
 
+def test_rspamd_judges_no_part_of_a_message(rspamd, tmp_path):
+    env = {**rspamd, **broken_sed(tmp_path)}
+    assert failure("rspamd", env, PLAIN + b"x\r\n" * 1000).endswith("the message broke off")
+
+
 def test_rspamd_is_logged(rspamd):
     lines = verdict("rspamd", rspamd, b"X-Score: 20.123\r\n" + PLAIN)
     assert lines[:3] == ["log rspamd_action add header", "log rspamd_score 20.12", "log rspamd_symbols SCORED(20.12)"]
@@ -620,6 +625,13 @@ def test_spamassassin_takes_no_answer_that_breaks_off(impostor):
                          (b"SPAMD/1.1 74 I/O \x1berror\r\n\r\n", "it says: SPAMD/1.1 74 I/O ")):
         impostor.answer = said
         assert failure("spamassassin", {"SPAMD_SOCKET": path}).endswith(reason)
+
+
+def test_spamassassin_judges_no_part_of_a_message(impostor, tmp_path):
+    answer = b"SPAMD/1.1 0 EX_OK\r\nContent-length: %d\r\nSpam: False ; 0.0 / 5.0\r\n\r\n" + PLAIN
+    path, _ = impostor(answer % len(PLAIN))
+    env = {"SPAMD_SOCKET": path, **broken_sed(tmp_path)}
+    assert failure("spamassassin", env, PLAIN + b"x\r\n" * 1000).endswith("the message broke off")
 
 
 def test_spamassassin_takes_forged_fields_off(spamd):

@@ -264,7 +264,7 @@ install: all hooks
 	install -m 644 units/smtpwarp.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/smtpwarp.conf
 	cp -p $(SHARE:%=units/%) $(DESTDIR)$(PREFIX)/share/smtpwarp
 	install -m 644 MIGRATING.md $(DESTDIR)$(PREFIX)/share/smtpwarp
-	sed -i 's,/usr/sbin/smtpwarp,$(PREFIX)/sbin/smtpwarp,g' $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%) \
+	sed -i 's,/usr/\(s*bin/smtpwarp\),$(PREFIX)/\1,g' $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%) \
 		$(SHARE:%=$(DESTDIR)$(PREFIX)/share/smtpwarp/%)
 
 clean:

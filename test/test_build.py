@@ -59,6 +59,7 @@ def test_install(tmp_path, prefix):
     assert os.access(base / "sbin/smtpwarp", os.X_OK) and os.access(base / "share/smtpwarp/tcpserver.run", os.X_OK)
     service = (base / "lib/systemd/system/smtpwarp.service").read_text()
     assert f"ExecStart={prefix}/sbin/smtpwarp\n" in service
+    assert f"ExecStart={prefix}/bin/smtpwarp-stat metrics --http\n" in (base / "lib/systemd/system/smtpwarp-metrics@.service").read_text()
     version = subprocess.run([base / "sbin/smtpwarp", "--version"], capture_output=True, text=True, check=True).stdout
     assert f"{prefix}/lib/smtpwarp/plugins)" in subprocess.run([base / "sbin/smtpwarp", "--help"], capture_output=True,
                                                                text=True, check=True).stdout

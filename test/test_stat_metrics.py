@@ -9,11 +9,10 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 
 import pytest
 
+from prometheus import Prometheus, free_port, get
 from test_stat_query import ROOT, STAT, stat
 from waiting import wait_until
 
@@ -172,17 +171,6 @@ def test_client_that_leaves(state):
     assert request(state, b"GET /met")[0] == ""
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return answer.read().decode()
-
-
 def reachable(port):
     try:
         socket.create_connection(("127.0.0.1", port)).close()
@@ -211,47 +199,26 @@ def test_listen_nowhere(state):
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")
 def test_prometheus(state, tmp_path):
     """Scrapes by socket activation; each expression of the dashboard and of the alerts gives data there."""
-    port, web = free_port(), free_port()
+    port = free_port()
     activate = subprocess.Popen(["systemd-socket-activate", "--accept", "-l", f"127.0.0.1:{port}", STAT, "metrics", "--http", "--state", state],
                                 stderr=subprocess.DEVNULL)
-    (tmp_path / "prometheus.yml").write_text(f"""
-global: {{scrape_interval: 1s}}
-rule_files: [{ROOT}/units/alerts.yml]
-scrape_configs: [{{job_name: smtpwarp, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]
-""")
-    prometheus = subprocess.Popen(["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-                                   f"--web.listen-address=127.0.0.1:{web}"], stderr=open(tmp_path / "prometheus.log", "w"))
-
-    def ask(expression):
-        url = f"http://127.0.0.1:{web}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-        answer = json.loads(get(url))
-        assert answer["status"] == "success", expression
-        return answer["data"]["result"]
-
-    def scraped():
-        try:
-            return int(next(iter(ask("count_over_time(up{job='smtpwarp'}[1m])")), {"value": [0, "0"]})["value"][1]) >= 3
-        except OSError:
-            return False
     try:
-        wait_until(scraped)
-        targets = json.loads(get(f"http://127.0.0.1:{web}/api/v1/targets"))["data"]["activeTargets"]
-        assert [(target["health"], target["lastError"]) for target in targets] == [("up", "")]
-        board = json.loads((ROOT / "units/grafana.json").read_text())
-        expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-        assert len(expressions) > 15
-        for expression in expressions:
-            asked = expression.replace("$__rate_interval", "1m").replace("$site", ".*")
-            assert ask(asked), asked
-        rules = json.loads(get(f"http://127.0.0.1:{web}/api/v1/rules"))["data"]["groups"][0]["rules"]
-        assert len(rules) == 8
-        for rule in rules:
-            ask(rule["query"])
-        assert ask("smtpwarp_backoff_state >= 2")
+        with Prometheus(tmp_path, f"127.0.0.1:{port}", [ROOT / "units/alerts.yml"]) as prometheus:
+            prometheus.wait_scraped(3)
+            board = json.loads((ROOT / "units/grafana.json").read_text())
+            expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+            assert len(expressions) > 15
+            for expression in expressions:
+                asked = expression.replace("$__rate_interval", "1m").replace("$site", ".*")
+                assert prometheus.ask(asked), asked
+            rules = prometheus.api("rules")["groups"][0]["rules"]
+            assert len(rules) == 8
+            for rule in rules:
+                prometheus.ask(rule["query"])
+            assert prometheus.ask("smtpwarp_backoff_state >= 2")
     finally:
-        for process in prometheus, activate:
-            process.terminate()
-            process.wait()
+        activate.terminate()
+        activate.wait()
 
 
 def test_rules():

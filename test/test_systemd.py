@@ -14,6 +14,7 @@ import hooks
 import hosts
 import netns
 import peers
+from prometheus import Prometheus
 from waiting import wait_until
 
 NEEDS = netns.unsupported() or container.missing()
@@ -260,6 +261,79 @@ def test_sandbox(net, kind):
         assert machine.run(f"{inside} 'echo x >/usr/x || echo x >/etc/x || echo refused' 2>/dev/null") == "refused\n"
         machine.run(f"{inside} 'echo x >/var/lib/smtpwarp/x; echo x >/var/log/smtpwarp/x; echo x >/tmp/x'")
         hosts.finish(client)
+
+
+METRICS = "http://127.0.0.1:9125"
+TEXT, OPEN = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+def fetch(machine, path, *options):
+    """Status, Content-Type and body of what the metrics' socket answers."""
+    body, _, last = machine.run(f"curl -sS -w '\\n%{{http_code}} %{{content_type}}' {' '.join(options)} {METRICS}{path}").rpartition("\n")
+    status, _, kind = last.partition(" ")
+    return int(status), kind, body
+
+
+def counts(machine):
+    """The metrics that count, without durations."""
+    status, kind, body = fetch(machine, "/metrics")
+    assert (status, kind) == (200, TEXT)
+    found = dict(line.rsplit(" ", 1) for line in body.splitlines() if not line.startswith("#"))
+    return {name: int(value) for name, value in found.items() if "_total{" in name}
+
+
+def deliver_three(net, machine, closed):
+    """Two messages over IPv4, one over IPv6; until so many sessions have been counted."""
+    for address in net.mail.ip4, net.mail.ip4, net.mail.ip6:
+        hosts.deliver(net.host.ns, address)
+    return wait_until(lambda: (found := counts(machine))['smtpwarp_sessions_total{ended="client"}'] == closed and found)
+
+
+def test_metrics(net):
+    """By their socket: what both kinds of service have counted in one file, which neither a restart nor the last session takes away."""
+    with booted(net, "smtpwarp-listener") as machine:
+        machine.run("systemctl enable --now smtpwarp-metrics.socket")
+        assert fetch(machine, "/healthz")[0] == fetch(machine, "/metrics")[0] == 503        # no session yet
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        assert "\nsmtpwarp_sessions{} 1\n" in fetch(machine, "/metrics")[2]
+        client.close()
+        wait_until(lambda: "\nsmtpwarp_sessions{} 0\n" in fetch(machine, "/metrics")[2])
+        before = counts(machine)
+        machine.run("systemctl restart smtpwarp.service")
+        by_listener = deliver_three(net, machine, before['smtpwarp_sessions_total{ended="client"}'] + 3)
+        machine.run("systemctl start smtpwarp.socket")                                      # stops the listener
+        assert counts(machine) == by_listener
+        by_services = deliver_three(net, machine, by_listener['smtpwarp_sessions_total{ended="client"}'] + 3)
+        assert {name: by_services[name] - n for name, n in by_listener.items()} == {
+            name: n - before.get(name, 0) for name, n in by_listener.items()}
+        messages = [(name, n) for name, n in by_services.items() if "messages_total" in name and "accepted" in name]
+        assert messages == [('smtpwarp_messages_total{site="10.0.0.0/24",source="10.0.0.1",result="accepted"}', 4),
+                            ('smtpwarp_messages_total{site="fd00::/48",source="fd00::1",result="accepted"}', 2)]
+        assert machine.run("stat -c '%U:%G %a' /run/smtpwarp /run/smtpwarp/state.1") == "smtpwarp:smtpwarp 755\nsmtpwarp:smtpwarp 640\n"
+        machine.run("setpriv --reuid=65534 --regid=smtpwarp --clear-groups smtpwarp-stat top")
+
+
+def test_metrics_by_http(net, tmp_path):
+    """What the socket answers, to whom, and how many; it leaves nothing in the journal."""
+    with booted(net, "smtpwarp-listener") as machine:
+        machine.run("systemctl start smtpwarp-metrics.socket")
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert fetch(machine, "/metrics", "-H 'Accept: application/openmetrics-text;version=1.0.0'")[:2] == (200, OPEN)
+        status, kind, head = fetch(machine, "/metrics", "--head")
+        assert (status, kind) == (200, TEXT) and re.search(r"^Content-Length: \d{4,}\s[\s\S]*\n\n\Z", head, re.M)
+        assert [fetch(machine, path)[0] for path in ("/healthz", "/metric", "/../etc/passwd")] == [200, 404, 404]
+        assert fetch(machine, "/metrics", "-X DELETE")[0] == 405
+        assert not machine.journal(_SYSTEMD_SLICE="system-smtpwarp\\x2dmetrics.slice")
+        idle = [hosts.connect(net.host.ns, "127.0.0.1", 9125) for _ in range(8)]
+        hosts.connect(net.host.ns, "127.0.0.1", 9125).expect_end()
+        for client in idle:
+            client.close()
+        wait_until(lambda: "metrics@" not in machine.run("systemctl list-units --all --plain --no-legend"))
+        with Prometheus(tmp_path, "127.0.0.1:9125", namespace=net.host.ns) as prometheus:
+            prometheus.wait_scraped(2)
+            assert [sample["value"][1] for sample in prometheus.ask("smtpwarp_messages_total")] == ["1"]
+        with pytest.raises(ConnectionRefusedError):
+            hosts.connect(net.inside, net.host.ns.ip4, 9125)
 
 
 def test_log_to_a_file(net):

@@ -97,9 +97,13 @@ class Container:
     def _install(self):
         """What `make install PREFIX=/usr` installs, on top of the machine's /usr."""
         system, users = self.usr / "lib/systemd/system", self.usr / "lib/sysusers.d"
-        for path in self.usr / "sbin", system, users:
+        share = self.usr / "share/smtpwarp"
+        for path in self.usr / "bin", self.usr / "sbin", system, users, share:
             path.mkdir(parents=True)
         shutil.copy(hosts.SMTPWARP, self.usr / "sbin/smtpwarp")
+        shutil.copy(f"{hosts.SMTPWARP}-stat", self.usr / "bin/smtpwarp-stat")
+        for name in "replies.rules", "providers":
+            shutil.copy(hosts.ROOT / "rules" / name, share)
         for unit in [*hosts.UNITS.glob("*.socket"), *hosts.UNITS.glob("*.service")]:
             shutil.copy(unit, system)
         shutil.copy(hosts.UNITS / "smtpwarp.sysusers", users / "smtpwarp.conf")

@@ -55,7 +55,8 @@ def test_install(tmp_path, prefix):
             "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
             "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",
             "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/replies.rules", "share/smtpwarp/kumo2rules",
-            "share/smtpwarp/inetd.conf", "share/smtpwarp/MIGRATING.md"} <= installed
+            "share/smtpwarp/inetd.conf", "share/smtpwarp/alerts.yml", "share/smtpwarp/grafana.json", "share/smtpwarp/smtpwarp.lnav.json",
+            "share/smtpwarp/MIGRATING.md"} <= installed
     assert os.access(base / "sbin/smtpwarp", os.X_OK) and os.access(base / "share/smtpwarp/tcpserver.run", os.X_OK)
     service = (base / "lib/systemd/system/smtpwarp.service").read_text()
     assert f"ExecStart={prefix}/sbin/smtpwarp\n" in service

@@ -237,38 +237,70 @@ fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%) $(T)/session_fuzzer asan
 # ---- installation ----
 
 UNITS = smtpwarp.socket smtpwarp@.service smtpwarp-listener.socket smtpwarp.service smtpwarp-metrics.socket smtpwarp-metrics@.service
-SHARE = $(filter-out $(UNITS) smtpwarp.sysusers,$(notdir $(wildcard units/*)))
+SHARE = $(filter-out $(UNITS) smtpwarp.sysusers smtpwarp.tmpfiles smtpwarp.logrotate,$(notdir $(wildcard units/*)))
 
+# What is installed is put together here, then copied.
+STAGE = $(O)/stage
+STAGED = $(STAGE)$(PREFIX)
 # A hook stands in lib/smtpwarp/hooks, for symbolic links; in lib/smtpwarp/plugins/EVENT, for --plugins, links stand already.
-HOOK_DIR = $(DESTDIR)$(PREFIX)/lib/smtpwarp/hooks
+HOOK_DIR = $(STAGED)/lib/smtpwarp/hooks
 
-install: all hooks
-	install -D -m 755 $(OUT) $(DESTDIR)$(PREFIX)/sbin/smtpwarp
-	install -D -m 755 $(STAT_OUT) $(DESTDIR)$(PREFIX)/bin/smtpwarp-stat
+stage: all hooks
+	rm -rf $(STAGE)
+	install -D -m 755 $(OUT) $(STAGED)/sbin/smtpwarp
+	install -D -m 755 $(STAT_OUT) $(STAGED)/bin/smtpwarp-stat
 	for page in man/*.[578]; do \
-		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
-	install -d $(HOOK_DIR) $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
+		install -D -m 644 $$page $(STAGED)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
+	install -d $(HOOK_DIR) $(STAGED)/share/smtpwarp/hooks/sample
 	install -m 755 $(HOOKS_SH:%=hooks/%) $(HOOKS_BUILT:%=build/hooks/%) $(HOOK_DIR)
-	install -m 644 $(filter-out rules/kumo2rules,$(wildcard rules/*)) $(DESTDIR)$(PREFIX)/share/smtpwarp
-	install -m 755 rules/kumo2rules $(DESTDIR)$(PREFIX)/share/smtpwarp
-	install -m 644 hooks/sample/* $(DESTDIR)$(PREFIX)/share/smtpwarp/hooks/sample
+	install -m 644 $(filter-out rules/kumo2rules,$(wildcard rules/*)) $(STAGED)/share/smtpwarp
+	install -m 755 rules/kumo2rules $(STAGED)/share/smtpwarp
+	install -m 644 hooks/sample/* $(STAGED)/share/smtpwarp/hooks/sample
 	for hook in $(HOOKS_SH) $(HOOKS_BUILT:%=%.c); do \
 		for event in $$(sed -n 's/^[ *#]* Events: //p' hooks/$$hook | head -n 1); do \
-			install -d $(DESTDIR)$(PLUGINS)/$$event && \
-			ln -sf ../../hooks/$${hook%.c} $(DESTDIR)$(PLUGINS)/$$event/$${hook%.c} || exit 1; \
+			install -d $(STAGE)$(PLUGINS)/$$event && \
+			ln -sf ../../hooks/$${hook%.c} $(STAGE)$(PLUGINS)/$$event/$${hook%.c} || exit 1; \
 		done; \
 	done
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d \
-		$(DESTDIR)$(PREFIX)/share/smtpwarp
-	install -m 644 $(UNITS:%=units/%) $(DESTDIR)$(PREFIX)/lib/systemd/system
-	install -m 644 units/smtpwarp.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/smtpwarp.conf
-	cp -p $(SHARE:%=units/%) $(DESTDIR)$(PREFIX)/share/smtpwarp
-	install -m 644 MIGRATING.md $(DESTDIR)$(PREFIX)/share/smtpwarp
-	sed -i 's,/usr/\(s*bin/smtpwarp\),$(PREFIX)/\1,g' $(UNITS:%=$(DESTDIR)$(PREFIX)/lib/systemd/system/%) \
-		$(SHARE:%=$(DESTDIR)$(PREFIX)/share/smtpwarp/%)
+	install -d $(STAGED)/lib/systemd/system
+	install -m 644 $(UNITS:%=units/%) $(STAGED)/lib/systemd/system
+	install -D -m 644 units/smtpwarp.sysusers $(STAGED)/lib/sysusers.d/smtpwarp.conf
+	install -D -m 644 units/smtpwarp.tmpfiles $(STAGED)/lib/tmpfiles.d/smtpwarp.conf
+	install -D -m 644 units/smtpwarp.conf $(STAGE)/etc/smtpwarp/smtpwarp.conf
+	install -D -m 644 units/smtpwarp.logrotate $(STAGE)/etc/logrotate.d/smtpwarp
+	cp -p $(SHARE:%=units/%) $(STAGED)/share/smtpwarp
+	install -m 644 MIGRATING.md $(STAGED)/share/smtpwarp
+	sed -i 's,/usr/\(s*bin/smtpwarp\),$(PREFIX)/\1,g' $(UNITS:%=$(STAGED)/lib/systemd/system/%) \
+		$(SHARE:%=$(STAGED)/share/smtpwarp/%)
+
+# What install has put there, for uninstall: files, and directories (NAME/) that were missing.
+INSTALLED = $(DESTDIR)$(PREFIX)/share/smtpwarp/installed
+
+# A file that is there is replaced at once, so that what runs it goes on. Files in /etc belong to the operator: one that is there stays
+# as it is, and uninstall leaves them all.
+install: stage
+	@umask 022; (cat $(INSTALLED) 2>/dev/null; cd $(STAGE) && find . ! -name . | sed 's/^\.//' | LC_ALL=C sort | while read -r path; do \
+		target=$(abspath $(DESTDIR))$$path; \
+		case $$path in /etc/*) record=:;; *) record=echo;; esac; \
+		if [ -d .$$path ]; then \
+			[ -d $$target ] || { mkdir -p $$target && $$record $$path/; } || exit 1; \
+		elif [ $$record = echo ] || ! [ -e $$target ]; then \
+			cp -P .$$path $$target.new && mv -f $$target.new $$target && $$record $$path || exit 1; \
+		fi; \
+	done && echo $(PREFIX)/share/smtpwarp/installed) >$(O)/installed
+	@LC_ALL=C sort -u $(O)/installed >$(INSTALLED)
+	@echo "installed below $(DESTDIR)$(PREFIX); options are in $(DESTDIR)/etc/smtpwarp/smtpwarp.conf"
+
+uninstall:
+	@[ -f $(INSTALLED) ] || { echo "nothing is installed here: there is no $(INSTALLED)" >&2; exit 1; }
+	@LC_ALL=C sort -r $(INSTALLED) | while read -r path; do case $$path in \
+		*/) rmdir $(DESTDIR)$$path 2>/dev/null || :;; \
+		*) rm -f $(DESTDIR)$$path || exit 1;; \
+	esac; done
+	@echo "left for you: $(DESTDIR)/etc/smtpwarp, $(DESTDIR)/etc/logrotate.d/smtpwarp, logs, state, and the user smtpwarp"
 
 clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
-.PHONY: FORCE all hooks asan packages test demo bench fuzz install clean
+.PHONY: FORCE all hooks asan packages test demo bench fuzz stage install uninstall clean
 .SECONDARY:

@@ -51,7 +51,7 @@ def test_install(tmp_path, prefix):
     base = pathlib.Path(f"{tmp_path}{prefix}")
     installed = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
     assert {"sbin/smtpwarp", "bin/smtpwarp-stat", "share/man/man8/smtpwarp-stat.8", "share/man/man8/smtpwarp.8", "share/man/man7/smtpwarp-hooks.7", "share/man/man5/smtpwarp-log.5",
-            "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf",
+            "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf", "lib/tmpfiles.d/smtpwarp.conf",
             "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
             "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",
             "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/replies.rules", "share/smtpwarp/kumo2rules",
@@ -71,6 +71,37 @@ def test_install(tmp_path, prefix):
     assert linked == shipped and {path.name for path in plugins.iterdir()} <= set(EVENTS)
     assert (base / "share/smtpwarp/hooks/sample/message.eml").exists()
     assert version == f"smtpwarp {(ROOT / 'VERSION').read_text()}"
+
+
+def files(directory):
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_uninstall(tmp_path):
+    """It takes away what install has put there: files, and directories that were missing; /etc is the operator's."""
+    root = tmp_path / "root"
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/other").write_text("another program\n")
+    settings = root / "etc/smtpwarp/smtpwarp.conf"
+
+    def make(*arguments):
+        return subprocess.run(["make", "-s", "-C", ROOT, *arguments, f"DESTDIR={root}", f"O={tmp_path}/build",
+                               f"OUT={tmp_path}/smtpwarp"], check=False, capture_output=True, text=True)
+    assert make("install").returncode == 0
+    assert settings.read_bytes() == (ROOT / "units/smtpwarp.conf").read_bytes()
+    first = files(root)
+    assert make("install").returncode == 0 and files(root) == first
+    settings.write_text("SMTPWARP_TLS=may\n")
+    gone = root / "usr/share/smtpwarp/of-an-older-version"
+    gone.touch()
+    with open(root / "usr/share/smtpwarp/installed", "a", encoding="utf-8") as installed:
+        installed.write("/usr/share/smtpwarp/of-an-older-version\n")
+    assert make("install").returncode == 0
+    assert settings.read_text() == "SMTPWARP_TLS=may\n"
+    assert make("uninstall").returncode == 0
+    assert set(files(root)) == {"usr/bin/other", "etc/smtpwarp/smtpwarp.conf", "etc/logrotate.d/smtpwarp"}
+    assert [path.name for path in (root / "usr").iterdir()] == ["bin"]
+    assert "nothing is installed" in make("uninstall").stderr
 
 
 def test_missing_packages_are_named(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import hosts
 import netns
 from hooks import Hooks, shipped
+from waiting import wait_until
 
 needs_root = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 
@@ -71,6 +72,51 @@ def test_sysusers(tmp_path):
     assert re.search(r"Creating user 'smtpwarp'", said)
 
 
+def test_tmpfiles_are_the_directories_of_the_units(tmp_path):
+    """Each with the mode that systemd gives it, or the two would change it in turns."""
+    text = (hosts.UNITS / "smtpwarp.tmpfiles").read_text(encoding="utf-8")
+    made = re.findall(r"^d /(\S+)/smtpwarp 0755 smtpwarp smtpwarp$", text, re.M)
+    service = (hosts.UNITS / "smtpwarp.service").read_text(encoding="utf-8")
+    kinds = {"State": "var/lib", "Logs": "var/log", "Runtime": "run"}
+    assert sorted(made) == sorted(kinds[kind] for kind in re.findall(r"^(State|Logs|Runtime)Directory=smtpwarp$", service, re.M))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("smtpwarp:x:993:993::/:/bin/false\n")
+    (tmp_path / "etc/group").write_text("smtpwarp:x:993:\n")
+    output("systemd-tmpfiles", f"--root={tmp_path}", "--create", hosts.UNITS / "smtpwarp.tmpfiles")
+    assert all((tmp_path / path / "smtpwarp").is_dir() for path in made)
+
+
+@needs_root
+def test_logrotate(net, tmp_path):
+    """A listener's records go to the new file after the signal; the old one is whole."""
+    directory = tmp_path / "log"
+    directory.mkdir()
+    shutil.chown(directory, net.host.uid, net.host.uid)
+    for path in (tmp_path, *list(tmp_path.parents)[:-2]):
+        path.chmod(path.stat().st_mode | 0o011)
+    listener = net.host.popen([net.host.smtpwarp, "--listen", "127.0.0.1:10025", "--user", "smtpwarp", "--tls", "none",
+                               "--log", f"file:{directory}/log"])
+    net.host.ns.wait_listening(10025)
+    net.host.rules("nftables-output.nft")
+    systemctl = tmp_path / "systemctl"      # there is no systemd here: what `reload` does
+    systemctl.write_text(f"#!/bin/sh\n[ \"$1\" != reload ] || kill -HUP {listener.pid}\n")
+    systemctl.chmod(0o755)
+    text = (hosts.UNITS / "smtpwarp.logrotate").read_text(encoding="utf-8")
+    (tmp_path / "conf").write_text(text.replace("/var/log/smtpwarp/", f"{directory}/").replace("systemctl", str(systemctl)),
+                                   encoding="utf-8")
+    hosts.deliver(net.host.ns, net.mail.ip4)
+    wait_until(lambda: '"close"' in (directory / "log").read_text())
+    before = (directory / "log").read_text()
+    net.host.run(["logrotate", "--state", tmp_path / "state", "--force", tmp_path / "conf"])
+
+    def delivered():
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        return (directory / "log").read_text()
+    wait_until(delivered)       # the signal may take a moment
+    assert (directory / "log.1").read_text().startswith(before)
+    assert (directory / "log").stat().st_uid == net.host.uid
+
+
 def test_example_settings(tmp_path, certs):
     """An untouched smtpwarp.conf sets nothing; each of its lines is a setting that smtpwarp knows and takes."""
     text = (hosts.UNITS / "smtpwarp.conf").read_text(encoding="utf-8")
@@ -99,8 +145,8 @@ def test_every_file_names_the_same_program_and_port():
     """So that one sed in `make install` moves them all, and the parts fit together."""
     for path in hosts.UNITS.iterdir():
         text = path.read_text(encoding="utf-8")
-        assert set(re.findall(r"/[\w/.]*/smtpwarp(?=[ \n])", text)) <= {"/usr/sbin/smtpwarp", "/var/lib/smtpwarp",
-                                                                   "/etc/xinetd.d/smtpwarp"}, path
+        assert set(re.findall(r"/[\w/.]*/smtpwarp(?=[ \n])", text)) <= {
+            "/usr/sbin/smtpwarp", "/run/smtpwarp", "/var/lib/smtpwarp", "/var/log/smtpwarp", "/etc/xinetd.d/smtpwarp"}, path
         assert set(re.findall(r"\b\d{5}\b(?!,)", text)) <= {"10025", "60000"}, path
 
 

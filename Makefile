@@ -19,7 +19,7 @@ PROVIDERS = $(PREFIX)/share/smtpwarp/providers
 SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
 	session/held.c smtpwarp.c pure/options.c pure/endpoint.c session/server.c session/hello.c session/steps.c \
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
-	io/net.c io/netlink.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
+	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c session/kept.c io/memory.c session/observe.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
@@ -160,6 +160,7 @@ UNIT_broker = io/broker.c
 UNIT_options = pure/options.c pure/endpoint.c pure/sink.c $(UNIT_dnsbl) $(UNIT_ere) $(UNIT_smtp)
 UNIT_lookup = io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_net = io/net.c io/netlink.c pure/address.c
+UNIT_user = io/user.c
 UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.

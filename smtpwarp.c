@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "hooks.h"
 #include "io/broker.h"
+#include "io/dns.h"
 #include "io/event.h"
 #include "io/file.h"
 #include "io/keys.h"
@@ -15,6 +16,7 @@
 #include "io/routes.h"
 #include "io/rulefiles.h"
 #include "io/statefile.h"
+#include "io/user.h"
 #include "pure/envfile.h"
 #include "pure/options.h"
 #include "pure/route.h"
@@ -24,7 +26,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <poll.h>
 #include <pwd.h>
 #include <sched.h>
@@ -167,6 +168,12 @@ static void tell_of_old(const char *why)
 	fault("%s; what was read before is still in use", why);
 }
 
+/* A descriptor that takes up a number and no more; "/" is everywhere. */
+static int open_reserve(void)
+{
+	return open("/", O_PATH | O_CLOEXEC);
+}
+
 /* Nothing but SMTP may reach the client. Replace descriptors 1 and 2 by /dev/null if they are its socket, and fill those that
  * are closed, so that no socket of ours gets such a number. */
 static void guard_standard_descriptors(void)
@@ -178,6 +185,8 @@ static void guard_standard_descriptors(void)
 		if (!closed && (fd == 0 || !is_client(fd)))
 			continue;
 		null = open("/dev/null", O_RDWR);
+		if (null < 0)
+			null = open_reserve(); /* reads and writes fail */
 		if (null >= 0 && null != fd) {
 			dup2(null, fd);
 			close(null);
@@ -301,11 +310,20 @@ static void load_keys(enum keys_side side, const char *cert, const char *key)
 		die(EX_CONFIG, "%s", why);
 }
 
+/* Who --user is. false: it is not given. */
+static bool find_user(struct user *user)
+{
+	if (options.user && !user_find(user, options.user))
+		die(EX_CONFIG, "--user %s: there is no such user: give a name of /etc/passwd, or numbers, UID or UID:GID", options.user);
+	return options.user;
+}
+
 /* Check options that depend on each other or on the system. Certificates, keys and passwords are loaded here and stay in
  * memory. */
 static void check_options(void)
 {
 	char why[FAULT_MAX];
+	struct user user;
 
 	check_tls_name();
 	if (options.auth && !options.upstreams)
@@ -318,8 +336,7 @@ static void check_options(void)
 		die(EX_CONFIG, "%s", why);
 	if (*options.state != '/' && strcmp(options.state, "none") != 0)
 		die(EX_CONFIG, "--state %s: give a path from / on, or none", options.state);
-	if (options.user && !getpwnam(options.user))
-		die(EX_CONFIG, "--user %s: there is no such user", options.user);
+	find_user(&user);
 }
 
 /* ---- hooks ---- */
@@ -491,6 +508,36 @@ static void warn_of_proxied_clients(void)
 
 	if (options.proxies && why)
 		fault("warning: --accept-proxy: %s", why);
+}
+
+/* ---- what is not there ---- */
+
+static bool looks_up_names(void)
+{
+	bool names = options.routes || options.dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	    (!options.no_client_names && (options.xclient || options.xforward || options.received));
+
+	for (unsigned i = 0; i < options.upstreams; i++)
+		names = names || net_is_name(options.upstream[i].host);
+	return names;
+}
+
+/* In a container or initramfs that has nothing but smtpwarp: what will not work. Mail goes on. */
+static void warn_of_lacks(void)
+{
+	struct dns_settings dns;
+
+	dns_settings_choose(&dns, &options.dns);
+	if (dns.unnamed && looks_up_names())
+		fault("warning: /etc/resolv.conf names no server: names are looked up at 127.0.0.1; give --dns-server ADDR");
+	if (options.tls != TLS_NONE && access(options.tls_ca, R_OK) < 0)
+		fault("warning: --tls-ca %.300s: %s: no upstream's certificate can be verified", options.tls_ca, strerror(errno));
+	if (access("/proc/self/fd", X_OK) == 0)
+		return;
+	if (hooks->events & 1u << HOOK_DATA)
+		fault("warning: /proc is not mounted: hooks of data cannot get the message, and fail");
+	if (!options.upstreams && !options.routes)
+		fault("warning: /proc is not mounted: net.ipv4.ip_local_port_range is taken to be what Linux starts with");
 }
 
 /* ---- what may be replaced ---- */
@@ -675,14 +722,17 @@ static void tell_losses(void)
 	event_lost();
 }
 
+/* Children that are no sessions were there before, or are orphans: process 1 gets those. */
 static void child_ended(pid_t pid, int how)
 {
-	for (uint32_t i = 0; i < tally->sessions; i++)
-		if (tally->child[i].pid == pid) {
-			tally->child[i] = tally->child[--tally->sessions];
-			tally->status_due = listener.notify >= 0;
-			break;
-		}
+	uint32_t i = 0;
+
+	while (i < tally->sessions && tally->child[i].pid != pid)
+		i++;
+	if (i == tally->sessions)
+		return;
+	tally->child[i] = tally->child[--tally->sessions];
+	tally->status_due = listener.notify >= 0;
 	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM)
 		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
 }
@@ -790,7 +840,7 @@ static void refuse_one(int listening)
 	fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 	if (fd >= 0)
 		turn_away(fd, NULL, "No descriptors are left");
-	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	listener.spare = open_reserve();
 }
 
 static void accept_one(int listening)
@@ -817,18 +867,20 @@ static void signal_children(int number)
 		kill(tally->child[i].pid, number);
 }
 
-/* Wait for events, for `seconds` at most; -1: without limit. Returns whether a connection came. */
+/* Wait for events, for `seconds` at most; -1: without limit. Returns whether anything came: a connection or a signal. */
 static bool wait_for_work(double seconds, bool accepting)
 {
 	struct pollfd p[SOCKETS_MAX];
 	struct timespec limit = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
 	sigset_t none;
 	bool came;
+	int n;
 
 	sigemptyset(&none);
 	for (unsigned i = 0; i < listener.sockets; i++)
 		p[i] = (struct pollfd){ .fd = accepting ? listener.socket[i] : -1, .events = POLLIN };
-	came = ppoll(p, listener.sockets, seconds < 0 ? NULL : &limit, &none) > 0;
+	n = ppoll(p, listener.sockets, seconds < 0 ? NULL : &limit, &none);
+	came = n > 0;
 	if (came) /* it takes no signal while connections wait, and they may always do */
 		ppoll(NULL, 0, &(struct timespec){ 0, 0 }, &none);
 	if (*(volatile sig_atomic_t *)&tally->children_ended)
@@ -836,7 +888,7 @@ static bool wait_for_work(double seconds, bool accepting)
 	for (unsigned i = 0; came && !terminate && i < listener.sockets; i++)
 		if (p[i].revents)
 			accept_one(listener.socket[i]);
-	return came;
+	return n != 0;
 }
 
 /* Sessions end between messages, so that a restart does not hold new mail for one that is idle; a message under way has
@@ -1002,7 +1054,7 @@ static _Noreturn void listen_loop(void)
 	find_ports();
 	warn_of_uncounted();
 	listener.pid = getpid();
-	listener.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	listener.spare = open_reserve();
 	if (options.tls != TLS_NONE && !tls_has_anchors()) {
 		load_anchors(); /* once for all sessions; if it fails, their records say so */
 		warn_of_anchors();
@@ -1014,7 +1066,7 @@ static _Noreturn void listen_loop(void)
 		bool alone = !tally->sessions, due = tally->status_due || log_stale;
 		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
 
-		if (alone && !worked && !due && !reload && idle >= 0)
+		if (alone && !worked && !due && idle >= 0)
 			break;
 		if (reload)
 			read_again();
@@ -1050,16 +1102,13 @@ static void say_losses(void)
 
 static void change_user(void)
 {
-	const struct passwd *user;
+	struct user user;
 
-	if (!options.user)
+	if (!find_user(&user) || (getuid() == user.uid && getgid() == user.gid))
 		return;
-	user = getpwnam(options.user);
-	if (user && getuid() == user->pw_uid && getgid() == user->pw_gid)
-		return;
-	if (user && !options.check && !options.try_hook)
-		log_prepare(options.log, user->pw_uid, user->pw_gid);
-	if (!user || initgroups(options.user, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+	if (!options.check && !options.try_hook)
+		log_prepare(options.log, user.uid, user.gid);
+	if (user_become(&user) < 0)
 		die_errno(EX_CONFIG, "--user");
 }
 
@@ -1081,9 +1130,9 @@ static void refuse_open_relay(const union net_address *local)
 /* It is too late then: the client's connection, the log and the hooks are root's. */
 static void refuse_root(void)
 {
-	const struct passwd *user = options.user ? getpwnam(options.user) : NULL;
+	struct user user;
 
-	if (user && user->pw_uid != 0 && geteuid() == 0)
+	if (find_user(&user) && user.uid != 0 && geteuid() == 0)
 		die(EX_CONFIG, "--user %s: for one connection smtpwarp does not change its user: let root's inetd or tcpserver start it as "
 			       "that user", options.user);
 }
@@ -1243,9 +1292,9 @@ static void check_files(void)
 /* Become --user, as far as this user may; else say what was done by whom. */
 static void become_user(const char *done, const char *option)
 {
-	const struct passwd *user = options.user ? getpwnam(options.user) : NULL;
+	struct user user;
 
-	if (user && geteuid() != 0 && geteuid() != user->pw_uid)
+	if (find_user(&user) && geteuid() != 0 && geteuid() != user.uid)
 		fault("warning: %s as the user who asks, not as --user %s: run --%s as root", done, options.user, option);
 	else
 		change_user();
@@ -1273,6 +1322,7 @@ static _Noreturn void check_rest(void)
 	warn_of_exposed_secrets();
 	warn_of_anchors();
 	warn_of_proxied_clients();
+	warn_of_lacks();
 	check_hooks();
 	check_routes();
 	check_rules();
@@ -1338,7 +1388,10 @@ static void tell_of_trial(const struct hook *h, const char *file)
 		fault("warning: %.300s: %.150s", h->path, why);
 	printf("%-9s%s, at %s\n", "hook", h->path, hook_event_name(h->event));
 	printf("%-9s%s\n", "sample", file ? file : "one of smtpwarp's own");
-	printf("%-9s%s\n", "user", user ? user->pw_name : "one without a name");
+	if (user)
+		printf("%-9s%s\n", "user", user->pw_name);
+	else
+		printf("%-9s%u\n", "user", geteuid());
 	fflush(stdout); /* before what the hook says */
 }
 
@@ -1356,8 +1409,6 @@ static _Noreturn void try_hook(void)
 	if (!path)
 		die(EX_USAGE, "--try-hook %s: give the hook's path behind the event: --try-hook EVENT PATH [SAMPLE]", hook_event_name(event));
 	sample = read_sample(file, event, &n);
-	if (options.user && !getpwnam(options.user))
-		die(EX_CONFIG, "--user %s: there is no such user", options.user);
 	become_user("the hook runs", "try-hook");
 	hooks_one(hooks, event, path);
 	log_open("none", &why);
@@ -1381,13 +1432,20 @@ static _Noreturn void serve_connection(void)
 	exit(EX_OK);
 }
 
+static void begin_signals(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* at a limit of a file's size (RLIMIT_FSIZE) writes fail; they must not kill */
+	if (getpid() == 1)	  /* which the kernel spares all signals that it does not catch */
+		catch_signals();
+}
+
 int main(int argc, char **argv)
 {
 	unsigned passed = take_environment();
 	enum net_kind given = net_kind(STDIN_FILENO);
 
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* at a limit of a file's size (RLIMIT_FSIZE) writes fail; they must not kill */
+	begin_signals();
 	take_connection(passed, given);
 	net_use_zones();
 	close_memory();
@@ -1420,6 +1478,7 @@ int main(int argc, char **argv)
 		die(EX_CONFIG, "%s", hooks->broken);
 	begin_log();
 	warn_of_proxied_clients();
+	warn_of_lacks();
 	check_routes();
 	check_rules();
 	if (wants_broker())

@@ -71,7 +71,7 @@ static const struct row rows[] = {
 	OF_LIST("listen", LISTEN, "ADDR:PORT", "accept connections at this address"),
 	OF_OWN("ip", WARP_IP, warp_ip, "ADDR", "127.0.0.1", "accept connections at this address and --port"),
 	{ "port", NUMBER, AT(uint32_t, warp_port), { { 1, 65535 } }, "PORT", NULL, "accept connections at --ip and this port" },
-	OF_TEXT("user", user, "NAME", NULL, "become this user once listening"),
+	OF_TEXT("user", user, "USER", NULL, "become this user once listening: a name, or UID[:GID]"),
 	OF_NUMBER("max-sessions", max_sessions, 1, 100000, "1000", "most sessions at a time"),
 	OF_NUMBER("max-sessions-per-source", max_sessions_per_source, 0, UINT32_MAX, "0",
 	    "most sessions at a time from one client address; 0: no limit"),

@@ -15,7 +15,7 @@ const char *talk_own_name(const struct session *s)
 {
 	static char name[256];
 
-	if (!name[0] && gethostname(name, sizeof name - 1) < 0)
+	if (!name[0] && (gethostname(name, sizeof name - 1) < 0 || !endpoint_is_host(name))) /* "(none)": the kernel was given no name */
 		strcpy(name, "localhost");
 	return s->o->hostname ? s->o->hostname : name;
 }

@@ -122,6 +122,23 @@ asan:
 	@$(MAKE) --no-print-directory CC=gcc O=build/asan build/asan/smtpwarp build/asan/smtpwarp-stat \
 		CFLAGS='-Og -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
 
+# ---- initramfs ----
+
+# Two archives for a kernel: in child.cpio.gz init stays and looks after smtpwarp, in init.cpio.gz it becomes smtpwarp. KERNEL, MODULES and
+# FILES: see initramfs/pack.
+CA = $(wildcard /etc/ssl/certs/ca-certificates.crt)
+I = build/initramfs
+initramfs: $(I)/child.cpio.gz $(I)/init.cpio.gz
+
+$(I)/child $(I)/init: initramfs/init.c pure/envfile.c pure/envfile.h Makefile
+	@mkdir -p $(I)
+	$(CC) -std=c11 -I. $(WARNINGS) $(WERROR) -Os -static -s -fstack-protector-strong $(REPRODUCIBLE) -DINIT_BECOMES=$(if $(filter init,$(@F)),1,0) -o $@ \
+		initramfs/init.c pure/envfile.c
+
+$(I)/%.cpio.gz: $(I)/% $(OUT) initramfs/pack FORCE
+	SMTPWARP=$(OUT) CA='$(CA)' FILES='$(FILES)' KERNEL='$(KERNEL)' MODULES='$(MODULES)' initramfs/pack $< $@
+	@echo "$@: $$(stat -c %s $@) octets"
+
 # ---- tests ----
 
 packages:
@@ -303,5 +320,5 @@ uninstall:
 clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
-.PHONY: FORCE all hooks asan packages test demo bench fuzz stage install uninstall clean
+.PHONY: FORCE all hooks asan initramfs packages test demo bench fuzz stage install uninstall clean
 .SECONDARY:

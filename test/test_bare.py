@@ -160,8 +160,7 @@ def test_process_1_buries_orphans(warp, mail_server, tmp_path):
     first = process_1(proxy)
 
     def children():
-        with open(f"/proc/{first}/task/{first}/children") as file:
-            return file.read().split()
+        return sessions_of(first)
     stays = proxy.greeted()
     for _ in range(5):
         client = proxy.greeted()

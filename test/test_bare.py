@@ -11,7 +11,7 @@ import pytest
 import peers
 from test_options import run
 from waiting import wait_until
-from warp import BINARY, send_message
+from warp import BINARY, send_message, sessions_of
 
 STATIC = b"/ld-linux" not in pathlib.Path(BINARY).read_bytes()[:4096]
 needs_static = pytest.mark.skipif(not STATIC, reason="needs a static smtpwarp")

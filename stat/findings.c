@@ -277,7 +277,7 @@ static void count_backoff(struct findings *f, const struct logrecord *r, const c
 	snprintf(p->source, sizeof p->source, "%s", source);
 	plain_text(&r->state_to, p->state, sizeof p->state);
 	plain_text(&r->why, p->why, sizeof p->why);
-	plain_text(&r->evidence, p->evidence, sizeof p->evidence);
+	plain_text(&r->own.text, p->evidence, sizeof p->evidence);
 	p->since = r->second;
 }
 

@@ -40,7 +40,7 @@ static const struct field fields[] = {
 	{ "code", NUMBER, AT(own.code), NULL }, { "class", TEXT, AT(own.class), NULL }, { "text", TEXT, AT(own.text), NULL },
 	{ "version", TEXT, AT(tls_version), NULL }, { "hook", TEXT, AT(hook), NULL }, { "on", TEXT, AT(on), NULL },
 	{ "verdict", TEXT, AT(verdict), NULL }, { "from", TEXT, AT(state_from), NULL }, { "to", TEXT, AT(state_to), NULL },
-	{ "why", TEXT, AT(why), NULL }, { "evidence", TEXT, AT(evidence), NULL }, { "until", TEXT, AT(until), NULL },
+	{ "why", TEXT, AT(why), NULL },
 	{ "by", TEXT, AT(by), NULL }, { "reason", TEXT, AT(reason), NULL }, { "error", TEXT, AT(reason), NULL }, END };
 
 static void read_value(struct logrecord *r, struct jsonread *in, const struct field *f)

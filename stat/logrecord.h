@@ -22,7 +22,7 @@ struct logrecord {
 	struct jsonread_text result, recipients;     /* recipients: the array */
 	struct jsonread_text tls_version, server_tls_version;
 	struct jsonread_text hook, on, verdict;
-	struct jsonread_text state_from, state_to, why, evidence, until;
+	struct jsonread_text state_from, state_to, why;
 	struct logrecord_outcome own, reply, refusal;
 	int64_t size, first_rcpt, data_reply_ms, data_ms, rcpt_ms, accept_ms, hook_ms;
 	bool server_tls_verified;

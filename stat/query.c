@@ -58,12 +58,12 @@ static bool take_outcome(struct query *q, const struct logrecord *r, const struc
 /* Records that have no outcome and yet are worth a line. */
 static void show_other(const struct logrecord *r)
 {
-	char time[40], event[40], site[LOGRECORD_SITE], from[40], to[40], text[1024];
+	char time[40], event[40], site[LOGRECORD_SITE], from[40], to[40], why[80], text[1024];
 
 	if (jsonread_is(&r->event, "backoff"))
-		printf("%s %s %s %s -> %s %s\n", plain_text(&r->time, time, sizeof time), plain_text(&r->event, event, sizeof event),
+		printf("%s %s %s %s -> %s (%s) %s\n", plain_text(&r->time, time, sizeof time), plain_text(&r->event, event, sizeof event),
 		    plain_make((char *)(uintptr_t)logrecord_site(r, site), sizeof site), plain_text(&r->state_from, from, sizeof from),
-		    plain_text(&r->state_to, to, sizeof to), plain_text(&r->evidence, text, sizeof text));
+		    plain_text(&r->state_to, to, sizeof to), plain_text(&r->why, why, sizeof why), plain_text(&r->own.text, text, sizeof text));
 	else if (jsonread_is(&r->event, "error"))
 		printf("%s %s %s\n", plain_text(&r->time, time, sizeof time), plain_text(&r->event, event, sizeof event),
 		    plain_text(&r->reason, text, sizeof text));

@@ -3,6 +3,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -33,6 +34,12 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def records(log):
     return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_change_of_state(log):
+    """A line, with why and the last refusal."""
+    lines = stat("query", log).stdout.decode().splitlines()
+    assert re.fullmatch(r"\S+ backoff gmail slow -> throttled \(replies\) 4\.7\.28 Our .*", next(line for line in lines if " -> throttled" in line))
 
 
 def recipients(records):

@@ -64,6 +64,7 @@ def test_sections(log):
         assert f"<h2>{heading}</h2>" in page
     assert parsed.tags <= ALLOWED
     assert "gmail" in parsed.text and "throttled" in parsed.text and "198.51.100.10" in parsed.text and "rspamd" in parsed.text
+    assert "throttled</strong></td><td>replies</td><td class=text><code>4.7.28 Our system" in page
     assert any("4&#46;" in text or "#.#.# Our system has detected an unusual rate" in text for text in parsed.text)
 
 
@@ -103,7 +104,7 @@ def evil_record(text):
                "server": {"ip": text, "port": 25, "tls": {"version": text, "cipher": text, "verified": True}}}
     yield record
     yield {**record, "event": "verdict", "hook": text, "on": text, "verdict": text, "hook_ms": 1e300}
-    yield {**record, "event": "backoff", "source": text, "from": text, "to": text, "why": text, "evidence": text, "until": text}
+    yield {**record, "event": "backoff", "source": text, "from": text, "to": text, "why": text, "text": text, "until": text}
     yield {**record, "event": "connect", "source": {"ip": text}, "code": 554, "class": text, "text": text, "banner": text}
     yield {**record, "event": "tls", "result": "failed", "reason": text}
     yield {**record, "event": text}

@@ -75,23 +75,23 @@ def session_records(random_, number, at):
 
 
 def backoff(at, before, after, why, until):
-    return {"v": 1, "event": "backoff", "time": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "session": "01M7XC" + "9" * 20, "site": "gmail",
-            "source": SOURCES[0], "mode": "observe", "from": before, "to": after, "why": why, "evidence": REFUSALS[0][3].format(n=1),
-            "until": until.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+    made = record("backoff", at, "01M7XC" + "9" * 20, "gmail", source=SOURCES[0], mode="observe", why=why, score=162)
+    return {**made, "from": before, "to": after, "until": until and until.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "class": REFUSALS[0][2], "text": REFUSALS[0][3].format(n=1)}
 
 
 def write_log(path, sessions=1000, days=7, seed=1):
     random_ = random.Random(seed)
-    changes = [(BEGIN + datetime.timedelta(days=2, hours=11, minutes=4), "ok", "slow", "latency", 0),
+    changes = [(BEGIN + datetime.timedelta(days=2, hours=11, minutes=4), "ok", "slow", "time to 354", 0),
                (BEGIN + datetime.timedelta(days=2, hours=12, minutes=2), "slow", "throttled", "replies", 5),
-               (BEGIN + datetime.timedelta(days=2, hours=16, minutes=20), "throttled", "ok", "clean", 0)]
+               (BEGIN + datetime.timedelta(days=2, hours=16, minutes=20), "throttled", "ok", "a message was accepted", 0)]
     with open(path, "w") as log:
         for number in range(sessions):
             day, part = divmod(days * number / sessions, 1)     # more by day than by night
             at = BEGIN + datetime.timedelta(days=day + part + 0.11 * math.sin(2 * math.pi * part))
             while changes and changes[0][0] <= at:
                 when, before, after, why, minutes = changes.pop(0)
-                log.write(json.dumps(backoff(when, before, after, why, when + datetime.timedelta(minutes=minutes)),
+                log.write(json.dumps(backoff(when, before, after, why, minutes and when + datetime.timedelta(minutes=minutes) or None),
                                      separators=(",", ":")) + "\n")
             for made in session_records(random_, number, at):
                 log.write(json.dumps(made, separators=(",", ":")) + "\n")

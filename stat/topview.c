@@ -49,12 +49,26 @@ static const struct snapshot_row *same_row(const struct snapshot *s, const struc
 	return NULL;
 }
 
+/* Refusals that are none of a recipient, whose classes nobody counts. */
+static uint64_t refused_before_rcpt(const struct snapshot_row *r)
+{
+	static const enum reply_stage stages[] = { REPLY_AT_BANNER, REPLY_AT_EHLO, REPLY_AT_MAIL };
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < sizeof stages / sizeof *stages; i++)
+		n += r->counter[STATEMAP_REPLY + 2 * stages[i]] + r->counter[STATEMAP_REPLY + 2 * stages[i] + 1];
+	return n;
+}
+
 static void compute(struct topview_row *t, const struct snapshot_row *r, const struct snapshot *s, const struct snapshot *before)
 {
 	const struct snapshot_row *old = same_row(before, r);
-	uint64_t most = 0;
+	uint64_t most = r->said ? refused_before_rcpt(r) : 0;
 
-	*t = (struct topview_row){ .row = r, .messages = messages_of(r), .class = REPLY_OK, .rate = -1 };
+	*t = (struct topview_row){ .row = r, .messages = messages_of(r), .class = most ? r->class : REPLY_OK, .rate = -1 };
+	t->tries = t->messages + r->counter[STATEMAP_CONNECT_BANNER];
+	t->accepted = r->counter[STATEMAP_MESSAGE_ACCEPTED];
+	t->deferred = r->counter[STATEMAP_MESSAGE_DEFERRED] + r->counter[STATEMAP_REPLY + 2 * REPLY_AT_BANNER];
 	for (unsigned i = 0; i < REPLY_CLASSES_END; i++) {
 		uint64_t n = r->counter[STATEMAP_RECIPIENT + i];
 		t->recipients += n;
@@ -64,8 +78,6 @@ static void compute(struct topview_row *t, const struct snapshot_row *r, const s
 			t->class = (enum reply_class)i;
 		}
 	}
-	for (unsigned i = 0; i < REPLY_STAGES_END; i++)
-		t->deferred += r->counter[STATEMAP_REPLY + 2 * i];
 	if (old && s->now > before->now && t->messages >= messages_of(old))
 		t->rate = (double)(t->messages - messages_of(old)) * 1e6 / (double)(s->now - before->now);
 	t->p50 = snapshot_percentile(r->bucket[STATEMAP_PHASE_DATA], 50);
@@ -83,7 +95,7 @@ static double key(const struct topview_row *r)
 	case TOPVIEW_BY_RATE:
 		return r->rate;
 	case TOPVIEW_BY_REFUSED:
-		return r->recipients ? (double)r->refused / (double)r->recipients : 0;
+		return r->tries ? (double)(r->tries - r->accepted) / (double)r->tries : 0;
 	case TOPVIEW_BY_DELAY:
 		return r->p95;
 	case TOPVIEW_BY_MESSAGES:
@@ -127,7 +139,7 @@ static void show_ms(char cell[CELL], double ms)
 static void show_share(char cell[CELL], uint64_t part, uint64_t of)
 {
 	if (of)
-		snprintf(cell, CELL, "%.0f", 100 * (double)part / (double)of);
+		snprintf(cell, CELL, "%.0f", 100 * (double)(part < of ? part : of) / (double)of);
 	else
 		strcpy(cell, "-");
 }
@@ -145,7 +157,7 @@ static void show_cell(const struct topview_row *r, enum column column, char cell
 		snprintf(cell, CELL, r->rate < 0 ? "-" : "%.1f", r->rate);
 		break;
 	case OK:
-		show_share(cell, r->recipients - r->refused, r->recipients);
+		show_share(cell, r->accepted, r->tries);
 		break;
 	case CLASS:
 		snprintf(cell, CELL, "%s", r->class == REPLY_OK ? "-" : replyclass_name(r->class));
@@ -158,7 +170,7 @@ static void show_cell(const struct topview_row *r, enum column column, char cell
 		snprintf(cell, CELL, "%.48s", r->row->source);
 		break;
 	case DEFERRED:
-		show_share(cell, r->deferred < r->recipients ? r->deferred : r->recipients, r->recipients);
+		show_share(cell, r->deferred, r->tries);
 		break;
 	case MESSAGES:
 		snprintf(cell, CELL, "%llu", (unsigned long long)r->messages);

@@ -18,8 +18,9 @@ enum topview_order {
 /* A row and what is computed of it. */
 struct topview_row {
 	const struct snapshot_row *row;
-	uint64_t messages, recipients, refused, deferred;
-	enum reply_class class; /* the most frequent one of refusals; REPLY_OK: there is none */
+	uint64_t messages, recipients, refused; /* recipients of them that were refused */
+	uint64_t tries, accepted, deferred;	/* messages, and connections that a greeting refused */
+	enum reply_class class; /* the most frequent one of refusals, where those of no recipient are like the last; REPLY_OK: there is none */
 	double rate;		/* messages a second since the snapshot before; below 0: there was none */
 	double p50, p95;	/* milliseconds to 354; below 0: there are none */
 	uint64_t hold;		/* seconds */

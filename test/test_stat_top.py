@@ -8,6 +8,7 @@ import pytest
 
 from test_stat_metrics import make_state, state       # noqa: F401
 from test_stat_query import STAT, stat
+from test_state import deliver, sink                   # noqa: F401
 from waiting import wait_until
 
 
@@ -64,6 +65,21 @@ def test_json(state):       # noqa: F811
     first = made["sites"][0]
     assert (first["site"], first["source"], first["state"]) == ("mx0", "192.0.2.1", "throttled")
     assert first["text"].startswith("4.7.28 rate of mail") and "\x1b" not in first["text"]
+
+
+def test_refused_before_recipients(warp, sink, tmp_path):      # noqa: F811
+    """A server that refuses at MAIL, or in its greeting, does not look as if all were well."""
+    for answer, banner in [(lambda verb, line, n: "421 4.7.28 slow down" if verb == "MAIL" else None, "220 mx.example"), (None, "421 4.7.28 slow down")]:
+        server = sink(*[answer] * bool(answer), banner=banner)
+        proxy = warp("--tls", "none", "--state", tmp_path / server.url, upstream=server)
+        for _ in range(3):
+            if answer:
+                deliver(proxy)
+            else:
+                proxy.connect().expect("421")
+            proxy.wait_exit()
+        row = stat("top", "--state", tmp_path / server.url).stdout.decode().splitlines()[1].split()
+        assert row[0] == "127.0.0.0/24" and row[4:7] == ["0", "100", "throttle"] and row[9] == "throttled"
 
 
 def test_keys(terminal):

@@ -317,8 +317,47 @@ uninstall:
 	esac; done
 	@echo "left for you: $(DESTDIR)/etc/smtpwarp, $(DESTDIR)/etc/logrotate.d/smtpwarp, logs, state, and the user smtpwarp"
 
+# ---- images ----
+
+# OCI images. Two builds of one commit by the same tools are the same octets.
+IMAGES = build/images
+IMAGE_SOURCE =
+CA_BUNDLE = /etc/ssl/certs/ca-certificates.crt
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y VERSION)
+export SOURCE_DATE_EPOCH
+IMAGE_LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg SOURCE=$(IMAGE_SOURCE)
+
+image: ROOT = $(IMAGES)/smtpwarp/rootfs
+image: all
+	rm -rf $(ROOT)
+	install -D -m 755 $(OUT) $(ROOT)/usr/sbin/smtpwarp
+	install -D -m 755 $(STAT_OUT) $(ROOT)/usr/bin/smtpwarp-stat
+	install -D -m 644 -t $(ROOT)/usr/share/smtpwarp rules/replies.rules rules/providers
+	install -D -m 644 $(CA_BUNDLE) $(ROOT)/etc/ssl/certs/ca-certificates.crt
+	install -d -m 1777 $(ROOT)/run/smtpwarp
+	@containers/build containers/Containerfile $(IMAGES)/smtpwarp $(IMAGES)/smtpwarp.tar smtpwarp:$(VERSION) $(IMAGE_LABELS)
+
+# What the heads of the hooks say that they need, and certificates for curl.
+HOOK_PACKAGES = ca-certificates $(shell sed -n 's/^[ *\#]* Needs: //p' $(HOOKS_SH:%=hooks/%) $(HOOKS_C:%=hooks/%.c) | sed 's/(.*)//; s/,/ /g')
+
+image-hooks: ROOT = $(IMAGES)/smtpwarp-hooks/rootfs
+image-hooks: all hooks $(IMAGES)/smtpwarp-hooks/debian.tar
+	rm -rf $(ROOT)
+	@$(MAKE) --no-print-directory install DESTDIR=$(ROOT) >/dev/null
+	rm -rf $(ROOT)/usr/share/man $(ROOT)/usr/lib/systemd $(ROOT)/usr/lib/sysusers.d
+	install -d $(ROOT)/etc/smtpwarp/hooks
+	install -d -m 1777 $(ROOT)/run/smtpwarp
+	@containers/build containers/Containerfile.hooks $(IMAGES)/smtpwarp-hooks $(IMAGES)/smtpwarp-hooks.tar smtpwarp-hooks:$(VERSION) \
+		$(IMAGE_LABELS)
+
+$(IMAGES)/smtpwarp-hooks/packages: FORCE
+	@mkdir -p $(@D)
+	@echo $(HOOK_PACKAGES) | cmp -s - $@ || echo $(HOOK_PACKAGES) >$@
+$(IMAGES)/smtpwarp-hooks/debian.tar: $(IMAGES)/smtpwarp-hooks/packages containers/debian
+	containers/debian $@ $(HOOK_PACKAGES)
+
 clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
-.PHONY: FORCE all hooks asan initramfs packages test demo bench fuzz stage install uninstall clean
+.PHONY: FORCE all hooks asan initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
 .SECONDARY:

@@ -22,7 +22,8 @@ STAT_OPTIONS = set(re.findall(r"--([a-z][a-z-]*)", subprocess.run([f"{BINARY}-st
                                                                      check=True).stdout))
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
-OTHER_PROGRAMS = {"jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports"}    # --now is systemctl's, and so on
+OTHER_PROGRAMS = {"jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports",
+                  "network", "read-only", "cap-drop", "stop-timeout", "volume"}    # --now is systemctl's, and so on
 
 
 def run(*arguments, **variables):
@@ -198,7 +199,7 @@ def test_manual_is_clean_mdoc(name):
 
 
 @pytest.mark.parametrize("name, sections", [
-    ("smtpwarp.8", "NAME, SYNOPSIS, DESCRIPTION, STARTING, OPTIONS, DESTINATION, TLS, SESSION, SIGNALS, ENVIRONMENT, FILES, EXIT STATUS,"
+    ("smtpwarp.8", "NAME, SYNOPSIS, DESCRIPTION, STARTING, OPTIONS, DESTINATION, TLS, SESSION, SIGNALS, CONTAINERS, ENVIRONMENT, FILES, EXIT STATUS,"
                    " EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS, CAVEATS, SECURITY CONSIDERATIONS"),
     ("smtpwarp-log.5", "NAME, DESCRIPTION, FIELDS OF EVERY RECORD, EVENTS, EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS,"
                        " SECURITY CONSIDERATIONS"),
@@ -287,7 +288,7 @@ def test_map_has_every_box_and_every_source_file():
     boxes = {name for cell in boxes for name in re.findall(r"`([^`]+)`", cell)}
     files = [name.strip("`") for name in files]
     assert boxes == {path.name for path in C_FILES if path.parent == TOP} | {
-        "session/", "io/", "pure/", "stat/", "hooks/", "units/", "rules/", "initramfs/", "test/"}
+        "session/", "io/", "pure/", "stat/", "hooks/", "units/", "rules/", "initramfs/", "containers/", "test/"}
     assert sorted(files) == sorted(str(path.relative_to(TOP)) for path in C_FILES + STAT_FILES if path.parent != TOP)
 
 

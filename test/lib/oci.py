@@ -1,0 +1,136 @@
+"""OCI images and what runs in them, with Debian's umoci, runc and buildah and without a container engine.
+
+    image = oci.Image(archive, directory)           # image.config, image.files()
+    with image.run(net.host.ns, "--verbose", volumes={"/run/smtpwarp": state}) as container:
+        ...
+        container.stop()
+"""
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tarfile
+import uuid
+
+from waiting import TIMEOUT
+
+TOOLS = "buildah", "runc", "umoci"
+
+
+def missing():
+    """Why there can be no images here, or ""."""
+    return ", ".join(f"needs {tool}" for tool in TOOLS if not shutil.which(tool))
+
+
+class Image:
+    """An archive, unpacked as OCI layout and as a bundle of runc's."""
+
+    def __init__(self, archive, directory):
+        self.archive, self.layout, self.bundle = archive, directory / "layout", directory / "bundle"
+        with tarfile.open(archive) as tar:
+            tar.extractall(self.layout)
+        index = json.loads((self.layout / "index.json").read_text())
+        self.digest = index["manifests"][0]["digest"]
+        self.name = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+        self.manifest = self.blob(index["manifests"][0])
+        config = self.blob(self.manifest["config"])
+        self.created, self.platform, self.config = config["created"], f"{config['os']}/{config['architecture']}", config["config"]
+        subprocess.run(["umoci", "unpack", "--image", f"{self.layout}:{self.name}", self.bundle], check=True)
+
+    def _path(self, descriptor):
+        return self.layout / "blobs" / descriptor["digest"].replace(":", "/")
+
+    def blob(self, descriptor):
+        return json.loads(self._path(descriptor).read_text())
+
+    def members(self):
+        """What its layers hold: path -> tarfile.TarInfo."""
+        found = {}
+        for layer in self.manifest["layers"]:
+            with tarfile.open(self._path(layer)) as tar:
+                found.update({member.name: member for member in tar})
+        return found
+
+    def run(self, namespace, *arguments, entrypoint=None, volumes=None, env=None):
+        return Container(self, namespace, [*(entrypoint or self.config["Entrypoint"]), *arguments], volumes or {}, env or {})
+
+
+class Container:
+    """A container of runc's in this network namespace: its root read-only, without capabilities, as the image's user. Its cgroup is the
+    test's."""
+
+    def __init__(self, image, namespace, argv, volumes, env):
+        self.image, self.name = image, f"smtpwarp-{uuid.uuid4().hex[:12]}"
+        self.bundle = image.bundle.parent / self.name
+        self.bundle.mkdir()
+        self._configure(namespace, argv, volumes, env)
+        self.output = open(self.bundle / "output", "w+", encoding="utf-8")
+        self.runc = subprocess.Popen([*self._command(), "run", "--bundle", self.bundle, self.name], stdin=subprocess.DEVNULL,
+                                     stdout=self.output, stderr=self.output)
+
+    def _command(self):
+        return ["runc", "--root", self.bundle / "state"]
+
+    def _configure(self, namespace, argv, volumes, env):
+        config = json.loads((self.image.bundle / "config.json").read_text())
+        process, linux = config["process"], config["linux"]
+        process.update(terminal=False, args=argv, capabilities={}, noNewPrivileges=True)
+        process["env"] += [f"{name}={value}" for name, value in env.items()]
+        config["root"] = {"path": str(self.image.bundle / "rootfs"), "readonly": True}
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+        config["mounts"] += [{"destination": inside, "type": "bind", "source": str(outside), "options": ["bind", "rw"]}
+                             for inside, outside in volumes.items()]
+        linux["namespaces"] = [space for space in linux["namespaces"] if space["type"] not in ("network", "cgroup")]
+        linux["namespaces"].append({"type": "network", "path": namespace.path})
+        linux.pop("resources", None)
+        (self.bundle / "config.json").write_text(json.dumps(config))
+
+    def alive(self):
+        return self.runc.poll() is None
+
+    def text(self):
+        """What it has said so far, on both of its outputs."""
+        return (self.bundle / "output").read_text(encoding="utf-8")
+
+    def records(self, event):
+        """Its records so far, when it logs to stderr."""
+        found = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+        return [record for record in found if record["event"] == event]
+
+    def status(self):
+        """/proc/PID/status of its first process."""
+        state = json.loads(subprocess.run([*self._command(), "state", self.name], check=True, capture_output=True).stdout)
+        with open(f"/proc/{state['pid']}/status", encoding="ascii") as file:
+            return dict(line.rstrip("\n").split(":\t", 1) for line in file)
+
+    def stop(self):
+        """SIGTERM, which runc passes on; the exit status."""
+        self.runc.send_signal(signal.SIGTERM)
+        return self.runc.wait(TIMEOUT)
+
+    def close(self):
+        if self.alive():
+            subprocess.run([*self._command(), "kill", self.name, "KILL"], check=False, capture_output=True)
+            self.runc.wait(TIMEOUT)
+        self.output.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+@contextlib.contextmanager
+def buildah(archive, directory):
+    """buildah(command ...): argv of buildah with a store of its own; and the name of a container made of the image."""
+    def command(*words):
+        return ["buildah", "--storage-driver", "vfs", "--root", directory / "root", "--runroot", directory / "runroot", *words]
+    made = subprocess.run(command("from", f"oci-archive:{archive}"), check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield command, made
+    finally:
+        subprocess.run(command("rm", "--all"), check=True, capture_output=True)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,12 +20,25 @@
 
 #define SEND_SECONDS 10 /* that a session waits for a broker which takes no requests */
 #define FIRST_RUNS 16
+#define CHANNELS_FROM 64 /* descriptors below are for programs that are being started, within their own limit */
 
 extern char **environ;
 
 /* ---- the session's side ---- */
 
 static int broker = -1; /* the socket that requests go to */
+
+/* Descriptors under way to the broker count against this user's limit (ETOOMANYREFS), those of all sessions together. */
+static int send_patiently(const struct msghdr *message)
+{
+	ssize_t n = sendmsg(broker, message, MSG_NOSIGNAL);
+
+	for (unsigned tries = 0; n < 0 && errno == ETOOMANYREFS && tries < SEND_SECONDS * 100; tries++) {
+		poll(NULL, 0, 10);
+		n = sendmsg(broker, message, MSG_NOSIGNAL);
+	}
+	return n < 0 ? errno : 0;
+}
 
 int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS])
 {
@@ -34,7 +48,7 @@ int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS])
 	} control = { .room = { 0 } };
 	struct iovec part = { (char *)(uintptr_t)path, strlen(path) + 1 };
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control };
-	int passed[BROKER_DESCRIPTORS + 1], pair[2], error = 0;
+	int passed[BROKER_DESCRIPTORS + 1], pair[2], error;
 	unsigned n = 1;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -47,8 +61,7 @@ int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS])
 	control.header.cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
 	memcpy(CMSG_DATA(&control.header), passed, n * sizeof(int));
 	message.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof(int));
-	if (sendmsg(broker, &message, MSG_NOSIGNAL) < 0)
-		error = errno;
+	error = send_patiently(&message);
 	close(pair[1]);
 	if (!error)
 		return pair[0];
@@ -93,6 +106,7 @@ static struct {
 	int requests; /* -1: nobody is left to ask */
 	bool (*allows)(const char *path);
 	int64_t patience;
+	struct rlimit files; /* how many descriptors programs may have; the broker needs one for each of them that runs */
 	unsigned count, room;
 	struct run *run;
 	struct pollfd *polled; /* requests, then the channel of each run */
@@ -104,6 +118,11 @@ static int64_t now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000;
+}
+
+static void limit_files(rlim_t files)
+{
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ files, b.files.rlim_max });
 }
 
 /* Whatever a session sends, these are sockets and pipes of its own: a program of another process is never named. */
@@ -129,8 +148,10 @@ static int spawn(const char *path, const int *descriptor, unsigned n, pid_t *pid
 	/* All descriptors are 3 or higher and close on exec, so filling 0 to 2 first, then 3, overwrites none that is still needed. */
 	for (unsigned i = 0; i < n && !error; i++)
 		error = posix_spawn_file_actions_adddup2(&actions, descriptor[i], (int)i);
+	limit_files(b.files.rlim_cur);
 	if (!error)
 		error = posix_spawn(pid, path, &actions, &attributes, argv, environ);
+	limit_files(b.files.rlim_max);
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attributes);
 	return error;
@@ -159,10 +180,16 @@ static void tell(int channel, const struct broker_news *news)
 }
 
 /* A request: path, octets of it, and n descriptors, the channel first. */
-static void serve(const char *path, size_t len, const int *descriptor, unsigned n)
+static void serve(const char *path, size_t len, int *descriptor, unsigned n)
 {
 	struct broker_news news = { BROKER_NOT_RUN, EINVAL };
+	int channel = n ? fcntl(descriptor[0], F_DUPFD_CLOEXEC, CHANNELS_FROM) : -1;
 	pid_t pid;
+
+	if (channel >= 0) {
+		close(descriptor[0]);
+		descriptor[0] = channel;
+	}
 
 	if (n < 4 || !len || path[len - 1] || memchr(path, 0, len - 1))
 		; /* no session of ours has asked this */
@@ -196,6 +223,8 @@ static bool take_request(void)
 	unsigned n = header && header->cmsg_type == SCM_RIGHTS ? (unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
 
 	if (len < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM))
+		return false;
+	if (!len && !n && !(b.polled[0].revents & POLLHUP)) /* a session may send nothing, which is not the end */
 		return false;
 	if (len <= 0 && !n) {
 		close(b.requests);
@@ -350,6 +379,8 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
+	getrlimit(RLIMIT_NOFILE, &b.files);
+	limit_files(b.files.rlim_max); /* here, too: it bounds what all sessions may have on the way to the broker */
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	pid = _Fork();
 	if (pid == 0) {

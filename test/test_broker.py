@@ -3,6 +3,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import tempfile
 
 import peers
 import pytest
@@ -161,3 +162,23 @@ def test_default_folder_that_appears_later(warp, mail_server, hooks, tmp_path):
     (missing / "hooks/mail/50-test").chmod(0o755)
     proxy.greeted().ask("MAIL FROM:<a@b.example>", "250")
     assert proxy.wait_for("error")["error"] == "hooks are there that were not when smtpwarp started: restart it so that they run"
+
+
+def test_limit_of_descriptors_is_for_each_hook(warp, mail_server):
+    """The broker has one for each that runs, and those on the way to it count for a user: more hooks than that run at once."""
+    with tempfile.TemporaryDirectory() as name:         # pytest's own are closed to other users
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        hooks = Hooks(folder / "hooks")
+        hooks.script("log", '[ "$(ulimit -Sn) $(ulimit -Hn)" = "100 2000" ] || exit 1; cat >/dev/null')
+        proxy = warp(*hooks.options, "--user", "nobody", upstream=mail_server())
+        proxy.wrapper = ["prlimit", "--nofile=100:2000"]
+        proxy.listen()
+        clients = [proxy.connect() for _ in range(150)]
+        for client in clients:
+            client.expect("220")
+        for client in clients:
+            client.ask("QUIT", "221")
+            client.close()
+        proxy.wait_until(lambda: not proxy.children())
+        assert not proxy.records("verdict")

@@ -225,6 +225,20 @@ static void many_at_once(void **state)
 	}
 }
 
+/* A session that is taken over must not end it for the others. */
+static void takes_nothing_for_no_end(void **state)
+{
+	int type = 0, fd = 2;
+	socklen_t len = sizeof type;
+
+	(void)state;
+	while (type != SOCK_SEQPACKET) /* of this process only the socket of requests is one now */
+		getsockopt(++fd, SOL_SOCKET, SO_TYPE, &type, &len);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(send(fd, "", 0, MSG_NOSIGNAL), 0);
+	ends_with("exit 3", BROKER_EXITED, 3);
+}
+
 /* It goes when nobody is left to ask it: this process is the last, and drops its socket with everything else. */
 static void ends_with_the_last_session(void **state)
 {
@@ -247,6 +261,7 @@ int main(void)
 		cmocka_unit_test(what_a_program_leaves_behind_goes_on),
 		cmocka_unit_test(gone_sessions_leave_programs_some_time),
 		cmocka_unit_test(many_at_once),
+		cmocka_unit_test(takes_nothing_for_no_end),
 		cmocka_unit_test(ends_with_the_last_session),
 	};
 	sigset_t children;

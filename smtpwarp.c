@@ -733,7 +733,11 @@ static void child_ended(pid_t pid, int how)
 		return;
 	tally->child[i] = tally->child[--tally->sessions];
 	tally->status_due = listener.notify >= 0;
-	if (WIFSIGNALED(how) && WTERMSIG(how) != SIGKILL && WTERMSIG(how) != SIGTERM)
+	if (!WIFSIGNALED(how) || (terminate && WTERMSIG(how) == SIGKILL)) /* end_sessions() kills */
+		return;
+	if (WTERMSIG(how) == SIGKILL)
+		fault("session process %ld was killed, perhaps for lack of memory", (long)pid);
+	else
 		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
 }
 

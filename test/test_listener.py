@@ -116,6 +116,8 @@ def test_75_a_session_that_dies_harms_nobody(warp, how):
     os.kill(victim, how)
     wait_children(proxy, 1)
     first.client.expect_end()
+    words = "was killed" if how == signal.SIGKILL else f"crashed: signal {how}"
+    assert f"session process {victim} {words}" in proxy.wait_for("error")["error"]
     served(proxy).quit()
     second.ehlo()
     second.quit()

@@ -193,6 +193,23 @@ def test_file_fails(tmp_path):
     assert os.listdir(tmp_path) == ["$(touch owned) -e"]
 
 
+def test_file_that_a_full_disk_has_cut(tmp_path):
+    """No line follows within half of another one."""
+    small, lines = tmp_path / "small", [encode(record) for record in stream()]
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], check=True)
+    try:
+        fails("file", 75, "not everything could be written", b"".join(lines * 20), FILE_PATH=str(small / "log"))
+        half = (small / "log").read_bytes()
+        assert half and not half.endswith(b"\n")
+        subprocess.run(["mount", "-o", "remount,size=1m", small], check=True)
+        works("file", b"".join(lines), FILE_PATH=str(small / "log"))
+        works("file", b"".join(lines), FILE_PATH=str(small / "log"))
+        assert (small / "log").read_bytes() == half + b"\n" + b"".join(lines * 2)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 # Databases. What is the same for both is tested with both.
 
 class SQLite:

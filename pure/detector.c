@@ -43,16 +43,21 @@ static uint32_t at_most(uint32_t n, uint32_t most)
 	return n < most ? n : most;
 }
 
+static uint8_t at_most_8(uint32_t n, uint8_t most)
+{
+	return (uint8_t)at_most(n, most);
+}
+
 void detector_clean(struct detector *d)
 {
 	d->state = d->state <= DETECTOR_BLOCKED ? d->state : DETECTOR_OK;
-	d->level = at_most(d->level, LEVEL_MAX);
+	d->level = at_most_8(d->level, LEVEL_MAX);
 	d->share = at_most(d->share, DETECTOR_SHARE_ALL);
-	d->score = at_most(d->score, DETECTOR_ALARM + THROTTLED_GAIN);
+	d->score = (uint16_t)at_most(d->score, DETECTOR_ALARM + THROTTLED_GAIN);
 	for (unsigned i = 0; i < DETECTOR_DELAYS; i++) {
-		d->late[i] = at_most(d->late[i], LATE_MAX);
+		d->late[i] = at_most_8(d->late[i], LATE_MAX);
 		d->usual[i] = at_most(d->usual[i], OCTAVES_MAX << 8);
-		d->samples[i] = at_most(d->samples[i], DETECTOR_EARLY);
+		d->samples[i] = at_most_8(d->samples[i], DETECTOR_EARLY);
 		for (unsigned j = 0; j < DETECTOR_EARLY; j++)
 			d->early[i][j] = at_most(d->early[i][j], OCTAVES_MAX);
 	}
@@ -62,7 +67,7 @@ static bool enter(struct detector *d, enum detector_state state, uint64_t now)
 {
 	if (d->state == (uint32_t)state)
 		return false;
-	d->state = state;
+	d->state = (uint8_t)state;
 	d->changed = now;
 	return true;
 }
@@ -78,9 +83,9 @@ static void hear(struct detector *d, uint64_t now)
 {
 	uint64_t silence = d->heard && now > d->heard ? now - d->heard : 0;
 
-	d->score = fade(d->score, silence);
+	d->score = (uint16_t)fade(d->score, silence);
 	for (unsigned i = 0; i < DETECTOR_DELAYS; i++)
-		d->late[i] = fade(d->late[i], silence);
+		d->late[i] = (uint8_t)fade(d->late[i], silence);
 	d->heard = now;
 }
 
@@ -94,9 +99,9 @@ static void set_level(struct detector *d, uint64_t now)
 	if (!d->released)
 		d->level = 0;
 	else if (!clean)
-		d->level += d->level < LEVEL_MAX;
+		d->level = at_most_8(d->level + 1u, LEVEL_MAX);
 	else
-		d->level -= clean < d->level ? (uint32_t)clean : d->level;
+		d->level = clean < d->level ? (uint8_t)(d->level - clean) : 0;
 }
 
 static void set_probe(struct detector *d, uint64_t hold, uint64_t now)
@@ -236,7 +241,7 @@ static bool learn_early(struct detector *d, enum detector_delay which, uint32_t 
 	if (n >= DETECTOR_EARLY)
 		return false;
 	d->early[which][n] = x;
-	d->samples[which] = n + 1;
+	d->samples[which] = (uint8_t)(n + 1);
 	if (n + 1 == DETECTOR_EARLY)
 		d->usual[which] = median(d->early[which]) << 8;
 	return true;
@@ -263,7 +268,7 @@ static void score_delay(struct detector *d, enum detector_delay which, uint32_t 
 	if (harmless && above > 0)
 		above = 0;
 	score += above - OCTAVE;
-	d->late[which] = score < 0 ? 0 : score > LATE_MAX ? LATE_MAX : (uint32_t)score;
+	d->late[which] = score < 0 ? 0 : at_most_8((uint32_t)score, LATE_MAX);
 }
 
 bool detector_delay(struct detector *d, enum detector_delay which, uint64_t us, uint64_t now)

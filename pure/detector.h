@@ -29,7 +29,9 @@ enum detector_state {
 /* Which delay: from DATA to 354, from RCPT to its reply. */
 enum detector_delay { DETECTOR_DATA, DETECTOR_RCPT, DETECTOR_DELAYS };
 
-/* Words of 4 or 8 octets, so that each can be read and written whole by sessions that share it. All zero: nothing is known. */
+/* Words of 4 or 8 octets, so that each can be read and written whole by sessions that share it. What adds up from message to message, and
+ * the state that follows from it, is one such word: of two sessions that hear something at once, neither overwrites what the other has
+ * added. All zero: nothing is known. */
 struct detector {
 	uint64_t heard;	     /* the last evidence */
 	uint64_t changed;    /* since when `state` is what it is */
@@ -38,13 +40,18 @@ struct detector {
 	uint64_t released;   /* when the last hold ended, or a clean hour after it was counted */
 	uint64_t raised;     /* when `share` was raised last */
 	uint64_t blocked[2]; /* the last replies that say so, the newest first */
-	uint32_t state;	     /* enum detector_state */
-	uint32_t level;	     /* a hold lasts 2^level times the least */
+	union {
+		uint64_t evidence; /* all of these as one word */
+		struct {
+			uint16_t score; /* of the replies */
+			uint8_t late[DETECTOR_DELAYS]; /* score of each latency */
+			uint8_t samples[DETECTOR_DELAYS];
+			uint8_t state; /* enum detector_state */
+			uint8_t level; /* a hold lasts 2^level times the least */
+		};
+	};
 	uint32_t share;	     /* eighths of the sessions that it is wise to let through; 0 before the first hold: all */
-	uint32_t score;	     /* of the replies */
-	uint32_t late[DETECTOR_DELAYS]; /* score of each latency */
 	uint32_t usual[DETECTOR_DELAYS]; /* 4096ths of an octave above a millisecond */
-	uint32_t samples[DETECTOR_DELAYS];
 	uint32_t early[DETECTOR_DELAYS][DETECTOR_EARLY];
 };
 

@@ -101,6 +101,22 @@ static void get_text(const char *from, char *to, size_t cap)
 	to[cap - 1] = 0;
 }
 
+/* A detector is 8 words of 8 octets, the evidence, and the rest of 4. */
+#define LONG_WORDS 8
+#define SHORT_WORDS ((sizeof(struct detector) - offsetof(struct detector, share)) / 4)
+_Static_assert(offsetof(struct detector, evidence) == 8 * LONG_WORDS, "words of a detector");
+_Static_assert(offsetof(struct detector, share) == 8 * LONG_WORDS + 8, "scores and state in one word");
+
+static uint64_t *long_words(const struct detector *d)
+{
+	return (uint64_t *)(uintptr_t)d;
+}
+
+static uint32_t *short_words(const struct detector *d)
+{
+	return (uint32_t *)((uintptr_t)d + offsetof(struct detector, share));
+}
+
 /* The generation, if what it guards can be read; else an odd number. */
 static uint32_t begin_reading(const uint32_t *generation)
 {
@@ -171,9 +187,6 @@ unsigned statemap_find(const struct statemap *m, const char *site, const char *s
 
 static void clear_counts(struct statemap_slot *s)
 {
-	const struct detector none = { 0 };
-	struct detector d;
-
 	for (unsigned i = 0; i < STATEMAP_COUNTER_ROOM; i++)
 		PUT(s->counter + i, 0);
 	for (unsigned i = 0; i < STATEMAP_PHASES_END; i++) {
@@ -181,8 +194,11 @@ static void clear_counts(struct statemap_slot *s)
 		for (unsigned j = 0; j < STATEMAP_BUCKET_COUNT; j++)
 			PUT(&s->bucket[i][j], 0);
 	}
-	statemap_detector(s, &d);
-	statemap_detected(s, &d, &none);
+	PUT(&s->detector.evidence, 0);
+	for (size_t i = 0; i < LONG_WORDS; i++)
+		PUT(long_words(&s->detector) + i, 0);
+	for (size_t i = 0; i < SHORT_WORDS; i++)
+		PUT(short_words(&s->detector) + i, 0);
 	put_text(s->text, "", 0, STATEMAP_TEXT);
 }
 
@@ -333,23 +349,10 @@ bool statemap_said(const struct statemap_slot *s, enum reply_class *class, char 
 
 /* ---- detectors ---- */
 
-/* A detector is 8 words of 8 octets and the rest of 4. */
-#define LONG_WORDS 8
-#define SHORT_WORDS ((sizeof(struct detector) - 8 * LONG_WORDS) / 4)
-_Static_assert(offsetof(struct detector, state) == 8 * LONG_WORDS, "words of a detector");
-
-static uint64_t *long_words(const struct detector *d)
-{
-	return (uint64_t *)(uintptr_t)d;
-}
-
-static uint32_t *short_words(const struct detector *d)
-{
-	return (uint32_t *)((uintptr_t)d + 8 * LONG_WORDS);
-}
-
 void statemap_detector(const struct statemap_slot *s, struct detector *d)
 {
+	/* First what statemap_detected() compares: it notices what changes while the rest is read. */
+	d->evidence = __atomic_load_n(&s->detector.evidence, __ATOMIC_ACQUIRE);
 	for (size_t i = 0; i < LONG_WORDS; i++)
 		long_words(d)[i] = GET(long_words(&s->detector) + i);
 	for (size_t i = 0; i < SHORT_WORDS; i++)
@@ -357,12 +360,20 @@ void statemap_detector(const struct statemap_slot *s, struct detector *d)
 	detector_clean(d);
 }
 
+/* Scores out of bounds, which somebody may have written, count as what detector_clean() makes of them. */
+static bool put_evidence(struct statemap_slot *s, const struct detector *before, const struct detector *after)
+{
+	struct detector now = { .evidence = GET(&s->detector.evidence) };
+	uint64_t was = now.evidence;
+
+	detector_clean(&now);
+	return now.evidence == before->evidence && (was == after->evidence ||
+	    __atomic_compare_exchange_n(&s->detector.evidence, &was, after->evidence, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
 bool statemap_detected(struct statemap_slot *s, const struct detector *before, const struct detector *after)
 {
-	uint32_t state = before->state;
-
-	if (after->state != state &&
-	    !__atomic_compare_exchange_n(&s->detector.state, &state, after->state, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	if (!put_evidence(s, before, after))
 		return false;
 	for (size_t i = 0; i < LONG_WORDS; i++)
 		if (long_words(before)[i] != long_words(after)[i])

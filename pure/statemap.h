@@ -118,7 +118,7 @@ struct statemap_slot {
 	uint32_t text_generation;
 	uint32_t text_class; /* enum reply_class */
 	char text[STATEMAP_TEXT]; /* the last refusal */
-	unsigned char room[720];
+	unsigned char room[736];
 };
 
 /* A hook, and how long its runs took. */
@@ -182,8 +182,8 @@ void statemap_time(struct statemap_slot *s, enum statemap_phase phase, uint64_t 
 void statemap_say(struct statemap_slot *s, enum reply_class class, const char *text, size_t n);
 bool statemap_said(const struct statemap_slot *s, enum reply_class *class, char text[STATEMAP_TEXT]);
 
-/* Copy the detector, each word within its bounds; and write back what has changed since. Returns false if another session has changed the
- * state meanwhile: then this one's change does not count. */
+/* Copy the detector, each word within its bounds; and write back what has changed since. false: another session has changed the scores or
+ * the state meanwhile, and nothing is written; copy it again, and add to that what was heard. */
 void statemap_detector(const struct statemap_slot *s, struct detector *d);
 bool statemap_detected(struct statemap_slot *s, const struct detector *before, const struct detector *after);
 

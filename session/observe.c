@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define DETECT_TRIES 100 /* each that fails is one that succeeded elsewhere */
+
 static void forget(struct observe *o)
 {
 	memset(o->count, 0, sizeof o->count);
@@ -56,20 +58,30 @@ static void record_change(const struct session *s, const struct statemap_slot *s
 	record_backoff(s, &b);
 }
 
-static void detect(const struct session *s, struct statemap_slot *slot, const char *source, uint64_t now)
+/* What was heard, added to what the map knew. */
+static void take_evidence(const struct observe *o, struct detector *d, uint64_t now)
 {
 	static const enum statemap_phase delays[] = { [DETECTOR_DATA] = STATEMAP_PHASE_DATA, [DETECTOR_RCPT] = STATEMAP_PHASE_RCPT };
-	const struct observe *o = &s->observe;
-	struct detector before, after;
 
-	statemap_detector(slot, &before);
-	after = before;
 	if (o->weight)
-		detector_reply(&after, o->class, o->scope, now);
+		detector_reply(d, o->class, o->scope, now);
 	for (enum detector_delay i = 0; i < DETECTOR_DELAYS; i++)
 		if (o->phase[delays[i]] >= 0)
-			detector_delay(&after, i, (uint64_t)o->phase[delays[i]], now);
-	if (statemap_detected(slot, &before, &after) && after.state != before.state)
+			detector_delay(d, i, (uint64_t)o->phase[delays[i]], now);
+}
+
+/* Whoever comes too late has another session's evidence to begin with, which is what changed the map. */
+static void detect(const struct session *s, struct statemap_slot *slot, const char *source, uint64_t now)
+{
+	struct detector before, after;
+	unsigned tries = DETECT_TRIES;
+
+	do {
+		statemap_detector(slot, &before);
+		after = before;
+		take_evidence(&s->observe, &after, now);
+	} while (!statemap_detected(slot, &before, &after) && --tries);
+	if (tries && after.state != before.state)
 		record_change(s, slot, source, &before, &after, now);
 }
 

@@ -30,14 +30,14 @@ def text(data):
 class Slot:
     def __init__(self, data):
         self.site, self.source = text(data[32:80]), text(data[80:128])
-        (self.state, self.level, self.share, self.score) = struct.unpack_from("=4I", data, 128 + 64)
+        self.score, self.state, self.level, self.share = struct.unpack_from("=H4xBBI", data, 128 + 64)
         self.until, = struct.unpack_from("=Q", data, 128 + 16)
-        counts = struct.unpack_from(f"={len(COUNTERS)}Q", data, 296)
+        counts = struct.unpack_from(f"={len(COUNTERS)}Q", data, 280)
         self.counts = {name: n for name, n in zip(COUNTERS, counts) if n}
-        self.replies = {at: n for at, n in enumerate(struct.unpack_from("=16Q", data, 296 + 8 * len(COUNTERS))) if n}
-        buckets = struct.unpack_from("=84I", data, 808)
+        self.replies = {at: n for at, n in enumerate(struct.unpack_from("=16Q", data, 280 + 8 * len(COUNTERS))) if n}
+        buckets = struct.unpack_from("=84I", data, 792)
         self.timed = {phase: sum(buckets[14 * at:14 * at + 14]) for at, phase in enumerate(PHASES)}
-        self.text = text(data[1200:1328])
+        self.text = text(data[1184:1312])
         self.state_name = STATES[self.state]
 
 

@@ -187,6 +187,85 @@ static void state_changes_once(void **state)
 	assert_memory_equal(&before, &after, sizeof before);
 }
 
+enum { TELLERS = 4, COMPLAINTS = 300000 };
+
+/* Each complaint adds to the score, and is taken back a while later, so that the alarm stays away: what is left over was lost. */
+static _Noreturn void tell(struct statemap_slot *s)
+{
+	for (unsigned i = 0; i < 2 * COMPLAINTS; i++) {
+		struct detector before, after;
+
+		do {
+			statemap_detector(s, &before);
+			after = before;
+			after.score = (uint16_t)(i % 2 ? after.score - 1 : after.score + 1);
+			after.late[DETECTOR_RCPT] = (uint8_t)(i % 2 ? after.late[DETECTOR_RCPT] - 2 : after.late[DETECTOR_RCPT] + 2);
+		} while (!statemap_detected(s, &before, &after));
+	}
+	_exit(0);
+}
+
+/* Two sessions hear a complaint at once: the one that comes too late is told to add it to what the other has written. */
+static void evidence_of_two(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+	struct detector before[2], after[2];
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		statemap_detector(s, &before[i]);
+		after[i] = before[i];
+		assert_false(detector_reply(&after[i], REPLY_THROTTLE, REPLY_OF_IP, now));
+	}
+	assert_true(statemap_detected(s, &before[0], &after[0]));
+	assert_false(statemap_detected(s, &before[1], &after[1]));
+	statemap_detector(s, &before[1]);
+	after[1] = before[1];
+	assert_true(detector_reply(&after[1], REPLY_THROTTLE, REPLY_OF_IP, now));
+	assert_true(statemap_detected(s, &before[1], &after[1]));
+	assert_int_equal(s->detector.state, DETECTOR_THROTTLED);
+}
+
+/* Of sessions that hear something at once, each adds its own. */
+static void no_evidence_is_lost(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+	struct detector before, after;
+	pid_t child[TELLERS];
+
+	(void)state;
+	statemap_detector(s, &before);
+	after = before;
+	after.score = 100;
+	assert_true(statemap_detected(s, &before, &after));
+	for (unsigned i = 0; i < TELLERS; i++) {
+		child[i] = fork();
+		if (child[i] == 0)
+			tell(s);
+	}
+	for (unsigned i = 0; i < TELLERS; i++)
+		waitpid(child[i], NULL, 0);
+	statemap_detector(s, &after);
+	assert_int_equal(after.score, 100);
+	assert_int_equal(after.late[DETECTOR_RCPT], 0);
+}
+
+/* A session that was taken over has put nonsense: the next one goes on from what is sensible of it. */
+static void evidence_out_of_bounds(void **state)
+{
+	struct statemap_slot *s = &map->slot[statemap_claim(map, "a", "b", now)];
+	struct detector before, after;
+
+	(void)state;
+	s->detector.evidence = UINT64_MAX;
+	statemap_detector(s, &before);
+	after = before;
+	after.score = 7;
+	assert_true(statemap_detected(s, &before, &after));
+	assert_int_equal(s->detector.score, 7);
+	assert_int_equal(s->detector.state, DETECTOR_OK);
+}
+
 static void learns(void **state)
 {
 	char site[STATEMAP_SITE], prefix[STATEMAP_SOURCE];
@@ -329,7 +408,8 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, new_map, drop_map)
 	const struct CMUnitTest tests[] = {
 		TEST(claims), TEST(long_names), TEST(counts), TEST(full), TEST(texts), TEST(dead_writer), TEST(dead_claim),
-		TEST(state_changes_once), TEST(learns), TEST(hooks), TEST(hostile_octets), TEST(processes),
+		TEST(state_changes_once), TEST(evidence_of_two), TEST(no_evidence_is_lost), TEST(evidence_out_of_bounds), TEST(learns),
+		TEST(hooks), TEST(hostile_octets), TEST(processes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #define HIGH 100
 #define STRIP_AT 118
 #define STRIP_END 160
+#define COLOURS 7 /* --c1 to --c7 of page.c */
 
 /* Hours that a chart shows: from the first of the log, or FINDINGS_HOURS before the last. */
 static int64_t first_hour(const struct findings *f)
@@ -40,9 +41,16 @@ static struct findings_cell sum_of(const struct findings *f, int64_t hour)
 	return sum;
 }
 
+/* In percent of its place: half a day fills it, so that a few hours are no huge bars. */
+static int width(const struct findings *f)
+{
+	return hours(f) < 12 ? (int)hours(f) * 100 / 12 : 100;
+}
+
 static void begin(const struct findings *f, const char *label, int high)
 {
-	page_put("<svg viewBox=\"0 0 %lld %d\" preserveAspectRatio=\"none\" role=img aria-label=\"%s\">", (long long)hours(f) * WIDE, high, label);
+	page_put("<svg viewBox=\"0 0 %lld %d\" style=\"width:%d%%\" preserveAspectRatio=\"none\" role=img aria-label=\"%s\">",
+	    (long long)hours(f) * WIDE, high, width(f), label);
 }
 
 /* One hour as a bar of its results, from the bottom up. */
@@ -70,20 +78,17 @@ static void bar(int64_t x, const struct findings_cell *c, uint64_t highest, int6
 
 static void put_days(const struct findings *f)
 {
-	int64_t from = first_hour(f), count = hours(f);
+	int64_t from = first_hour(f), count = hours(f), step = count > 36 ? 24 : count > 12 ? 6 : count > 6 ? 2 : 1;
 
-	page_put("<div class=days aria-hidden=true>");
-	for (int64_t h = from; h < from + count; h++)
-		if ((count > 36 && h % 24 == 0) || (count <= 36 && h % 6 == 0)) {
-			if ((from + count - h) * 100 / count < 8)
-				break;
-			page_put("<span style=\"left:%.2f%%\">", 100.0 * (double)(h - from) / (double)count);
-			if (count > 36)
-				page_day(h * 3600);
-			else
-				page_put("%02d:00", (int)(h % 24));
-			page_put("</span>");
-		}
+	page_put("<div class=days style=\"width:%d%%\" aria-hidden=true>", width(f));
+	for (int64_t h = (from + step - 1) / step * step; h < from + count && (from + count - h) * 100 / count >= 8; h += step) {
+		page_put("<span style=\"left:%.2f%%\">", 100.0 * (double)(h - from) / (double)count);
+		if (step == 24)
+			page_day(h * 3600);
+		else
+			page_put("%02d:00", (int)(h % 24));
+		page_put("</span>");
+	}
 	page_put("</div>");
 }
 
@@ -132,7 +137,7 @@ static void shade(const struct findings *f, const struct findings_site *s)
 	}
 }
 
-/* The line of delays, where an hour has some, up to the longest. */
+/* The line of delays, up to the longest: flat within each hour that has some, so that one alone is seen, too. */
 static void line(const struct findings *f, const struct findings_site *s, double longest)
 {
 	int64_t from = first_hour(f);
@@ -142,7 +147,7 @@ static void line(const struct findings *f, const struct findings_site *s, double
 	for (int64_t h = from; h <= f->newest; h++) {
 		double ms = findings_percentile(s->hour[h % FINDINGS_HOURS].delay, 95);
 		if (ms >= 0)
-			page_put("%s%lld %.1f", drawing ? "L" : "M", (long long)(h - from) * WIDE + WIDE / 2, STRIP_END - 2 - (STRIP_END - STRIP_AT) * ms / longest);
+			page_put("%s%lld %.1fh%d", drawing ? "L" : "M", (long long)(h - from) * WIDE + 2, STRIP_END - 2 - (STRIP_END - STRIP_AT) * ms / longest, WIDE - 5);
 		drawing = ms >= 0;
 	}
 	page_put("\"/>");
@@ -203,10 +208,10 @@ static unsigned refusals(const uint64_t class[FINDINGS_CLASSES], struct share sh
 	return n;
 }
 
-/* The same for the same class in all of a report. */
-static unsigned colour(unsigned class)
+/* The same for the same class in all of a report; the rarer ones share the last. */
+static unsigned colour(const struct findings *f, unsigned class)
 {
-	return 1 + (class - 1) % 7;
+	return f->class_rank[class] < COLOURS - 1 ? f->class_rank[class] + 1 : COLOURS;
 }
 
 void charts_classes(const struct findings *f, const uint64_t class[FINDINGS_CLASSES])
@@ -219,12 +224,12 @@ void charts_classes(const struct findings *f, const uint64_t class[FINDINGS_CLAS
 		return;
 	page_put("<div class=bar aria-hidden=true>");
 	for (unsigned i = 0; i < n; i++)
-		page_put("<i style=\"width:%.3f%%;background:var(--c%u)\"></i>", 100 * (double)share[i].count / (double)refused, colour(share[i].class));
+		page_put("<i style=\"width:%.3f%%;background:var(--c%u)\"></i>", 100 * (double)share[i].count / (double)refused, colour(f, share[i].class));
 	page_put("</div><ul class=key><li><strong>refused ");
 	page_percent(refused, refused + class[0]);
 	page_put("</strong></li>");
 	for (unsigned i = 0; i < n && i < 10; i++) {
-		page_put("<li><i style=\"background:var(--c%u)\"></i>", colour(share[i].class));
+		page_put("<li><i style=\"background:var(--c%u)\"></i>", colour(f, share[i].class));
 		page_text(f->class_name[share[i].class]);
 		page_put(" <span class=soft>");
 		page_percent(share[i].count, refused + class[0]);

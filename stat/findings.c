@@ -329,6 +329,18 @@ static int more_messages(const void *a, const void *b)
 	return strcmp(one->name, other->name);
 }
 
+static void rank_classes(struct findings *f)
+{
+	uint64_t total[FINDINGS_CLASSES] = { 0 };
+
+	for (unsigned s = 0; s < f->sites; s++)
+		for (unsigned c = 1; c < FINDINGS_CLASSES; c++)
+			total[c] += f->site[s].class[c];
+	for (unsigned c = 1; c < FINDINGS_CLASSES; c++)
+		for (unsigned other = 1; other < FINDINGS_CLASSES; other++)
+			f->class_rank[c] += total[other] > total[c] || (total[other] == total[c] && other < c);
+}
+
 void findings_order(struct findings *f)
 {
 	struct tally *all[] = { &f->texts, &f->senders, &f->clients, &f->tls, &f->failures, &f->hooks };
@@ -338,6 +350,7 @@ void findings_order(struct findings *f)
 		for (unsigned h = 0; h < FINDINGS_HOURS; h++)
 			for (unsigned r = 0; r < FINDINGS_RESULTS; r++)
 				f->older -= f->site[i].hour[h].result[r];
+	rank_classes(f);
 	qsort(f->site + 1, f->sites - 1, sizeof *f->site, more_messages);
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		tally_sort(all[i]);

@@ -50,6 +50,7 @@ struct findings {
 	unsigned sites, sources, classes, periods;
 	uint64_t periods_lost;
 	char class_name[FINDINGS_CLASSES][32]; /* the first is "ok", the last counts for those that there is no room for */
+	unsigned class_rank[FINDINGS_CLASSES]; /* among those that refuse; 0: the most frequent one */
 	struct findings_site site[FINDINGS_SITES];
 	struct findings_source source[FINDINGS_SOURCES];
 	struct findings_period period[FINDINGS_PERIODS];
@@ -69,7 +70,7 @@ struct findings *findings_new(void);
 /* A record. */
 void findings_take(struct findings *f, const struct logrecord *r);
 
-/* Sites in order of their messages, tallies in order of their counts. Nothing is taken any more. */
+/* Sites in order of their messages, classes ranked and tallies in order of their counts. Nothing is taken any more. */
 void findings_order(struct findings *f);
 
 /* The delay, in milliseconds, that so many percent of these are below; -1: there are none. 64: counts of uint64_t. */

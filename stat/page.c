@@ -35,19 +35,18 @@ static const char style[] =
     "gap:.1rem 1.1rem;margin:.3rem 0 0;font-size:.88rem}.site dl div{white-space:nowrap}.site dt{display:inline;color:var(--soft)}"
     ".site dd{display:inline;margin:0 0 0 .3rem;font-variant-numeric:tabular-nums}.site .wide{grid-column:1/-1}"
     ".bar{display:flex;height:.7rem;border-radius:.35rem;overflow:hidden;background:var(--line)}.bar i{display:block;height:100%}"
-    ".badge{display:inline-block;border-radius:1rem;padding:0 .6rem;font-size:.8rem;border:1px solid var(--rejected);margin-left:.5rem}"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}th{text-align:left;font-weight:600;color:var(--soft);"
     "font-size:.8rem;white-space:nowrap}th,td{padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}"
     "tr:last-child>td{border-bottom:0}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".text{overflow-wrap:anywhere;min-width:12rem;unicode-bidi:isolate}code{font:.88rem/1.45 ui-monospace,monospace}td.t{white-space:nowrap}"
-    "a{color:inherit}.two{display:grid;grid-template-columns:1fr 1fr;gap:0 1rem}"
+    ".two{display:grid;grid-template-columns:1fr 1fr;gap:0 1rem}"
     "@media(max-width:44rem){main{padding:1rem .7rem 2rem}.site,.two{grid-template-columns:minmax(0,1fr)}.big svg{height:8rem}"
-    ".days span:nth-child(n){font-size:.7rem}.days span:nth-child(even){display:none}.card{padding:.8rem}"
+    ".days span{font-size:.7rem}.days span:nth-last-child(odd):not(:only-child){display:none}.card{padding:.8rem}"
     ".fold thead{display:none}.fold tr{display:flex;flex-wrap:wrap;gap:.05rem .9rem;padding:.55rem 0;border-bottom:1px solid var(--line)}"
     ".fold tr:last-child{border-bottom:0}.fold td{border:0;padding:0;text-align:left}.fold .text{flex:1 0 100%}}"
-    "@media print{:root{color-scheme:light;--page:#fff;--card:#fff;--text:#000;--soft:#444;--line:#ccc}body{font-size:10pt}"
-    "main{max-width:none;padding:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}.scroll{overflow:visible}h2{break-after:avoid}"
-    "tr{break-inside:avoid}}";
+    "@media print{:root{color-scheme:light;--page:#fff;--card:#fff;--text:#000;--soft:#444;--line:#ccc}html{font-size:12px}body{font-size:12px}.tiles{grid-template-columns:repeat(6,1fr)}"
+    "main{max-width:none;padding:0 1px}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}.scroll{overflow:visible;break-inside:auto}"
+    ".two{display:block}h2,h2+p,thead{break-after:avoid}tr{break-inside:avoid}details::details-content{content-visibility:visible;height:auto}}";
 
 void page_begin(const char *title)
 {
@@ -132,9 +131,19 @@ static void put_time(int64_t second, const char *format)
 		fputs(text, stdout);
 }
 
+void page_date(int64_t second)
+{
+	put_time(second, "%a %d %b %Y %H:%M");
+}
+
 void page_time(int64_t second)
 {
 	put_time(second, "%a %d %b %H:%M");
+}
+
+void page_clock(int64_t second)
+{
+	put_time(second, "%H:%M");
 }
 
 void page_day(int64_t second)

@@ -21,8 +21,10 @@ void page_octets(uint64_t n);
 void page_percent(uint64_t part, uint64_t of);
 void page_delay(double ms);
 
-/* A moment, seconds since 1970 in UTC: "Wed 25 Nov 12:05", or "25 Nov". */
+/* A moment, seconds since 1970 in UTC: "Wed 25 Nov 2026 12:05", "Wed 25 Nov 12:05", "12:05", or "Wed 25 Nov". */
+void page_date(int64_t second);
 void page_time(int64_t second);
+void page_clock(int64_t second);
 void page_day(int64_t second);
 
 #endif

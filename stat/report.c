@@ -33,9 +33,9 @@ static void put_head(const struct findings *f)
 {
 	page_put("<h1>Mail through smtpwarp</h1><p class=soft>");
 	if (f->records) {
-		page_time(f->first);
+		page_date(f->first);
 		page_put(" to ");
-		page_time(f->last);
+		page_date(f->last);
 		page_put(" UTC \xc2\xb7 ");
 	}
 	page_number(f->records);
@@ -76,17 +76,19 @@ static void put_period(const struct findings_period *p)
 	page_put("<tr><td class=t>");
 	page_time(p->since);
 	page_put("</td><td class=t>");
-	if (p->until)
-		page_time(p->until);
-	else
+	if (!p->until)
 		page_put("not over");
+	else if (p->until / 86400 == p->since / 86400)
+		page_clock(p->until);
+	else
+		page_time(p->until);
 	page_put("</td><td>");
 	page_text(p->site);
 	page_put("</td><td>");
 	page_text(p->source);
 	page_put("</td><td><strong>");
 	page_text(p->state);
-	page_put("</strong></td><td>");
+	page_put("</strong></td><td class=t>");
 	page_text(p->why);
 	page_put("</td><td class=text><code>");
 	page_text(p->evidence);
@@ -126,8 +128,8 @@ static void put_site(const struct findings *f, const struct findings_site *s)
 	page_put("</dd></div><div><dt>recipients</dt><dd>");
 	page_number(s->recipients);
 	page_put("</dd></div></dl><dl>");
-	put_delay("354 in half of all cases within", findings_percentile64(s->delay, 50));
-	put_delay("in 95\xc2\xa0% within", findings_percentile64(s->delay, 95));
+	put_delay("time to 354: half within", findings_percentile64(s->delay, 50));
+	put_delay("95\xc2\xa0% within", findings_percentile64(s->delay, 95));
 	page_put("</dl></div><div class=plot>");
 	charts_site(f, s);
 	page_put("</div><div class=wide>");

@@ -64,7 +64,7 @@ def test_sections(log):
         assert f"<h2>{heading}</h2>" in page
     assert parsed.tags <= ALLOWED
     assert "gmail" in parsed.text and "throttled" in parsed.text and "198.51.100.10" in parsed.text and "rspamd" in parsed.text
-    assert "throttled</strong></td><td>replies</td><td class=text><code>4.7.28 Our system" in page
+    assert "throttled</strong></td><td class=t>replies</td><td class=text><code>4.7.28 Our system" in page
     assert any("4&#46;" in text or "#.#.# Our system has detected an unusual rate" in text for text in parsed.text)
 
 
@@ -79,9 +79,33 @@ def test_figures(log):
     assert f"<small>{accepted // 1000}\u202f{accepted % 1000:03}</small>" in page
 
 
+def test_one_hour(log):
+    """It is named, is no huge bar, and the line of its delays is more than a point."""
+    page, _ = report("--site", "gmail", "--since", "2026-11-25T12:00", "--until", "2026-11-25T13:00", log)
+    assert page.count('style="width:8%"') == 3 and ">12:00</span>" in page
+    assert re.search(r'<path class=p [^>]* d="M2 [\d.]+h5"/>', page)
+    assert re.search(r">Wed 25 Nov 12:02</td><td class=t>not over<", page)
+
+
+def test_end_on_the_same_day(log):
+    assert re.search(r">Wed 25 Nov 12:02</td><td class=t>16:20<", report(log)[0])
+
+
+def test_colours_of_classes(tmp_path):
+    """Each of the six most frequent classes has its own in all of the page; the others share one."""
+    with open(tmp_path / "log", "w") as out:
+        for n, kind in enumerate(kind for kind in range(10) for _ in range(kind + 1)):
+            made = logs.record("message", logs.BEGIN, f"S{n}", "gmail", result="rejected",
+                               rcpt_to=[{"address": "a@b", "code": 550, "class": f"class{kind}", "text": "no"}])
+            out.write(json.dumps(made) + "\n")
+    colours = {int(kind): colour for colour, kind in re.findall(r'var\(--(c\d)\)"></i>class(\d)', report(tmp_path / "log")[0])}
+    assert len(colours) == 10 and len({colours[kind] for kind in range(4, 10)} - {"c7"}) == 6
+    assert {colours[kind] for kind in range(4)} == {"c7"}
+
+
 def test_filter(log):
     page, parsed = report("--site", "yahoo", "--since", "2026-11-25", log)
-    assert "yahoo" in parsed.text and "gmail" not in page and re.search(r"Wed 25 Nov 0\d:\d\d to Sun 29", page)
+    assert "yahoo" in parsed.text and "gmail" not in page and re.search(r"Wed 25 Nov 2026 0\d:\d\d to Sun 29", page)
 
 
 def test_no_addresses(log):

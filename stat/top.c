@@ -98,22 +98,23 @@ static const char *colour(uint32_t state)
 	return state == DETECTOR_BLOCKED ? "\033[31;1m" : state == DETECTOR_THROTTLED ? "\033[31m" : state == DETECTOR_SLOW ? "\033[33m" : "";
 }
 
-/* Text of others is plain already; a long line is cut by the terminal, which does not wrap. */
+/* Text of others is plain already. The terminal cuts a long line, since it does not wrap, but for the last refusal. A line is erased before it
+ * is written: behind one that is full, the cursor stands on its last character. */
 static void show_detail(const struct snapshot *s, const struct topview_row *r)
 {
 	const struct detector *d = &r->row->detector;
 
-	printf("\033[K\r\n %s from %s: %s", r->row->site, *r->row->source ? r->row->source : "-", detector_state_name(d->state));
+	printf("\033[J\r\n %s from %s: %s", r->row->site, *r->row->source ? r->row->source : "-", detector_state_name(d->state));
 	if (d->changed && d->changed <= s->now)
 		printf(" for %llu s", (unsigned long long)(s->now - d->changed) / 1000000);
-	printf("\033[K\r\n score %.2f of 1, level %u, time to 354 score %.2f", (double)d->score / DETECTOR_ALARM, d->level,
+	printf("\r\n score %.2f of 1, level %u, time to 354 score %.2f", (double)d->score / DETECTOR_ALARM, d->level,
 	    (double)d->late[DETECTOR_DATA] / DETECTOR_LATE_ALARM);
-	printf("\033[K\r\n %llu messages, %llu recipients, %llu refused\033[K\r\n", (unsigned long long)r->messages,
+	printf("\r\n %llu messages, %llu recipients, %llu refused\r\n", (unsigned long long)r->messages,
 	    (unsigned long long)r->recipients, (unsigned long long)r->refused);
 	for (unsigned i = 0; i < REPLY_CLASSES_END; i++)
 		if (r->row->counter[STATEMAP_RECIPIENT + i])
 			printf(" %s %llu", replyclass_name((enum reply_class)i), (unsigned long long)r->row->counter[STATEMAP_RECIPIENT + i]);
-	printf("\033[K\r\n last refusal%s%s%s: %s\033[K\r\n", r->row->said ? " (" : "", r->row->said ? replyclass_name(r->row->class) : "",
+	printf("\033[?7h\r\n last refusal%s%s%s: %s\033[?7l\r\n", r->row->said ? " (" : "", r->row->said ? replyclass_name(r->row->class) : "",
 	    r->row->said ? ")" : "", r->row->said ? r->row->text : "none");
 }
 
@@ -123,10 +124,10 @@ static void show_rows(struct view *v, const struct topview_row *rows)
 	unsigned room = v->height > 3 ? v->height - 3 : 1, first = v->selected >= room ? v->selected - room + 1 : 0;
 
 	topview_heading(line, v->width);
-	printf("\033[7m%s\033[K\033[0m\r\n", line);
+	printf("\033[K\033[7m%s\033[0m\r\n", line);
 	for (unsigned i = first; i < v->rows && i < first + room; i++) {
 		topview_line(&rows[i], line, v->width);
-		printf("%s%s%s\033[0m\033[K\r\n", i == v->selected ? "\033[1;4m" : "", colour(rows[i].row->detector.state), line);
+		printf("\033[K%s%s%s\033[0m\r\n", i == v->selected ? "\033[1;4m" : "", colour(rows[i].row->detector.state), line);
 	}
 }
 
@@ -160,9 +161,9 @@ static void draw(struct view *v, const struct snapshot *s, const struct topview_
 	v->height = size.ws_row ? size.ws_row : 24;
 	if (v->width >= TOPVIEW_LINE / 4)
 		v->width = TOPVIEW_LINE / 4;
-	snprintf(line, sizeof line, "%u sessions, %u destinations, by %s   q quit  s sort  Enter detail", s->sessions, v->rows,
-	    topview_order_name(v->order));
-	printf("\033[H%.*s\033[K\r\n", (int)v->width, line);
+	snprintf(line, sizeof line, "%u session%s, %u destination%s, by %s   q quit  s sort  Enter detail", s->sessions, s->sessions == 1 ? "" : "s",
+	    v->rows, v->rows == 1 ? "" : "s", topview_order_name(v->order));
+	printf("\033[H\033[K%.*s\r\n", (int)v->width, line);
 	if (v->detail && v->selected < v->rows)
 		show_detail(s, &rows[v->selected]);
 	else

@@ -84,7 +84,8 @@ def test_refused_before_recipients(warp, sink, tmp_path):      # noqa: F811
 
 def test_keys(terminal):
     lines = terminal.shows(r"^mx0 .*throttled")
-    assert "1 sessions" in lines[0] and "by state" in lines[0] and lines[1].startswith("SITE")
+    assert "1 session, " in lines[0] and "by state" in lines[0] and re.match(r"SITE .* STATE +HOLD$", lines[1])
+    terminal.shows(r"^mx0 .*throttled +\d+s$")
     terminal.shows(r"^mx0 .* 0\.0 ")            # a rate, after a second
     terminal.key("s")
     terminal.shows("by messages a second")
@@ -112,6 +113,16 @@ def test_resize(terminal):
     wait_until(lambda: terminal.lines()[1].strip() == "SITE")
     terminal.resize(160, 40)
     terminal.shows("SOURCE .* STATE")
+
+
+def test_detail_in_a_narrow_terminal(terminal):
+    """The last refusal wraps."""
+    terminal.shows(r"^mx0 .*throttled")
+    terminal.resize(30, 20)
+    terminal.key("Enter")
+    lines = terminal.shows("of mail")
+    begin = next(i for i, line in enumerate(lines) if "last refusal" in line)
+    assert "".join(line.ljust(30) for line in lines[begin:begin + 3]).startswith(' last refusal (throttle): 4.7.28 rate of mail from "us" \\')
 
 
 def test_state_goes(terminal, state):       # noqa: F811

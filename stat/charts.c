@@ -147,7 +147,8 @@ static void line(const struct findings *f, const struct findings_site *s, double
 	for (int64_t h = from; h <= f->newest; h++) {
 		double ms = findings_percentile(s->hour[h % FINDINGS_HOURS].delay, 95);
 		if (ms >= 0)
-			page_put("%s%lld %.1fh%d", drawing ? "L" : "M", (long long)(h - from) * WIDE + 2, STRIP_END - 2 - (STRIP_END - STRIP_AT) * ms / longest, WIDE - 5);
+			page_put("%s%lld %.1fh%d", drawing ? "L" : "M", (long long)(h - from) * WIDE + 2,
+			    STRIP_END - 2 - (STRIP_END - STRIP_AT) * ms / longest, WIDE - 5);
 		drawing = ms >= 0;
 	}
 	page_put("\"/>");

@@ -28,10 +28,11 @@ struct view {
 	enum topview_order order;
 	unsigned selected, rows, width, height;
 	bool detail; /* of the selected row */
+	bool recent; /* counts are those since `base` */
 	char site[STATEMAP_SITE], source[STATEMAP_SOURCE]; /* of the selected row */
 };
 
-static struct snapshot before;
+static struct snapshot before, base;
 static volatile sig_atomic_t ended;
 
 static void end(int number)
@@ -49,7 +50,7 @@ static int show_json(const struct snapshot *s)
 {
 	static char text[JSON_MAX];
 	unsigned n;
-	const struct topview_row *rows = topview_rows(s, NULL, TOPVIEW_BY_STATE, &n);
+	const struct topview_row *rows = topview_rows(s, NULL, NULL, TOPVIEW_BY_STATE, &n);
 	struct json j;
 
 	json_begin(&j, text, sizeof text);
@@ -80,7 +81,7 @@ static int show_table(const struct snapshot *s)
 {
 	char line[TOPVIEW_LINE];
 	unsigned n;
-	const struct topview_row *rows = topview_rows(s, NULL, TOPVIEW_BY_STATE, &n);
+	const struct topview_row *rows = topview_rows(s, NULL, NULL, TOPVIEW_BY_STATE, &n);
 
 	topview_heading(line, TABLE_WIDTH);
 	puts(line);
@@ -153,7 +154,7 @@ static void remember_selected(struct view *v, const struct topview_row *rows)
 
 static void draw(struct view *v, const struct snapshot *s, const struct topview_row *rows)
 {
-	char line[256];
+	char line[256], since[32] = "";
 	struct winsize size = { 0 };
 
 	ioctl(1, TIOCGWINSZ, &size);
@@ -161,8 +162,10 @@ static void draw(struct view *v, const struct snapshot *s, const struct topview_
 	v->height = size.ws_row ? size.ws_row : 24;
 	if (v->width >= TOPVIEW_LINE / 4)
 		v->width = TOPVIEW_LINE / 4;
-	snprintf(line, sizeof line, "%u session%s, %u destination%s, by %s   q quit  s sort  Enter detail", s->sessions, s->sessions == 1 ? "" : "s",
-	    v->rows, v->rows == 1 ? "" : "s", topview_order_name(v->order));
+	if (v->recent)
+		snprintf(since, sizeof since, ", counted for %llu s", (unsigned long long)(s->now - base.now) / 1000000);
+	snprintf(line, sizeof line, "%u session%s, %u destination%s, by %s%s   q quit  s sort  r %s  Enter detail", s->sessions,
+	    s->sessions == 1 ? "" : "s", v->rows, v->rows == 1 ? "" : "s", topview_order_name(v->order), since, v->recent ? "all" : "from now");
 	printf("\033[H\033[K%.*s\r\n", (int)v->width, line);
 	if (v->detail && v->selected < v->rows)
 		show_detail(s, &rows[v->selected]);
@@ -188,6 +191,7 @@ static bool take_keys(struct view *v)
 		}
 		if (c == 'q')
 			return false;
+		v->recent ^= c == 'r';
 		if (c == 's')
 			v->order = (enum topview_order)((v->order + 1) % TOPVIEW_ORDERS_END);
 		else if (c == '\r' || c == '\n')
@@ -206,7 +210,7 @@ static int watch(struct view *v, char *why, unsigned cap)
 	struct snapshot *s = NULL;
 	const struct topview_row *rows;
 	uint64_t taken = 0;
-	bool first = true;
+	bool first = true, recent = false;
 
 	for (;;) {
 		uint64_t now = statefile_now();
@@ -220,7 +224,10 @@ static int watch(struct view *v, char *why, unsigned cap)
 				return EX_NOINPUT;
 			taken = now;
 		}
-		rows = topview_rows(s, first ? NULL : &before, v->order, &v->rows);
+		if (v->recent && !recent)
+			base = *s;
+		recent = v->recent;
+		rows = topview_rows(s, first ? NULL : &before, recent ? &base : NULL, v->order, &v->rows);
 		find_selected(v, rows);
 		remember_selected(v, rows);
 		draw(v, s, rows);

@@ -60,17 +60,34 @@ static uint64_t refused_before_rcpt(const struct snapshot_row *r)
 	return n;
 }
 
-static void compute(struct topview_row *t, const struct snapshot_row *r, const struct snapshot *s, const struct snapshot *before)
+static uint64_t minus(uint64_t n, uint64_t base)
 {
-	const struct snapshot_row *old = same_row(before, r);
-	uint64_t most = r->said ? refused_before_rcpt(r) : 0;
+	return n > base ? n - base : 0;
+}
 
-	*t = (struct topview_row){ .row = r, .messages = messages_of(r), .class = most ? r->class : REPLY_OK, .rate = -1 };
-	t->tries = t->messages + r->counter[STATEMAP_CONNECT_BANNER];
-	t->accepted = r->counter[STATEMAP_MESSAGE_ACCEPTED];
-	t->deferred = r->counter[STATEMAP_MESSAGE_DEFERRED] + r->counter[STATEMAP_REPLY + 2 * REPLY_AT_BANNER];
+/* base: the same row earlier; NULL: there was none. A slot that another site had meanwhile counts from its own beginning. */
+static void subtract(struct snapshot_row *r, const struct snapshot_row *base)
+{
+	if (!base || base->first != r->first)
+		return;
+	for (unsigned i = 0; i < STATEMAP_COUNTERS_END; i++)
+		r->counter[i] = minus(r->counter[i], base->counter[i]);
+	for (unsigned i = 0; i < STATEMAP_BUCKET_COUNT; i++)
+		r->bucket[STATEMAP_PHASE_DATA][i] = minus(r->bucket[STATEMAP_PHASE_DATA][i], base->bucket[STATEMAP_PHASE_DATA][i]);
+}
+
+/* c: of this row, what counts. */
+static void compute_counts(struct topview_row *t, const struct snapshot_row *c)
+{
+	uint64_t most = c->said ? refused_before_rcpt(c) : 0;
+
+	t->class = most ? c->class : REPLY_OK;
+	t->messages = messages_of(c);
+	t->tries = t->messages + c->counter[STATEMAP_CONNECT_BANNER];
+	t->accepted = c->counter[STATEMAP_MESSAGE_ACCEPTED];
+	t->deferred = c->counter[STATEMAP_MESSAGE_DEFERRED] + c->counter[STATEMAP_REPLY + 2 * REPLY_AT_BANNER];
 	for (unsigned i = 0; i < REPLY_CLASSES_END; i++) {
-		uint64_t n = r->counter[STATEMAP_RECIPIENT + i];
+		uint64_t n = c->counter[STATEMAP_RECIPIENT + i];
 		t->recipients += n;
 		t->refused += i == REPLY_OK ? 0 : n;
 		if (i != REPLY_OK && n > most) {
@@ -78,10 +95,21 @@ static void compute(struct topview_row *t, const struct snapshot_row *r, const s
 			t->class = (enum reply_class)i;
 		}
 	}
-	if (old && s->now > before->now && t->messages >= messages_of(old))
-		t->rate = (double)(t->messages - messages_of(old)) * 1e6 / (double)(s->now - before->now);
-	t->p50 = snapshot_percentile(r->bucket[STATEMAP_PHASE_DATA], 50);
-	t->p95 = snapshot_percentile(r->bucket[STATEMAP_PHASE_DATA], 95);
+	t->p50 = snapshot_percentile(c->bucket[STATEMAP_PHASE_DATA], 50);
+	t->p95 = snapshot_percentile(c->bucket[STATEMAP_PHASE_DATA], 95);
+}
+
+static void compute(struct topview_row *t, const struct snapshot_row *r, const struct snapshot *s, const struct snapshot *before,
+    const struct snapshot *base)
+{
+	const struct snapshot_row *old = same_row(before, r);
+	struct snapshot_row counted = *r;
+
+	*t = (struct topview_row){ .row = r, .rate = -1 };
+	subtract(&counted, same_row(base, r));
+	compute_counts(t, &counted);
+	if (old && s->now > before->now && messages_of(r) >= messages_of(old))
+		t->rate = (double)(messages_of(r) - messages_of(old)) * 1e6 / (double)(s->now - before->now);
 	t->hold = r->detector.until > s->now ? (r->detector.until - s->now) / 1000000 : 0;
 }
 
@@ -117,12 +145,13 @@ static int compare(const void *a, const void *b)
 	return one->row < other->row ? -1 : 1;
 }
 
-struct topview_row *topview_rows(const struct snapshot *s, const struct snapshot *before, enum topview_order order, unsigned *n)
+struct topview_row *topview_rows(const struct snapshot *s, const struct snapshot *before, const struct snapshot *base,
+    enum topview_order order, unsigned *n)
 {
 	static struct topview_row rows[STATEMAP_SLOTS];
 
 	for (*n = 0; *n < s->rows; ++*n)
-		compute(&rows[*n], &s->row[*n], s, before);
+		compute(&rows[*n], &s->row[*n], s, before, base);
 	sorted_by = order;
 	qsort(rows, *n, sizeof *rows, compare);
 	return rows;

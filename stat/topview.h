@@ -26,8 +26,10 @@ struct topview_row {
 	uint64_t hold;		/* seconds */
 };
 
-/* All rows of a snapshot, in order. before: the one before it, or NULL. Static storage; *n: how many. */
-struct topview_row *topview_rows(const struct snapshot *s, const struct snapshot *before, enum topview_order order, unsigned *n);
+/* All rows of a snapshot, in order. before: the one before it, for rates, or NULL. base: what is counted is counted from this one on; NULL:
+ * from the beginning. Static storage; *n: how many. */
+struct topview_row *topview_rows(const struct snapshot *s, const struct snapshot *before, const struct snapshot *base,
+    enum topview_order order, unsigned *n);
 
 const char *topview_order_name(enum topview_order order);
 

@@ -255,7 +255,7 @@ fuzz: $(FUZZ_TARGETS:%=$(T)/fuzz_%) $(T)/session_fuzzer asan
 # ---- installation ----
 
 UNITS = smtpwarp.socket smtpwarp@.service smtpwarp-listener.socket smtpwarp.service smtpwarp-metrics.socket smtpwarp-metrics@.service
-SHARE = $(filter-out $(UNITS) smtpwarp.sysusers smtpwarp.tmpfiles smtpwarp.logrotate,$(notdir $(wildcard units/*)))
+SHARE = $(filter-out $(UNITS) smtpwarp.sysusers smtpwarp.tmpfiles smtpwarp.logrotate smtpwarp-setup,$(notdir $(wildcard units/*)))
 
 # What is installed is put together here, then copied.
 STAGE = $(O)/stage
@@ -267,6 +267,7 @@ stage: all hooks
 	rm -rf $(STAGE)
 	install -D -m 755 $(OUT) $(STAGED)/sbin/smtpwarp
 	install -D -m 755 $(STAT_OUT) $(STAGED)/bin/smtpwarp-stat
+	install -m 755 units/smtpwarp-setup $(STAGED)/sbin
 	for page in man/*.[578]; do \
 		install -D -m 644 $$page $(STAGED)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -d $(HOOK_DIR) $(STAGED)/share/smtpwarp/hooks/sample
@@ -288,8 +289,8 @@ stage: all hooks
 	install -D -m 644 units/smtpwarp.logrotate $(STAGE)/etc/logrotate.d/smtpwarp
 	cp -p $(SHARE:%=units/%) $(STAGED)/share/smtpwarp
 	install -m 644 MIGRATING.md $(STAGED)/share/smtpwarp
-	sed -i 's,/usr/\(s*bin/smtpwarp\),$(PREFIX)/\1,g' $(UNITS:%=$(STAGED)/lib/systemd/system/%) \
-		$(SHARE:%=$(STAGED)/share/smtpwarp/%)
+	sed -i 's,/usr/\(s*bin/smtpwarp\),$(PREFIX)/\1,g; s,/usr/share/smtpwarp,$(PREFIX)/share/smtpwarp,g' \
+		$(UNITS:%=$(STAGED)/lib/systemd/system/%) $(SHARE:%=$(STAGED)/share/smtpwarp/%) $(STAGED)/sbin/smtpwarp-setup
 
 # What install has put there, for uninstall: files, and directories (NAME/) that were missing.
 INSTALLED = $(DESTDIR)$(PREFIX)/share/smtpwarp/installed

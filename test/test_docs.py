@@ -22,6 +22,7 @@ STAT_OPTIONS = set(re.findall(r"--([a-z][a-z-]*)", subprocess.run([f"{BINARY}-st
                                                                      check=True).stdout))
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
+SETUP_OPTIONS = set(re.findall(r"--([a-z]+)", (TOP / "units/smtpwarp-setup").read_text().partition("usage() {")[2].partition("\n}")[0]))
 OTHER_PROGRAMS = {"jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports",
                   "network", "read-only", "cap-drop", "stop-timeout", "volume"}    # --now is systemctl's, and so on
 
@@ -75,13 +76,20 @@ def test_manual_has_the_values_and_defaults_of_options():
 @pytest.mark.parametrize("text", [README, HACKING, *PAGES.values()], ids=["README", "HACKING", *PAGES])
 def test_every_option_that_is_named_exists(text):
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)) | set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", text))
-    assert named - OTHER_PROGRAMS - STAT_OPTIONS - {"name", "some-name"} <= set(make_options())
+    assert named - OTHER_PROGRAMS - STAT_OPTIONS - SETUP_OPTIONS - {"name", "some-name"} <= set(make_options())
 
 
 def test_manual_has_every_option_of_smtpwarp_stat():
     page = PAGES["smtpwarp-stat.8"]
     assert set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", page.partition(".Sh EXAMPLES")[0])) >= STAT_OPTIONS
     assert STAT_OPTIONS | set(make_options()) >= set(re.findall(r"\bFl Fl ([a-z][a-z-]*)", page))
+
+
+def test_manual_has_every_option_of_smtpwarp_setup():
+    page = PAGES["smtpwarp-setup.8"]
+    assert set(re.findall(r"\bFl Fl ([a-z]+)", page)) == SETUP_OPTIONS != set()
+    usage = (TOP / "units/smtpwarp-setup").read_text().partition("usage() {")[2]
+    assert re.findall(r"^\.It Cm (\w+)$", page, re.M) == re.findall(r"\bsmtpwarp-setup (\w+)", usage.partition("\n}")[0])
 
 
 def test_readme_has_the_defaults_of_limits():
@@ -204,6 +212,7 @@ def test_manual_is_clean_mdoc(name):
     ("smtpwarp-log.5", "NAME, DESCRIPTION, FIELDS OF EVERY RECORD, EVENTS, EXAMPLES, DIAGNOSTICS, SEE ALSO, STANDARDS,"
                        " SECURITY CONSIDERATIONS"),
     ("smtpwarp-routes.5", "NAME, DESCRIPTION, FILES, DIAGNOSTICS, SEE ALSO"),
+    ("smtpwarp-setup.8", "NAME, SYNOPSIS, DESCRIPTION, FILES, EXIT STATUS, SEE ALSO, CAVEATS"),
     ("smtpwarp-stat.8", "NAME, SYNOPSIS, DESCRIPTION, AN MX SLOWS DOWN: WHAT YOU SEE, EXIT STATUS, EXAMPLES, SEE ALSO")])
 def test_manual_has_its_sections(name, sections):
     assert re.findall(r"^\.Sh (.*)$", PAGES[name], re.M) == sections.split(", ")

@@ -17,7 +17,7 @@ from waiting import wait_until
 needs_root = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 
 SERVICES = "smtpwarp.service", "smtpwarp@.service"
-SCRIPTS = "tcpserver.run", "s6.run", "tproxy-routes"
+SCRIPTS = "tcpserver.run", "s6.run", "tproxy-routes", "smtpwarp-setup"
 NFT = "nftables-output.nft", "nftables-gateway.nft", "nftables-tproxy.nft"
 IPTABLES = "iptables-output.rules", "iptables-gateway.rules", "iptables-tproxy.rules", "ip6tables-tproxy.rules"
 MARK, TPROXY_TABLE = "25", "10025"

@@ -32,13 +32,14 @@ After=systemd-journald.service systemd-sysusers.service systemd-tmpfiles-setup.s
 
 
 # Without a cgroup of its own it would share systemd-nspawn's with any other container, and leave it behind. The
-# arguments before systemd-nspawn are the cgroups to make, one per hierarchy.
+# arguments before -- are the cgroups to make, one per hierarchy.
 OWN_CGROUP = """
-while [ "$1" != systemd-nspawn ]; do
+while [ "$1" != -- ]; do
     mkdir "$1"
     echo $$ >"$1/cgroup.procs"
     shift
 done
+shift
 exec "$@"
 """
 BOOT_TIMEOUT = 60
@@ -117,6 +118,12 @@ class Container:
                 text = (hosts.UNITS / text).read_text(encoding="utf-8")
             (directory / "test.conf").write_text(text, encoding="utf-8")
 
+    def _command(self, namespace, *more, target="test.target"):
+        return ["systemd-nspawn", "--quiet", f"--directory={self.root}", *(more or [f"--overlay-ro=/usr:{self.usr}:/usr"]),
+                f"--machine={self.name}", f"--network-namespace-path={namespace.path}", "--capability=CAP_NET_ADMIN",
+                "--boot", "--notify-ready=yes", "--register=no", "--keep-unit", "--console=pipe",
+                f"systemd.unit={target}", "systemd.show_status=0"]
+
     def _boot(self, namespace):
         namespace.sysctl("net.unix.max_dgram_qlen", 512)    # as systemd does at boot, except in containers
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -124,11 +131,7 @@ class Container:
         manager.bind(str(self.dir / "notify"))
         self.output = open(self.dir / "output", "w+b")
         self.nspawn = subprocess.Popen(
-            ["sh", "-ec", OWN_CGROUP, self.name, *map(str, self.cgroups), "systemd-nspawn", "--quiet",
-             f"--directory={self.root}", f"--overlay-ro=/usr:{self.usr}:/usr",
-             f"--machine={self.name}", f"--network-namespace-path={namespace.path}", "--capability=CAP_NET_ADMIN",
-             "--boot", "--notify-ready=yes", "--register=no", "--keep-unit", "--console=pipe",
-             "systemd.unit=test.target", "systemd.show_status=0"],
+            ["sh", "-ec", OWN_CGROUP, self.name, *map(str, self.cgroups), "--", *self._command(namespace)],
             stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
             env={**os.environ, "NOTIFY_SOCKET": str(self.dir / "notify")})
         told, end = "", time.monotonic() + BOOT_TIMEOUT
@@ -140,6 +143,7 @@ class Container:
             if match := re.search(r"X_NSPAWN_LEADER_PID=(\d+)", told):
                 self.leader = int(match[1])
         manager.close()
+        os.unlink(self.dir / "notify")
 
     # Commands
 
@@ -174,6 +178,10 @@ class Container:
         return [json.loads(line) for line in text.split("\n") if line]      # a text may have other line ends
 
     def close(self):
+        self._shut_down()
+        shutil.rmtree(self.dir)
+
+    def _shut_down(self):
         self.nspawn.send_signal(signal.SIGTERM)     # an orderly shutdown
         try:
             self.nspawn.wait(TIMEOUT)
@@ -183,7 +191,6 @@ class Container:
         self.output.close()
         for cgroup in self.cgroups:
             remove_cgroup(cgroup)
-        shutil.rmtree(self.dir)
 
     def __enter__(self):
         return self

@@ -310,8 +310,11 @@ install: stage
 	@LC_ALL=C sort -u $(O)/installed >$(INSTALLED)
 	@echo "installed below $(DESTDIR)$(PREFIX); options are in $(DESTDIR)/etc/smtpwarp/smtpwarp.conf"
 
+# While the redirect is in (smtpwarp-setup status says 0 or 2), mail would find nobody.
 uninstall:
 	@[ -f $(INSTALLED) ] || { echo "nothing is installed here: there is no $(INSTALLED)" >&2; exit 1; }
+	@[ "$(DESTDIR)" ] || { $(PREFIX)/sbin/smtpwarp-setup status >/dev/null 2>&1; case $$? in 0 | 2) false;; esac; } || \
+		{ echo "first take the redirect out, smtpwarp-setup off; nothing was changed" >&2; exit 1; }
 	@LC_ALL=C sort -r $(INSTALLED) | while read -r path; do case $$path in \
 		*/) rmdir $(DESTDIR)$$path 2>/dev/null || :;; \
 		*) rm -f $(DESTDIR)$$path || exit 1;; \

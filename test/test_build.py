@@ -51,7 +51,7 @@ def test_install(tmp_path, prefix):
     base = pathlib.Path(f"{tmp_path}{prefix}")
     installed = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
     assert {"sbin/smtpwarp", "bin/smtpwarp-stat", "share/man/man8/smtpwarp-stat.8", "share/man/man8/smtpwarp.8", "share/man/man7/smtpwarp-hooks.7", "share/man/man5/smtpwarp-log.5",
-            "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf", "lib/tmpfiles.d/smtpwarp.conf",
+            "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf", "lib/tmpfiles.d/smtpwarp.conf", "sbin/smtpwarp-setup",
             "lib/systemd/system/smtpwarp.socket", "lib/systemd/system/smtpwarp@.service",
             "lib/systemd/system/smtpwarp-listener.socket", "lib/systemd/system/smtpwarp.service",
             "share/smtpwarp/smtpwarp.conf", "share/smtpwarp/replies.rules", "share/smtpwarp/kumo2rules",
@@ -61,6 +61,7 @@ def test_install(tmp_path, prefix):
     service = (base / "lib/systemd/system/smtpwarp.service").read_text()
     assert f"ExecStart={prefix}/sbin/smtpwarp\n" in service
     assert f"ExecStart={prefix}/bin/smtpwarp-stat metrics --http\n" in (base / "lib/systemd/system/smtpwarp-metrics@.service").read_text()
+    assert f"\nrules={prefix}/share/smtpwarp/nftables-output.nft\n" in (base / "sbin/smtpwarp-setup").read_text()
     version = subprocess.run([base / "sbin/smtpwarp", "--version"], capture_output=True, text=True, check=True).stdout
     assert f"{prefix}/lib/smtpwarp/plugins)" in subprocess.run([base / "sbin/smtpwarp", "--help"], capture_output=True,
                                                                text=True, check=True).stdout
@@ -102,6 +103,19 @@ def test_uninstall(tmp_path):
     assert set(files(root)) == {"usr/bin/other", "etc/smtpwarp/smtpwarp.conf", "etc/logrotate.d/smtpwarp"}
     assert [path.name for path in (root / "usr").iterdir()] == ["bin"]
     assert "nothing is installed" in make("uninstall").stderr
+
+
+@pytest.mark.parametrize("status, gone", [(0, False), (2, False), (1, True), (69, True)])
+def test_uninstall_does_not_strand_mail(tmp_path, status, gone):
+    """What smtpwarp-setup says decides, where it is installed."""
+    setup = tmp_path / "sbin/smtpwarp-setup"
+    setup.parent.mkdir()
+    setup.write_text(f"#!/bin/sh\nexit {status}\n")
+    setup.chmod(0o755)
+    (tmp_path / "share/smtpwarp").mkdir(parents=True)
+    (tmp_path / "share/smtpwarp/installed").write_text(f"{setup}\n")
+    done = subprocess.run(["make", "-s", "-C", ROOT, "uninstall", f"PREFIX={tmp_path}"], check=False, capture_output=True, text=True)
+    assert (done.returncode == 0, setup.exists()) == (gone, not gone), done.stderr
 
 
 def test_missing_packages_are_named(tmp_path):

@@ -58,13 +58,15 @@ void hooks_accept(int fd, int event)
 	a->event = event;
 	a->message = -1;
 	a->mute = fuzz.plan.impatient && event < 5 && percent(10);
-	a->deaf = event == 6 && fuzz.plan.hook_wild == 2 && percent(30);
+	a->deaf = event == 6 && fuzz.plan.hook_wild == 2 && percent(30) && !fuzz.plan.impatient; /* else --hook-timeout may come first */
 	fuzz.asked_count++;
 }
 
 bool hook_pump(struct asked *a)
 {
-	return !(a->deaf && !fuzz.exited && fuzz.client.link.fd >= 0) && link_pump(&a->link);
+	const struct link *client = &fuzz.client.link; /* after its end smtpwarp waits for hooks alone */
+
+	return !(a->deaf && !fuzz.exited && client->fd >= 0 && !client->eof) && link_pump(&a->link);
 }
 
 bool hook_can_answer(const struct asked *a)

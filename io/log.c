@@ -36,9 +36,10 @@ static struct {
 	int fd; /* a socket's: -1 before the first record, and after its daemon went away */
 	int flags; /* for sendmsg(2): MSG_DONTWAIT once waiting was in vain */
 	bool detail; /* whether it takes LOG_PRIORITY_DEBUG */
-	bool is_file, is_socket; /* what standard error or the file is; neither: a pipe or terminal */
+	bool is_file, is_socket; /* what it is; neither: a pipe or terminal */
+	bool is_stream; /* a socket's: nothing but line ends keep records apart */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, 0, false, true, false, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, false, true, false, false, { 0, "" } };
 
 static struct stream {
 	int fd; /* -1: its reader is gone */
@@ -58,14 +59,19 @@ static int connect_to_daemon(void)
 	struct timeval patience = { .tv_usec = PATIENCE_MS * 1000 };
 
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-		int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
+		int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC | (sink.flags ? SOCK_NONBLOCK : 0), 0);
 
 		if (fd < 0)
 			return -1;
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-		if (connect(fd, (struct sockaddr *)&sink.address, sizeof sink.address) == 0)
+		if (connect(fd, (struct sockaddr *)&sink.address, sizeof sink.address) == 0) {
+			sink.is_socket = true;
+			sink.is_stream = types[i] == SOCK_STREAM;
 			return fd;
+		}
 		close(fd);
+		if (errno == EAGAIN)
+			sink.flags = MSG_DONTWAIT;
 		if (errno != EPROTOTYPE)
 			return -1;
 	}
@@ -514,30 +520,55 @@ static bool send_file(const struct iovec parts[2])
 	memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
 	sent = writev(fd, parts, 2) == (ssize_t)(parts[0].iov_len + parts[1].iov_len) &&
 	    file_seal(fd) &&
-	    sendmsg(sink.fd, &message, MSG_NOSIGNAL) >= 0;
+	    sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0;
 	close(fd);
 	return sent;
 }
 
-static bool send_parts(struct iovec parts[2])
+static void disconnect(void)
 {
-	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+	close(sink.fd);
+	sink.fd = -1;
+}
 
+/* A stream may have taken `sent` octets only: send the rest. If that fails the connection ends, for no line may follow half a line. */
+static bool send_rest(const struct iovec *part, size_t parts, size_t sent)
+{
+	for (; parts; part++, parts--) {
+		size_t n = sent < part->iov_len ? sent : part->iov_len;
+
+		sent -= n;
+		if (!write_rest((const char *)part->iov_base + n, part->iov_len - n)) {
+			disconnect();
+			errno = EAGAIN;
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Two parts, and a line end where the kind of socket needs it and they have none. */
+static bool send_parts(struct iovec parts[3])
+{
 	for (int tries = 0; tries < 2; tries++) {
+		struct msghdr message = { .msg_iov = parts };
+		ssize_t sent;
+
 		if (sink.fd < 0)
 			sink.fd = connect_to_daemon();
 		if (sink.fd < 0)
 			return false;
-		if (sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0)
-			return true;
+		message.msg_iovlen = sink.is_stream ? 3 : 2;
+		sent = sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags);
+		if (sent >= 0)
+			return !sink.is_stream || send_rest(parts, 3, (size_t)sent);
 		if (errno == EAGAIN)
 			sink.flags = MSG_DONTWAIT;
 		if (errno == EMSGSIZE && sink.kind == SINK_JOURNAL)
 			return send_file(parts);
 		if (errno != ECONNREFUSED && errno != ENOTCONN && errno != ECONNRESET && errno != EPIPE)
 			return false;
-		close(sink.fd);
-		sink.fd = -1;
+		disconnect();
 	}
 	return false;
 }
@@ -563,7 +594,7 @@ static bool send_journal(enum log_priority priority, const char *record, size_t 
 	};
 	char head[400];
 	size_t len = (size_t)snprintf(head, sizeof head, "PRIORITY=%d\nSYSLOG_IDENTIFIER=smtpwarp\nSYSLOG_FACILITY=2\n", (int)priority);
-	struct iovec parts[] = { { head, 0 }, { (char *)(uintptr_t)record, n } };
+	struct iovec parts[] = { { head, 0 }, { (char *)(uintptr_t)record, n }, { NULL, 0 } };
 
 	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
 		len += field(head + len, sizeof head - len - sizeof "MESSAGE=", fields[i][0], fields[i][1], record, n);
@@ -577,14 +608,14 @@ static bool send_syslog(enum log_priority priority, const char *record, size_t n
 	enum { MAIL_FACILITY = 2 << 3 };
 	char head[48];
 	int len = snprintf(head, sizeof head, "<%d>smtpwarp[%ld]: ", MAIL_FACILITY | (int)priority, (long)getpid());
-	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n - 1 } };
+	struct iovec parts[] = { { head, (size_t)len }, { (char *)(uintptr_t)record, n - 1 }, { "\n", 1 } };
 
 	return send_parts(parts);
 }
 
 static bool write_sink(enum log_priority priority, const char *record, size_t n)
 {
-	struct iovec whole[2] = { { (char *)(uintptr_t)record, n }, { NULL, 0 } };
+	struct iovec whole[] = { { (char *)(uintptr_t)record, n }, { NULL, 0 }, { NULL, 0 } };
 
 	switch (sink.kind) {
 	case SINK_NONE:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pwd
 import re
+import select
 import signal
 import socket
 import stat
@@ -316,6 +317,57 @@ def test_78_unix_sink_that_does_not_read_holds_up_no_mail(warp, mail_server, tmp
         client.ask("QUIT", "221")
         client.close()
         proxy.wait_exit()
+
+
+def test_78_unix_sink_that_takes_no_connection_holds_up_no_mail(warp, mail_server, tmp_path):
+    """Its queue of them is full."""
+    path = tmp_path / "sink"
+    with contextlib.ExitStack() as sockets:
+        sink = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        sink.bind(str(path))
+        sink.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                other.connect(str(path))
+        proxy = warp("--log", f"unix:{path}", "--verbose", upstream=mail_server("PIPELINING"))
+        client = proxy.greeted()
+        start = time.monotonic()
+        for _ in range(300):
+            client.ask("NOOP", "250")
+            assert time.monotonic() - start < 30      # a fifth of a second for each record would be 120 s
+        client.ask("QUIT", "221")
+        client.close()
+        proxy.wait_exit()
+
+
+def test_78_unix_sink_never_gets_a_line_behind_half_a_line(warp, mail_server, tmp_path):
+    """A socket that is nearly full takes a part of a large record, and its reader comes too late for the rest."""
+    path, texts = tmp_path / "sink", []
+    with socket.socket(socket.AF_UNIX) as sink:
+        sink.bind(str(path))
+        sink.listen(5)
+        proxy = warp("--log", f"unix:{path}", upstream=mail_server("PIPELINING"))
+        client = proxy.greeted()
+        for number in range(8):
+            if number == 5:
+                reader = threading.Thread(target=lambda: texts.append(collect(sink)))
+                reader.start()
+            client.send("MAIL FROM:<a@b.example>", *(f"RCPT TO:<{'x' * 60}{i}@d.example>" for i in range(300)), "DATA")
+            client.replies_to(354)
+            client.send("x", ".")
+            client.expect("250")
+        client.ask("QUIT", "221")
+        client.close()
+        proxy.wait_exit()
+        reader.join(peers.TIMEOUT)
+        while select.select([sink], [], [], 0)[0]:
+            texts.append(collect(sink))
+    for text in texts:
+        for line in text.split(b"\n")[:-1]:
+            json.loads(line)
+    assert len(texts[0]) > 100_000
 
 
 def test_78_stderr_sink(warp, mail_server):
@@ -689,6 +741,23 @@ def syslog(tmp_path):
             proxy.wrapper = ["unshare", "--mount", "sh", "-c", f'mount --bind {folder} /dev && exec "$@"', "sh"]
             return log
         yield attach
+
+
+def test_syslog_that_is_a_stream(warp, mail_server, syslog, tmp_path):
+    """There records are lines."""
+    proxy = warp("--log", "syslog", upstream=mail_server())
+    syslog(proxy)
+    (tmp_path / "dev/log").unlink()
+    with socket.socket(socket.AF_UNIX) as log:
+        log.bind(str(tmp_path / "dev/log"))
+        log.listen(5)
+        client = proxy.connect()
+        client.send(*SEND)
+        client.replies_to(221)
+        client.close()
+        lines = collect(log).decode().splitlines()
+    events = [json.loads(re.fullmatch(r"<2\d>smtpwarp\[\d+\]: (.*)", line)[1])["event"] for line in lines]
+    assert events == ["connect", "message", "close"]
 
 
 @pytest.mark.parametrize("length", [7000, 7500, 8000, 12000])

@@ -107,12 +107,25 @@ static void add(struct session *s, struct statemap *m)
 		detect(s, slot, source, now);
 }
 
+/* What has passed since these octets were counted last. */
+static void add_octets(struct session *s, struct statemap *m)
+{
+	const uint64_t passed[] = { s->client.leg.received, s->client.leg.sent, s->server.leg.received, s->server.leg.sent };
+
+	for (unsigned i = 0; i < 4; i++) {
+		statemap_add(m->total + STATEMAP_BYTES_FROM_CLIENT + i, passed[i] - s->observe.octets[i]);
+		s->observe.octets[i] = passed[i];
+	}
+}
+
 static void flush(struct session *s)
 {
 	struct statemap *m = statefile_current();
 
 	if (m && *s->observe.site)
 		add(s, m);
+	if (m)
+		add_octets(s, m);
 	forget(&s->observe);
 }
 
@@ -338,9 +351,5 @@ void observe_end(struct session *s)
 	if (!m)
 		return;
 	statemap_add(m->total + ended[s->end.by], 1);
-	statemap_add(m->total + STATEMAP_BYTES_FROM_CLIENT, s->client.leg.received);
-	statemap_add(m->total + STATEMAP_BYTES_TO_CLIENT, s->client.leg.sent);
-	statemap_add(m->total + STATEMAP_BYTES_FROM_UPSTREAM, s->server.leg.received);
-	statemap_add(m->total + STATEMAP_BYTES_TO_UPSTREAM, s->server.leg.sent);
 	statemap_add(m->total + STATEMAP_LOG_DROPPED, s->end.dropped);
 }

@@ -340,6 +340,7 @@ struct observe {
 	enum reply_scope scope;
 	uint32_t count[STATEMAP_COUNTERS_END];
 	int64_t phase[STATEMAP_PHASES_END]; /* durations */
+	uint64_t octets[4];  /* of the session's, from and to either side, those that were counted */
 };
 
 #define SESSION_ID 27 /* octets of a ULID, with its NUL */

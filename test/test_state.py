@@ -30,12 +30,12 @@ def state(tmp_path):
 
 class Sink:
     """A mail server in a thread that answers MAIL, RCPT, DATA and the message with what answer(verb, line, n) says; None: 250, 354. n: which
-    message this is, from 0 on."""
+    message this is, from 0 on. banner: a function of how many there were serves as well."""
 
-    def __init__(self, answer=lambda verb, line, n: None, banner="220 mx.example ESMTP"):
+    def __init__(self, answer=lambda verb, line, n: None, banner="220 mx.example ESMTP", address="127.0.0.1", port=0):
         self.answer, self.banner, self.messages = answer, banner, 0
-        self.door = socket.create_server(("127.0.0.1", 0), backlog=200)
-        self.url = f"127.0.0.1:{self.door.getsockname()[1]}"
+        self.door = socket.create_server((address, port), backlog=200)
+        self.url = f"{address}:{self.door.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -57,8 +57,9 @@ class Sink:
         def say(text):
             file.write(text.encode() + b"\r\n")
             file.flush()
-        say(self.banner)
-        while line := file.readline():
+        banner = self.banner(self.messages) if callable(self.banner) else self.banner
+        say(banner)
+        while not banner.startswith("421") and (line := file.readline()):
             verb = line[:4].upper().decode().strip()
             if verb == "MAIL":
                 number, self.messages = self.messages, self.messages + 1
@@ -233,6 +234,31 @@ def test_sessions_that_are_killed(warp, sink, state):
     assert delivered <= slot.counts["connect_ok"] <= total
     assert delivered - killed <= sum(State(state).totals[name] for name in ("ended_client",)) <= total
     assert sessions(state) == 0
+
+
+def test_what_a_killed_session_loses(warp, sink, state):
+    """The message under way; what was before it is counted, its octets, too."""
+    proxy = warp("--state", state, upstream=sink()).listen()
+    proxy.complete = False
+    client = proxy.greeted()
+    for number in range(3):
+        client.ask("MAIL FROM:<a@client.example>", "250")
+        client.ask("RCPT TO:<b@server.example>", "250")
+        client.ask("DATA", "354")
+        if number < 2:
+            client.send_raw(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            client.expect("250")
+    child, = proxy.children()
+    os.kill(child, signal.SIGKILL)
+    proxy.wait_until(lambda: not proxy.children(), "the end of the session")
+    client.close()
+    killed = State(state)
+    assert killed.slot(NETWORK).counts == {"connect_ok": 1, "message_accepted": 2, "tls_plain": 1, "ok": 2}
+    assert killed.totals["bytes_from_client"] == len("EHLO client.example\r\n") + 2 * len(
+        "MAIL FROM:<a@client.example>\r\nRCPT TO:<b@server.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\n")
+    deliver(proxy)
+    close = proxy.wait_for("close")
+    assert State(state).totals["bytes_from_client"] == killed.totals["bytes_from_client"] + close["client_in"]
 
 
 def cut(path):

@@ -88,6 +88,9 @@ class Container:
                            "nsswitch.conf": "passwd: files\ngroup: files\n",
                            "systemd/system/test.target": TARGET}.items():
             (self.root / "etc" / name).write_text(text, encoding="utf-8")
+        certificates = pathlib.Path("etc/ssl/certs/ca-certificates.crt")
+        (self.root / certificates.parent).mkdir(parents=True)
+        shutil.copy("/" / certificates, self.root / certificates)
         generators = self.root / "etc/systemd/system-generators"   # masked: the machine's take a second per reload
         generators.mkdir()
         for generator in os.listdir("/usr/lib/systemd/system-generators"):

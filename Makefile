@@ -1,11 +1,18 @@
 # smtpwarp. `make` builds ./smtpwarp, static with musl where musl-gcc is there; CC=gcc builds it against the system's
 # libc, for debuggers and sanitizers. BearSSL's headers and libbearssl.a must be installed.
 
-CC = $(shell command -v musl-gcc || echo cc)
+# CROSS=aarch64-linux-gnu builds for another machine with Debian's cross compiler, and with musl and BearSSL from Debian's packages
+# for that machine, unpacked in SYSROOT.
+CROSS =
+SYSROOT =
+CC = $(if $(CROSS),$(CROSS)-gcc -specs build/cross/$(CROSS)/musl/musl-gcc.specs,$(shell command -v musl-gcc || echo cc))
 # clang's link-time optimization would need a linker plugin.
 CFLAGS = $(if $(findstring clang,$(CC)),-Os,-Oz) $(if $(findstring clang,$(CC)),,-flto -flto-partition=one)
-O = build/$(notdir $(firstword $(CC)))
-OUT = smtpwarp
+MACHINE = $(or $(CROSS),$(shell gcc -dumpmachine 2>/dev/null))
+TOOL = $(CROSS:%=%-)
+OBJCOPY = objcopy
+O = $(if $(CROSS),build/cross/$(CROSS),build/$(notdir $(firstword $(CC))))
+OUT = $(CROSS:%=build/cross/%/bin/)smtpwarp
 STAT_OUT = $(OUT)-stat
 PREFIX = /usr
 DESTDIR =
@@ -38,13 +45,13 @@ REPRODUCIBLE = -ffile-prefix-map=$(CURDIR)=.
 LINK = -Wl,--build-id=none,-z,relro,-z,now,-z,noexecstack,-z,noseparate-code,--gc-sections
 
 # BearSSL's headers without the rest of /usr/include, which is another libc's when the compiler is musl-gcc.
-BEARSSL_INCLUDE = $(firstword $(wildcard /usr/include/bearssl /usr/local/include/bearssl) /usr/include)
-BEARSSL_LIB = $(firstword $(wildcard /usr/lib/$(shell gcc -dumpmachine 2>/dev/null)/libbearssl.a \
-	/usr/lib/libbearssl.a /usr/local/lib/libbearssl.a) libbearssl.a-is-missing)
+BEARSSL_INCLUDE = $(firstword $(wildcard $(SYSROOT)/usr/include/bearssl /usr/local/include/bearssl) /usr/include)
+BEARSSL_LIB = $(firstword $(wildcard $(SYSROOT)/usr/lib/$(MACHINE)/libbearssl.a \
+	$(if $(CROSS),,/usr/lib/libbearssl.a /usr/local/lib/libbearssl.a)) libbearssl.a-is-missing)
 
 ifneq (,$(findstring musl-gcc,$(CC)))
 # musl-gcc's specs know no static-pie: the parts are named here.
-MUSL = /usr/lib/$(shell gcc -dumpmachine | sed s/gnu/musl/)
+MUSL = $(if $(CROSS),build/cross/$(CROSS)/musl,/usr/lib/$(MACHINE:gnu=musl))
 START = -nostartfiles $(MUSL)/rcrt1.o $(MUSL)/crti.o
 END = $(MUSL)/crtn.o
 LINK += -static -Wl,-pie,--no-dynamic-linker,-z,text
@@ -66,17 +73,32 @@ $(BEARSSL_LIB):
 	@echo "BearSSL is missing: Debian has its headers and libbearssl.a in the package libbearssl-dev" >&2; exit 1
 $(OBJECTS): | $(BEARSSL_LIB)
 
+ifdef CROSS
+# A static program relocates itself, and musl's start code does no more than add its address: ld for RISC-V must not leave symbols to it.
+LINK += -Wl,--exclude-libs,ALL
+# Debian's libraries for RISC-V may be newer than the cross compiler, whose ld and objcopy then fail at attributes and debug sections.
+OBJCOPY = llvm-objcopy --strip-debug --remove-section=.riscv.attributes
+MUSL_INSTALLED = $(SYSROOT)/usr/lib/$(MACHINE:gnu=musl)
+$(MUSL)/musl-gcc.specs: $(MUSL_INSTALLED)/musl-gcc.specs
+	@mkdir -p $(MUSL)
+	for file in $(notdir $(wildcard $(MUSL_INSTALLED)/*.[ao])); do $(OBJCOPY) $(MUSL_INSTALLED)/$$file $(MUSL)/$$file || exit 1; done
+	sed 's,/usr/lib/$(MACHINE:gnu=musl),$(MUSL),g; s,/usr/include,$(SYSROOT)&,g' $< >$@
+$(OBJECTS) $(STAT_OBJECTS): | $(MUSL)/musl-gcc.specs
+endif
+
 $(OUT): $(O)/smtpwarp
-	strip -o $@ $<
+	@mkdir -p $(@D)
+	$(TOOL)strip -o $@ $<
 	@echo "$@: $$(stat -c %s $@) octets$(NOT_STATIC)"
 
 $(STAT_OUT): $(O)/smtpwarp-stat
-	strip -o $@ $<
+	@mkdir -p $(@D)
+	$(TOOL)strip -o $@ $<
 
 # Unwind tables, of which C has no use, are a tenth of the library.
 $(O)/libbearssl.a: $(BEARSSL_LIB)
 	@mkdir -p $(O)
-	objcopy --remove-section=.eh_frame $< $@
+	$(OBJCOPY) --remove-section=.eh_frame $< $@
 
 $(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
 	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
@@ -118,6 +140,13 @@ build/hooks/%: hooks/%.c Makefile
 	$(HOOK_CC) -std=c11 $(WARNINGS) $(WERROR) -O2 -fstack-protector-strong $(HOOK_CFLAGS) \
 		$(shell pkg-config --cflags $(call hook_links,$*)) -o $@ $< $(shell pkg-config --libs $(call hook_links,$*))
 
+# Other machines, with what test/packages/fetch unpacks for them.
+MACHINES = aarch64-linux-gnu riscv64-linux-gnu
+cross:
+	@test/packages/install test/packages/cross
+	@test/packages/fetch
+	@for machine in $(MACHINES); do $(MAKE) --no-print-directory CROSS=$$machine SYSROOT=build/pkg/trixie || exit 1; done
+
 asan:
 	@$(MAKE) --no-print-directory CC=gcc O=build/asan build/asan/smtpwarp build/asan/smtpwarp-stat \
 		CFLAGS='-Og -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
@@ -142,11 +171,23 @@ $(I)/%.cpio.gz: $(I)/% $(OUT) initramfs/pack FORCE
 # ---- tests ----
 
 packages:
-	@test/packages/install test/packages/demo test/packages/test
+	@test/packages/install test/packages/demo test/packages/test test/packages/cross
 	@test/packages/fetch
 
+ifdef CROSS
+# No libcmocka and no sanitizers there.
+T = $(O)/test
+TEST_CC = $(CC) -static
+TEST_FLAGS = -std=c11 -I. -Itest/lib/cross -MMD -MP $(WARNINGS) -g -O1 -D__rlimit_resource_t=int
+CMOCKA = test/lib/cross/cmocka.c
+TEST_BEARSSL = $(O)/libbearssl.a -Wl,--defsym=__memcpy_chk=memcpy -Wl,--defsym=__memset_chk=memset
+else
 T = build/test
+TEST_CC = gcc
 TEST_FLAGS = -std=c11 -I. -MMD -MP $(WARNINGS) -Werror -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+CMOCKA = -lcmocka
+TEST_BEARSSL = $(BEARSSL_LIB)
+endif
 # What each of them is built with, and no more: so it shows what is pure.
 UNIT_smtp = smtp.c
 UNIT_sasl = pure/sasl.c pure/base64.c $(UNIT_smtp)
@@ -198,12 +239,12 @@ FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 .SECONDEXPANSION:
 $(T)/unit_%: test/unit/%.c $$(UNIT_$$*) Makefile
 	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) -lcmocka $(if $(filter keys,$*),$(BEARSSL_LIB)) $(if $(filter detector,$*),-lm) \
+	$(TEST_CC) $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) $(CMOCKA) $(if $(filter keys,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) \
 		$(if $(filter %.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
 
 $(T)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	gcc $(TEST_FLAGS) -DOPTIONS_PLUGINS='"/plugins"' -DSMTPWARP_VERSION='"0"' -include test/lib/legal_note.h \
+	$(TEST_CC) $(TEST_FLAGS) -DOPTIONS_PLUGINS='"/plugins"' -DSMTPWARP_VERSION='"0"' -include test/lib/legal_note.h \
 		-isystem $(BEARSSL_INCLUDE) -c -o $@ $<
 
 $(T)/replay_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
@@ -363,5 +404,5 @@ $(IMAGES)/smtpwarp-hooks/debian.tar: $(IMAGES)/smtpwarp-hooks/packages container
 clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
-.PHONY: FORCE all hooks asan initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
+.PHONY: FORCE all hooks cross asan initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
 .SECONDARY:

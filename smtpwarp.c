@@ -1161,6 +1161,8 @@ static void bind_sockets(void)
 
 		snprintf(what, sizeof what, "--listen %s port %u", net_text(&options.listen[i], text),
 		    net_port(&options.listen[i]));
+		if (fd < 0 && options.may_lack >> i & 1 && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
+			continue;
 		if (fd < 0)
 			die_errno(errno == EADDRINUSE ? EX_TEMPFAIL : EX_CONFIG, what);
 		listener.socket[listener.sockets++] = fd;

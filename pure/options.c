@@ -21,7 +21,7 @@ enum kind {
 	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, DNSBL, DNS_SERVER, RULES,
 	LISTS, /* how many kinds those are */
 	/* What several options take: */
-	SWITCH, TEXT, NUMBER, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
+	SWITCH, TEXT, NUMBER, OCTETS, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
 	/* What one option takes: */
 	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, KEPT, RECIPIENTS, OVERRIDE
 };
@@ -33,7 +33,7 @@ struct row {
 	uint16_t offset;    /* of the member that takes the value */
 	union {
 		struct {
-			uint32_t least, most; /* NUMBER; SECONDS, in microseconds: most 0 is no limit */
+			uint32_t least, most; /* NUMBER, OCTETS; SECONDS, in microseconds: most 0 is no limit */
 		};
 		const char *words; /* EITHER and the choices: "a, b or c" */
 	};
@@ -53,6 +53,8 @@ struct row {
 	{ name, TEXT, AT(const char *, member), { { 0, 0 } }, value, standard, help }
 #define OF_NUMBER(name, member, least, most, standard, help) \
 	{ name, NUMBER, AT(uint32_t, member), { { least, most } }, "N", standard, help }
+#define OF_OCTETS(name, member, least, most, standard, help) \
+	{ name, OCTETS, AT(uint32_t, member), { { least, most } }, "N", standard, help }
 #define OF_SECONDS(name, member, least, most, standard, help) \
 	{ name, SECONDS, AT(int64_t, member), { { least, most } }, "S", standard, help }
 /* Whether the value is the second of two words. */
@@ -131,7 +133,7 @@ static const struct row rows[] = {
 	OF_NUMBER("max-recipients", limits.recipients, 1, DIALOGUE_RCPT_MAX, "1000", "most recipients of a message"),
 	OF_NUMBER("max-errors", max_errors, 0, UINT32_MAX, "20", "most bad commands of a session; 0: no limit"),
 	OF_NUMBER("max-pipeline", limits.pipeline, 1, DIALOGUE_QUEUE_MAX - 2, "64", "most commands that await replies"),
-	OF_NUMBER("command-length", limits.command_line, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, "2048",
+	OF_OCTETS("command-length", limits.command_line, SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, "2048",
 	    "most octets of a command line"),
 	OF_CHOICE("bare-newline", limits.newline, "normalize, reject or pass", "HOW", "normalize",
 	    "normalize, reject or pass a bare CR or LF in a message"),
@@ -160,7 +162,7 @@ static const struct row rows[] = {
 	OF_SECONDS("block-timeout", timeouts.block, 0, 0, "180", "time for a peer to send or take part of a message"),
 	OF_SECONDS("idle-timeout", timeouts.idle, 0, 0, "300", "time for a client's next command"),
 	OF_SECONDS("session-timeout", timeouts.session, 0, 0, "86400", "time for a whole session; 0: no limit"),
-	OF_NUMBER("min-rate", min_rate, 0, UINT32_MAX, "100", "least octets a second of a message, on average; 0: no limit"),
+	OF_OCTETS("min-rate", min_rate, 0, UINT32_MAX, "100", "least octets a second of a message, on average; 0: no limit"),
 	OF_SWITCH("check", check, "check the options, and what they name, as --user will see it, and exit"),
 	OF_CHOICE_OR_NONE("try-hook", try_hook, "connect, ehlo, mail, rcpt, data, close or log", "EVENT PATH [SAMPLE]",
 	    "run this hook as a session would, with a sample of the event, say what comes of it, and exit"),
@@ -169,6 +171,22 @@ static const struct row rows[] = {
 };
 
 #define N_ROWS (sizeof rows / sizeof *rows)
+
+/* Groups of rows, by the first of each; named as in smtpwarp(8). */
+static const struct {
+	char first[20], title[28];
+} groups[] = {
+	{ "listen", "Accepting connections" },
+	{ "upstream", "Connecting to the upstream" },
+	{ "tls", "TLS" },
+	{ "accept-proxy", "Who the client is" },
+	{ "hooks", "Hooks" },
+	{ "reply-rules", "Log" },
+	{ "message-size-limit", "Limits" },
+	{ "allow-clients", "Checks" },
+	{ "banner-timeout", "Timeouts" },
+	{ "check", "Asking" },
+};
 
 /* ---- values: NULL, or what the value should have been ---- */
 
@@ -183,24 +201,63 @@ static const char *set_number(uint32_t *number, const char *value, uint32_t leas
 	return want;
 }
 
+/* Octets, or so many times 1024 (K), 1024^2 (M) or 1024^3 (G). */
+static const char *set_octets(uint64_t *octets, const char *value, uint64_t least, uint64_t most)
+{
+	static const char units[] = "kKmMgG";
+	static char want[96];
+	char digits[24] = "";
+	size_t n = strlen(value);
+	const char *unit = n ? strchr(units, value[n - 1]) : NULL;
+	unsigned shift = unit ? 10 * (1 + (unsigned)(unit - units) / 2) : 0;
+
+	n -= unit != NULL;
+	if (n < sizeof digits) {
+		memcpy(digits, value, n);
+		if (!endpoint_number(digits, 0, most >> shift, octets) && (*octets <<= shift) >= least)
+			return NULL;
+	}
+	snprintf(want, sizeof want, "takes octets from %llu to %llu, also in K, M or G", (unsigned long long)least,
+	    (unsigned long long)most);
+	return want;
+}
+
+static const char *set_small_octets(uint32_t *octets, const char *value, uint32_t least, uint32_t most)
+{
+	uint64_t n = 0;
+	const char *want = set_octets(&n, value, least, most);
+
+	*octets = (uint32_t)n;
+	return want;
+}
+
+/* Seconds in a unit of time; 0: it is none. */
+static int64_t seconds_in(char unit)
+{
+	return unit == 's' ? 1 : unit == 'm' ? 60 : unit == 'h' ? 3600 : unit == 'd' ? 86400 : 0;
+}
+
 static const char *set_seconds(int64_t *seconds, const char *value, int64_t least, int64_t most)
 {
 	static char want[64];
+	const int64_t longest = INT64_C(99999999) * SECOND;
 	int64_t us = 0, unit = SECOND;
 	size_t digits = strspn(value, "0123456789");
 	const char *c = value;
 
-	if (digits && digits < 9 && (!value[digits] || value[digits] == '.')) {
-		for (; *c && *c != '.'; c++)
+	if (digits && digits < 9) {
+		for (; c < value + digits; c++)
 			us = us * 10 + (*c - '0') * SECOND;
 		for (c += *c == '.'; *c >= '0' && *c <= '9'; c++)
 			us += (*c - '0') * (unit /= 10);
+		if (seconds_in(*c))
+			us *= seconds_in(*c++);
 	}
 	*seconds = us;
-	if (c != value && !*c && us >= least && (!most || us <= most))
+	if (c != value && !*c && us >= least && us <= (most ? most : longest))
 		return NULL;
 	if (!most)
-		return "takes seconds, such as 300 or 0.5";
+		return "takes seconds, such as 300 or 0.5, or a time such as 30s, 5m, 2h or 1d";
 	snprintf(want, sizeof want, "takes seconds from %g to %g", (double)least / SECOND, (double)most / SECOND);
 	return want;
 }
@@ -211,10 +268,10 @@ static const char *set_kept(struct options *o, const char *value)
 
 	o->max_kept = o->max_kept_percent = 0;
 	if (!digits || strcmp(value + digits, "%") != 0)
-		return endpoint_number(value, 0, INT64_MAX, &o->max_kept) ? "takes octets, or percent of the memory such as 25%" : NULL;
+		return set_octets(&o->max_kept, value, 0, INT64_MAX) ? "takes octets such as 100M, or percent of the memory such as 25%" : NULL;
 	for (; *value != '%' && o->max_kept_percent <= 100; value++)
 		o->max_kept_percent = o->max_kept_percent * 10 + (uint32_t)(*value - '0');
-	return o->max_kept_percent && o->max_kept_percent <= 100 ? NULL : "takes octets, or percent of the memory from 1% to 100%";
+	return o->max_kept_percent && o->max_kept_percent <= 100 ? NULL : "takes octets such as 100M, or percent of the memory from 1% to 100%";
 }
 
 static const char *set_text(const char **text, const char *value)
@@ -252,17 +309,23 @@ static const char *set_choice(unsigned *choice, const char *value, const char *w
 	return want;
 }
 
+/* localhost is two addresses, of which a host without IPv6 has one. */
 static const char *add_listen(struct options *o, const char *value)
 {
-	char host[256];
+	char host[256], text[sizeof host + 8];
 	uint16_t port;
-	bool valid = endpoint_split(value, host, sizeof host, 0, &port);
+	bool both, valid;
 
-	if (o->listens == OPTIONS_LISTEN_MAX)
+	snprintf(text, sizeof text, "%s%s", *value == ':' ? "*" : "", value);
+	valid = endpoint_split(text, host, sizeof host, 0, &port);
+	both = valid && strcmp(host, "localhost") == 0;
+	if (o->listens + both >= OPTIONS_LISTEN_MAX)
 		return TOO_MANY(OPTIONS_LISTEN_MAX);
-	if (!valid || !net_parse(strcmp(host, "*") == 0 ? "::" : host, port, &o->listen[o->listens]))
-		return "takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or *:2525";
-	o->listens++;
+	if (both)
+		net_parse("127.0.0.1", port, &o->listen[o->listens++]);
+	if (!valid || !net_parse(both ? "::1" : strcmp(host, "*") == 0 ? "::" : host, port, &o->listen[o->listens]))
+		return "takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or localhost:2525, or *:2525 or :2525 for all addresses";
+	o->may_lack |= (unsigned)both << o->listens++;
 	return NULL;
 }
 
@@ -457,8 +520,10 @@ static const char *apply_row(struct options *o, const struct row *row, const cha
 		return set_text(member, value);
 	case NUMBER:
 		return set_number(member, value, row->least, row->most);
+	case OCTETS:
+		return set_small_octets(member, value, row->least, row->most);
 	case SIZE:
-		return endpoint_number(value, 0, INT64_MAX, member);
+		return set_octets(member, value, 0, INT64_MAX);
 	case SECONDS:
 		return set_seconds(member, value, row->least, row->most);
 	case EITHER:
@@ -552,13 +617,79 @@ static char *value_of(char **environment, const char *name)
 	return none;
 }
 
+#define NAME_MAX_LENGTH 24u /* of an option, struct row */
+
+static unsigned least_of(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
+/* How many characters are missing, too many, wrong, or swapped with the next, from a to b. */
+static unsigned typing_errors(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+	unsigned cost[NAME_MAX_LENGTH + 4][NAME_MAX_LENGTH + 1];
+
+	for (unsigned i = 0; i <= a_len; i++)
+		for (unsigned k = 0; k <= b_len; k++) {
+			if (!i || !k) {
+				cost[i][k] = i + k;
+				continue;
+			}
+			cost[i][k] = least_of(least_of(cost[i - 1][k], cost[i][k - 1]) + 1, cost[i - 1][k - 1] + (a[i - 1] != b[k - 1]));
+			if (i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1])
+				cost[i][k] = least_of(cost[i][k], cost[i - 2][k - 2] + 1);
+		}
+	return cost[a_len][b_len];
+}
+
+/* The row whose name looks most like this one; NULL: none does, with at most a third of its characters wrong. */
+static const struct row *similar_row(const char *name, size_t n)
+{
+	const struct row *found = NULL;
+	unsigned least = (unsigned)n / 3 + 1;
+
+	for (size_t i = 0; i < N_ROWS && n < NAME_MAX_LENGTH + 4; i++) {
+		unsigned errors = typing_errors(name, n, rows[i].name, strlen(rows[i].name));
+
+		if (errors < least) {
+			least = errors;
+			found = &rows[i];
+		}
+	}
+	return found;
+}
+
+/* Say that there is no such option or variable, and which may be meant. name: its n characters, and perhaps "=" and a value. */
+static void explain_unknown(char *why, size_t cap, const char *what, const char *name, size_t n, bool variable)
+{
+	size_t start = variable ? strlen("SMTPWARP_") : strspn(name, "-"), len = strcspn(name + start, "=");
+	char option[NAME_MAX_LENGTH + 4] = "", meant[64];
+	const struct row *row;
+
+	for (size_t i = 0; i < len && len < sizeof option; i++) {
+		char c = name[start + i];
+
+		option[i] = (char)(c == '_' ? '-' : c >= 'A' && c <= 'Z' ? c + 32 : c);
+	}
+	row = start ? similar_row(option, len) : NULL;
+	if (!row) {
+		snprintf(why, cap, "unknown %s %.*s; see --help", what, (int)n, name);
+		return;
+	}
+	if (variable)
+		variable_name(row->name, meant, sizeof meant);
+	else
+		snprintf(meant, sizeof meant, "--%s", row->name);
+	snprintf(why, cap, "unknown %s %.*s: did you mean %s? See --help", what, (int)n, name, meant);
+}
+
 static bool read_environment(struct options *o, char **environment, const bool *given, char *why, size_t cap)
 {
 	char name[64];
 	const char *unknown = unknown_variable(environment);
 
 	if (unknown) {
-		snprintf(why, cap, "unknown variable %.*s; see --help", (int)strcspn(unknown, "="), unknown);
+		explain_unknown(why, cap, "variable", unknown, strcspn(unknown, "="), true);
 		return false;
 	}
 	for (size_t i = 0; i < N_ROWS; i++) {
@@ -621,7 +752,7 @@ static bool read_argument(struct options *o, char **argv, int *i, bool *given, c
 	if (!row && take_operand(o, argv[*i]))
 		return true;
 	if (!row) {
-		snprintf(why, cap, "unknown option %s; see --help", argv[*i]);
+		explain_unknown(why, cap, "option", argv[*i], strlen(argv[*i]), false);
 		return false;
 	}
 	given[row - rows] = true;
@@ -670,7 +801,7 @@ enum options_word options_read(struct options *o, int argc, char **argv, char **
 
 	set_standards(o);
 	for (int i = 1; i < argc && good; i++) {
-		if (is_option(argv[i], "help"))
+		if (is_option(argv[i], "help") || is_option(argv[i], "h"))
 			return OPTIONS_HELP;
 		if (is_option(argv[i], "version"))
 			return OPTIONS_VERSION;
@@ -722,20 +853,23 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 {
 	size_t n = (size_t)snprintf(text, OPTIONS_HELP_MAX, "usage: smtpwarp [OPTION]...\n"
 	    "Transparent SMTP proxy. Started by inetd or systemd it serves the socket it was given; with --listen it\n"
-	    "accepts connections itself. Redirect connections to port 25 to it; see smtpwarp(8).\n\n");
+	    "accepts connections itself. Redirect connections to port 25 to it; see smtpwarp(8).\n");
 
-	for (size_t i = 0; i < N_ROWS; i++) {
+	for (size_t i = 0, group = 0; i < N_ROWS; i++) {
 		const struct row *row = &rows[i];
 		char left[48];
 
+		if (group < sizeof groups / sizeof *groups && strcmp(row->name, groups[group].first) == 0)
+			n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, "\n%s:\n", groups[group++].title);
 		snprintf(left, sizeof left, "--%s %s", row->name, row->value ? row->value : "");
 		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, row->standard ? "  %-31s %s (%s)\n" : "  %-31s %s\n", left,
 		    row->help, row->standard);
 	}
 	n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n,
-	    "  --help                          show this help and exit\n"
+	    "  --help, -h                      show this help and exit\n"
 	    "  --version                       show the version and exit\n"
-	    "\nTimes are in seconds, such as 300 or 0.5; 0 is no limit, except for --drain-timeout and --idle-exit.\n"
+	    "\nTimes (S) are in seconds, such as 300 or 0.5, or as in 30s, 5m, 2h or 1d; 0 is no limit, except for\n"
+	    "--drain-timeout and --idle-exit. Octets may be written as in 512K, 10M or 1G, in units of 1024.\n"
 	    "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.\n");
 	return n;
 }

@@ -33,6 +33,7 @@ struct timeouts {
 struct options {
 	union net_address listen[OPTIONS_LISTEN_MAX];
 	unsigned listens;
+	unsigned may_lack; /* bits: addresses of listen that a host without IPv6 has not */
 	const char *warp_ip; /* --ip and --port, as Warp has them: one more address to listen on */
 	uint32_t warp_port;  /* 0: not given */
 	const char *user;

@@ -34,13 +34,13 @@ def run(*arguments, **variables):
 
 def make_options():
     """Options as --help has them: name -> (value, default), each None where there is none."""
-    line = re.compile(r"^  --([a-z-]+)(?: (\S+(?: \S+)*))? {2,}.*?(?: \(([^() ]+)\))?$", re.M)
+    line = re.compile(r"^  --([a-z-]+)(?:, -h)?(?: (\S+(?: \S+)*))? {2,}.*?(?: \(([^() ]+)\))?$", re.M)
     return {name: (value or None, default or None) for name, value, default in line.findall(run("--help").stdout)}
 
 
 def manual_options():
     """The same, as the manual has them."""
-    item = re.compile(r"^\.It Fl Fl ([a-z-]+)(?: Ar ([^\n]+))?\n(.*?)(?=^\.(?:It|El)\b)", re.M | re.S)
+    item = re.compile(r"^\.It Fl Fl ([a-z-]+)(?: , Fl h)?(?: Ar ([^\n]+))?\n(.*?)(?=^\.(?:It|El)\b)", re.M | re.S)
     found = {}
     for name, value, text in item.findall(section("OPTIONS")):
         default = re.search(r"^Default: (\S+)\.$", text, re.M)
@@ -67,6 +67,14 @@ def code(markdown):
 
 def test_manual_has_every_option_and_no_other():
     assert set(manual_options()) == set(make_options())
+
+
+def test_manual_has_the_groups_of_options():
+    """The same options under the same titles, in the same order."""
+    shown = re.findall(r"^([A-Z][\w ]+):\n((?:  .*\n)+)", run("--help").stdout, re.M)
+    written = re.split(r"^\.Ss (.*)$", section("OPTIONS"), flags=re.M)[1:]
+    assert [(title, re.findall(r"^  --([a-z-]+)", text, re.M)) for title, text in shown] == [
+        (title, re.findall(r"^\.It Fl Fl ([a-z-]+)", text, re.M)) for title, text in zip(written[::2], written[1::2])]
 
 
 def test_manual_has_the_values_and_defaults_of_options():

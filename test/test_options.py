@@ -74,10 +74,38 @@ def test_warps_own_command_line(warp, mail_server):
     assert proxy.records("comm")
 
 
+# Units, and what is short for something longer
+
+def test_units(warp):
+    assert offered_size(warp("--message-size-limit", "10M")) == "SIZE 10485760"
+    assert run("--check", "--idle-timeout", "5m", "--session-timeout", "1d", "--max-kept", "1G").returncode == 0
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_listen_at_localhost(warp, host, mail_server, ipv6):
+    """On a host without IPv6 it is IPv4 alone."""
+    host.sysctl("net.ipv6.conf.all.disable_ipv6", int(not ipv6))
+    proxy = warp(upstream=mail_server()).listen("localhost:2525")
+    assert proxy.records("start")[0]["listen"] == ["127.0.0.1:2525", "[::1]:2525"][:1 + ipv6]
+    for address in ["127.0.0.1", "::1"][:1 + ipv6]:
+        proxy.connect(address).expect("220")
+
+
+def test_an_address_of_ipv6_that_the_host_has_not(host):
+    host.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+    result = run("--listen", "127.0.0.1:2525", "--listen", "[::1]:2525")
+    assert result.returncode == 78 and "--listen ::1 port 2525: " in result.stderr
+
+
+def test_a_port_is_all_addresses(warp, mail_server):
+    proxy = warp("--allow-clients", "127.0.0.1", upstream=mail_server()).listen(":2525")
+    assert proxy.records("start")[0]["listen"] == ["[::]:2525"]
+
+
 # Bad ones
 
 BAD = [["--no-such-option"], ["--listen"], ["--tls", "perhaps"], ["--max-sessions", "many"], ["--max-sessions", "-1"],
-       ["--message-size-limit", "10k"], ["--message-size-limit", "99999999999999999999999"], ["--listen", "127.0.0.1"],
+       ["--message-size-limit", "10x"], ["--message-size-limit", "99999999999999999999999"], ["--listen", "127.0.0.1"],
        ["--listen", "127.0.0.1:99999"], ["--listen", "127.0.0.1:x"], ["--listen", "no.such.host.invalid:25"],
        ["--upstream", ""], ["--upstream", "http://x:25"], ["--upstream", "x:99999"], ["--outbound-ip", "nowhere"],
        ["--bare-newline", "keep"], ["--log", "nowhere"], ["--log", "file:"], ["--user", "no-such-user"],
@@ -139,6 +167,10 @@ def test_help_names_every_option(host):
         max-pipeline command-length bare-newline plain-auth banner-timeout mail-timeout rcpt-timeout data-timeout
         block-timeout dot-timeout command-timeout idle-timeout session-timeout min-rate check help version""".split()
     assert not [name for name in names if not re.search(rf"(?<![\w-])--?{name}(?![\w-])", result.stdout)]
+
+
+def test_short_help(host):
+    assert run("-h").stdout == run("--help").stdout
 
 
 @pytest.mark.parametrize("option", ["--version", "-version"])

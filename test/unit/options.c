@@ -82,10 +82,8 @@ static void test_numbers(void **state)
 		{ "max-recipients", 1, DIALOGUE_RCPT_MAX, &o.limits.recipients },
 		{ "max-errors", 0, UINT32_MAX, &o.max_errors },
 		{ "max-pipeline", 1, DIALOGUE_QUEUE_MAX - 2, &o.limits.pipeline },
-		{ "command-length", SMTP_COMMAND_MIN, SMTP_AUTH_LINE_MAX, &o.limits.command_line },
 		{ "dnsbl-threshold", 1, 100000, &o.dnsbl_threshold },
 		{ "max-tarpits", 0, 100000, &o.max_tarpits },
-		{ "min-rate", 0, UINT32_MAX, &o.min_rate },
 	};
 
 	(void)state;
@@ -110,9 +108,35 @@ static void test_numbers(void **state)
 	}
 }
 
+static void test_octets(void **state)
+{
+	static const char length[] = "takes octets from 512 to 12288, also in K, M or G";
+	static const char rate[] = "takes octets from 0 to 4294967295, also in K, M or G";
+
+	(void)state;
+	expect_taken("command-length", "512");
+	assert_int_equal(o.limits.command_line, 512);
+	expect_taken("command-length", "12K");
+	assert_int_equal(o.limits.command_line, 12288);
+	for (const char *const *bad = (const char *const[]){ "511", "12289", "13K", "0K", "1M", "4194305K", "", "K", "-1K", "1x", "1KK",
+		 NULL }; *bad; bad++)
+		expect_refused("command-length", *bad, length);
+	expect_taken("min-rate", "4294967295");
+	assert_true(o.min_rate == UINT32_MAX);
+	expect_taken("min-rate", "4095M");
+	assert_true(o.min_rate == 4095u << 20);
+	expect_refused("min-rate", "4G", rate);
+	expect_refused("min-rate", "4294967296", rate);
+}
+
 static void test_size(void **state)
 {
-	static const char want[] = "takes a number from 0 to 9223372036854775807";
+	static const char want[] = "takes octets from 0 to 9223372036854775807, also in K, M or G";
+	static const struct {
+		const char *value;
+		uint64_t octets;
+	} good[] = { { "1K", 1024 }, { "1k", 1024 }, { "10M", 10485760 }, { "10m", 10485760 }, { "2G", UINT64_C(2) << 30 },
+		{ "3g", UINT64_C(3) << 30 }, { "0G", 0 }, { "8589934591G", INT64_MAX - (1 << 30) + 1 } };
 
 	(void)state;
 	expect_taken("message-size-limit", "9223372036854775807");
@@ -120,13 +144,20 @@ static void test_size(void **state)
 	expect_taken("message-size-limit", "0");
 	assert_true(o.limits.message_size == 0);
 	expect_refused("message-size-limit", "9223372036854775808", want);
-	expect_refused("message-size-limit", "10k", want);
+	for (size_t i = 0; i < COUNT(good); i++) {
+		expect_taken("message-size-limit", good[i].value);
+		assert_true(o.limits.message_size == good[i].octets);
+	}
+	for (const char *const *bad = (const char *const[]){ "", "M", "10x", "10MB", "10 M", "1.5M", "M10", "10KM", "-1M", "8589934592G",
+		 "9007199254740992K", "18446744073709551615G", "000000000000000000000001", "10000000000000000000000000000001K", NULL };
+	     *bad; bad++)
+		expect_refused("message-size-limit", *bad, want);
 }
 
 static void test_kept(void **state)
 {
-	static const char want[] = "takes octets, or percent of the memory such as 25%";
-	static const char range[] = "takes octets, or percent of the memory from 1% to 100%";
+	static const char want[] = "takes octets such as 100M, or percent of the memory such as 25%";
+	static const char range[] = "takes octets such as 100M, or percent of the memory from 1% to 100%";
 
 	(void)state;
 	expect_taken("max-kept", "100%");
@@ -141,7 +172,10 @@ static void test_kept(void **state)
 	expect_refused("max-kept", "101%", range);
 	expect_refused("max-kept", "4294967297%", range);
 	expect_refused("max-kept", "%", want);
-	expect_refused("max-kept", "10M", want);
+	expect_taken("max-kept", "10M");
+	assert_true(o.max_kept_percent == 0 && o.max_kept == 10485760);
+	expect_refused("max-kept", "10X", want);
+	expect_refused("max-kept", "10M%", want);
 	expect_refused("max-kept", "10%%", want);
 	expect_refused("max-kept", "9223372036854775808", want);
 }
@@ -152,7 +186,9 @@ static void test_seconds(void **state)
 		const char *value;
 		int64_t us;
 	} good[] = { { "0", 0 }, { "300", 300000000 }, { "0.5", 500000 }, { "1.", 1000000 }, { "0.000001", 1 },
-		{ "0.0000019", 1 }, { "12345678", INT64_C(12345678000000) }, { "007.25", 7250000 } };
+		{ "0.0000019", 1 }, { "12345678", INT64_C(12345678000000) }, { "007.25", 7250000 },
+		{ "30s", 30000000 }, { "5m", 300000000 }, { "2h", INT64_C(7200000000) }, { "1d", INT64_C(86400000000) }, { "0.5m", 30000000 },
+		{ "0s", 0 }, { "99999999", INT64_C(99999999000000) }, { "1157d", INT64_C(99964800000000) } };
 	static const struct {
 		const char *name;
 		const int64_t *member;
@@ -172,9 +208,10 @@ static void test_seconds(void **state)
 			expect_taken(rows[i].name, good[k].value);
 			assert_true(*rows[i].member == good[k].us);
 		}
-		for (const char *const *bad = (const char *const[]){ "", "-1", ".5", "5s", "1e3", "1.2.3", "123456789", "soon", NULL };
+		for (const char *const *bad = (const char *const[]){ "", "-1", ".5", "5x", "5S", "5ms", "5 m", "m", "1h30m", "1e3", "1.2.3", "123456789", "1158d",
+			 "99999999d", "99999999.1", "soon", NULL };
 		     *bad; bad++)
-			expect_refused(rows[i].name, *bad, "takes seconds, such as 300 or 0.5");
+			expect_refused(rows[i].name, *bad, "takes seconds, such as 300 or 0.5, or a time such as 30s, 5m, 2h or 1d");
 	}
 }
 
@@ -185,9 +222,9 @@ static void test_seconds_within_limits(void **state)
 		const int64_t *member;
 		int64_t us[2];
 	} rows[] = {
-		{ "greet-delay", { "0", "300" }, { "300.000001", "301", "-1", "" }, "takes seconds from 0 to 300", &o.greet_delay,
+		{ "greet-delay", { "0", "5m" }, { "300.000001", "301", "-1", "" }, "takes seconds from 0 to 300", &o.greet_delay,
 		    { 0, 300000000 } },
-		{ "tarpit", { "0", "300" }, { "300.000001", "99999999", "x", "" }, "takes seconds from 0 to 300", &o.tarpit,
+		{ "tarpit", { "0", "300s" }, { "6m", "99999999", "x", "" }, "takes seconds from 0 to 300", &o.tarpit,
 		    { 0, 300000000 } },
 		{ "dnsbl-timeout", { "0.1", "60" }, { "0.09", "60.01", "0", "" }, "takes seconds from 0.1 to 60", &o.dnsbl_timeout,
 		    { 100000, 60000000 } },
@@ -370,13 +407,14 @@ static void test_how_many_times(void **state)
 
 static void test_listen(void **state)
 {
-	static const char *const bad[] = { "", "127.0.0.1", "127.0.0.1:", ":25", "127.0.0.1:0", "127.0.0.1:65536", "::1:25x", "*",
+	static const char *const bad[] = { "", "127.0.0.1", "127.0.0.1:", ":", ":0", ":x", "::25", "localhost", "localhost:", "localhos:25", "127.0.0.1:0", "127.0.0.1:65536", "::1:25x", "*",
 		"mx.example:25", "[::1]", "[127.0.0.1:25" };
 	char text[NET_TEXT];
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(bad); i++)
-		expect_refused("listen", bad[i], "takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or *:2525");
+		expect_refused("listen", bad[i], "takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or localhost:2525, or *:2525 or "
+						 ":2525 for all addresses");
 	expect_text("three", READ("--listen", "127.0.0.1:2525", "--listen=[::1]:25", "-listen", "*:65535"), "");
 	assert_int_equal(o.listens, 3);
 	expect_text("IPv4", net_text(&o.listen[0], text), "127.0.0.1");
@@ -384,6 +422,27 @@ static void test_listen(void **state)
 	expect_text("IPv6", net_text(&o.listen[1], text), "::1");
 	expect_text("any", net_text(&o.listen[2], text), "::");
 	assert_int_equal(net_port(&o.listen[2]), 65535);
+	assert_int_equal(o.may_lack, 0);
+}
+
+/* localhost is both addresses, and the second may be missing; a port alone is all addresses. */
+static void test_listen_in_short(void **state)
+{
+	char *full[2 * OPTIONS_LISTEN_MAX + 2] = { "smtpwarp" }, text[NET_TEXT];
+
+	(void)state;
+	expect_text("three", READ("--listen", "*:1", "--listen", "localhost:2525", "--listen", ":25"), "");
+	assert_int_equal(o.listens, 4);
+	expect_text("IPv4", net_text(&o.listen[1], text), "127.0.0.1");
+	expect_text("IPv6", net_text(&o.listen[2], text), "::1");
+	expect_text("any", net_text(&o.listen[3], text), "::");
+	assert_true(net_port(&o.listen[1]) == 2525 && net_port(&o.listen[2]) == 2525 && net_port(&o.listen[3]) == 25);
+	assert_int_equal(o.may_lack, 1u << 2);
+	for (int i = 0; i < OPTIONS_LISTEN_MAX; i++) {
+		full[1 + 2 * i] = "--listen";
+		full[2 + 2 * i] = i == OPTIONS_LISTEN_MAX - 1 ? "localhost:1" : "*:1";
+	}
+	expect_text("room for one", read_all(full), about("listen", "localhost:1", "can be given 8 times at most"));
 }
 
 /* As Warp has it: both together are one more address. */
@@ -588,8 +647,15 @@ static void test_forms(void **state)
 	assert_true(o.max_errors == 1 && o.limits.pipeline == 2 && o.limits.recipients == 3 && o.min_rate == 4);
 	expect_text("the last counts", READ("--max-errors", "1", "--max-errors", "2"), "");
 	assert_int_equal(o.max_errors, 2);
-	expect_text("unknown", READ("--max-error", "1"), "unknown option --max-error; see --help");
-	expect_text("longer", READ("--max-errors-x", "1"), "unknown option --max-errors-x; see --help");
+	expect_text("unknown", READ("--max-error", "1"), "unknown option --max-error: did you mean --max-errors? See --help");
+	expect_text("longer", READ("--max-errors-x", "1"), "unknown option --max-errors-x: did you mean --max-errors? See --help");
+	expect_text("swapped", READ("-tsl=may"), "unknown option -tsl=may: did you mean --tls? See --help");
+	expect_text("underscores", READ("--Max_Errors=1"), "unknown option --Max_Errors=1: did you mean --max-errors? See --help");
+	expect_text("too far off", READ("--max-eggs"), "unknown option --max-eggs; see --help");
+	expect_text("short", READ("--ix"), "unknown option --ix; see --help");
+	expect_text("the longest", READ("--max-sessions-per-sourcexxxx"),
+	    "unknown option --max-sessions-per-sourcexxxx: did you mean --max-sessions-per-source? See --help");
+	expect_text("too long", READ("--max-sessions-per-sourcexxxxx"), "unknown option --max-sessions-per-sourcexxxxx; see --help");
 	expect_text("a word", READ("max-errors", "1"), "unknown option max-errors; see --help");
 	expect_text("nothing", READ(""), "unknown option ; see --help");
 	expect_text("dashes", READ("--"), "unknown option --; see --help");
@@ -631,8 +697,11 @@ static void test_variables(void **state)
 		{ "SMTPWARP_VERBOSE", "on", "SMTPWARP_VERBOSE=on: it takes yes or no, or no value at all" },
 		{ "SMTPWARP_LISTEN", "127.0.0.1:1, [::1]:2\t*:3,,", "" },
 		{ "SMTPWARP_LISTEN", "127.0.0.1:1 x *:3",
-		    "SMTPWARP_LISTEN=127.0.0.1:1 x *:3: it takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or *:2525" },
-		{ "SMTPWARP_MAX_ERROR", "7", "unknown variable SMTPWARP_MAX_ERROR; see --help" },
+		    "SMTPWARP_LISTEN=127.0.0.1:1 x *:3: it takes ADDRESS:PORT, such as 127.0.0.1:2525, [::1]:2525 or localhost:2525, or *:2525 "
+		    "or :2525 for all addresses" },
+		{ "SMTPWARP_MAX_ERROR", "7", "unknown variable SMTPWARP_MAX_ERROR: did you mean SMTPWARP_MAX_ERRORS? See --help" },
+		{ "SMTPWARP_tls", "may", "unknown variable SMTPWARP_tls: did you mean SMTPWARP_TLS? See --help" },
+		{ "SMTPWARP_VALID_RECIPIENT", "a=b", "unknown variable SMTPWARP_VALID_RECIPIENT: did you mean SMTPWARP_VALID_RECIPIENTS? See --help" },
 		{ "SMTPWARP_", "7", "unknown variable SMTPWARP_; see --help" },
 		{ "SMTPWARP_SERVICE_HOST", "10.0.0.1", "" }, /* those of Kubernetes */
 		{ "SMTPWARP_PORT_25_TCP", "tcp://10.0.0.1:25", "" },
@@ -676,6 +745,8 @@ static void test_help_and_version(void **state)
 		snprintf(version, sizeof version, "%.*sversion", dashes, "--");
 		assert_int_equal(read_word((char *[]){ "smtpwarp", "--auth", help, "--nonsense", NULL }), OPTIONS_HELP);
 		assert_int_equal(read_word((char *[]){ "smtpwarp", "--auth", version, "--nonsense", NULL }), OPTIONS_VERSION);
+		help[dashes + 1] = 0; /* -h */
+		assert_int_equal(read_word((char *[]){ "smtpwarp", "--auth", help, "--nonsense", NULL }), OPTIONS_HELP);
 	}
 	environment[0] = NULL;
 	expect_text("before it", READ("--nonsense", "--help"), "unknown option --nonsense; see --help");
@@ -699,6 +770,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_try_hook),
+		cmocka_unit_test(test_octets),
 		cmocka_unit_test(test_size),
 		cmocka_unit_test(test_kept),
 		cmocka_unit_test(test_seconds),
@@ -708,6 +780,7 @@ int main(void)
 		cmocka_unit_test(test_choices),
 		cmocka_unit_test(test_how_many_times),
 		cmocka_unit_test(test_listen),
+		cmocka_unit_test(test_listen_in_short),
 		cmocka_unit_test(test_ip_and_port),
 		cmocka_unit_test(test_source),
 		cmocka_unit_test(test_own_values),

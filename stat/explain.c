@@ -114,7 +114,7 @@ static void explain_site(struct explain *e)
 
 static void put_score(const char *what, uint32_t score, unsigned alarm)
 {
-	printf("%9s%s %u of %u\n", "", what, score, alarm);
+	printf("%9s%s %u, alarm at %u\n", "", what, score, alarm);
 }
 
 static void put_row(const struct snapshot_row *r, uint64_t now)

@@ -86,7 +86,6 @@ static struct tally {
 } *tally;
 
 static volatile sig_atomic_t terminate, reload;
-static bool broken; /* it ends for want of what it cannot do without */
 
 /* ---- messages for a person ---- */
 
@@ -378,11 +377,20 @@ static bool wants_broker(void)
 
 static pid_t broker; /* 0: there is none */
 
-static void start_broker(bool (*allows)(const char *path))
+static const char no_broker[] = "no process can be started to run hooks, so they fail";
+
+static bool start_broker(bool (*allows)(const char *path))
 {
-	broker = broker_start(allows, options.timeouts.hook);
-	if (broker < 0)
-		die_errno(EX_OSERR, "no process can be started to run hooks");
+	pid_t pid = broker_start(allows, options.timeouts.hook);
+
+	broker = pid < 0 ? 0 : pid;
+	return pid >= 0;
+}
+
+static void begin_broker(bool (*allows)(const char *path))
+{
+	if (!start_broker(allows))
+		die_errno(EX_OSERR, "a process to run hooks");
 }
 
 /* Hooks must inherit no descriptors but those that hooks.c gives them, whatever was open when we were started. */
@@ -542,8 +550,6 @@ static void warn_of_lacks(void)
 
 /* ---- what may be replaced ---- */
 
-static const char hooks_late[] = "hooks are there that were not when smtpwarp started: restart it so that they run";
-
 /* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
  * may be waiting to see a new one; everything else once a second at most. */
 static void look_again(void)
@@ -557,10 +563,11 @@ static void look_again(void)
 	tally->looked_at = now.tv_sec;
 	if (options.routes)
 		index_routes_again();
-	if (broker)
-		find_hooks_again(); /* without hooks nothing is written, and the page stays shared with sessions */
-	else if (wants_broker() && event_is_due(hooks_late))
-		fault("%s", hooks_late);
+	if (!wants_broker())
+		return;
+	find_hooks_again(); /* without hooks nothing is written, and the page stays shared with sessions */
+	if (!broker && !start_broker(may_run) && event_is_due(no_broker))
+		fault("%s", no_broker);
 }
 
 /* Runs as the user that sessions run as. The index of a large file is ready before the first session. */
@@ -741,12 +748,14 @@ static void child_ended(pid_t pid, int how)
 		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
 }
 
-/* Without it no hook runs, and a new one would have no more rights than this process: whoever started us starts us again. */
-static void broker_ended(void)
+/* A hook may have killed it, or the kernel for lack of memory. Hooks of sessions under way fail; those to come have a new one. */
+static void broker_ended(int how)
 {
-	fault("the process that runs hooks has ended: smtpwarp ends, to be started again");
-	broken = true;
-	terminate++;
+	fault("the process that runs hooks has ended: %s %d", WIFSIGNALED(how) ? "signal" : "exit status",
+	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how));
+	broker = 0;
+	if (!terminate && !start_broker(may_run))
+		fault("%s", no_broker);
 }
 
 static void reap(void)
@@ -759,7 +768,7 @@ static void reap(void)
 		if (pid == indexer)
 			indexer_ended(how);
 		else if (pid == broker)
-			broker_ended();
+			broker_ended(how);
 		else
 			child_ended(pid, how);
 	}
@@ -1079,8 +1088,8 @@ static _Noreturn void listen_loop(void)
 		status();
 	}
 	end_sessions();
-	record_stop(broken ? "the process that runs hooks has ended" : terminate ? "SIGTERM or SIGINT" : "--idle-exit");
-	exit(broken ? EX_TEMPFAIL : EX_OK);
+	record_stop(terminate ? "SIGTERM or SIGINT" : "--idle-exit");
+	exit(EX_OK);
 }
 
 /* ---- start ---- */
@@ -1422,7 +1431,7 @@ static _Noreturn void try_hook(void)
 	guard_standard_descriptors();
 	close_on_exec();
 	tell_of_trial(hooks->hook, file);
-	start_broker(may_try);
+	begin_broker(may_try);
 	exit(session_try(&options, hooks, &terminate, sample, n) ? EX_OK : EX_SOFTWARE);
 }
 
@@ -1431,7 +1440,7 @@ static _Noreturn void serve_connection(void)
 {
 	refuse_root();
 	if (hooks->count)
-		start_broker(may_run);
+		begin_broker(may_run);
 	begin_log();
 	session_run(connection, &options, hooks, &terminate);
 	say_losses();
@@ -1488,7 +1497,7 @@ int main(int argc, char **argv)
 	check_routes();
 	check_rules();
 	if (wants_broker())
-		start_broker(may_run);
+		begin_broker(may_run);
 	record_start(argc, argv);
 	listen_loop();
 }

@@ -379,7 +379,8 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
-	getrlimit(RLIMIT_NOFILE, &b.files);
+	if (!b.files.rlim_max)
+		getrlimit(RLIMIT_NOFILE, &b.files);
 	limit_files(b.files.rlim_max); /* here, too: it bounds what all sessions may have on the way to the broker */
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	pid = _Fork();
@@ -390,6 +391,8 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 		run_broker();
 	}
 	close(pair[1]);
+	if (broker >= 0)
+		close(broker);
 	broker = pair[0];
 	return pid;
 }

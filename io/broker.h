@@ -21,7 +21,7 @@ struct broker_news {
 
 /* Fork the broker. allows() says in the broker which programs may be run. patience: microseconds that a program has left when its session
  * is gone without a word. Returns its process ID, or -1 with errno set. SIGCHLD must be blocked. The broker ends when nobody is left to
- * ask it. */
+ * ask it. Called once more, it starts another one: processes that were forked before ask the one that they know. */
 pid_t broker_start(bool (*allows)(const char *path), int64_t patience);
 
 /* Ask it to run a program, with these descriptors as its 0, 1, 2 and 3 (-1, the last alone: it has no 3), which stay ours. Returns the

@@ -123,20 +123,7 @@ static int open_file(const char *file)
 
 static struct statemap *map_open(int fd, char why[STATEFILE_WHY])
 {
-	struct statemap *m = fd < 0 ? refuse(fd, why, "") : map(fd, PROT_READ | PROT_WRITE, why);
-
-	if (m)
-		close(fd);
-	return m;
-}
-
-struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY])
-{
-	int fd = open_file(file);
-
-	if (fd < 0 && errno == ENOENT && make(file))
-		fd = open_file(file);
-	return map_open(fd, why);
+	return fd < 0 ? refuse(fd, why, "") : map(fd, PROT_READ | PROT_WRITE, why);
 }
 
 bool statefile_check(const char *file, char why[STATEFILE_WHY])
@@ -147,12 +134,15 @@ bool statefile_check(const char *file, char why[STATEFILE_WHY])
 	if (fd < 0 && errno == ENOENT && file_may_be_made(file))
 		return true;
 	m = map_open(fd, why);
-	if (m)
+	if (m) {
 		munmap(m, sizeof *m);
+		close(fd);
+	}
 	return m;
 }
 
 static struct statemap *current;
+static int descriptor; /* of it, for the lock of a session */
 
 /* SIGBUS: the file was cut short, and a page of it is gone. Memory of this process takes its place, for mail must go on. Any other SIGBUS
  * kills, as ever. */
@@ -170,13 +160,20 @@ static void page_is_gone(int number, siginfo_t *info, void *context)
 bool statefile_use(const char *file, char why[STATEFILE_WHY])
 {
 	struct sigaction bus = { .sa_sigaction = page_is_gone, .sa_flags = SA_SIGINFO };
-	struct statemap *m = statefile_open(file, why);
+	int fd = open_file(file);
+	struct statemap *m;
 
+	if (fd < 0 && errno == ENOENT && make(file))
+		fd = open_file(file);
+	m = map_open(fd, why);
 	if (!m)
 		return false;
-	if (current)
+	if (current) {
 		munmap(current, sizeof *current);
+		close(descriptor);
+	}
 	current = m;
+	descriptor = fd;
 	sigaction(SIGBUS, &bus, NULL);
 	return true;
 }
@@ -196,16 +193,16 @@ const struct statemap *statefile_view(const char *file, int *fd, char why[STATEF
 
 /* ---- the gauge of sessions ---- */
 
-void statefile_enter(const char *file)
+/* Not F_OFD_SETLK: that lock would be one of the listener's descriptor, and last as long. This one is the process's own. */
+void statefile_enter(void)
 {
-	int fd = open_file(file);
 	long first = getpid();
 
-	for (unsigned i = 0; fd >= 0 && i < TRIES; i++) {
+	for (unsigned i = 0; i < TRIES; i++) {
 		struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1,
 			.l_start = STATEMAP_PLACES_AT + (first + i) % STATEMAP_PLACES };
 
-		if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		if (fcntl(descriptor, F_SETLK, &lock) == 0)
 			return;
 	}
 }

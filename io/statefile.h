@@ -1,7 +1,7 @@
 /* The file of --state: making, mapping and locking it. pure/statemap.h has what is in it.
  *
- * How many sessions there are is told by locks (fcntl(2), F_OFD_SETLK), for those end with a process however it ends: each session locks an
- * octet far behind the end of the file.
+ * How many sessions there are is told by locks (fcntl(2), F_SETLK), for those end with a process however it ends: each session locks an octet
+ * far behind the end of the file.
  */
 #ifndef STATEFILE_H
 #define STATEFILE_H
@@ -10,12 +10,10 @@
 
 #define STATEFILE_WHY 200 /* octets of a reason */
 
-/* Map the file, shared; it is made if it is missing: whole, so that the memory for it is there, for its owner to write and its group to
- * read. NULL with the reason in why, which names no file: it belongs to somebody else, is no such map, or cannot be made. */
-struct statemap *statefile_open(const char *file, char why[STATEFILE_WHY]);
-
-/* The same, for this process and those that it forks. false: the reason is in why, and what was in use before still is; errno is EINVAL if
- * the file itself is wrong. If it is cut short later, what it had is lost to this process, which counts for itself from then on. */
+/* Map the file, shared, for this process and those that it forks. It is made if it is missing: whole, so that the memory for it is there,
+ * for its owner to write and its group to read. false with the reason in why, which names no file: it belongs to somebody else, is no such
+ * map, or cannot be made; what was in use before still is; errno is EINVAL if the file itself is wrong. If it is cut short later, what it
+ * had is lost to this process, which counts for itself from then on. */
 bool statefile_use(const char *file, char why[STATEFILE_WHY]);
 
 /* Whether statefile_use() would do, or could make the file: nothing is made or used. false: as there. */
@@ -24,12 +22,12 @@ bool statefile_check(const char *file, char why[STATEFILE_WHY]);
 /* What statefile_use() has mapped; NULL: nothing. */
 struct statemap *statefile_current(void);
 
-/* Map an existing one to be read. *fd: the descriptor, for statefile_sessions(). NULL: as statefile_open(). */
+/* Map an existing one to be read. *fd: the descriptor, for statefile_sessions(). NULL: the reason is in why. */
 const struct statemap *statefile_view(const char *file, int *fd, char why[STATEFILE_WHY]);
 
-/* This process is a session until it ends. It opens the file itself, since a lock that is inherited outlives its process. If that fails
- * it is not counted. */
-void statefile_enter(const char *file);
+/* This process, or the one that it was forked from, has used a file: it is a session of that until it ends. If that fails it is not
+ * counted. Whoever closes another descriptor of the file loses the lock, fcntl(2). */
+void statefile_enter(void);
 
 /* How many sessions hold a lock. */
 unsigned statefile_sessions(int fd);

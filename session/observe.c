@@ -23,7 +23,7 @@ void observe_begin(struct session *s)
 {
 	forget(&s->observe);
 	if (statefile_current())
-		statefile_enter(s->o->state);
+		statefile_enter();
 }
 
 /* ---- into the map ---- */
@@ -85,6 +85,17 @@ static void detect(const struct session *s, struct statemap_slot *slot, const ch
 		record_change(s, slot, source, &before, &after, now);
 }
 
+/* What has passed since these octets were counted last. */
+static void add_octets(struct session *s, struct statemap *m)
+{
+	const uint64_t passed[] = { s->client.leg.received, s->client.leg.sent, s->server.leg.received, s->server.leg.sent };
+
+	for (unsigned i = 0; i < 4; i++) {
+		statemap_add(m->total + STATEMAP_BYTES_FROM_CLIENT + i, passed[i] - s->observe.octets[i]);
+		s->observe.octets[i] = passed[i];
+	}
+}
+
 static void add(struct session *s, struct statemap *m)
 {
 	const struct observe *o = &s->observe;
@@ -105,17 +116,7 @@ static void add(struct session *s, struct statemap *m)
 		statemap_say(slot, s->refusal->class, (const char *)s->refusal->text, s->refusal->text_len);
 	if (number != STATEMAP_OTHER)
 		detect(s, slot, source, now);
-}
-
-/* What has passed since these octets were counted last. */
-static void add_octets(struct session *s, struct statemap *m)
-{
-	const uint64_t passed[] = { s->client.leg.received, s->client.leg.sent, s->server.leg.received, s->server.leg.sent };
-
-	for (unsigned i = 0; i < 4; i++) {
-		statemap_add(m->total + STATEMAP_BYTES_FROM_CLIENT + i, passed[i] - s->observe.octets[i]);
-		s->observe.octets[i] = passed[i];
-	}
+	add_octets(s, m);
 }
 
 static void flush(struct session *s)
@@ -124,8 +125,6 @@ static void flush(struct session *s)
 
 	if (m && *s->observe.site)
 		add(s, m);
-	if (m)
-		add_octets(s, m);
 	forget(&s->observe);
 }
 
@@ -350,6 +349,7 @@ void observe_end(struct session *s)
 	flush(s);
 	if (!m)
 		return;
+	add_octets(s, m);
 	statemap_add(m->total + ended[s->end.by], 1);
 	statemap_add(m->total + STATEMAP_LOG_DROPPED, s->end.dropped);
 }

@@ -1,5 +1,7 @@
 """Insight on real input: a real Postfix sends a thousand messages to servers that throttle in the words of real providers, slow down, greylist
-or know nobody; and the same traffic by all ways of starting, connections that fail, a full map, files that are no good."""
+or know nobody; and the same traffic by all ways of starting, connections that fail, a full map, files that are no good;
+and what it costs."""
+import collections
 import contextlib
 import json
 import os
@@ -7,6 +9,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import struct
 import tempfile
 import time
@@ -22,7 +25,7 @@ from test_stat_metrics import make_state        # noqa: F401
 from test_stat_query import stat
 from test_state import NETWORK, Sink, deliver, sink, state      # noqa: F401
 from waiting import wait_until
-from warp import Warp
+from warp import NO_REPORTS, Warp, children_of
 
 pytestmark = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
 
@@ -325,3 +328,29 @@ def test_no_good_for_a_user(warp, sink, shared, make_state, harm, why):    # noq
     assert deliver(proxy, 2) == deliver(proxy, 2) == [250, 250]
     error, = proxy.records("error")
     assert error["error"].startswith(f"--state {file}: {why}") and file.read_bytes() == before
+
+
+# What it costs
+
+def calls_of_session(warp, server, tmp_path, file, port):
+    """System calls of a session of five messages, by name, but for those whose number the moment decides."""
+    trace = tmp_path / f"trace-{pathlib.Path(file).name}"
+    proxy = warp("--state", file, upstream=server, env=NO_REPORTS)
+    proxy.wrapper = ["strace", "-f", "-qq", "-o", trace, "-e", "signal=none"]
+    proxy.listen(f"127.0.0.1:{port}")
+    deliver(proxy, 5)
+    proxy.wait_for("close")
+    for pid in children_of(proxy.listener.pid):     # strace itself goes on until its child ends
+        os.kill(pid, signal.SIGTERM)
+    proxy.wait_exit()
+    lines = [line.split(None, 1) for line in trace.read_text().splitlines()]
+    session = next(pid for pid, call in lines if '"EHLO client' in call)
+    names = collections.Counter(re.match(r"\w*", call)[0] for pid, call in lines if pid == session and "resumed>" not in call)
+    return collections.Counter({name: n for name, n in names.items() if name not in ("", "poll", "ppoll", "read", "recvfrom", "readv")})
+
+
+def test_system_calls(warp, sink, state, tmp_path):     # noqa: F811
+    """A lock for each session, which counts it among those that there are, and none for a message."""
+    server = sink()
+    before, after = (calls_of_session(warp, server, tmp_path, file, port) for file, port in (("none", 2525), (state, 2526)))
+    assert after - before == {"getpid": 1, "fcntl": 1} and not before - after

@@ -33,7 +33,7 @@ static void observe(struct statemap_slot *s, unsigned i, uint64_t now)
 int main(int argc, char **argv)
 {
 	char why[STATEFILE_WHY], site[48], source[48];
-	struct statemap *m = argc == 3 ? statefile_open(argv[1], why) : NULL;
+	struct statemap *m = argc == 3 && statefile_use(argv[1], why) ? statefile_current() : NULL;
 	uint64_t now = statefile_now();
 
 	if (!m) {
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
 		statemap_add(&m->total[t], 10 + t);
 	statemap_hook(m, 3, "rspamd", 20000, false);
 	statemap_hook(m, 3, "rspamd", 3000000, true);
-	statefile_enter(argv[1]);
+	statefile_enter();
 	getchar(); /* a session until it ends */
 	return 0;
 }

@@ -32,17 +32,23 @@ static int remove_dir(void **state)
 	return rmdir(dir);
 }
 
+static struct statemap *used(void)
+{
+	return statefile_use(file, why) ? statefile_current() : NULL;
+}
+
 static void made_and_shared(void **state)
 {
-	struct statemap *m = statefile_open(file, why), *again = statefile_open(file, why);
+	struct statemap *m = used(), *again;
 	const struct statemap *view;
 	struct stat st;
 	int fd;
 
 	(void)state;
 	assert_non_null(m);
-	assert_non_null(again);
 	statemap_add(m->total, 3);
+	again = used();
+	assert_non_null(again);
 	assert_int_equal(statemap_get(again->total), 3);
 	view = statefile_view(file, &fd, why);
 	assert_int_equal(statemap_get(view->total), 3);
@@ -55,7 +61,7 @@ static void made_and_shared(void **state)
 static void is_refused(const char *reason)
 {
 	why[0] = 0;
-	assert_null(statefile_open(file, why));
+	assert_false(statefile_use(file, why));
 	assert_non_null(strstr(why, reason));
 }
 
@@ -83,7 +89,7 @@ static void what_is_refused(void **state)
 	assert_int_equal(mkfifo(file, 0640), 0);
 	is_refused("no state of this version");
 	unlink(file);
-	statefile_open(file, why);
+	assert_true(statefile_use(file, why));
 	chmod(file, 0666);
 	is_refused("others may write");
 	if (geteuid() == 0) {
@@ -107,7 +113,7 @@ static void full_file_system(void **state)
 		if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 		    mount("tmpfs", dir, "tmpfs", 0, "size=1m") < 0)
 			_exit(geteuid() == 0 ? 1 : 0);
-		_exit(statefile_open(file, why) || !strstr(why, strerror(ENOSPC)) || access(file, F_OK) == 0);
+		_exit(statefile_use(file, why) || !strstr(why, strerror(ENOSPC)) || access(file, F_OK) == 0);
 	}
 	waitpid(child, &how, 0);
 	assert_int_equal(how, 0);
@@ -122,14 +128,14 @@ static void sessions(void **state)
 	char one;
 
 	(void)state;
-	assert_non_null(statefile_open(file, why));
+	assert_true(statefile_use(file, why));
 	assert_non_null(statefile_view(file, &fd, why));
 	assert_int_equal(pipe(ready), 0);
 	assert_int_equal(statefile_sessions(fd), 0);
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		child[i] = fork();
 		if (child[i] == 0) {
-			statefile_enter(file);
+			statefile_enter();
 			assert_int_equal(write(ready[1], "x", 1), 1);
 			pause();
 		}
@@ -155,7 +161,7 @@ static void made_at_once(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 20; i++)
 		if (fork() == 0) {
-			struct statemap *m = statefile_open(file, why);
+			struct statemap *m = used();
 
 			if (m)
 				statemap_add(m->total, 1);

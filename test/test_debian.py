@@ -194,12 +194,14 @@ def test_the_rest_of_the_firewall_does_not_depend_on_us(machine):
 
 FAILURES = {
     "a bad option": ("echo SMTPWARP_TLS=sometimes >/etc/smtpwarp/smtpwarp.conf", "on", "nothing was changed"),
-    "a service that does not start": ("mkdir /etc/systemd/system/smtpwarp.service.d; printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n'"
+    "a service that does not start": ("mkdir /etc/systemd/system/smtpwarp.service.d;"
+                                      " printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n'"
                                       " >/etc/systemd/system/smtpwarp.service.d/x.conf; systemctl daemon-reload", "on", "does not start"),
     "a port that is taken": ("systemd-socket-activate -l 127.0.0.1:10025 cat >/dev/null 2>&1 &"
                              " while ! grep -q 0100007F:2729 /proc/net/tcp; do :; done", "on", "does not start"),
     "rules with a fault": ("echo nonsense >>/usr/share/smtpwarp/nftables-output.nft", "on", "nft does not take"),
-    "a redirect that does not work": ("sed -i 's/redirect to :10025/accept/' /usr/share/smtpwarp/nftables-output.nft",
+    "a redirect that does not work": ("sed -i 's/redirect to :10025/accept/; s/reject with tcp reset/accept/'"
+                                      " /usr/share/smtpwarp/nftables-output.nft",
                                       "on --test 10.0.0.2", "does not arrive"),
     "no route": ("ip route delete default; ip -6 route delete default", "on", "there is no route"),
     "a firewall with a fault": ("echo nonsense >>/etc/nftables.conf", "on --persistent", "cannot be kept"),

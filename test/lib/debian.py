@@ -68,7 +68,8 @@ def root():
 
 def source_files():
     with contextlib.suppress(subprocess.CalledProcessError, FileNotFoundError):
-        listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=hosts.ROOT, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=hosts.ROOT, capture_output=True, text=True,
+                                check=True).stdout
         return sorted(name for name in listed.split("\0") if name and not name.startswith("test/") and (hosts.ROOT / name).is_file())
     return []
 

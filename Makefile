@@ -386,10 +386,11 @@ image: all
 HOOK_PACKAGES = ca-certificates $(shell sed -n 's/^[ *\#]* Needs: //p' $(HOOKS_SH:%=hooks/%) $(HOOKS_C:%=hooks/%.c) | sed 's/(.*)//; s/,/ /g')
 
 image-hooks: ROOT = $(IMAGES)/smtpwarp-hooks/rootfs
-image-hooks: all hooks $(IMAGES)/smtpwarp-hooks/debian.tar
+image-hooks: stage $(IMAGES)/smtpwarp-hooks/debian.tar
 	rm -rf $(ROOT)
-	@$(MAKE) --no-print-directory install DESTDIR=$(ROOT) >/dev/null
-	rm -rf $(ROOT)/usr/share/man $(ROOT)/usr/lib/systemd $(ROOT)/usr/lib/sysusers.d
+	install -d $(ROOT)
+	cp -a $(STAGE)/usr $(ROOT)
+	rm -rf $(ROOT)/usr/share/man $(addprefix $(ROOT)/usr/lib/,systemd sysusers.d tmpfiles.d) $(ROOT)/usr/sbin/smtpwarp-setup
 	install -d $(ROOT)/etc/smtpwarp/hooks
 	install -d -m 1777 $(ROOT)/run/smtpwarp
 	@containers/build containers/Containerfile.hooks $(IMAGES)/smtpwarp-hooks $(IMAGES)/smtpwarp-hooks.tar smtpwarp-hooks:$(VERSION) \

@@ -2,13 +2,13 @@
 
 What they cannot show is what the emulator lacks: sockets of NETLINK_SOCK_DIAG, so --max-kept counts nothing there.
 """
-import fcntl
 import re
 import shutil
 import subprocess
 
 import pytest
 
+import building
 import certificates
 import hosts
 import warp as starting
@@ -40,11 +40,7 @@ class Machine:
         return ", ".join(f"needs {tool}" for tool in tools if not shutil.which(tool))
 
     def make(self, *targets):
-        """One at a time: the objects are kept, for the next run of the tests."""
-        self.made.mkdir(parents=True, exist_ok=True)
-        with open(self.made / "lock", "w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            subprocess.run(["make", "-s", f"CROSS={self.triplet}", f"SYSROOT={SYSROOT}", *targets], cwd=ROOT, check=True, capture_output=True)
+        building.make(f"cross/{self.triplet}", f"CROSS={self.triplet}", f"SYSROOT={SYSROOT}", *targets)
 
 
 @pytest.fixture(name="machine", params=["aarch64", "riscv64"], scope="module")

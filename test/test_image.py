@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+import building
 import hosts
 import netns
 import oci
@@ -27,9 +28,8 @@ LABEL = "org.opencontainers.image."
 
 def build(directory, target="image", umask=0o022):
     """The archive, and the digest that make tells."""
-    made = subprocess.run(["make", "-s", target, f"IMAGES={directory}", "IMAGE_SOURCE=https://smtpwarp.example/source"], cwd=ROOT,
-                          check=True, capture_output=True, text=True, umask=umask)
-    return pathlib.Path(re.search(r"^(\S+): \d+ octets", made.stdout, re.M)[1]), re.search(r"sha256:\w{64}", made.stdout)[0]
+    said = building.make("images", target, f"IMAGES={directory}", "IMAGE_SOURCE=https://smtpwarp.example/source", umask=umask)
+    return pathlib.Path(re.search(r"^(\S+): \d+ octets, sha256", said, re.M)[1]), re.search(r"sha256:\w{64}", said)[0]
 
 
 @pytest.fixture(name="image", scope="module")

@@ -1,0 +1,14 @@
+"""`make` from a test, one at a time in a folder: workers that run side by side would write the same files."""
+import fcntl
+import pathlib
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def make(folder, *words, **options):
+    """What make says. folder, below build/, is what it writes to."""
+    (ROOT / "build" / folder).mkdir(parents=True, exist_ok=True)
+    with open(ROOT / "build" / folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return subprocess.run(["make", "-s", *words], cwd=ROOT, check=True, capture_output=True, text=True, **options).stdout

@@ -28,7 +28,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
 	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
-	session/checks.c session/tarpit.c session/kept.c io/memory.c session/observe.c io/statefile.c io/providers.c pure/statemap.c \
+	session/checks.c session/tarpit.c session/kept.c io/memory.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c io/broker.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
@@ -224,7 +224,7 @@ UNIT_passwords = io/passwords.c $(UNIT_file)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
-$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
+$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe mxname,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
 FAKED = ppoll recv send shutdown close
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)

@@ -144,6 +144,48 @@ static size_t host_name(const unsigned char *labels, char out[DNS_NAME_MAX + 1])
 	return numeric ? 0 : n;
 }
 
+/* The length of the exchange at this place: its preference, its name, NUL. */
+static size_t exchange_len(const struct dns_answer *answer, size_t at)
+{
+	return 2 + strlen(answer->exchange + at + 2) + 1;
+}
+
+/* Insert an exchange before those that are greater, as octets: by preference, then by name. It is left out if there is no room. */
+static void add_exchange(struct dns_answer *answer, const char *exchange, size_t n)
+{
+	size_t at = 0, len, to = answer->text_len;
+
+	if (answer->count > DNS_EXCHANGES || n > sizeof answer->exchange - to)
+		return;
+	for (; at < to; at += len) {
+		len = exchange_len(answer, at);
+		if (memcmp(exchange, answer->exchange + at, n < len ? n : len) < 0)
+			break;
+	}
+	memmove(answer->exchange + at + n, answer->exchange + at, to - at);
+	memcpy(answer->exchange + at, exchange, n);
+	answer->text_len += n;
+}
+
+/* Take the data of an MX record, octets from at to end of the message. false: they are malformed. RFC 1035 3.3.9. */
+static bool take_exchange(struct dns_answer *answer, const unsigned char *in, size_t at, size_t end)
+{
+	unsigned char name[DNS_NAME_MAX + 2];
+	char exchange[2 + DNS_NAME_MAX + 1];
+	size_t n, after;
+
+	if (end - at < 3 || !get_name(in, end, at + 2, name, &after))
+		return false;
+	memcpy(exchange, in + at, 2);
+	n = host_name(name, exchange + 2);
+	for (size_t i = 2; i < 2 + n; i++)
+		exchange[i] = (char)lower((unsigned char)exchange[i]);
+	exchange[2 + n] = 0;
+	if (n)
+		add_exchange(answer, exchange, 2 + n + 1);
+	return true;
+}
+
 /* Take the data of a record, octets from at to end of the message. false: they are malformed. */
 static bool take_record(struct dns_answer *answer, unsigned type, const unsigned char *in, size_t at, size_t end)
 {
@@ -157,9 +199,11 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 		memcpy(answer->address6[answer->count++], data, 16);
 	if (type == DNS_TXT && !answer->count++)
 		take_strings(answer, data, end - at);
+	answer->count += type == DNS_PTR || type == DNS_MX;
+	if (type == DNS_MX)
+		return take_exchange(answer, in, at, end);
 	if (type != DNS_PTR)
 		return true;
-	answer->count++;
 	if (!get_name(in, end, at, name, &after))
 		return false;
 	if (!answer->text_len)
@@ -257,6 +301,16 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 		return DNS_CUT;
 	memcpy(owner, question + HEADER, name_len);
 	return read_records(in, n, question_len, dns_get16(in + 6), dns_get16(question + question_len - 4), owner, name_len, answer);
+}
+
+const char *dns_exchange(const struct dns_answer *answer, size_t *at)
+{
+	size_t here = *at;
+
+	if (here >= answer->text_len)
+		return NULL;
+	*at += exchange_len(answer, here);
+	return answer->exchange + here + 2;
 }
 
 bool dns_is_host(const char *name)

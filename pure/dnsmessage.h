@@ -11,9 +11,10 @@
 #define DNS_QUERY 272	   /* octets of a header and a question */
 #define DNS_ADDRESSES 64   /* addresses of an answer that are used */
 #define DNS_TEXT 200	   /* octets of a TXT record that are kept */
+#define DNS_EXCHANGES 10   /* mail exchanges of an answer that are used */
 #define DNS_SERVERS 3	   /* the limit of resolv.conf(5) */
 
-enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_TXT = 16, DNS_AAAA = 28 };
+enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28 };
 
 struct dns_servers {
 	unsigned count;
@@ -30,13 +31,14 @@ struct dns_settings {
 
 struct dns_answer {
 	bool named; /* the name exists, perhaps without records of this type */
-	unsigned count;
+	unsigned count; /* of records; A, AAAA: of addresses that follow */
 	union {
 		uint32_t address[DNS_ADDRESSES]; /* A: in host order */
 		unsigned char address6[DNS_ADDRESSES][16]; /* AAAA */
+		char exchange[DNS_ADDRESSES * 16]; /* MX: for dns_exchange() */
 	};
 	/* TXT: the strings of the first record, joined; what is not printable ASCII became '?'. PTR: the first name that can be
-	 * a host's; 0 octets: there is none. */
+	 * a host's; 0 octets: there is none. MX: octets of exchange. */
 	size_t text_len;
 	char text[DNS_NAME_MAX + 1];
 };
@@ -59,6 +61,10 @@ size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char 
 /* Read n octets as the answer to this question. Follows CNAMEs, in any order, as far as the answer contains them. */
 enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char *question, size_t question_len,
     struct dns_answer *answer);
+
+/* The next mail exchange of an answer to MX, in lower case; NULL: there is none left. *at begins as 0. They come as RFC 5321 5.1 has them tried,
+ * those of one preference by name, however the server had them; names that cannot be a host's are left out: "." (RFC 7505), too. */
+const char *dns_exchange(const struct dns_answer *answer, size_t *at);
 
 /* Whether it can be a host name: letters, digits, inner hyphens, and underscores, which real hosts have; not all digits, as in
  * an address (RFC 1123 2.1). */

@@ -124,6 +124,8 @@ static const struct row rows[] = {
 	OF_LIST("reply-rules", RULES, "FILE", "why servers refuse: rules before those that ship, see smtpwarp-replies(5)"),
 	OF_TEXT("providers", providers, "FILE", OPTIONS_PROVIDERS, "which servers belong to one provider: lines of NAME SUFFIX ..."),
 	OF_TEXT("state", state, "FILE", STATEMAP_FILE, "what sessions observe together, for smtpwarp-stat(8); none: nothing"),
+	OF_EITHER("mx-names", no_mx_names, "lookup or none", "HOW", "lookup",
+	    "lookup: with --state, the DNS tells whose server it is, by the recipient's domain; none: it is not asked"),
 	OF_OWN("log", LOG, log, "SINK", NULL, "where records go: " SINK_WORDS),
 	OF_SWITCH("verbose", verbose, "log every command and reply"),
 	{ "message-size-limit", SIZE, AT(uint64_t, limits.message_size), { { 0, 0 } }, "N", "10240000",

@@ -72,6 +72,7 @@ struct options {
 	unsigned send_proxy; /* version of the PROXY header, 0: none */
 	bool xclient, xforward, received;
 	bool no_client_names; /* --client-names none */
+	bool no_mx_names;     /* --mx-names none */
 	const struct net_block *allow; /* accept connections from these only; none: from everybody */
 	unsigned allows;
 	int64_t greet_delay, dnsbl_timeout, tarpit; /* greet_delay and tarpit: 0 is none */

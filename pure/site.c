@@ -82,9 +82,13 @@ static struct word provider_in(const char *at, const char *end, const char *host
 	return (struct word){ NULL, 0 };
 }
 
+/* Of a name that is too long the end is kept: that is what its owner has registered, and the rest he may choose to look like another. */
 static void put(char site[STATEMAP_SITE], const char *text, size_t n)
 {
-	n = n < STATEMAP_SITE ? n : STATEMAP_SITE - 1;
+	if (n >= STATEMAP_SITE) {
+		text += n - (STATEMAP_SITE - 1);
+		n = STATEMAP_SITE - 1;
+	}
 	for (size_t i = 0; i < n; i++)
 		site[i] = (char)(isgraph((unsigned char)text[i]) ? tolower((unsigned char)text[i]) : '?');
 	site[n] = 0;

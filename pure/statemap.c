@@ -431,7 +431,21 @@ void statemap_hook(struct statemap *m, uint32_t event, const char *name, uint64_
 	statemap_add(&h->failures, failed);
 }
 
-/* ---- what is known of address prefixes ---- */
+/* ---- whose servers they are ---- */
+
+static uint64_t prefix_key(const struct statemap *m, const char *prefix)
+{
+	return key_of(m, prefix, "prefix");
+}
+
+/* A key has only so many octets of a domain: the last ones, which are what its owner has registered. No address is a prefix, whatever the
+ * domain's name. */
+static uint64_t answer_key(const struct statemap *m, const char *address, const char *domain)
+{
+	size_t n = strlen(domain);
+
+	return key_of(m, address, n < STATEMAP_SOURCE ? domain : domain + n - (STATEMAP_SOURCE - 1));
+}
 
 static const struct statemap_learnt *learnt_of(const struct statemap *m, uint64_t key)
 {
@@ -458,22 +472,20 @@ static struct statemap_learnt *place_to_learn(struct statemap *m, uint64_t key)
 	return first;
 }
 
-void statemap_learn(struct statemap *m, const char *prefix, const char *site, uint64_t now)
+static void learn(struct statemap *m, uint64_t key, const char *site, uint64_t until)
 {
-	uint64_t key = key_of(m, prefix, "prefix");
 	struct statemap_learnt *l = (struct statemap_learnt *)(uintptr_t)learnt_of(m, key);
 
 	if (!l)
 		l = place_to_learn(m, key);
 	__atomic_store_n(&l->key, 0, __ATOMIC_RELEASE); /* nobody finds it while its name is written */
 	put_text(l->site, site, strlen(site), STATEMAP_SITE);
-	PUT(&l->until, now + STATEMAP_LEARNT_FOR);
+	PUT(&l->until, until);
 	__atomic_store_n(&l->key, key, __ATOMIC_RELEASE);
 }
 
-bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now, char site[STATEMAP_SITE])
+static bool learnt(const struct statemap *m, uint64_t key, uint64_t now, char site[STATEMAP_SITE])
 {
-	uint64_t key = key_of(m, prefix, "prefix");
 	const struct statemap_learnt *l = learnt_of(m, key);
 
 	if (!l || GET(&l->until) < now)
@@ -482,4 +494,24 @@ bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now,
 	get_text(l->site, site, STATEMAP_SITE);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	return GET(&l->key) == key && *site;
+}
+
+void statemap_learn(struct statemap *m, const char *prefix, const char *site, uint64_t now)
+{
+	learn(m, prefix_key(m, prefix), site, now + STATEMAP_LEARNT_FOR);
+}
+
+bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now, char site[STATEMAP_SITE])
+{
+	return learnt(m, prefix_key(m, prefix), now, site);
+}
+
+void statemap_learn_answer(struct statemap *m, const char *address, const char *domain, const char *site, uint64_t now)
+{
+	learn(m, answer_key(m, address, domain), site, now + STATEMAP_ANSWERED_FOR);
+}
+
+bool statemap_learnt_answer(const struct statemap *m, const char *address, const char *domain, uint64_t now, char site[STATEMAP_SITE])
+{
+	return learnt(m, answer_key(m, address, domain), now, site);
 }

@@ -29,6 +29,7 @@
 #define STATEMAP_TEXT 128	/* octets of a reply's text, with its NUL */
 #define STATEMAP_LEARNT 512
 #define STATEMAP_LEARNT_FOR (24 * 3600 * 1000000ull)
+#define STATEMAP_ANSWERED_FOR (3600 * 1000000ull)
 #define STATEMAP_HOOKS 24
 #define STATEMAP_HOOK_NAME 40
 #define STATEMAP_PLACES 65536	/* of the gauge of sessions: one octet locked for each, see statefile_enter() */
@@ -130,7 +131,7 @@ struct statemap_hook {
 };
 
 struct statemap_learnt {
-	uint64_t key, until; /* of the address prefix; until when it holds */
+	uint64_t key, until; /* of what the site was learnt for; until when it holds */
 	char site[STATEMAP_SITE];
 };
 
@@ -193,8 +194,13 @@ void statemap_hook(struct statemap *m, uint32_t event, const char *name, uint64_
 /* Copy a hook's name. false: there is none. */
 bool statemap_hook_name(const struct statemap_hook *h, char name[STATEMAP_HOOK_NAME]);
 
-/* Remember which site stands behind this address prefix, and ask for it. false: nothing is known. */
+/* Remember for 24 hours which site stands behind this address prefix, and ask for it. false: nothing is known. */
 void statemap_learn(struct statemap *m, const char *prefix, const char *site, uint64_t now);
 bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now, char site[STATEMAP_SITE]);
+
+/* The same for one address and mail to one domain (in lower case), for an hour: the domain's owner has told it, and is believed for no other.
+ * Where there is no room for all, these go first. */
+void statemap_learn_answer(struct statemap *m, const char *address, const char *domain, const char *site, uint64_t now);
+bool statemap_learnt_answer(const struct statemap *m, const char *address, const char *domain, uint64_t now, char site[STATEMAP_SITE]);
 
 #endif

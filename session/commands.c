@@ -10,6 +10,7 @@
 #include "session/identity.h"
 #include "session/kept.h"
 #include "session/maildata.h"
+#include "session/observe.h"
 #include "session/recipient.h"
 #include "session/replies.h"
 #include "session/serverstate.h"
@@ -199,6 +200,8 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		checks_refuse_recipient(s);
 		return;
 	}
+	if (cmd->verb == SMTP_RCPT)
+		observe_recipient(s, cmd);
 	recipient_prepare_route(s, cmd->verb);
 	if (!filtered && !overridden) {
 		pass_command(s, cmd);

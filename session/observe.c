@@ -4,11 +4,13 @@
 #include "io/statefile.h"
 #include "pure/site.h"
 #include "session/record.h"
+#include "session/serverstate.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define DETECT_TRIES 100 /* each that fails is one that succeeded elsewhere */
+#define PORT_OF_MX 25
 
 static void forget(struct observe *o)
 {
@@ -176,6 +178,101 @@ static void find_site(struct session *s)
 		strcpy(s->observe.site, learnt);
 }
 
+/* ---- by the DNS ----
+ *
+ * The owner of a recipient's domain names its exchanges, and leads names of his own wherever he likes: to a server of somebody else's too,
+ * whose site he must not become. So
+ * - a name given to us, one that a certificate proves, and a site learnt from such a name stand: the DNS is not asked;
+ * - a provider's name counts, and is learnt for the network, for only the provider can lead it there;
+ * - any other name counts for mail to this domain at this address, and is learnt for these two alone. So is that there is no such name.
+ */
+
+static bool is_known(const struct session *s)
+{
+	char network[STATEMAP_SITE];
+
+	site_of_address(&s->server.address, network);
+	return strcmp(s->observe.site, network) != 0;
+}
+
+/* The site by the answer, which is learnt. What others have learnt meanwhile stands. */
+static void site_by_answer(struct session *s, struct statemap *m, const struct mxname_answer *a, char site[STATEMAP_SITE])
+{
+	char network[STATEMAP_SITE], address[NET_TEXT];
+	uint64_t now = statefile_now();
+	size_t n;
+	const char *text = providers(s, &n);
+
+	site_of_address(&a->address, network);
+	if (statemap_learnt(m, network, now, site))
+		return;
+	if (*a->name && site_of_name(text ? text : "", n, a->name, site)) {
+		statemap_learn(m, network, site, now);
+		return;
+	}
+	if (!*a->name)
+		strcpy(site, network);
+	statemap_learn_answer(m, net_text(&a->address, address), a->domain, site, now);
+}
+
+void observe_turn(struct session *s)
+{
+	const struct mxname_answer *a = mxname_turn(s);
+	char site[STATEMAP_SITE];
+
+	if (!a)
+		return;
+	site_by_answer(s, statefile_current(), a, site);
+	if (net_same_host(&a->address, &s->server.address) && !is_known(s))
+		strcpy(s->observe.site, site);
+	mxname_end();
+}
+
+/* Know or ask the name that the DNS gives this server, whose address the client or its DNS chose for this recipient: on port 25, for MX tell
+ * nothing of others. */
+static void find_name(struct session *s, const unsigned char *recipient, size_t n)
+{
+	const struct statemap *m = statefile_current();
+	char domain[DNS_NAME_MAX + 1], address[NET_TEXT], learnt[STATEMAP_SITE];
+	const char *text;
+
+	if (!m || s->o->no_mx_names || s->server.upstream || net_port(&s->server.address) != PORT_OF_MX || is_known(s) ||
+	    !mxname_domain(recipient, n, domain))
+		return;
+	if (statemap_learnt_answer(m, net_text(&s->server.address, address), domain, statefile_now(), learnt)) {
+		strcpy(s->observe.site, learnt);
+	} else if (!mxname_asked()) {
+		text = providers(s, &n);
+		mxname_ask(s, domain, &s->server.address, text ? text : "", n);
+	}
+}
+
+void observe_recipient(struct session *s, const struct smtp_command *cmd)
+{
+	if (serverstate_is_open(s))
+		find_name(s, cmd->address, cmd->address_len);
+}
+
+/* With --connect-on recipient the server is dialled for the recipient that waits: as the client said it. */
+static void find_name_of_held(struct session *s)
+{
+	const struct held *h = s->held;
+	bool rewritten = h->original_len > 0;
+
+	if (s->gate.stage == GATE_SERVER)
+		find_name(s, rewritten ? h->original : h->cmd.address, rewritten ? h->original_len : h->cmd.address_len);
+}
+
+unsigned observe_watch(const struct session *s, struct pollfd *p)
+{
+	return s->end.how == END_NOT ? mxname_watch(p) : 0;
+}
+
+int64_t observe_deadline(void)
+{
+	return mxname_deadline();
+}
+
 /* ---- the connection ---- */
 
 static void count(struct session *s, enum statemap_counter counter)
@@ -207,6 +304,7 @@ void observe_server(struct session *s)
 {
 	flush(s);
 	find_site(s);
+	find_name_of_held(s);
 	s->observe.dialled = true;
 	s->observe.secured = false;
 }

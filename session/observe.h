@@ -7,13 +7,25 @@
 #ifndef OBSERVE_H
 #define OBSERVE_H
 
+#include "session/mxname.h"
 #include "session/state.h"
+
+#define OBSERVE_POLLED MXNAME_POLLED
 
 /* The session begins: from now on until its process ends it counts among those that there are. Call it first of all. */
 void observe_begin(struct session *s);
 
 /* A connection to server.address has begun, or could not. */
 void observe_server(struct session *s);
+
+/* The client has said this RCPT: the name of its domain's server may be that of ours. */
+void observe_recipient(struct session *s, const struct smtp_command *cmd);
+
+/* Of that name: go on; which descriptors to poll, at most OBSERVE_POLLED (returns how many); when to call observe_turn() though nothing comes
+ * in. */
+void observe_turn(struct session *s);
+unsigned observe_watch(const struct session *s, struct pollfd *p);
+int64_t observe_deadline(void);
 
 /* It cannot be had, for this errno; 0: there is no banner. */
 void observe_unreachable(struct session *s, int error);

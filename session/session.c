@@ -134,7 +134,7 @@ static void note_hangup(struct session *s, short revents)
 
 static void wait_and_read(struct session *s, int64_t until)
 {
-	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED];
+	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED + OBSERVE_POLLED];
 	unsigned polled = 2;
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
@@ -152,6 +152,7 @@ static void wait_and_read(struct session *s, int64_t until)
 	polled += checks_watch(s, p + polled);
 	polled += identity_watch(s, p + polled);
 	polled += server_watch(s, p + polled);
+	polled += observe_watch(s, p + polled);
 	if (ppoll(p, polled, until == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	clock_tick(s);
@@ -280,6 +281,7 @@ static bool go_round(struct session *s)
 static void turn(struct session *s)
 {
 	identity_turn(s);
+	observe_turn(s);
 	if (s->gate.stage == GATE_TUNNEL) {
 		tunnel_turn(s);
 		return;

@@ -298,6 +298,7 @@ static struct known {
 } names[KNOWN_MAX], answers[KNOWN_MAX];
 
 bool world_answers;
+unsigned world_questions;
 
 static struct known *known_at(struct known *list, const char *name, enum dns_type type)
 {
@@ -393,6 +394,7 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
 	q->began = now;
 	q->patience = patience;
 	q->attempt = type;
+	world_questions++;
 	q->question_len = (size_t)snprintf((char *)q->question, sizeof q->question, "%s", name);
 	world_answers = world_answers || known_at(answers, name, type)->name;
 }
@@ -403,7 +405,15 @@ static void fill_answer(struct dns_query *q, const char *text)
 	union net_address address;
 
 	q->result = text ? DNS_FOUND : DNS_NOTHING;
+	a->named = text || q->attempt == DNS_MX; /* a domain without MX, not none */
 	if (!text)
+		return;
+	for (size_t n; q->attempt == DNS_MX && *text; text += n + (text[n] == ' ')) {
+		n = strcspn(text, " ");
+		memcpy(a->exchange + a->text_len + 2, text, n);
+		a->text_len += 2 + n + 1;
+	}
+	if (q->attempt == DNS_MX)
 		return;
 	if (q->attempt == DNS_TXT || q->attempt == DNS_PTR) {
 		a->text_len = strlen(text);

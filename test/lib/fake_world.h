@@ -70,9 +70,12 @@ extern struct world_net world_net;
 /* The addresses of a name, separated by blanks; "": there are none, and why. A name that was given none is still looked up. */
 void world_name(const char *name, const char *addresses);
 
-/* An answer of the DNS: addresses, or a text. NULL: there is none; failure: static storage, or NULL. A question without an answer stays
+/* An answer of the DNS: an address, a text, or for MX names, separated by blanks. NULL: there is none; failure: static storage, or NULL. A question without an answer stays
  * open until its patience is over. */
 void world_dns(const char *name, enum dns_type type, const char *answer, const char *failure);
+
+/* How many questions the DNS was asked. */
+extern unsigned world_questions;
 
 /* Something was asked that has its answer already: it comes with the next turn. */
 extern bool world_answers;

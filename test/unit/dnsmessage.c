@@ -36,7 +36,9 @@ static const char *describe(const unsigned char *in, size_t n, const unsigned ch
 	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_A; i++)
 		say(&said, " %u.%u.%u.%u", a.address[i] >> 24, a.address[i] >> 16 & 255, a.address[i] >> 8 & 255,
 		    a.address[i] & 255);
-	if (r == DNS_FOUND && a.text_len)
+	for (size_t at = 0; r == DNS_FOUND && question[question_len - 3] == DNS_MX && at < a.text_len;)
+		say(&said, " %s", dns_exchange(&a, &at));
+	if (r == DNS_FOUND && a.text_len && question[question_len - 3] != DNS_MX)
 		say(&said, " '%.*s'", (int)a.text_len, a.text);
 	return said.bytes;
 }
@@ -233,6 +235,96 @@ static void names_of_hosts(void **state)
 		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, DNS_PTR, rows[i].records);
 		n = from_hex(hex, answer);
 		expect_text(rows[i].name, describe(answer, n, question, asked), rows[i].want);
+	}
+}
+
+/* Exchanges of a domain, behind the same question: its owner may have a say in what is counted as whose. */
+static void exchanges(void **state)
+{
+#define GOES "c00c000f000100000000"
+	static const struct {
+		const char *name, *count, *records, *want;
+	} rows[] = {
+		{ "plain", "0001", GOES "0007000a" "0161016200", "found a.b" },
+		{ "compressed", "0001", GOES "0004000a" "c00c", "found a.bb" },
+		{ "the domain's parent", "0001", GOES "0006000a" "0178" "c00e", "found x.bb" },
+		{ "in lower case", "0001", GOES "0007000a" "0141015a00", "found a.z" },
+		{ "by preference", "0003", GOES "00050100" "016300" GOES "0005000a" "016200" GOES "000500ff" "016100", "found b a c" },
+		{ "by name, where that is the same", "0003", GOES "0005000a" "016300" GOES "0005000a" "016100" GOES "0005000a" "016200",
+		    "found a b c" },
+		{ "a name that begins another", "0002", GOES "0006000a" "02616200" GOES "0005000a" "016100", "found a ab" },
+		{ "twice", "0002", GOES "0005000a" "016100" GOES "0005000a" "016100", "found a a" },
+		{ "no mail, RFC 7505", "0001", GOES "00030000" "00", "found" },
+		{ "a blank in it", "0002", GOES "0006000a" "02622000" GOES "0005000b" "016200", "found b" },
+		{ "a number", "0002", GOES "0006000a" "02393900" GOES "0005000b" "016200", "found b" },
+		{ "an address", "0001", GOES "000b000a" "0131013201330134" "00", "found" },
+		{ "a NUL", "0001", GOES "0006000a" "02610000", "found" },
+		{ "a preference alone", "0001", GOES "0002000a", "bad" },
+		{ "half a preference", "0001", GOES "000100", "bad" },
+		{ "nothing", "0001", GOES "0000", "bad" },
+		{ "no end", "0001", GOES "0004000a" "0161", "bad" },
+		{ "a label that leaves its data", "0001", GOES "0004000a" "0561" "61616161" "00", "bad" },
+		{ "a pointer to itself", "0001", GOES "0004000a" "c024", "bad" },
+		{ "a pointer forward", "0001", GOES "0004000a" "c0ff", "bad" },
+		{ "of another name", "0001", "0178c00e000f000100000000" "0005000a" "016100", "nothing" },
+		{ "of another class", "0001", "c00c000f000300000000" "0005000a" "016100", "nothing" },
+		{ "a name alone, as PTR has it", "0001", "c00c000c000100000000" "0003016100", "nothing" },
+		{ "behind an alias", "0002", "c00c0005000100000000" "0003017800" "0178" "00000f0001000000000005000a" "016100", "found a" },
+	};
+	unsigned char question[DNS_QUERY], answer[1024];
+	size_t asked = dns_ask(0x1234, "a.bb", DNS_MX, question);
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		char hex[2048];
+		size_t n;
+
+		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, DNS_MX, rows[i].records);
+		n = from_hex(hex, answer);
+		expect_text(rows[i].name, describe(answer, n, question, asked), rows[i].want);
+		for (size_t cut = 0; cut < n; cut++)
+			expect_text(rows[i].name, describe(answer, cut, question, asked), cut < asked ? "foreign" : "bad");
+	}
+}
+
+/* Ten are used, and of long ones what there is room for, whole. */
+static void many_exchanges(void **state)
+{
+	static const unsigned char head[] = { 0xc0, 12, 0, 15, 0, 1, 0, 0, 0, 0, 0 };
+	unsigned char question[DNS_QUERY], answer[4096];
+	size_t asked = dns_ask(0x1234, "a.bb", DNS_MX, question);
+
+	(void)state;
+	for (unsigned labels = 0; labels <= 3; labels++) {
+		size_t n = asked, at = 0, found = 0, len = 64 * labels;
+		struct dns_answer a;
+		const char *name;
+
+		memcpy(answer, question, asked);
+		answer[2] = 0x81;
+		answer[7] = 12;
+		for (unsigned i = 0; i < 12; i++) {
+			memcpy(answer + n, head, sizeof head);
+			n += sizeof head;
+			answer[n++] = (unsigned char)(2 + len + 3);
+			answer[n++] = 0;
+			answer[n++] = (unsigned char)(12 - i);
+			for (unsigned j = 0; j < labels; j++) {
+				memset(answer + n, 'x', 64);
+				answer[n] = 63;
+				n += 64;
+			}
+			answer[n++] = 1;
+			answer[n++] = (unsigned char)('a' + i);
+			answer[n++] = 0;
+		}
+		assert_int_equal(dns_read(guarded(answer, n), n, question, asked, &a), DNS_FOUND);
+		while ((name = dns_exchange(&a, &at))) {
+			assert_int_equal(strlen(name), len + 1);
+			found++;
+		}
+		assert_int_equal(found, labels ? sizeof a.exchange / (len + 4) < 10 ? sizeof a.exchange / (len + 4) : 10 : 10);
+		assert_true(a.text_len <= sizeof a.exchange);
 	}
 }
 
@@ -452,7 +544,7 @@ static void hosts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(real_answers), cmocka_unit_test(answers_to_something_else),
-		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(longest_name),
+		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(exchanges), cmocka_unit_test(many_exchanges), cmocka_unit_test(longest_name),
 		cmocka_unit_test(addresses_that_lead_back), cmocka_unit_test(what_is_kept), cmocka_unit_test(names),
 		cmocka_unit_test(reversed),
 		cmocka_unit_test(settings), cmocka_unit_test(many_suffixes), cmocka_unit_test(hosts) };

@@ -64,6 +64,10 @@ static void long_name(void **state)
 	memset(host, 'h', sizeof host - 1);
 	host[sizeof host - 1] = 0;
 	assert_int_equal(strlen(of("", host)), STATEMAP_SITE - 1);
+	host[2] = '.';
+	memcpy(host + sizeof host - 1 - 13, ".evil.example", 13); /* its end tells whose it is */
+	assert_int_equal(strlen(of("", host)), STATEMAP_SITE - 1);
+	assert_string_equal(of("", host) + STATEMAP_SITE - 1 - 12, "evil.example");
 }
 
 static void faults(void **state)

@@ -283,6 +283,32 @@ static void learns(void **state)
 	}
 }
 
+/* What a domain's owner has told is of this domain and this address, and makes no room for itself among networks. */
+static void answers(void **state)
+{
+	static const char *const domains[] = { "evil.test", "a.example.of.a.domain.with.a.name.that.is.too.long.for.the.map.test",
+		"prefix", "" };
+	char site[STATEMAP_SITE], domain[STATEMAP_SOURCE];
+
+	(void)state;
+	statemap_learn(map, "192.0.2.0/24", "gmail", now);
+	for (size_t i = 0; i < COUNT(domains); i++) {
+		assert_false(statemap_learnt_answer(map, "192.0.2.1", domains[i], now, site));
+		statemap_learn_answer(map, "192.0.2.1", domains[i], domains[i][0] ? "theirs" : "none", now);
+		assert_true(statemap_learnt_answer(map, "192.0.2.1", domains[i], now + HOUR, site));
+		assert_false(statemap_learnt_answer(map, "192.0.2.1", domains[i], now + HOUR + 1, site));
+		assert_false(statemap_learnt_answer(map, "192.0.2.2", domains[i], now, site));
+	}
+	assert_false(statemap_learnt_answer(map, "192.0.2.1", "other.test", now, site));
+	for (unsigned i = 0; i < 5000; i++) {
+		snprintf(domain, sizeof domain, "d%u.test", i);
+		statemap_learn_answer(map, "192.0.2.1", domain, "x", now + i);
+		assert_true(statemap_learnt_answer(map, "192.0.2.1", domain, now + i, site));
+	}
+	assert_true(statemap_learnt(map, "192.0.2.0/24", now, site));
+	assert_string_equal(site, "gmail");
+}
+
 static void hooks(void **state)
 {
 	char name[STATEMAP_HOOK_NAME];
@@ -408,7 +434,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, new_map, drop_map)
 	const struct CMUnitTest tests[] = {
 		TEST(claims), TEST(long_names), TEST(counts), TEST(full), TEST(texts), TEST(dead_writer), TEST(dead_claim),
-		TEST(state_changes_once), TEST(evidence_of_two), TEST(no_evidence_is_lost), TEST(evidence_out_of_bounds), TEST(learns),
+		TEST(state_changes_once), TEST(evidence_of_two), TEST(no_evidence_is_lost), TEST(evidence_out_of_bounds), TEST(learns), TEST(answers),
 		TEST(hooks), TEST(hostile_octets), TEST(processes),
 	};
 

@@ -1,0 +1,155 @@
+/* The name of a server by the DNS. See mxname.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "session/mxname.h"
+#include "pure/site.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+static bool asked, asking; /* asked: in this session, which does so once */
+
+/* One query at a time, on pages of its own, which mxname_end() gives back. */
+static struct {
+	_Alignas(4096) bool others; /* those of providers have been asked for: now the other names */
+	bool has_list;	  /* the answer to MX is in */
+	bool failed;	  /* the addresses of a name could not be had: it may have been the one */
+	size_t at;	  /* in that list: the next name */
+	int64_t until;
+	const char *providers;
+	size_t providers_len;
+	struct mxname_answer answer;
+	struct dns_answer list;
+	struct dns_servers servers;
+	struct dns_query query;
+} mx;
+
+bool mxname_domain(const unsigned char *address, size_t n, char domain[DNS_NAME_MAX + 1])
+{
+	const unsigned char *at = n ? memrchr(address, '@', n) : NULL;
+	size_t len = at ? (size_t)(address + n - at - 1) : 0;
+
+	if (!len || len > DNS_NAME_MAX)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		domain[i] = (char)(at[1 + i] >= 'A' && at[1 + i] <= 'Z' ? at[1 + i] + 32 : at[1 + i]);
+	domain[len] = 0;
+	return strlen(domain) == len && strchr(domain, '.') && dns_is_host(domain);
+}
+
+static void ask_for(const struct session *s, const char *name, enum dns_type type)
+{
+	int64_t left = mx.until - s->now;
+
+	dns_start(&mx.query, &mx.servers, name, type, s->now, left > 0 ? left : 1);
+}
+
+void mxname_ask(const struct session *s, const char *domain, const union net_address *address, const char *providers, size_t n)
+{
+	asked = asking = true;
+	mx.until = s->now + s->o->dnsbl_timeout;
+	mx.providers = providers;
+	mx.providers_len = n;
+	mx.answer.address = *address;
+	strcpy(mx.answer.domain, domain);
+	dns_servers_choose(&mx.servers, &s->o->dns);
+	ask_for(s, domain, DNS_MX);
+}
+
+bool mxname_asked(void)
+{
+	return asked;
+}
+
+void mxname_end(void)
+{
+	dns_stop(&mx.query);
+	asking = false;
+	madvise(&mx, sizeof mx, MADV_DONTNEED); /* has no effect where pages are larger */
+}
+
+/* A name without a dot could be read as that of a provider. */
+static bool is_next(const char *name)
+{
+	char site[STATEMAP_SITE];
+
+	return strchr(name, '.') && site_of_name(mx.providers, mx.providers_len, name, site) != mx.others;
+}
+
+/* The next name whose addresses are to be asked for; NULL: there is none left. Those of providers come first, so that a domain hides no
+ * provider's name behind one of its own. */
+static const char *next_name(void)
+{
+	const char *name;
+
+	for (;;) {
+		while ((name = dns_exchange(&mx.list, &mx.at)))
+			if (is_next(name))
+				return name;
+		if (mx.others)
+			return NULL;
+		mx.others = true;
+		mx.at = 0;
+	}
+}
+
+/* The answer to MX is in: note the list. A domain without MX is its own exchange, RFC 5321 5.1. */
+static void take_list(const struct dns_query *q)
+{
+	mx.has_list = true;
+	mx.list = q->answer;
+	if (q->result == DNS_FOUND || !q->answer.named)
+		return;
+	strcpy(mx.list.exchange + 2, mx.answer.domain);
+	mx.list.text_len = 2 + strlen(mx.answer.domain) + 1;
+}
+
+/* A query is over. Returns whether the answer is complete; else the next query has begun, or `asking` is false, for none can be had. */
+static bool take_result(const struct session *s)
+{
+	const struct dns_query *q = &mx.query;
+	const char *name;
+
+	if (q->failure && !mx.has_list) {
+		asking = false;
+		return false;
+	}
+	if (!mx.has_list)
+		take_list(q);
+	else if (q->failure)
+		mx.failed = true;
+	else if (q->result == DNS_FOUND && dns_has(&q->answer, &mx.answer.address))
+		return true;
+	name = next_name();
+	if (name) {
+		strcpy(mx.answer.name, name);
+		ask_for(s, name, mx.answer.address.sa.sa_family == AF_INET6 ? DNS_AAAA : DNS_A);
+		return false;
+	}
+	mx.answer.name[0] = 0;
+	asking = !mx.failed;
+	return asking;
+}
+
+const struct mxname_answer *mxname_turn(const struct session *s)
+{
+	while (asking) {
+		dns_turn(&mx.query, s->now);
+		if (mx.query.state == DNS_RUNNING)
+			return NULL;
+		if (take_result(s))
+			return &mx.answer;
+		if (!asking)
+			mxname_end();
+	}
+	return NULL;
+}
+
+unsigned mxname_watch(struct pollfd *p)
+{
+	return asking ? dns_watch(&mx.query, p) : 0;
+}
+
+int64_t mxname_deadline(void)
+{
+	return asking ? dns_deadline(&mx.query) : INT64_MAX;
+}

@@ -65,6 +65,11 @@ int file_in_memory(const char *name)
 	return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
+const char *file_fault(void)
+{
+	return errno == EFBIG ? "smtpwarp may make no file in memory that is so large: raise RLIMIT_FSIZE (LimitFSIZE=, ulimit -f)" : strerror(errno);
+}
+
 bool file_seal(int fd)
 {
 	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0;

@@ -20,6 +20,9 @@ bool file_may_be_made(const char *path);
 /* An empty file in memory, memfd_create(2), that can be sealed. Returns its descriptor, or -1. */
 int file_in_memory(const char *name);
 
+/* Why a memory file could not be made, as strerror(3) has it. setrlimit(2) limits these files, too. */
+const char *file_fault(void);
+
 /* From now on nobody can change the memory file, whoever has a descriptor of it; there must be no mapping to write to it. */
 bool file_seal(int fd);
 

@@ -231,7 +231,7 @@ bool keys_load(enum keys_side side, const char *cert, const char *key, char *why
 	if (k && (reason = read_pair(store, k, &about_key, &mode)))
 		file_unshare(k, size, fd);
 	else if (!k || !file_share(k, size, fd))
-		reason = strerror(errno);
+		reason = file_fault();
 	if (reason) {
 		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
 		return false;

@@ -245,7 +245,7 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 	size_t len = 0;
 	int fd;
 	char *text = file_new_shared("passwords", FILE_MAX, &fd);
-	const char *reason = text ? read_text(file, text, &len, &exposed) : strerror(errno);
+	const char *reason = text ? read_text(file, text, &len, &exposed) : file_fault();
 
 	if (!reason)
 		line = passwords_find(text, len, NULL, &unused, &found);
@@ -253,7 +253,7 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 		explicit_bzero(text, len);
 		file_unshare(text, FILE_MAX, fd);
 	} else if (text && !file_share(text, FILE_MAX, fd)) {
-		reason = strerror(errno);
+		reason = file_fault();
 	}
 	if (reason || line) {
 		if (reason)

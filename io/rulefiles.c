@@ -82,7 +82,7 @@ bool rulefiles_load(const char (*file)[256], unsigned count, char *why, size_t w
 	bool loaded = compiled && share(rules);
 
 	if (rules == MAP_FAILED || (compiled && !loaded))
-		snprintf(why, why_cap, "--reply-rules: %s", strerror(errno));
+		snprintf(why, why_cap, "--reply-rules: %s", file_fault());
 	if (rules != MAP_FAILED)
 		munmap(rules, size);
 	return loaded;

@@ -83,7 +83,7 @@ int trust_load(const char *path, const char **why)
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), memory;
 	bool read_all = fd >= 0 && read_bundle(fd, &b, &memory);
 
-	*why = read_all ? "no certificate in it" : strerror(errno);
+	*why = read_all ? "no certificate in it" : file_fault();
 	if (fd >= 0)
 		close(fd);
 	if (read_all)
@@ -94,7 +94,7 @@ int trust_load(const char *path, const char **why)
 		return -1;
 	}
 	if (!file_share(b.der, b.size, memory)) {
-		*why = strerror(errno);
+		*why = file_fault();
 		return -1;
 	}
 	if (trust_loaded())

@@ -1,6 +1,7 @@
 """Options, variables, exit codes: DESIGN 3."""
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -371,3 +372,11 @@ def test_no_more_hooks_than_there_is_room_for(tmp_path, event, most):
     assert result.returncode == 78 and f"({most})" in result.stderr
     (tmp_path / event / "0").unlink()
     assert run("--check", "--hooks", tmp_path).returncode == 0
+
+
+def test_limit_of_file_sizes(host, tmp_path):
+    """It holds for files in memory, too; nothing is wrong with the file that is named."""
+    (tmp_path / "passwords").write_text("mail.example user:secret\n")
+    result = run("--check", "--upstream", "mail.example", "--upstream-auth", tmp_path / "passwords",
+                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)))
+    assert result.returncode == 78 and "raise RLIMIT_FSIZE (LimitFSIZE=, ulimit -f)" in result.stderr

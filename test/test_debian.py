@@ -167,6 +167,15 @@ def test_on_and_off(net, machine, kind):
         assert messages(machine) == through
 
 
+def test_on_without_ipv6(net, machine):
+    for name in "all", "default", "lo":
+        net.host.ns.sysctl(f"net.ipv6.conf.{name}.disable_ipv6", 1)
+    said = switch(machine, "on")
+    assert "tested: a connection to 192.0.2.1" in said and "2001:db8" not in said
+    hosts.deliver(net.host.ns, net.mail.ip4)
+    wait_until(lambda: messages(machine) == 1)
+
+
 def test_over_a_reboot(net, machine):
     """Only if asked for; what it has changed for that, it changes back."""
     firewall = machine.run("cat /etc/nftables.conf")

@@ -64,6 +64,16 @@ def test_message(net, kind):
 
 
 @KINDS
+def test_host_whose_ipv6_is_switched_off(net, kind):
+    """[::1] is not there to listen on, and nobody has to change the unit."""
+    for name in "all", "default", "lo":
+        net.host.ns.sysctl(f"net.ipv6.conf.{name}.disable_ipv6", 1)
+    with booted(net, kind) as machine:
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert [record["result"] for record, _ in records(machine, "message")] == ["accepted"]
+
+
+@KINDS
 def test_tarpits_are_counted_together(net, kind):
     """In the sandbox, by services of their own too."""
     settings = "SMTPWARP_TARPIT=60\nSMTPWARP_MAX_TARPITS=1\nSMTPWARP_ALLOW_CLIENTS=192.0.2.1\nSMTPWARP_TLS=none"   # there are no CAs

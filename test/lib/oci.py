@@ -106,9 +106,13 @@ class Container:
         with open(f"/proc/{state['pid']}/status", encoding="ascii") as file:
             return dict(line.rstrip("\n").split(":\t", 1) for line in file)
 
-    def stop(self):
-        """SIGTERM, which runc passes on; the exit status."""
+    def terminate(self):
+        """SIGTERM, which runc passes on."""
         self.runc.send_signal(signal.SIGTERM)
+
+    def stop(self):
+        """SIGTERM; the exit status."""
+        self.terminate()
         return self.runc.wait(TIMEOUT)
 
     def close(self):

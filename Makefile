@@ -365,12 +365,13 @@ uninstall:
 # ---- images ----
 
 # OCI images. Two builds of one commit by the same tools are the same octets.
-IMAGES = build/images
+IMAGES = $(if $(CROSS),$(O)/images,build/images)
 IMAGE_SOURCE =
 CA_BUNDLE = /etc/ssl/certs/ca-certificates.crt
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y VERSION)
 export SOURCE_DATE_EPOCH
-IMAGE_LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg SOURCE=$(IMAGE_SOURCE)
+IMAGE_PLATFORM = $(if $(CROSS),--platform linux/$(subst aarch64,arm64,$(firstword $(subst -, ,$(CROSS)))))
+IMAGE_LABELS = $(IMAGE_PLATFORM) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg SOURCE=$(IMAGE_SOURCE)
 
 image: ROOT = $(IMAGES)/smtpwarp/rootfs
 image: all

@@ -11,6 +11,7 @@ import pytest
 import building
 import certificates
 import hosts
+import oci
 import warp as starting
 
 ROOT = hosts.ROOT
@@ -60,6 +61,14 @@ def test_binary(machine):
     assert {kind.rpartition("_")[2] for kind in re.findall(r"\bR_\w+", read)} == {"RELATIVE"}      # musl does no more to a static program
     said = subprocess.run([machine.emulator, machine.made / "bin/smtpwarp", "--version"], check=True, capture_output=True, text=True).stdout
     assert said == f"smtpwarp {(ROOT / 'VERSION').read_text()}"
+
+
+@pytest.mark.skipif(bool(oci.missing()), reason=oci.missing())
+def test_image(machine, tmp_path):
+    machine.make("image", f"IMAGES={tmp_path}")
+    image = oci.Image(tmp_path / "smtpwarp.tar", tmp_path)
+    assert image.platform == {"aarch64": "linux/arm64", "riscv64": "linux/riscv64"}[machine.name]
+    assert (image.bundle / "rootfs/usr/sbin/smtpwarp").read_bytes() == (machine.made / "bin/smtpwarp").read_bytes()
 
 
 def test_units(machine):

@@ -6,8 +6,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static bool asked, asking; /* asked: in this session, which does so once */
-
 /* One query at a time, on pages of its own, which mxname_end() gives back. */
 static struct {
 	_Alignas(4096) bool others; /* those of providers have been asked for: now the other names */
@@ -38,14 +36,12 @@ bool mxname_domain(const unsigned char *address, size_t n, char domain[DNS_NAME_
 
 static void ask_for(const struct session *s, const char *name, enum dns_type type)
 {
-	int64_t left = mx.until - s->now;
-
-	dns_start(&mx.query, &mx.servers, name, type, s->now, left > 0 ? left : 1);
+	dns_start(&mx.query, &mx.servers, name, type, s->now, mx.until - s->now);
 }
 
-void mxname_ask(const struct session *s, const char *domain, const union net_address *address, const char *providers, size_t n)
+void mxname_ask(struct session *s, const char *domain, const union net_address *address, const char *providers, size_t n)
 {
-	asked = asking = true;
+	s->mxname.asked = s->mxname.asking = true;
 	mx.until = s->now + s->o->dnsbl_timeout;
 	mx.providers = providers;
 	mx.providers_len = n;
@@ -55,15 +51,10 @@ void mxname_ask(const struct session *s, const char *domain, const union net_add
 	ask_for(s, domain, DNS_MX);
 }
 
-bool mxname_asked(void)
-{
-	return asked;
-}
-
-void mxname_end(void)
+void mxname_end(struct session *s)
 {
 	dns_stop(&mx.query);
-	asking = false;
+	s->mxname.asking = false;
 	madvise(&mx, sizeof mx, MADV_DONTNEED); /* has no effect where pages are larger */
 }
 
@@ -104,13 +95,13 @@ static void take_list(const struct dns_query *q)
 }
 
 /* A query is over. Returns whether the answer is complete; else the next query has begun, or `asking` is false, for none can be had. */
-static bool take_result(const struct session *s)
+static bool take_result(struct session *s)
 {
 	const struct dns_query *q = &mx.query;
 	const char *name;
 
 	if (q->failure && !mx.has_list) {
-		asking = false;
+		s->mxname.asking = false;
 		return false;
 	}
 	if (!mx.has_list)
@@ -119,37 +110,38 @@ static bool take_result(const struct session *s)
 		mx.failed = true;
 	else if (q->result == DNS_FOUND && dns_has(&q->answer, &mx.answer.address))
 		return true;
-	name = next_name();
+	mx.failed = mx.failed || s->now >= mx.until;
+	name = s->now < mx.until ? next_name() : NULL;
 	if (name) {
 		strcpy(mx.answer.name, name);
 		ask_for(s, name, mx.answer.address.sa.sa_family == AF_INET6 ? DNS_AAAA : DNS_A);
 		return false;
 	}
 	mx.answer.name[0] = 0;
-	asking = !mx.failed;
-	return asking;
+	s->mxname.asking = !mx.failed;
+	return s->mxname.asking;
 }
 
-const struct mxname_answer *mxname_turn(const struct session *s)
+const struct mxname_answer *mxname_turn(struct session *s)
 {
-	while (asking) {
+	while (s->mxname.asking) {
 		dns_turn(&mx.query, s->now);
 		if (mx.query.state == DNS_RUNNING)
 			return NULL;
 		if (take_result(s))
 			return &mx.answer;
-		if (!asking)
-			mxname_end();
+		if (!s->mxname.asking)
+			mxname_end(s);
 	}
 	return NULL;
 }
 
-unsigned mxname_watch(struct pollfd *p)
+unsigned mxname_watch(const struct session *s, struct pollfd *p)
 {
-	return asking ? dns_watch(&mx.query, p) : 0;
+	return s->mxname.asking ? dns_watch(&mx.query, p) : 0;
 }
 
-int64_t mxname_deadline(void)
+int64_t mxname_deadline(const struct session *s)
 {
-	return asking ? dns_deadline(&mx.query) : INT64_MAX;
+	return s->mxname.asking ? dns_deadline(&mx.query) : INT64_MAX;
 }

@@ -24,18 +24,15 @@ bool mxname_domain(const unsigned char *address, size_t n, char domain[DNS_NAME_
 
 /* Begin to ask which MX of the domain has this address. Names of providers (see pure/site.h; the octets must stay) are asked for first. A
  * session asks once. */
-void mxname_ask(const struct session *s, const char *domain, const union net_address *address, const char *providers, size_t n);
-
-/* Whether the session has asked before. */
-bool mxname_asked(void);
+void mxname_ask(struct session *s, const char *domain, const union net_address *address, const char *providers, size_t n);
 
 /* Go on as far as possible without waiting. Returns the answer, once; NULL: there is none yet, or none can be had. It holds until
  * mxname_end(). */
-const struct mxname_answer *mxname_turn(const struct session *s);
-void mxname_end(void);
+const struct mxname_answer *mxname_turn(struct session *s);
+void mxname_end(struct session *s);
 
 /* The descriptor to poll, at most MXNAME_POLLED (returns how many); when to call mxname_turn() though nothing comes in. */
-unsigned mxname_watch(struct pollfd *p);
-int64_t mxname_deadline(void);
+unsigned mxname_watch(const struct session *s, struct pollfd *p);
+int64_t mxname_deadline(const struct session *s);
 
 #endif

@@ -225,7 +225,7 @@ void observe_turn(struct session *s)
 	site_by_answer(s, statefile_current(), a, site);
 	if (net_same_host(&a->address, &s->server.address) && !is_known(s))
 		strcpy(s->observe.site, site);
-	mxname_end();
+	mxname_end(s);
 }
 
 /* Know or ask the name that the DNS gives this server, whose address the client or its DNS chose for this recipient: on port 25, for MX tell
@@ -241,7 +241,7 @@ static void find_name(struct session *s, const unsigned char *recipient, size_t 
 		return;
 	if (statemap_learnt_answer(m, net_text(&s->server.address, address), domain, statefile_now(), learnt)) {
 		strcpy(s->observe.site, learnt);
-	} else if (!mxname_asked()) {
+	} else if (!s->mxname.asked) {
 		text = providers(s, &n);
 		mxname_ask(s, domain, &s->server.address, text ? text : "", n);
 	}
@@ -265,12 +265,12 @@ static void find_name_of_held(struct session *s)
 
 unsigned observe_watch(const struct session *s, struct pollfd *p)
 {
-	return s->end.how == END_NOT ? mxname_watch(p) : 0;
+	return s->end.how == END_NOT ? mxname_watch(s, p) : 0;
 }
 
-int64_t observe_deadline(void)
+int64_t observe_deadline(const struct session *s)
 {
-	return mxname_deadline();
+	return mxname_deadline(s);
 }
 
 /* ---- the connection ---- */

@@ -25,7 +25,7 @@ void observe_recipient(struct session *s, const struct smtp_command *cmd);
  * in. */
 void observe_turn(struct session *s);
 unsigned observe_watch(const struct session *s, struct pollfd *p);
-int64_t observe_deadline(void);
+int64_t observe_deadline(const struct session *s);
 
 /* It cannot be had, for this errno; 0: there is no banner. */
 void observe_unreachable(struct session *s, int error);

@@ -343,6 +343,11 @@ struct observe {
 	uint64_t octets[4];  /* of the session's, from and to either side, those that were counted */
 };
 
+/* Whether this session has asked the DNS for the name of a server, which it does once; and whether it still does. */
+struct mxname {
+	bool asked, asking;
+};
+
 #define SESSION_ID 27 /* octets of a ULID, with its NUL */
 
 struct session {
@@ -359,6 +364,7 @@ struct session {
 	struct checks_news checks;    /* checks.c */
 	bool filtered;		      /* filter.c: hooks have decided, for steps.c to take */
 	bool secured;		      /* clienttls.c: the handshake is over, for steps.c to take */
+	struct mxname mxname;	      /* mxname.c */
 	int64_t shake_at;	      /* clienttls.c */
 	struct commands commands;     /* commands.c */
 	struct replies replies;	      /* replies.c */

@@ -413,7 +413,7 @@ struct steps_deadline steps_deadline(const struct session *s)
 	if (leg_pending(&s->client.leg))
 		sooner(&d, s->client.leg.moved_at, t->block, STEPS_STALLED, "client does not take replies");
 	sooner(&d, 0, identity_deadline(), STEPS_NOT_OVERDUE, "");
-	sooner(&d, 0, observe_deadline(), STEPS_NOT_OVERDUE, "");
+	sooner(&d, 0, observe_deadline(s), STEPS_NOT_OVERDUE, "");
 	gate_deadline(s, &d);
 	return d;
 }

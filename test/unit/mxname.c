@@ -8,16 +8,15 @@
 #include <errno.h>
 #include <unistd.h>
 
-#define REDIRECTED "--tls none "
 #define PROVIDERS "big .big.test\n"
 #define NETWORK "192.0.2.0/24"
 #define SERVER "192.0.2.99"
 
-static const char *options(const char *more)
+static const char *options(const char *tls)
 {
 	static char text[300];
 
-	snprintf(text, sizeof text, REDIRECTED "--providers %s %s", file_of(PROVIDERS), more);
+	snprintf(text, sizeof text, "--providers %s --tls %s", file_of(PROVIDERS), tls);
 	return text;
 }
 
@@ -81,7 +80,7 @@ static void provider(void **state)
 	make_map();
 	goes_to("other.test in.big.test");
 	leads_to("in.big.test", SERVER);
-	to_ready(options(""), PLAIN);
+	to_ready(options("none"), PLAIN);
 	client("MAIL FROM:<a@b.test>");
 	server("250 ok");
 	site_is(NETWORK);
@@ -107,7 +106,7 @@ static void somebody(void **state)
 	leads_to("no.host.test", NULL);
 	leads_to("mx1.host.test", "192.0.2.98");
 	leads_to("mx2.host.test", SERVER);
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	asked(4);
 	site_is("host.test");
 	learnt("");
@@ -121,7 +120,7 @@ static void domain_itself(void **state)
 	make_map();
 	goes_to(NULL);
 	leads_to("d.test", SERVER);
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	asked(2);
 	site_is("d.test");
 }
@@ -132,7 +131,7 @@ static void nobody(void **state)
 	make_map();
 	goes_to("mx.host.test");
 	leads_to("mx.host.test", "192.0.2.98");
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is(NETWORK);
 	learnt_answer("d.test", NETWORK);
 }
@@ -144,7 +143,7 @@ static void asks_once(void **state)
 	make_map();
 	goes_to("mx.host.test");
 	leads_to("mx.host.test", "192.0.2.98");
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	client("RCPT TO:<s@e.test>");
 	server("250 ok");
 	asked(2);
@@ -160,7 +159,7 @@ static void hostile_names(void **state)
 	leads_to("mx.big.test.evil.test", SERVER);
 	leads_to("aaa.evil.test", SERVER);
 	leads_to("in.big.test", SERVER);
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is("big");
 	asked(2);
 }
@@ -173,7 +172,7 @@ static void hostile_domain(void **state)
 	goes_to("big mx.big.test.evil.test");
 	leads_to("big", SERVER);
 	leads_to("mx.big.test.evil.test", SERVER);
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is("big.test.evil.test");
 	learnt("");
 	learnt_answer("other.test", "");
@@ -186,7 +185,7 @@ static void borrowed_name(void **state)
 	make_map();
 	goes_to("in.big.test");
 	leads_to("in.big.test", "192.0.2.98");
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is(NETWORK);
 	learnt("");
 }
@@ -195,7 +194,7 @@ static void network_is_known(void **state)
 {
 	(void)state;
 	statemap_learn(make_map(), NETWORK, "big", statefile_now());
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is("big");
 	asked(0);
 }
@@ -204,7 +203,7 @@ static void answer_is_known(void **state)
 {
 	(void)state;
 	statemap_learn_answer(make_map(), SERVER, "d.test", "host.test", statefile_now());
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is("host.test");
 	asked(0);
 }
@@ -214,7 +213,7 @@ static void learnt_meanwhile(void **state)
 {
 	(void)state;
 	make_map();
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	statemap_learn(statefile_current(), NETWORK, "other", statefile_now());
 	leads_to("in.big.test", SERVER);
 	dns_says("d.test", DNS_MX, "in.big.test", NULL);
@@ -222,12 +221,53 @@ static void learnt_meanwhile(void **state)
 	learnt("other");
 }
 
+/* A name that a certificate proves is another source: the DNS is not asked, and an answer that comes after it changes nothing. */
+static void certificate(void **state)
+{
+	(void)state;
+	make_map();
+	world_tls_server.facts.holder = "mx.proven.test";
+	session_begins(options("may"));
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250 STARTTLS");
+	server("220 go");
+	server_shakes();
+	server(PLAIN);
+	client("MAIL FROM:<a@b.test>");
+	server("250 ok");
+	client("RCPT TO:<r@d.test>");
+	server("250 ok");
+	site_is("proven.test");
+	asked(0);
+}
+
+static void certificate_meanwhile(void **state)
+{
+	(void)state;
+	make_map();
+	world_tls_server.facts.holder = "mx.proven.test";
+	to_waiting_rcpt(options("may --connect-on recipient"));
+	asked(1);
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250 STARTTLS");
+	server("220 go");
+	server_shakes();
+	leads_to("mx.host.test", SERVER);
+	dns_says("d.test", DNS_MX, "mx.host.test", NULL);
+	asked(2);
+	site_is("proven.test");
+	learnt_answer("d.test", "host.test");
+}
+
 /* Nothing waits for an answer that does not come: the message is through, and the session over. */
 static void no_answer(void **state)
 {
 	(void)state;
 	make_map();
-	to_data(options(""), PLAIN);
+	to_data(options("none"), PLAIN);
 	client(MESSAGE);
 	server("250 ok");
 	client_gets("250 ok");
@@ -242,7 +282,7 @@ static void late_answer(void **state)
 {
 	(void)state;
 	make_map();
-	to_data(options(""), PLAIN);
+	to_data(options("none"), PLAIN);
 	client(MESSAGE);
 	server("250 ok");
 	assert_string_equal(member_of("message", "site"), "\"" NETWORK "\"");
@@ -261,7 +301,7 @@ static void failures(void **state)
 	make_map();
 	world_dns("d.test", DNS_MX, "mx.host.test", row[0]);
 	world_dns("mx.host.test", DNS_A, NULL, "the server failed");
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is(NETWORK);
 	learnt_answer("d.test", "");
 	falls_due_in(300, "client idle");
@@ -280,10 +320,24 @@ static void timeout(void **state)
 {
 	(void)state;
 	make_map();
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	passes(6);
 	asked(1);
 	site_is(NETWORK);
+	falls_due_in(294, "client idle");
+}
+
+/* Time is for all questions together: the next name is not asked for. */
+static void timeout_of_a_name(void **state)
+{
+	(void)state;
+	make_map();
+	goes_to("mx1.host.test mx2.host.test");
+	to_recipient(options("none"), PLAIN);
+	passes(6);
+	asked(2);
+	site_is(NETWORK);
+	learnt_answer("d.test", "");
 	falls_due_in(294, "client idle");
 }
 
@@ -294,7 +348,7 @@ static void before_connecting(void **state)
 	make_map();
 	goes_to("in.big.test");
 	leads_to("in.big.test", SERVER);
-	to_waiting_rcpt(options("--connect-on recipient"));
+	to_waiting_rcpt(options("none --connect-on recipient"));
 	asked(2);
 	site_is("big");
 	server_connects();
@@ -309,7 +363,7 @@ static void ipv6(void **state)
 	redirected_from("2001:db8:1::25");
 	goes_to("in.big.test");
 	world_dns("in.big.test", DNS_AAAA, "2001:db8:1::25", NULL);
-	to_recipient(options(""), PLAIN);
+	to_recipient(options("none"), PLAIN);
 	site_is("big");
 }
 
@@ -337,12 +391,12 @@ static void unasked(void **state)
 static void each_unasked(void **state)
 {
 	static const char *const rows[][3] = {
-		{ "", "", "RCPT TO:<r@d.test>" }, /* no map */
-		{ "map", "--mx-names none", "RCPT TO:<r@d.test>" },
-		{ "map", "--upstream 192.0.2.25", "RCPT TO:<r@d.test>" },
-		{ "map", "", "RCPT TO:<postmaster>" },
-		{ "map", "", "RCPT TO:<r@[192.0.2.99]>" },
-		{ "map", "", "RCPT TO:<r@big>" },
+		{ "", "none", "RCPT TO:<r@d.test>" }, /* no map */
+		{ "map", "none --mx-names none", "RCPT TO:<r@d.test>" },
+		{ "map", "none --upstream 192.0.2.25", "RCPT TO:<r@d.test>" },
+		{ "map", "none", "RCPT TO:<postmaster>" },
+		{ "map", "none", "RCPT TO:<r@[192.0.2.99]>" },
+		{ "map", "none", "RCPT TO:<r@big>" },
 	};
 
 	(void)state;
@@ -356,7 +410,9 @@ int main(void)
 		cmocka_unit_test(provider), cmocka_unit_test(somebody), cmocka_unit_test(domain_itself), cmocka_unit_test(nobody),
 		cmocka_unit_test(asks_once), cmocka_unit_test(hostile_names), cmocka_unit_test(hostile_domain), cmocka_unit_test(borrowed_name),
 		cmocka_unit_test(network_is_known), cmocka_unit_test(answer_is_known), cmocka_unit_test(learnt_meanwhile),
+		cmocka_unit_test(certificate), cmocka_unit_test(certificate_meanwhile),
 		cmocka_unit_test(no_answer), cmocka_unit_test(late_answer), cmocka_unit_test(each_failure), cmocka_unit_test(timeout),
+		cmocka_unit_test(timeout_of_a_name),
 		cmocka_unit_test(before_connecting), cmocka_unit_test(ipv6), cmocka_unit_test(each_unasked),
 	};
 

@@ -1443,6 +1443,8 @@ static _Noreturn void serve_connection(void)
 		begin_broker(may_run);
 	begin_log();
 	session_run(connection, &options, hooks, &terminate);
+	if (broker)
+		broker_stop(broker); /* systemd waits, and kills, where the last process to end is not its main one */
 	say_losses();
 	exit(EX_OK);
 }

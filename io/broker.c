@@ -396,3 +396,16 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 	broker = pair[0];
 	return pid;
 }
+
+void broker_stop(pid_t pid)
+{
+	const struct timespec limit = { .tv_sec = 1 };
+	sigset_t children;
+
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	close(broker);
+	broker = -1;
+	while (waitpid(pid, NULL, WNOHANG) == 0 && sigtimedwait(&children, NULL, &limit) > 0)
+		;
+}

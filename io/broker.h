@@ -24,6 +24,9 @@ struct broker_news {
  * ask it. Called once more, it starts another one: processes that were forked before ask the one that they know. */
 pid_t broker_start(bool (*allows)(const char *path), int64_t patience);
 
+/* The process that has started it will ask no more, and has forked nobody who will: wait for its end, a second at most. */
+void broker_stop(pid_t broker);
+
 /* Ask it to run a program, with these descriptors as its 0, 1, 2 and 3 (-1, the last alone: it has no 3), which stay ours. Returns the
  * run's channel, to be polled for POLLIN, or -1 with errno set. */
 int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS]);

@@ -376,6 +376,8 @@ static void leave_client(struct session *s)
 		wait_and_read(s, until);
 		filter_turn(s); /* reads what `log` hooks print, which would wake poll(2) again and again */
 	}
+	if (!shut && !client->broken)
+		leg_shut(client); /* who has started us may hold the connection until `log` and `close` hooks have ended, systemd does */
 	leg_close(client);
 }
 

@@ -163,3 +163,40 @@ def test_default_folder_that_appears_later(warp, mail_server, tmp_path):
         client.send("MAIL FROM:<a@b.example>")
         return client.reply().code == 550
     proxy.wait_until(rejected, "a refusal by the new hook")
+
+
+def test_connection_ends_though_its_starter_holds_it(warp, mail_server, hooks, tmp_path):
+    """As systemd does until the service has ended: `log` hooks delay no client."""
+    os.mkfifo(tmp_path / "go")
+    hooks.script("log", f"cat >/dev/null; cat {tmp_path}/go")
+    proxy = warp(*hooks.options, upstream=mail_server())
+    with peers.socket.create_server(("127.0.0.1", 0)) as door:
+        client = peers.connect("127.0.0.1", door.getsockname()[1], proxy.group)
+        accepted, _ = door.accept()
+    with accepted:
+        proxy.spawn(stdin=accepted, stdout=accepted)
+        client.expect("220")
+        client.ask("QUIT", "221")
+        client.expect_end()
+        (tmp_path / "go").write_text("")
+        proxy.wait_exit()
+
+
+def test_limit_of_descriptors_is_for_each_hook(warp, mail_server):
+    """The broker has one for each that runs, and those on the way to it count for a user: more hooks than that run at once."""
+    with tempfile.TemporaryDirectory() as name:         # pytest's own are closed to other users
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        hooks = Hooks(folder / "hooks")
+        hooks.script("log", '[ "$(ulimit -Sn) $(ulimit -Hn)" = "100 2000" ] || exit 1; cat >/dev/null')
+        proxy = warp(*hooks.options, "--user", "nobody", upstream=mail_server())
+        proxy.wrapper = ["prlimit", "--nofile=100:2000"]
+        proxy.listen()
+        clients = [proxy.connect() for _ in range(150)]
+        for client in clients:
+            client.expect("220")
+        for client in clients:
+            client.ask("QUIT", "221")
+            client.close()
+        proxy.wait_until(lambda: not proxy.children())
+        assert not proxy.records("verdict")

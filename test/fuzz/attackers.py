@@ -90,7 +90,7 @@ while True:
 """
 ROUTES = "*;{upstream};\n"
 PASSWORDS = "nobody.example relay:secret\n"
-HOOKS = {"rcpt": "#!/bin/sh\necho accept\n", "data": "#!/bin/sh\necho replace-message\ncat <&3\n", "log": "#!/bin/sh\ncat >/dev/null\n"}
+HOOKS = {"rcpt": "#!/bin/sh\necho accept\n", "data": "#!/bin/sh\n{ echo replace-message; cat <&3; }\n", "log": "#!/bin/sh\ncat >/dev/null\n"}
 
 
 class Attack:

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -182,7 +183,7 @@ static void what_a_program_leaves_behind_goes_on(void **state)
 	struct run r;
 
 	(void)state;
-	write_program("(read line <&3; echo behind) 3<&0 & exit 0");
+	write_program("exec 3<&0; (read line <&3 && echo behind) & exit 0"); /* a shell takes 0 away from what it leaves behind */
 	begin(&r, program);
 	assert_int_equal(await(&r).how, BROKER_EXITED);
 	broker_end(r.channel, false);
@@ -245,7 +246,7 @@ static void ends_with_the_last_session(void **state)
 	int how;
 
 	(void)state;
-	assert_int_equal(close_range(3, ~0u, 0), 0);
+	assert_int_equal(syscall(SYS_close_range, 3, ~0u, 0), 0);
 	assert_int_equal(waitpid(broker, &how, 0), broker);
 	assert_int_equal(how, 0);
 }
@@ -270,9 +271,10 @@ int main(void)
 	sigemptyset(&children);
 	sigaddset(&children, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &children, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	if (!mkdtemp(directory) || (broker = broker_start(allows, PATIENCE)) < 0)
 		return 1;
-	failed = cmocka_run_group_tests_name("broker", tests, NULL, NULL);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	unlink(program);
 	rmdir(directory);
 	return failed;

@@ -20,6 +20,7 @@
 
 #define SEND_SECONDS 10 /* that a session waits for a broker which takes no requests */
 #define FIRST_RUNS 16
+#define PATIENCE INT64_C(540000000) /* microseconds, where none is given: what hooks of an event have together */
 #define CHANNELS_FROM 64 /* descriptors below are for programs that are being started, within their own limit */
 
 extern char **environ;
@@ -387,7 +388,7 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 	if (pid == 0) {
 		take_over(pair[1]);
 		b.allows = allows;
-		b.patience = patience;
+		b.patience = patience ? patience : PATIENCE;
 		run_broker();
 	}
 	close(pair[1]);

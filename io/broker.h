@@ -20,7 +20,7 @@ struct broker_news {
 };
 
 /* Fork the broker. allows() says in the broker which programs may be run. patience: microseconds that a program has left when its session
- * is gone without a word. Returns its process ID, or -1 with errno set. SIGCHLD must be blocked. The broker ends when nobody is left to
+ * is gone without a word; 0: nine minutes. Returns its process ID, or -1 with errno set. SIGCHLD must be blocked. The broker ends when nobody is left to
  * ask it. Called once more, it starts another one: processes that were forked before ask the one that they know. */
 pid_t broker_start(bool (*allows)(const char *path), int64_t patience);
 

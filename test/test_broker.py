@@ -117,6 +117,23 @@ def test_hook_of_a_session_that_was_killed(warp, mail_server, hooks, tmp_path):
     proxy.wait_until(lambda: gone(int((tmp_path / "pid").read_text())), "the hook's end")
 
 
+def test_hook_of_a_killed_session_without_a_limit(warp, mail_server, hooks, tmp_path):
+    """--hook-timeout 0 is no limit, so it may come to its end."""
+    os.mkfifo(tmp_path / "go")
+    hooks.script("mail", f"touch {tmp_path}/begun; read x <{tmp_path}/go; touch {tmp_path}/done")
+    proxy = warp(*hooks.options, "--hook-timeout", 0, upstream=mail_server()).listen()
+    proxy.complete = False
+    client = proxy.greeted()
+    client.send("MAIL FROM:<a@b.example>")
+    proxy.wait_until((tmp_path / "begun").exists, "the hook")
+    os.kill(proxy.children()[0], signal.SIGKILL)
+    proxy.wait_until(lambda: not proxy.children(), "the session's end")
+    go = os.open(tmp_path / "go", os.O_RDWR)    # does not wait for a reader
+    os.write(go, b"\n")
+    proxy.wait_until((tmp_path / "done").exists, "the hook's end")
+    os.close(go)
+
+
 def test_it_holds_no_connection(warp, mail_server, hooks):
     """Neither the client's nor the listening one, whatever way smtpwarp was started."""
     hooks.script("mail", "exec sleep 1000")

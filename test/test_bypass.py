@@ -70,10 +70,17 @@ class Clients:
 
     @staticmethod
     def _greeted(opened, count):
-        def readable():
-            found = select.select(opened, [], [], 0)[0]
-            return (found,) if len(found) >= count else None
-        return wait_until(readable, f"{count} greetings")[0]
+        """Of two with the same ends one gets no server's greeting, but a refusal of smtpwarp's."""
+        waiting, greeted = set(opened), []
+
+        def all_greeted():
+            for client in select.select(waiting, [], [], 0)[0]:
+                waiting.discard(client)
+                with contextlib.suppress(ConnectionError):
+                    if client.recv(100).startswith(b"220"):
+                        greeted.append(client)
+            return (greeted,) if len(greeted) >= count else None
+        return wait_until(all_greeted, f"{count} greetings")[0]
 
     def sessions(self, ports):
         """One session for each port, 0 for any, all at once. The server resets them all. How many there were."""
@@ -86,7 +93,6 @@ class Clients:
         clients = self._greeted(opened, len(accepted))
         for client in clients:
             self.count += 1
-            client.recv(100)
             client.sendall(b"HELO client%d.example\r\n" % self.count)
         for peer, _ in accepted:
             self.seen |= {word.decode() for word in peer.recv(100).split()[1:]}

@@ -332,7 +332,6 @@ static void prepare(void)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR1, SIG_IGN);
-	prctl(PR_SET_NAME, "smtpwarp-broker");
 }
 
 /* The client's connection and the listening sockets must not stay open here. Descriptor 0 may be one of them. */
@@ -375,6 +374,7 @@ static _Noreturn void run_broker(void)
 pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 {
 	const struct timeval limit = { .tv_sec = SEND_SECONDS };
+	char name[16]; /* prctl(2) */
 	int pair[2];
 	pid_t pid;
 
@@ -384,6 +384,8 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 		getrlimit(RLIMIT_NOFILE, &b.files);
 	limit_files(b.files.rlim_max); /* here, too: it bounds what all sessions may have on the way to the broker */
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	prctl(PR_GET_NAME, name);
+	prctl(PR_SET_NAME, "smtpwarp-broker"); /* before the fork: it never goes by another name */
 	pid = _Fork();
 	if (pid == 0) {
 		take_over(pair[1]);
@@ -391,6 +393,7 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 		b.patience = patience ? patience : PATIENCE;
 		run_broker();
 	}
+	prctl(PR_SET_NAME, name);
 	close(pair[1]);
 	if (broker >= 0)
 		close(broker);

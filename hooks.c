@@ -721,6 +721,17 @@ static void end_program(struct hook_run *r, bool kill)
 	r->channel = -1;
 }
 
+/* It does not run, or nobody can tell any more how it ends. */
+static void fail_program(struct hook_run *r)
+{
+	errno = r->news.value;
+	if (r->news.how == BROKER_GONE)
+		fail_run(r, "the process that runs hooks has ended");
+	else
+		fail_run_errno(r, cannot_be_run);
+	end_program(r, true);
+}
+
 /* A program's run ends with its exit, even if another process holds its stdout open: what was written by then is its verdict. But a
  * message goes on to the end of stdout, for the other process may be the one that writes it. */
 static void look_for_exit(struct hook_run *r)
@@ -731,10 +742,8 @@ static void look_for_exit(struct hook_run *r)
 		r->news = broker_take(r->channel);
 	if (r->news.how == BROKER_NOTHING)
 		return;
-	if (r->news.how == BROKER_NOT_RUN) {
-		errno = r->news.value;
-		fail_run_errno(r, cannot_be_run);
-		end_program(r, true);
+	if (r->news.how == BROKER_NOT_RUN || r->news.how == BROKER_GONE) {
+		fail_program(r);
 		return;
 	}
 	good = r->news.how == BROKER_EXITED && !r->news.value;

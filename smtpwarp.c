@@ -356,17 +356,18 @@ static void find_hooks_again(void)
 		tell_of_old(next->broken);
 }
 
+static bool is_hook(const char *path)
+{
+	for (unsigned i = 0; i < hooks->count; i++)
+		if (!hooks->hook[i].socket && strcmp(hooks->hook[i].path, path) == 0)
+			return true;
+	return false;
+}
+
 /* Whether the broker may run this program. It keeps a list of its own, and looks again for what it does not find there. */
 static bool may_run(const char *path)
 {
-	for (unsigned again = 0; again < 2; again++) {
-		for (unsigned i = 0; i < hooks->count; i++)
-			if (!hooks->hook[i].socket && strcmp(hooks->hook[i].path, path) == 0)
-				return true;
-		if (!again && !find_hooks(hooks))
-			break;
-	}
-	return false;
+	return is_hook(path) || (find_hooks(hooks) && is_hook(path));
 }
 
 /* Hooks, or folders where hooks may appear. */
@@ -543,9 +544,9 @@ static void warn_of_lacks(void)
 	if (access("/proc/self/fd", X_OK) == 0)
 		return;
 	if (hooks->events & 1u << HOOK_DATA)
-		fault("warning: /proc is not mounted: hooks of data cannot get the message, and fail");
+		fault("warning: /proc is not mounted: data hooks cannot get the message, and fail");
 	if (!options.upstreams && !options.routes)
-		fault("warning: /proc is not mounted: net.ipv4.ip_local_port_range is taken to be what Linux starts with");
+		fault("warning: /proc is not mounted: net.ipv4.ip_local_port_range is not known, so Linux's default is taken for it");
 }
 
 /* ---- what may be replaced ---- */
@@ -1410,11 +1411,6 @@ static void tell_of_trial(const struct hook *h, const char *file)
 	fflush(stdout); /* before what the hook says */
 }
 
-static bool may_try(const char *path)
-{
-	return strcmp(path, hooks->hook->path) == 0;
-}
-
 static _Noreturn void try_hook(void)
 {
 	enum hook_event event = (enum hook_event)(options.try_hook - 1);
@@ -1431,7 +1427,7 @@ static _Noreturn void try_hook(void)
 	guard_standard_descriptors();
 	close_on_exec();
 	tell_of_trial(hooks->hook, file);
-	begin_broker(may_try);
+	begin_broker(is_hook);
 	exit(session_try(&options, hooks, &terminate, sample, n) ? EX_OK : EX_SOFTWARE);
 }
 

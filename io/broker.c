@@ -78,9 +78,7 @@ struct broker_news broker_take(int channel)
 
 	if (n == sizeof news)
 		return news;
-	news.how = n < 0 && errno == EAGAIN ? BROKER_NOTHING : BROKER_NOT_RUN;
-	news.value = n < 0 ? errno : ECONNRESET;
-	return news;
+	return (struct broker_news){ .how = n < 0 && errno == EAGAIN ? BROKER_NOTHING : BROKER_GONE };
 }
 
 /* What a session says of a run. */
@@ -126,7 +124,7 @@ static void limit_files(rlim_t files)
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ files, b.files.rlim_max });
 }
 
-/* Whatever a session sends, these are sockets and pipes of its own: a program of another process is never named. */
+/* Start a program in a process group of its own. Returns errno, 0: it runs. */
 static int spawn(const char *path, const int *descriptor, unsigned n, pid_t *pid)
 {
 	static const int ours[] = { SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP, SIGUSR1 }; /* ignored here, and would be after exec */
@@ -191,7 +189,6 @@ static void serve(const char *path, size_t len, int *descriptor, unsigned n)
 		close(descriptor[0]);
 		descriptor[0] = channel;
 	}
-
 	if (n < 4 || !len || path[len - 1] || memchr(path, 0, len - 1))
 		; /* no session of ours has asked this */
 	else if (!b.allows(path))

@@ -15,8 +15,8 @@
 
 /* How a run has gone. */
 struct broker_news {
-	enum { BROKER_NOTHING, BROKER_NOT_RUN, BROKER_EXITED, BROKER_KILLED } how;
-	int32_t value; /* errno, the exit status, or the signal */
+	enum { BROKER_NOTHING, BROKER_NOT_RUN, BROKER_EXITED, BROKER_KILLED, BROKER_GONE } how;
+	int32_t value; /* of NOT_RUN errno, of EXITED the status, of KILLED the signal */
 };
 
 /* Fork the broker. allows() says in the broker which programs may be run. patience: microseconds that a program has left when its session
@@ -31,7 +31,7 @@ void broker_stop(pid_t broker);
  * run's channel, to be polled for POLLIN, or -1 with errno set. */
 int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS]);
 
-/* Take the news of a run, without waiting. Says BROKER_NOTHING until it has ended; where the broker is gone, BROKER_NOT_RUN. */
+/* Take the news of a run, without waiting. Says BROKER_NOTHING until it has ended, BROKER_GONE if the broker has ended before. */
 struct broker_news broker_take(int channel);
 
 /* The run is over for us; closes the channel. kill: the program's process group is killed. Otherwise a program that has ended is forgotten.

@@ -13,7 +13,7 @@
  *
  * SIGTERM must be blocked, and its handler must count up *terminated: the first one ends the session after the transaction that is under
  * way, or after --drain-timeout; the second one at once. The reply to a message that was sent as a whole is waited for in any case.
- * SIGCHLD must be blocked and caught, because hooks are run; SIGPIPE must be ignored. */
+ * SIGPIPE must be ignored. Where there are hooks that are programs, io/broker.h must have been started. */
 void session_run(int fd, const struct options *o, const struct hook_list *hooks, const volatile sig_atomic_t *terminated);
 
 /* --try-hook: run the one hook of the list as a session would, judge it, and tell on standard output what came of it. sample: n octets, what

@@ -6,6 +6,7 @@ import tempfile
 import pytest
 
 import certificates
+import hosts
 import netns
 import peers
 from warp import Warp
@@ -20,6 +21,14 @@ def host():
         pytest.skip(NEEDS_ROOT)
     with netns.single() as namespace, namespace:
         yield namespace
+
+
+@pytest.fixture(name="net")
+def fixture_net():
+    """A network of hosts, see hosts.py, with its mail server."""
+    with hosts.network() as network:
+        network.serve()
+        yield network
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ needs_static = pytest.mark.skipif(not STATIC, reason="needs a static smtpwarp")
 
 RESOLVER = "warning: /etc/resolv.conf names no server: names are looked up at 127.0.0.1; give --dns-server ADDR"
 CAS = "warning: --tls-ca /etc/ssl/certs/ca-certificates.crt: No such file or directory: no upstream's certificate can be verified"
-PORTS = "warning: /proc is not mounted: net.ipv4.ip_local_port_range is taken to be what Linux starts with"
-MESSAGES = "warning: /proc is not mounted: hooks of data cannot get the message, and fail"
+PORTS = "warning: /proc is not mounted: net.ipv4.ip_local_port_range is not known, so Linux's default is taken for it"
+MESSAGES = "warning: /proc is not mounted: data hooks cannot get the message, and fail"
 PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child"]
 
 

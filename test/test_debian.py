@@ -18,13 +18,6 @@ UNITS = "smtpwarp-listener.socket", "smtpwarp.socket", "smtpwarp.service", "smtp
 REDIRECT = "table inet smtpwarp_output"
 
 
-@pytest.fixture(name="net")
-def fixture_net():
-    with hosts.network() as net:
-        net.serve()
-        yield net
-
-
 @pytest.fixture(name="bare")
 def fixture_bare(net):
     with debian.Machine(net.host.ns) as machine:

@@ -25,13 +25,6 @@ XINETD = hosts.ROOT / "build" / "pkg" / "usr" / "sbin" / "xinetd"
 ORDERLY, USAGE, CONFIG = 0, os.EX_USAGE, os.EX_CONFIG
 
 
-@pytest.fixture(name="net")
-def fixture_net():
-    with hosts.network() as net:
-        net.serve()
-        yield net
-
-
 @pytest.fixture(name="redirected")
 def fixture_redirected(net):
     net.host.rules("nftables-output.nft")

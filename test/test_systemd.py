@@ -23,13 +23,6 @@ pytestmark = pytest.mark.skipif(bool(NEEDS), reason=NEEDS)
 KINDS = pytest.mark.parametrize("kind", ["smtpwarp", "smtpwarp-listener"])
 
 
-@pytest.fixture(name="net")
-def fixture_net():
-    with hosts.network() as net:
-        net.serve()
-        yield net
-
-
 @contextlib.contextmanager
 def booted(net, kind, settings="", dropins=None):
     """A machine with the kind's socket listening and the host's mail redirected."""

@@ -150,13 +150,6 @@ def test_every_file_names_the_same_program_and_port():
         assert set(re.findall(r"\b\d{5}\b(?!,)", text)) <= {"10025", "60000"}, path
 
 
-@pytest.fixture(name="net")
-def fixture_net():
-    with hosts.network() as net:
-        net.serve()
-        yield net
-
-
 @needs_root
 @pytest.mark.parametrize("name", NFT)
 def test_nft_loads_and_reloads(net, name):

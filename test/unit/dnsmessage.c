@@ -188,13 +188,33 @@ static void records_of_all_kinds(void **state)
 	}
 }
 
+struct answer_case {
+	const char *name, *count, *records, *want;
+};
+
+/* Answers to a question about a.bb, whole and cut at every octet. */
+static void check_cases(const struct answer_case *cases, size_t count, enum dns_type type)
+{
+	unsigned char question[DNS_QUERY], answer[1024];
+	size_t asked = dns_ask(0x1234, "a.bb", type, question);
+
+	for (size_t i = 0; i < count; i++) {
+		char hex[2048];
+		size_t n;
+
+		snprintf(hex, sizeof hex, HEAD "%s", cases[i].count, type, cases[i].records);
+		n = from_hex(hex, answer);
+		expect_text(cases[i].name, describe(answer, n, question, asked), cases[i].want);
+		for (size_t cut = 0; cut < n; cut++)
+			expect_text(cases[i].name, describe(answer, cut, question, asked), cut < asked ? "foreign" : "bad");
+	}
+}
+
 /* Names that an address leads to, behind the same question: whoever has the address has the say. */
 static void names_of_hosts(void **state)
 {
 #define NAMED "c00c000c000100000000"
-	static const struct {
-		const char *name, *count, *records, *want;
-	} rows[] = {
+	static const struct answer_case cases[] = {
 		{ "plain", "0001", NAMED "0006016102626200", "found 'a.bb'" },
 		{ "compressed", "0001", NAMED "0002c00c", "found 'a.bb'" },
 		{ "compressed in part", "0001", NAMED "00040178c00e", "found 'x.bb'" },
@@ -224,27 +244,16 @@ static void names_of_hosts(void **state)
 		{ "of another name", "0001", "0178c00e000c000100000000" "0002c00c", "nothing" },
 		{ "an address for a name", "0001", "c00c0001000100000000" "00047f000002", "nothing" },
 	};
-	unsigned char question[DNS_QUERY], answer[1024];
-	size_t asked = dns_ask(0x1234, "a.bb", DNS_PTR, question);
 
 	(void)state;
-	for (size_t i = 0; i < COUNT(rows); i++) {
-		char hex[2048];
-		size_t n;
-
-		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, DNS_PTR, rows[i].records);
-		n = from_hex(hex, answer);
-		expect_text(rows[i].name, describe(answer, n, question, asked), rows[i].want);
-	}
+	check_cases(cases, COUNT(cases), DNS_PTR);
 }
 
 /* Exchanges of a domain, behind the same question: its owner may have a say in what is counted as whose. */
 static void exchanges(void **state)
 {
 #define GOES "c00c000f000100000000"
-	static const struct {
-		const char *name, *count, *records, *want;
-	} rows[] = {
+	static const struct answer_case cases[] = {
 		{ "plain", "0001", GOES "0007000a" "0161016200", "found a.b" },
 		{ "compressed", "0001", GOES "0004000a" "c00c", "found a.bb" },
 		{ "the domain's parent", "0001", GOES "0006000a" "0178" "c00e", "found x.bb" },
@@ -271,20 +280,9 @@ static void exchanges(void **state)
 		{ "a name alone, as PTR has it", "0001", "c00c000c000100000000" "0003016100", "nothing" },
 		{ "behind an alias", "0002", "c00c0005000100000000" "0003017800" "0178" "00000f0001000000000005000a" "016100", "found a" },
 	};
-	unsigned char question[DNS_QUERY], answer[1024];
-	size_t asked = dns_ask(0x1234, "a.bb", DNS_MX, question);
 
 	(void)state;
-	for (size_t i = 0; i < COUNT(rows); i++) {
-		char hex[2048];
-		size_t n;
-
-		snprintf(hex, sizeof hex, HEAD "%s", rows[i].count, DNS_MX, rows[i].records);
-		n = from_hex(hex, answer);
-		expect_text(rows[i].name, describe(answer, n, question, asked), rows[i].want);
-		for (size_t cut = 0; cut < n; cut++)
-			expect_text(rows[i].name, describe(answer, cut, question, asked), cut < asked ? "foreign" : "bad");
-	}
+	check_cases(cases, COUNT(cases), DNS_MX);
 }
 
 /* Ten are used, and of long ones what there is room for, whole. */

@@ -164,6 +164,11 @@ bool statemap_fits(const struct statemap *m, size_t n)
 	    m->slot_size == sizeof *m->slot && m->slots == STATEMAP_SLOTS;
 }
 
+void statemap_enter(struct statemap *m)
+{
+	statemap_add(m->total, 0);
+}
+
 /* ---- slots ---- */
 
 /* Slot 0 is no part of the table. */
@@ -253,8 +258,10 @@ static unsigned longest_silent(const struct statemap *m, uint64_t key, uint64_t 
 unsigned statemap_claim(struct statemap *m, const char *site, const char *source, uint64_t now)
 {
 	uint64_t key = key_of(m, site, source), old;
-	unsigned at = find(m, key);
+	unsigned at;
 
+	statemap_add(&m->slot[place(key, 0)].key, 0); /* as statemap_enter() */
+	at = find(m, key);
 	if (at != STATEMAP_OTHER) {
 		finish_claim(&m->slot[at], site, source, now);
 		return at;
@@ -482,11 +489,13 @@ static void learn(struct statemap *m, uint64_t key, const char *site, uint64_t u
 	put_text(l->site, site, strlen(site), STATEMAP_SITE);
 	PUT(&l->until, until);
 	__atomic_store_n(&l->key, key, __ATOMIC_RELEASE);
+	if (GET(&m->learnt_until) < until)
+		PUT(&m->learnt_until, until);
 }
 
 static bool learnt(const struct statemap *m, uint64_t key, uint64_t now, char site[STATEMAP_SITE])
 {
-	const struct statemap_learnt *l = learnt_of(m, key);
+	const struct statemap_learnt *l = GET(&m->learnt_until) < now ? NULL : learnt_of(m, key); /* before any of its pages is touched */
 
 	if (!l || GET(&l->until) < now)
 		return false;

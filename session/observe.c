@@ -24,8 +24,10 @@ static void forget(struct observe *o)
 void observe_begin(struct session *s)
 {
 	forget(&s->observe);
-	if (statefile_current())
-		statefile_enter();
+	if (!statefile_current())
+		return;
+	statefile_enter();
+	statemap_enter(statefile_current());
 }
 
 /* ---- into the map ---- */

@@ -23,6 +23,11 @@ def line_of(file, start):
 @pytest.mark.parametrize("what, site, because", [
     ("aspmx.l.google.com", "gmail", f"line {line_of(ROOT / 'rules/providers', 'gmail')} of "),
     ("mx1.example.org", "example.org", "no line"),
+    ("mx1.mail.ovh.net", "ovh", "line"), ("ns300.ip-203-0-113.ovh.net", "ip-203-0-113.ovh.net", "no line"),
+    ("inbound-smtp.eu-west-1.amazonaws.com", "amazon", "line"),
+    ("ec2-203-0-113-7.eu-west-1.compute.amazonaws.com", "eu-west-1.compute.amazonaws.com", "no line"),
+    ("smtp.secureserver.net", "godaddy", "line"), ("ip-203-0-113-7.ip.secureserver.net", "ip.secureserver.net", "no line"),
+    ("c-203-0-113-7.hsd1.ca.comcast.net", "hsd1.ca.comcast.net", "no line"),
     ("203.0.113.7", "203.0.113.0/24", "no server in this network"),
     ("2001:db8:1::7", "2001:db8:1::/48", "no server in this network"),
 ])

@@ -1,22 +1,21 @@
-/* main: options, how smtpwarp was started, the accept loop and its limits. It looks at what it was given, see STARTING in
- * smtpwarp(8): it serves a connected socket; from listening sockets it accepts connections and forks one process for each, so
- * that nothing a session does can harm the listener.
+/* main: options, and how smtpwarp was started. It looks at what it was given, see STARTING in smtpwarp(8): it serves a connected
+ * socket, or gives listening sockets to listener.c.
  */
 #define _GNU_SOURCE
 #include "hooks.h"
 #include "io/broker.h"
 #include "io/dns.h"
 #include "io/event.h"
+#include "io/fault.h"
 #include "io/file.h"
 #include "io/keys.h"
 #include "io/log.h"
 #include "io/net.h"
+#include "io/notify.h"
 #include "io/passwords.h"
-#include "io/providers.h"
-#include "io/routes.h"
-#include "io/rulefiles.h"
-#include "io/statefile.h"
 #include "io/user.h"
+#include "listener.h"
+#include "loaded.h"
 #include "pure/envfile.h"
 #include "pure/options.h"
 #include "pure/route.h"
@@ -26,152 +25,30 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifndef SMTPWARP_VERSION
-#define SMTPWARP_VERSION "unreleased"
-#endif
-
 #define LISTEN_FDS_START 3 /* sd_listen_fds(3) */
-#define SOCKETS_MAX OPTIONS_LISTEN_MAX
 #define BACKLOG 1024
-#define FAULT_MAX 512 /* octets of a message for a person */
 
 static struct options options;
-static const char *anchors_warning; /* about the file of --tls-ca; NULL: none */
-
-/* The hooks in use, and room for the next list. */
-static struct hook_list hook_lists[2], *hooks = hook_lists;
 
 /* The client's connection if we were given one; -1: we were given listening sockets, or none. */
 static int connection = -1;
 
-static struct {
-	int socket[SOCKETS_MAX];
-	unsigned sockets;
-	bool inetd_wait; /* inetd passed a listening socket as fd 0: exit when idle */
-	int spare;	 /* a descriptor in reserve, for refuse_one() */
-	int notify;
-	pid_t pid; /* the listener's process: sessions inherit its signal handler, but not the tally */
-} listener = { .spare = -1, .notify = -1 };
+static struct listener_sockets listening;
 
-/* What the listener counts. It lies in memory that forks leave out: a page that the listener writes after a fork would be
- * copied for each session, and its page tables with it. */
-static struct tally {
-	uint32_t sessions; /* running now: elements of child[] in use */
-	uint64_t served;
-	time_t status_at, looked_at;
-	bool status_due;
-	sig_atomic_t children_ended;
-	struct child {
-		pid_t pid;
-		union net_address source;
-	} child[];
-} *tally;
-
-static volatile sig_atomic_t terminate, reload;
-
-/* ---- messages for a person ---- */
-
-/* Whether this descriptor is the socket that inetd gave us as 0, 1 and 2. */
-static bool is_client(int fd)
-{
-	struct stat in, other;
-
-	return fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) && fstat(fd, &other) == 0 &&
-	    in.st_dev == other.st_dev && in.st_ino == other.st_ino;
-}
-
-static void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* Say it on standard error, where perhaps nobody reads: a listener does not wait for that. */
-static void tell(const char *format, ...)
-{
-	char text[FAULT_MAX + 32] = "smtpwarp: ";
-	size_t n = strlen(text);
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text + n, sizeof text - n - 1, format, args);
-	va_end(args);
-	n = strlen(text);
-	text[n] = '\n';
-	log_tell(text, n + 1);
-}
-
-static _Noreturn void die(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* End with this reason, which goes to standard error or, where that is the client, to the system's log. */
-static _Noreturn void die(int code, const char *format, ...)
-{
-	static const char reply[] = "421 4.3.5 Service is not configured rightly\r\n";
-	char why[FAULT_MAX];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, sizeof why, format, args);
-	va_end(args);
-	if (connection >= 0)
-		send(connection, reply, sizeof reply - 1, MSG_NOSIGNAL);
-	if (is_client(STDERR_FILENO)) {
-		const char *ignored;
-
-		log_open("syslog", &ignored);
-		event_fault(why, NULL);
-	} else {
-		tell("%s", why);
-	}
-	exit(code);
-}
-
-static _Noreturn void die_errno(int code, const char *what)
-{
-	die(code, "%s: %s", what, strerror(errno));
-}
-
-static void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* Log what is wrong, and go on. */
-static void fault(const char *format, ...)
-{
-	char text[FAULT_MAX];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	if (options.check || options.try_hook) /* which write to no log */
-		fprintf(stderr, "smtpwarp: %s\n", text);
-	else
-		event_fault(text, NULL);
-}
-
-static void tell_of_old(const char *why)
-{
-	fault("%s; what was read before is still in use", why);
-}
-
-/* A descriptor that takes up a number and no more; "/" is everywhere. */
-static int open_reserve(void)
-{
-	return open("/", O_PATH | O_CLOEXEC);
-}
+static const volatile sig_atomic_t *terminate;
 
 /* Nothing but SMTP may reach the client. Replace descriptors 1 and 2 by /dev/null if they are its socket, and fill those that
  * are closed, so that no socket of ours gets such a number. */
@@ -181,11 +58,11 @@ static void guard_standard_descriptors(void)
 		bool closed = fcntl(fd, F_GETFD) < 0;
 		int null;
 
-		if (!closed && (fd == 0 || !is_client(fd)))
+		if (!closed && (fd == 0 || !fault_is_client(fd)))
 			continue;
 		null = open("/dev/null", O_RDWR);
 		if (null < 0)
-			null = open_reserve(); /* reads and writes fail */
+			null = file_reserve(); /* reads and writes fail */
 		if (null >= 0 && null != fd) {
 			dup2(null, fd);
 			close(null);
@@ -198,7 +75,7 @@ static void choose_log(void)
 {
 	log_detail(options.verbose);
 	if (!options.log)
-		options.log = is_client(STDERR_FILENO) ? "syslog" : "stderr";
+		options.log = fault_is_client(STDERR_FILENO) ? "syslog" : "stderr";
 }
 
 /* A daemon may be there later, so this is no reason not to start. */
@@ -207,7 +84,7 @@ static void warn_of_log(void)
 	const char *path;
 
 	if (!log_reachable(options.log, &path))
-		tell("warning: --log %s: %s: %s; records are lost until a daemon is there: start one, or give --log stderr or file:PATH",
+		fault_tell("warning: --log %s: %s: %s; records are lost until a daemon is there: start one, or give --log stderr or file:PATH",
 		    options.log, path, strerror(errno));
 }
 
@@ -217,26 +94,8 @@ static void open_log(void)
 	const char *why;
 
 	if (log_open(options.log, &why) < 0)
-		die(EX_CONFIG, "--log %s: %s", options.log, why);
+		fault_die(EX_CONFIG, "--log %s: %s", options.log, why);
 	warn_of_log();
-}
-
-static bool log_stale; /* the log's file could not be opened again, and the old one is in use */
-
-/* Tells of a failure once a minute: in the old file as well, but nobody may read that. */
-static void reopen_log(void)
-{
-	char text[FAULT_MAX];
-	const char *why;
-
-	log_stale = log_reopen(options.log, &why) < 0;
-	if (!log_stale)
-		return;
-	snprintf(text, sizeof text, "--log %s: %s; records still go to the old file", options.log, why);
-	if (!event_is_due(text))
-		return;
-	fault("%s", text);
-	tell("%s", text);
 }
 
 /* ---- what options name ---- */
@@ -249,26 +108,8 @@ static void check_tls_name(void)
 	for (unsigned i = 0; i < options.upstreams; i++)
 		nameless = nameless || (!options.tls_name && !net_is_name(options.upstream[i].host));
 	if (tls_level_verifies(options.tls) && nameless)
-		die(EX_CONFIG, "--tls %s needs a name to look for in certificates: give --tls-name NAME or --upstream with a host name",
+		fault_die(EX_CONFIG, "--tls %s needs a name to look for in certificates: give --tls-name NAME or --upstream with a host name",
 		    tls_level_name(options.tls));
-}
-
-/* Read the file of --tls-ca. NULL: it is read, perhaps with a warning; else the reason why not. */
-static const char *load_anchors(void)
-{
-	const char *why;
-
-	anchors_warning = NULL;
-	if (tls_load_anchors(options.tls_ca, &why) < 0)
-		return why;
-	anchors_warning = why;
-	return NULL;
-}
-
-static void warn_of_anchors(void)
-{
-	if (anchors_warning)
-		fault("warning: --tls-ca %.300s: %s", options.tls_ca, anchors_warning);
 }
 
 /* The default file may be missing where nothing has to be verified. */
@@ -276,10 +117,10 @@ static void check_anchors(void)
 {
 	bool named = strcmp(options.tls_ca, OPTIONS_CA_FILE) != 0;
 	bool wanted = tls_level_verifies(options.tls) || (named && options.tls != TLS_NONE);
-	const char *why = wanted ? load_anchors() : NULL;
+	const char *why = wanted ? loaded_read_anchors() : NULL;
 
 	if (why)
-		die(EX_CONFIG, "--tls-ca %s: %s; install ca-certificates or name another file", options.tls_ca, why);
+		fault_die(EX_CONFIG, "--tls-ca %s: %s; install ca-certificates or name another file", options.tls_ca, why);
 }
 
 static void check_client_tls(void)
@@ -293,9 +134,9 @@ static void check_client_tls(void)
 
 	if (options.client_tls == CLIENT_TLS_PASSTHROUGH) {
 		if (against)
-			die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: %s", against);
+			fault_die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: %s", against);
 	} else if (options.client_tls != CLIENT_TLS_NONE && !options.cert) {
-		die(EX_CONFIG, "--client-tls %s needs --cert and --key", client_tls_name(options.client_tls));
+		fault_die(EX_CONFIG, "--client-tls %s needs --cert and --key", client_tls_name(options.client_tls));
 	}
 }
 
@@ -304,16 +145,16 @@ static void load_keys(enum keys_side side, const char *cert, const char *key)
 	char why[FAULT_MAX];
 
 	if (key && !cert)
-		die(EX_CONFIG, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
+		fault_die(EX_CONFIG, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
 	if (cert && !keys_load(side, cert, key ? key : cert, why, sizeof why))
-		die(EX_CONFIG, "%s", why);
+		fault_die(EX_CONFIG, "%s", why);
 }
 
 /* Who --user is. false: it is not given. */
 static bool find_user(struct user *user)
 {
 	if (options.user && !user_find(user, options.user))
-		die(EX_CONFIG, "--user %s: there is no such user: give a name of /etc/passwd, or numbers, UID or UID:GID", options.user);
+		fault_die(EX_CONFIG, "--user %s: there is no such user: give a name of /etc/passwd, or numbers, UID or UID:GID", options.user);
 	return options.user;
 }
 
@@ -326,72 +167,27 @@ static void check_options(void)
 
 	check_tls_name();
 	if (options.auth && !options.upstreams)
-		die(EX_CONFIG, "--auth needs --upstream, the server that names and passwords go to");
+		fault_die(EX_CONFIG, "--auth needs --upstream, the server that names and passwords go to");
 	check_anchors();
 	check_client_tls();
 	load_keys(KEYS_CLIENTS, options.cert, options.key);
 	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
-		die(EX_CONFIG, "%s", why);
+		fault_die(EX_CONFIG, "%s", why);
 	if (*options.state != '/' && strcmp(options.state, "none") != 0)
-		die(EX_CONFIG, "--state %s: give a path from / on, or none", options.state);
+		fault_die(EX_CONFIG, "--state %s: give a path from / on, or none", options.state);
 	find_user(&user);
 }
 
 /* ---- hooks ---- */
 
-static bool find_hooks(struct hook_list *list)
-{
-	return hooks_scan(list, options.hooks, !options.hooks_given, options.plugins_dir, options.plugins);
-}
-
-/* What cannot be read now must not cost mail: the last list that could be read stays. */
-static void find_hooks_again(void)
-{
-	struct hook_list *next = hooks == hook_lists ? hook_lists + 1 : hook_lists;
-
-	if (find_hooks(next))
-		hooks = next;
-	else if (event_is_due(next->broken))
-		tell_of_old(next->broken);
-}
-
-static bool is_hook(const char *path)
-{
-	for (unsigned i = 0; i < hooks->count; i++)
-		if (!hooks->hook[i].socket && strcmp(hooks->hook[i].path, path) == 0)
-			return true;
-	return false;
-}
-
-/* Whether the broker may run this program. It keeps a list of its own, and looks again for what it does not find there. */
-static bool may_run(const char *path)
-{
-	return is_hook(path) || (find_hooks(hooks) && is_hook(path));
-}
-
-/* Hooks, or folders where hooks may appear. */
-static bool wants_broker(void)
-{
-	return hooks->count || options.hooks_given || options.plugins || access(options.hooks, F_OK) == 0;
-}
-
-static pid_t broker; /* 0: there is none */
-
-static const char no_broker[] = "no process can be started to run hooks, so they fail";
-
-static bool start_broker(bool (*allows)(const char *path))
+static pid_t begin_broker(bool (*allows)(const char *path))
 {
 	pid_t pid = broker_start(allows, options.timeouts.hook);
 
-	broker = pid < 0 ? 0 : pid;
-	return pid >= 0;
-}
-
-static void begin_broker(bool (*allows)(const char *path))
-{
-	if (!start_broker(allows))
-		die_errno(EX_OSERR, "a process to run hooks");
+	if (pid < 0)
+		fault_die_errno(EX_OSERR, "a process to run hooks");
+	return pid;
 }
 
 /* Hooks must inherit no descriptors but those that hooks.c gives them, whatever was open when we were started. */
@@ -415,86 +211,18 @@ static void check_hooks(void)
 	unsigned faults = 0;
 
 	hooks_tell_passed_over(options.hooks, tell_of_passed_over);
-	for (unsigned i = 0; i < hooks->count; i++) {
-		const char *why = hooks_fault(&hooks->hook[i], options.limits.on_recipient);
+	for (unsigned i = 0; i < loaded_hooks()->count; i++) {
+		const char *why = hooks_fault(&loaded_hooks()->hook[i], options.limits.on_recipient);
 
 		if (why)
-			fault("--hooks: %.200s: %.150s", hooks->hook[i].path, why);
+			fault("--hooks: %.200s: %.150s", loaded_hooks()->hook[i].path, why);
 		faults += why != NULL;
 	}
 	if (faults)
-		die(EX_CONFIG, "--hooks: %u of %u hooks would fail", faults, hooks->count);
-}
-
-/* ---- routes ---- */
-
-static pid_t indexer; /* process that makes an index of --routes into index_made; 0: none */
-static int index_made;
-
-static char routes_why[FAULT_MAX]; /* "FILE: reason" from routes.h */
-
-static const char *about_routes(const char *option)
-{
-	static char text[sizeof routes_why + 20];
-
-	snprintf(text, sizeof text, "%s %s", option, routes_why);
-	return text;
-}
-
-/* In a process that was forked, first of all: what it held would keep another smtpwarp from listening after ours was killed. */
-static void leave_listener(void)
-{
-	for (unsigned i = 0; i < listener.sockets; i++)
-		close(listener.socket[i]);
-	if (listener.notify >= 0)
-		close(listener.notify);
-}
-
-static _Noreturn void make_index(void)
-{
-	leave_listener();
-	if (routes_index(options.routes, index_made, route_check_line, &options, routes_why, sizeof routes_why))
-		_exit(EX_OK);
-	fault("%s", about_routes("--routes"));
-	_exit(EX_CONFIG);
-}
-
-/* A large file has changed: a process of its own makes a new index. Until that is done sessions read the file through. */
-static void index_routes_again(void)
-{
-	if (indexer || !routes_wants_index(options.routes))
-		return;
-	index_made = file_in_memory("routes");
-	if (index_made < 0)
-		return;
-	indexer = _Fork();
-	if (indexer == 0)
-		make_index();
-	if (indexer > 0)
-		return;
-	close(index_made);
-	indexer = 0;
-}
-
-static void indexer_ended(int how)
-{
-	indexer = 0;
-	if (how == 0)
-		routes_use_index(index_made);
-	else
-		close(index_made);
+		fault_die(EX_CONFIG, "--hooks: %u of %u hooks would fail", faults, loaded_hooks()->count);
 }
 
 /* ---- keys ---- */
-
-static void refresh_keys(bool force)
-{
-	char why[FAULT_MAX];
-
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		if (keys_current(side) && !keys_refresh(side, force, why, sizeof why))
-			tell_of_old(why);
-}
 
 static void warn_of_exposed(const char *option, const char *file)
 {
@@ -513,7 +241,7 @@ static void warn_of_exposed_secrets(void)
 static void warn_of_proxied_clients(void)
 {
 	const union net_address elsewhere = { .v4 = { .sin_family = AF_INET } };
-	const char *why = options_open_relay(&options, hooks->events & 1u << HOOK_RCPT, &elsewhere);
+	const char *why = options_open_relay(&options, loaded_hooks()->events & 1u << HOOK_RCPT, &elsewhere);
 
 	if (options.proxies && why)
 		fault("warning: --accept-proxy: %s", why);
@@ -523,7 +251,7 @@ static void warn_of_proxied_clients(void)
 
 static bool looks_up_names(void)
 {
-	bool names = options.routes || options.dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	bool names = options.routes || options.dnsbls || loaded_hooks()->events & 1u << HOOK_RCPT ||
 	    (!options.no_client_names && (options.xclient || options.xforward || options.received));
 
 	for (unsigned i = 0; i < options.upstreams; i++)
@@ -543,99 +271,15 @@ static void warn_of_lacks(void)
 		fault("warning: --tls-ca %.300s: %s: no upstream's certificate can be verified", options.tls_ca, strerror(errno));
 	if (access("/proc/self/fd", X_OK) == 0)
 		return;
-	if (hooks->events & 1u << HOOK_DATA)
+	if (loaded_hooks()->events & 1u << HOOK_DATA)
 		fault("warning: /proc is not mounted: data hooks cannot get the message, and fail");
 	if (!options.upstreams && !options.routes)
 		fault("warning: /proc is not mounted: net.ipv4.ip_local_port_range is not known, so Linux's default is taken for it");
 }
 
-/* ---- what may be replaced ---- */
-
-/* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
- * may be waiting to see a new one; everything else once a second at most. */
-static void look_again(void)
-{
-	struct timespec now;
-
-	refresh_keys(false);
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	if (now.tv_sec == tally->looked_at)
-		return;
-	tally->looked_at = now.tv_sec;
-	if (options.routes)
-		index_routes_again();
-	if (!wants_broker())
-		return;
-	find_hooks_again(); /* without hooks nothing is written, and the page stays shared with sessions */
-	if (!broker && !start_broker(may_run) && event_is_due(no_broker))
-		fault("%s", no_broker);
-}
-
-/* Runs as the user that sessions run as. The index of a large file is ready before the first session. */
-static void check_routes(void)
-{
-	bool large = options.routes && routes_wants_index(options.routes);
-	int fd = large && !options.check ? file_in_memory("routes") : -1;
-
-	if (!options.routes)
-		return;
-	if (!routes_index(options.routes, fd, route_check_line, &options, routes_why, sizeof routes_why))
-		die(EX_CONFIG, "%s", about_routes("--routes"));
-	if (options.check && *routes_why)
-		printf("smtpwarp: %s\n", about_routes("--routes"));
-	if (fd >= 0)
-		routes_use_index(fd);
-	else if (large)
-		printf("smtpwarp: %s is large: where no listener makes an index of it, run --compile-routes\n",
-		    options.routes);
-}
-
-static _Noreturn void compile_routes(void)
-{
-	if (!routes_compile(options.compile_routes, route_check_line, &options, routes_why, sizeof routes_why))
-		die(EX_CONFIG, "%s", about_routes("--compile-routes"));
-	exit(EX_OK);
-}
-
 /* ---- systemd ---- */
 
 static const char *notify_path;
-
-static void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* sd_notify(3): its protocol is one datagram. */
-static void notify(const char *format, ...)
-{
-	char text[160];
-	va_list args;
-	int n;
-
-	if (listener.notify < 0)
-		return;
-	va_start(args, format);
-	n = vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	send(listener.notify, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-static void open_notify(void)
-{
-	const char *path = notify_path;
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	size_t n = path ? strlen(path) : 0;
-
-	if (!n || n >= sizeof name.sun_path)
-		return;
-	memcpy(name.sun_path, path, n);
-	if (*path == '@')
-		name.sun_path[0] = 0;
-	listener.notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (listener.notify >= 0 &&
-	    connect(listener.notify, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0) {
-		close(listener.notify);
-		listener.notify = -1;
-	}
-}
 
 /* Take systemd's variables out of the environment, so that hooks do not take them for theirs. Returns the number of sockets
  * passed from LISTEN_FDS_START on; 0: none, or they are for another process. */
@@ -649,350 +293,15 @@ static unsigned take_environment(void)
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
-	for (long i = 0; i < n && i < SOCKETS_MAX; i++)
+	for (long i = 0; i < n && i < LISTENER_SOCKETS_MAX; i++)
 		fcntl(LISTEN_FDS_START + (int)i, F_SETFD, FD_CLOEXEC);
 	return n > 0 ? (unsigned)n : 0;
-}
-
-/* Tell systemd how many sessions there are, once a second at most. */
-static void status(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (!tally->status_due || now.tv_sec == tally->status_at)
-		return;
-	tally->status_due = false;
-	tally->status_at = now.tv_sec;
-	notify("STATUS=%u sessions, %llu so far", tally->sessions, (unsigned long long)tally->served);
-}
-
-/* ---- the accept loop ---- */
-
-static void on_signal(int number)
-{
-	if (number == SIGHUP)
-		reload = 1;
-	else if (number == SIGUSR1) /* the listener ends; the same signals may have come to this process, too */
-		terminate += !terminate;
-	else if (number != SIGCHLD)
-		terminate++;
-	else if (getpid() == listener.pid)
-		*(volatile sig_atomic_t *)&tally->children_ended = 1;
-}
-
-/* Signals are delivered only while ppoll(2) waits, here and in sessions, so that none is lost between a look at its flag and
- * the wait. Sessions inherit this; they react to SIGTERM. */
-static void catch_signals(void)
-{
-	struct sigaction action = { .sa_handler = on_signal };
-	sigset_t blocked;
-
-	sigemptyset(&blocked);
-	sigaddset(&blocked, SIGTERM);
-	sigaddset(&blocked, SIGINT);
-	sigaddset(&blocked, SIGCHLD);
-	sigaddset(&blocked, SIGHUP);
-	sigaddset(&blocked, SIGUSR1);
-	sigprocmask(SIG_BLOCK, &blocked, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGCHLD, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-	sigaction(SIGUSR1, &action, NULL);
-}
-
-/* What sessions that have ended could not tell: records that the log has lost. Shared, and touched by such sessions only. */
-static struct losses {
-	uint32_t records;
-	int error;
-} *losses;
-
-static void leave_losses(void)
-{
-	int error;
-	uint64_t n = log_lost(&error);
-
-	if (!n)
-		return;
-	__atomic_store_n(&losses->error, error, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&losses->records, (uint32_t)n, __ATOMIC_RELAXED);
-}
-
-static void tell_losses(void)
-{
-	uint32_t left = __atomic_exchange_n(&losses->records, 0, __ATOMIC_RELAXED);
-	int error;
-	uint64_t n = log_lost(&error);
-
-	if (left)
-		log_set_lost(n + left, __atomic_load_n(&losses->error, __ATOMIC_RELAXED));
-	event_lost();
-}
-
-/* Children that are no sessions were there before, or are orphans: process 1 gets those. */
-static void child_ended(pid_t pid, int how)
-{
-	uint32_t i = 0;
-
-	while (i < tally->sessions && tally->child[i].pid != pid)
-		i++;
-	if (i == tally->sessions)
-		return;
-	tally->child[i] = tally->child[--tally->sessions];
-	tally->status_due = listener.notify >= 0;
-	if (!WIFSIGNALED(how) || (terminate && WTERMSIG(how) == SIGKILL)) /* end_sessions() kills */
-		return;
-	if (WTERMSIG(how) == SIGKILL)
-		fault("session process %ld was killed, perhaps for lack of memory", (long)pid);
-	else
-		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
-}
-
-/* A hook may have killed it, or the kernel for lack of memory. Hooks of sessions under way fail; those to come have a new one. */
-static void broker_ended(int how)
-{
-	fault("the process that runs hooks has ended: %s %d", WIFSIGNALED(how) ? "signal" : "exit status",
-	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how));
-	broker = 0;
-	if (!terminate && !start_broker(may_run))
-		fault("%s", no_broker);
-}
-
-static void reap(void)
-{
-	pid_t pid;
-	int how;
-
-	tally->children_ended = 0;
-	while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
-		if (pid == indexer)
-			indexer_ended(how);
-		else if (pid == broker)
-			broker_ended(how);
-		else
-			child_ended(pid, how);
-	}
-	tell_losses();
-}
-
-static uint32_t sessions_from(const union net_address *source)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < tally->sessions; i++)
-		n += net_same_source(&tally->child[i].source, source);
-	return n;
-}
-
-static void count_limit(enum statemap_total limit)
-{
-	if (statefile_current())
-		statemap_add(statefile_current()->total + limit, 1);
-}
-
-static void turn_away(int fd, const union net_address *source, const char *reason)
-{
-	char reply[120];
-	int n = snprintf(reply, sizeof reply, "421 4.3.2 %s\r\n", reason);
-
-	send(fd, reply, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	event_fault(reason, source);
-	close(fd);
-}
-
-static _Noreturn void serve(int fd)
-{
-	int error;
-
-	leave_listener();
-	/* What has come by now, the listener tells. Each page that is not written stays shared with it. */
-	if (terminate)
-		terminate = 0;
-	if (log_lost(&error))
-		log_set_lost(0, 0);
-	session_run(fd, &options, hooks, &terminate);
-	leave_losses();
-	_exit(EX_OK);
-}
-
-static void fork_session(int fd, const union net_address *source)
-{
-	pid_t pid;
-
-	if (tally->sessions >= options.max_sessions) {
-		count_limit(STATEMAP_LIMIT_SESSIONS);
-		turn_away(fd, source, "Too many sessions (--max-sessions)");
-		return;
-	}
-	if (options.max_sessions_per_source && sessions_from(source) >= options.max_sessions_per_source) {
-		count_limit(STATEMAP_LIMIT_SOURCE);
-		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
-		return;
-	}
-	look_again();
-	pid = _Fork(); /* there are no threads and no atfork handlers to run */
-	if (pid == 0)
-		serve(fd);
-	if (pid < 0) {
-		turn_away(fd, source, "No process can be started now");
-		return;
-	}
-	close(fd);
-	tally->child[tally->sessions].pid = pid;
-	tally->child[tally->sessions++].source = *source;
-	tally->served++;
-	tally->status_due = listener.notify >= 0;
-}
-
-/* No descriptors are left: give up the one in reserve for a moment, to tell a waiting client. */
-static void refuse_one(int listening)
-{
-	int fd;
-
-	close(listener.spare);
-	fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-	if (fd >= 0)
-		turn_away(fd, NULL, "No descriptors are left");
-	listener.spare = open_reserve();
-}
-
-static void accept_one(int listening)
-{
-	union net_address source;
-	struct sockaddr_storage peer;
-	socklen_t len = sizeof peer;
-	int fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
-
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && listener.spare >= 0)
-		refuse_one(listening);
-	else if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
-		poll(NULL, 0, 50); /* the connection stays in the queue and would be reported again at once */
-	if (fd < 0)
-		return;
-	memset(&source, 0, sizeof source);
-	memcpy(&source, &peer, len < sizeof source ? len : sizeof source);
-	fork_session(fd, &source);
-}
-
-static void signal_children(int number)
-{
-	for (uint32_t i = 0; i < tally->sessions; i++)
-		kill(tally->child[i].pid, number);
-}
-
-/* Wait for events, for `seconds` at most; -1: without limit. Returns whether anything came: a connection or a signal. */
-static bool wait_for_work(double seconds, bool accepting)
-{
-	struct pollfd p[SOCKETS_MAX];
-	struct timespec limit = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
-	sigset_t none;
-	bool came;
-	int n;
-
-	sigemptyset(&none);
-	for (unsigned i = 0; i < listener.sockets; i++)
-		p[i] = (struct pollfd){ .fd = accepting ? listener.socket[i] : -1, .events = POLLIN };
-	n = ppoll(p, listener.sockets, seconds < 0 ? NULL : &limit, &none);
-	came = n > 0;
-	if (came) /* it takes no signal while connections wait, and they may always do */
-		ppoll(NULL, 0, &(struct timespec){ 0, 0 }, &none);
-	if (*(volatile sig_atomic_t *)&tally->children_ended)
-		reap();
-	for (unsigned i = 0; came && !terminate && i < listener.sockets; i++)
-		if (p[i].revents)
-			accept_one(listener.socket[i]);
-	return n != 0;
-}
-
-/* Sessions end between messages, so that a restart does not hold new mail for one that is idle; a message under way has
- * --drain-timeout. After that, or at a second signal, tell them to end at once; after five more seconds kill them. */
-static void end_sessions(void)
-{
-	struct timespec start, now;
-	double limit = (double)options.timeouts.drain / 1e6;
-	int told = 0;
-
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	notify("STOPPING=1\nSTATUS=%u sessions end", tally->sessions);
-	for (unsigned i = 0; i < listener.sockets; i++)
-		close(listener.socket[i]);
-	listener.sockets = 0;
-	signal_children(SIGUSR1);
-	while (tally->sessions) {
-		double left;
-
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		left = limit - (double)(now.tv_sec - start.tv_sec) - (double)(now.tv_nsec - start.tv_nsec) / 1e9;
-		if (told < 2 && (left <= 0 || terminate > told + 1)) {
-			/* a session counts both signals, and ends at once after two */
-			signal_children(told ? SIGKILL : SIGTERM);
-			signal_children(told ? SIGKILL : SIGINT);
-			told++;
-			start = now;
-			limit = left = 5;
-		}
-		wait_for_work(left > 0 ? left : 1, false);
-	}
-}
-
-/* Runs as the user that sessions run as. The default may be missing, or be somebody else's: then nothing is observed. */
-static void open_state(void)
-{
-	char why[STATEFILE_WHY];
-	bool named = strcmp(options.state, STATEMAP_FILE) != 0;
-
-	if (strcmp(options.state, "none") == 0 || (options.check ? statefile_check : statefile_use)(options.state, why))
-		return;
-	if (named || (errno != ENOENT && errno != EACCES))
-		fault("--state %.300s: %s; nothing is observed", options.state, why);
-}
-
-static bool load_providers(char *why, size_t cap)
-{
-	return providers_load(options.providers, strcmp(options.providers, OPTIONS_PROVIDERS) == 0, why, cap);
-}
-
-static bool load_rules(char *why, size_t cap)
-{
-	return rulefiles_load(options.reply_rules, options.reply_rules_count, why, cap);
-}
-
-/* Runs as the user that sessions run as, who has to read them again. */
-static void check_rules(void)
-{
-	char why[FAULT_MAX];
-
-	if (!load_rules(why, sizeof why) || !load_providers(why, sizeof why))
-		die(EX_CONFIG, "%s", why);
-}
-
-/* SIGHUP: read again what may have been replaced. */
-static void read_again(void)
-{
-	const char *reason;
-	char why[FAULT_MAX];
-
-	reload = 0;
-	reopen_log();
-	refresh_keys(true);
-	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
-		tell_of_old(why);
-	if (!load_providers(why, sizeof why))
-		tell_of_old(why);
-	if (!load_rules(why, sizeof why))
-		tell_of_old(why);
-	open_state();
-	reason = options.tls != TLS_NONE ? load_anchors() : NULL;
-	if (reason)
-		fault("--tls-ca %s: %s; what was read before is still in use", options.tls_ca, reason);
-	warn_of_anchors();
 }
 
 /* Messages are kept for data hooks, and for servers that are known late. */
 static void warn_of_uncounted(void)
 {
-	bool keeps = hooks->events & 1u << HOOK_DATA || options.limits.on_recipient;
+	bool keeps = loaded_hooks()->events & 1u << HOOK_DATA || options.limits.on_recipient;
 	uint64_t taken;
 
 	if (keeps && (options.max_kept || options.max_kept_percent) && !net_shares("kept", &taken))
@@ -1019,16 +328,16 @@ static void record_start(int argc, char **argv)
 	struct json j;
 
 	if (root)
-		tell("warning: it stays root, and so do its hooks: give --user");
+		fault_tell("warning: it stays root, and so do its hooks: give --user");
 	event_begin(&j, line, sizeof line, "start");
 	event_time(&j);
 	json_string(&j, "version", SMTPWARP_VERSION);
 	json_number(&j, "uid", geteuid());
 	json_open(&j, "listen", '[');
-	for (unsigned i = 0; i < listener.sockets; i++) {
+	for (unsigned i = 0; i < listening.count; i++) {
 		union net_address local;
 
-		net_local(listener.socket[i], &local);
+		net_local(listening.socket[i], &local);
 		snprintf(text, sizeof text, strchr(net_text(&local, address), ':') ? "[%s]:%u" : "%s:%u", address, net_port(&local));
 		json_string(&j, NULL, text);
 	}
@@ -1039,58 +348,13 @@ static void record_start(int argc, char **argv)
 	event_end(&j, line, root ? LOG_PRIORITY_WARNING : LOG_PRIORITY_INFO);
 }
 
-static void record_stop(const char *reason)
+/* Once for all sessions; if it fails, their records say so. */
+static void read_anchors_once(void)
 {
-	char line[512];
-	struct json j;
-
-	event_begin(&j, line, sizeof line, "stop");
-	event_time(&j);
-	json_string(&j, "version", SMTPWARP_VERSION);
-	json_number(&j, "sessions", tally->served);
-	json_string(&j, "reason", reason);
-	event_end(&j, line, LOG_PRIORITY_INFO);
-}
-
-static _Noreturn void listen_loop(void)
-{
-	double idle = listener.inetd_wait ? (double)options.timeouts.idle_exit / 1e6 : -1;
-	size_t size = sizeof *tally + options.max_sessions * sizeof *tally->child;
-
-	open_notify();
-	event_share();
-	tally = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (tally == MAP_FAILED || madvise(tally, size, MADV_DONTFORK) < 0)
-		die_errno(EX_OSERR, "--max-sessions");
-	losses = mmap(NULL, sizeof *losses, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (losses == MAP_FAILED)
-		die_errno(EX_OSERR, "records that are lost");
-	find_ports();
-	warn_of_uncounted();
-	listener.pid = getpid();
-	listener.spare = open_reserve();
-	if (options.tls != TLS_NONE && !tls_has_anchors()) {
-		load_anchors(); /* once for all sessions; if it fails, their records say so */
-		warn_of_anchors();
-	}
-	for (unsigned i = 0; i < listener.sockets; i++)
-		fcntl(listener.socket[i], F_SETFL, fcntl(listener.socket[i], F_GETFL) | O_NONBLOCK);
-	notify("READY=1\nSTATUS=ready");
-	while (!terminate) {
-		bool alone = !tally->sessions, due = tally->status_due || log_stale;
-		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
-
-		if (alone && !worked && !due && idle >= 0)
-			break;
-		if (reload)
-			read_again();
-		else if (log_stale)
-			reopen_log();
-		status();
-	}
-	end_sessions();
-	record_stop(terminate ? "SIGTERM or SIGINT" : "--idle-exit");
-	exit(EX_OK);
+	if (options.tls == TLS_NONE || tls_has_anchors())
+		return;
+	loaded_read_anchors();
+	loaded_warn_of_anchors();
 }
 
 /* ---- start ---- */
@@ -1111,7 +375,7 @@ static void say_losses(void)
 	uint64_t n = log_lost(&error);
 
 	if (n)
-		tell("the log has lost %llu records: %s", (unsigned long long)n, strerror(error));
+		fault_tell("the log has lost %llu records: %s", (unsigned long long)n, strerror(error));
 }
 
 static void change_user(void)
@@ -1123,22 +387,22 @@ static void change_user(void)
 	if (!options.check && !options.try_hook)
 		log_prepare(options.log, user.uid, user.gid);
 	if (user_become(&user) < 0)
-		die_errno(EX_CONFIG, "--user");
+		fault_die_errno(EX_CONFIG, "--user");
 }
 
 /* What is said inside TLS would go past it. */
 static void refuse_blind_hook(void)
 {
-	if (options.client_tls == CLIENT_TLS_PASSTHROUGH && hooks->events & 1u << HOOK_RCPT)
-		die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: no rcpt hook can see the recipients");
+	if (options.client_tls == CLIENT_TLS_PASSTHROUGH && loaded_hooks()->events & 1u << HOOK_RCPT)
+		fault_die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: no rcpt hook can see the recipients");
 }
 
 static void refuse_open_relay(const union net_address *local)
 {
-	const char *why = options_open_relay(&options, hooks->events & 1u << HOOK_RCPT, local);
+	const char *why = options_open_relay(&options, loaded_hooks()->events & 1u << HOOK_RCPT, local);
 
 	if (why)
-		die(EX_CONFIG, "%s", why);
+		fault_die(EX_CONFIG, "%s", why);
 }
 
 /* It is too late then: the client's connection, the log and the hooks are root's. */
@@ -1147,7 +411,7 @@ static void refuse_root(void)
 	struct user user;
 
 	if (find_user(&user) && user.uid != 0 && geteuid() == 0)
-		die(EX_CONFIG, "--user %s: for one connection smtpwarp does not change its user: let root's inetd or tcpserver start it as "
+		fault_die(EX_CONFIG, "--user %s: for one connection smtpwarp does not change its user: let root's inetd or tcpserver start it as "
 			       "that user", options.user);
 }
 
@@ -1174,20 +438,20 @@ static void bind_sockets(void)
 		if (fd < 0 && options.may_lack >> i & 1 && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
 			continue;
 		if (fd < 0)
-			die_errno(errno == EADDRINUSE ? EX_TEMPFAIL : EX_CONFIG, what);
-		listener.socket[listener.sockets++] = fd;
+			fault_die_errno(errno == EADDRINUSE ? EX_TEMPFAIL : EX_CONFIG, what);
+		listening.socket[listening.count++] = fd;
 	}
 }
 
 /* Take the listening sockets that systemd passed. */
 static void take_systemd_sockets(unsigned n)
 {
-	if (n > SOCKETS_MAX)
-		die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to " TEXT_OF(SOCKETS_MAX) " sockets");
+	if (n > LISTENER_SOCKETS_MAX)
+		fault_die(EX_USAGE, "LISTEN_FDS: smtpwarp takes up to " TEXT_OF(LISTENER_SOCKETS_MAX) " sockets");
 	for (unsigned i = 0; i < n; i++) {
 		if (net_kind(LISTEN_FDS_START + (int)i) != NET_LISTENING)
-			die(EX_USAGE, "LISTEN_FDS: smtpwarp takes listening stream sockets, or one connected one");
-		listener.socket[listener.sockets++] = LISTEN_FDS_START + (int)i;
+			fault_die(EX_USAGE, "LISTEN_FDS: smtpwarp takes listening stream sockets, or one connected one");
+		listening.socket[listening.count++] = LISTEN_FDS_START + (int)i;
 	}
 }
 
@@ -1197,6 +461,7 @@ static void take_connection(unsigned passed, enum net_kind given)
 		connection = LISTEN_FDS_START;
 	else if (!passed && given == NET_CONNECTED)
 		connection = STDIN_FILENO;
+	fault_client(connection);
 }
 
 /* Collect the sockets to listen on: those that we were given, and --listen. */
@@ -1204,28 +469,28 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 {
 	take_systemd_sockets(passed);
 	if (!passed && given == NET_LISTENING) {
-		listener.socket[listener.sockets++] = STDIN_FILENO;
-		listener.inetd_wait = !options.listens;
+		listening.socket[listening.count++] = STDIN_FILENO;
+		listening.exits_idle = !options.listens;
 	}
-	for (unsigned i = 0; i < listener.sockets; i++) {
+	for (unsigned i = 0; i < listening.count; i++) {
 		union net_address local;
 
-		net_local(listener.socket[i], &local);
+		net_local(listening.socket[i], &local);
 		refuse_open_relay(&local);
 	}
-	if (options.listens + listener.sockets > SOCKETS_MAX)
-		die(EX_USAGE, "more than " TEXT_OF(SOCKETS_MAX) " sockets to listen on");
+	if (options.listens + listening.count > LISTENER_SOCKETS_MAX)
+		fault_die(EX_USAGE, "more than " TEXT_OF(LISTENER_SOCKETS_MAX) " sockets to listen on");
 	bind_sockets();
-	if (!listener.sockets)
-		die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
+	if (!listening.count)
+		fault_die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
 }
 
 static void begin_log(void)
 {
 	open_log();
-	open_state();
+	loaded_open_state();
 	warn_of_exposed_secrets();
-	warn_of_anchors();
+	loaded_warn_of_anchors();
 }
 
 /* The variables of --env-file. */
@@ -1238,12 +503,12 @@ static char **read_env_file(const char *name)
 	ssize_t n = fd < 0 ? -1 : file_read(fd, text, sizeof text);
 
 	if (n < 0)
-		die(EX_CONFIG, "--env-file %s: %s", name, strerror(errno));
+		fault_die(EX_CONFIG, "--env-file %s: %s", name, strerror(errno));
 	if (n > OCTETS)
-		die(EX_CONFIG, "--env-file %s: it is larger than 64 KiB", name);
+		fault_die(EX_CONFIG, "--env-file %s: it is larger than 64 KiB", name);
 	close(fd);
 	if (!envfile_read(&f, text, (size_t)n))
-		die(EX_CONFIG, "--env-file %s: line %u: %s", name, f.line, f.why);
+		fault_die(EX_CONFIG, "--env-file %s: line %u: %s", name, f.line, f.why);
 	return variables;
 }
 
@@ -1260,7 +525,7 @@ static void read_options(int argc, char **argv)
 	enum options_word word = options_read(&options, argc, argv, environ, why, sizeof why);
 
 	if (word == OPTIONS_GOOD && options.env_file && !options.check && !options.try_hook)
-		die(EX_USAGE, "--env-file is for --check and --try-hook: smtpwarp itself reads variables from its environment");
+		fault_die(EX_USAGE, "--env-file is for --check and --try-hook: smtpwarp itself reads variables from its environment");
 	if (options.env_file && (word == OPTIONS_GOOD || word == OPTIONS_BAD)) {
 		char **variables = read_env_file(options.env_file);
 
@@ -1272,7 +537,7 @@ static void read_options(int argc, char **argv)
 	case OPTIONS_GOOD:
 		return;
 	case OPTIONS_BAD:
-		die(EX_USAGE, "%s", why);
+		fault_die(EX_USAGE, "%s", why);
 	case OPTIONS_HELP:
 		options_help(help);
 		printf("%s", help);
@@ -1325,7 +590,7 @@ static void check_as_user(void)
 	choose_log();
 	there = log_exists(options.log);
 	if (!log_check(options.log, &why))
-		die(EX_CONFIG, "--log %s: %s", options.log, why);
+		fault_die(EX_CONFIG, "--log %s: %s", options.log, why);
 	become_user("checked", "check");
 	if (there && !log_check(options.log, &why))
 		fault("warning: --log %s: %s, for --user %s: after a rotation it could not be opened again", options.log, why, options.user);
@@ -1336,13 +601,13 @@ static _Noreturn void check_rest(void)
 {
 	warn_of_log();
 	warn_of_exposed_secrets();
-	warn_of_anchors();
+	loaded_warn_of_anchors();
 	warn_of_proxied_clients();
 	warn_of_lacks();
 	check_hooks();
-	check_routes();
-	check_rules();
-	open_state();
+	loaded_check_routes();
+	loaded_check_rules();
+	loaded_open_state();
 	find_ports();
 	warn_of_uncounted();
 	puts("smtpwarp: options are in order");
@@ -1382,11 +647,11 @@ static const char *read_sample(const char *file, enum hook_event event, size_t *
 	if (!file)
 		return NULL;
 	if (len < 0)
-		die(EX_CONFIG, "--try-hook: sample %s: %s", file, strerror(errno));
+		fault_die(EX_CONFIG, "--try-hook: sample %s: %s", file, strerror(errno));
 	*n = (size_t)len;
 	why = sample_fault(text, *n, event);
 	if (why)
-		die(EX_CONFIG, "--try-hook: sample %s: %s", file, why);
+		fault_die(EX_CONFIG, "--try-hook: sample %s: %s", file, why);
 	if (text[*n - 1] != '\n')
 		text[(*n)++] = '\n';
 	return text;
@@ -1418,31 +683,49 @@ static _Noreturn void try_hook(void)
 	size_t n = 0;
 
 	if (!path)
-		die(EX_USAGE, "--try-hook %s: give the hook's path behind the event: --try-hook EVENT PATH [SAMPLE]", hook_event_name(event));
+		fault_die(EX_USAGE, "--try-hook %s: give the hook's path behind the event: --try-hook EVENT PATH [SAMPLE]", hook_event_name(event));
 	sample = read_sample(file, event, &n);
 	become_user("the hook runs", "try-hook");
-	hooks_one(hooks, event, path);
+	loaded_one_hook(event, path);
 	log_open("none", &why);
-	catch_signals();
+	terminate = listener_catch_signals();
 	guard_standard_descriptors();
 	close_on_exec();
-	tell_of_trial(hooks->hook, file);
-	begin_broker(is_hook);
-	exit(session_try(&options, hooks, &terminate, sample, n) ? EX_OK : EX_SOFTWARE);
+	tell_of_trial(loaded_hooks()->hook, file);
+	begin_broker(loaded_is_hook);
+	exit(session_try(&options, loaded_hooks(), terminate, sample, n) ? EX_OK : EX_SOFTWARE);
 }
 
 /* One session, of the connection that we were given. */
 static _Noreturn void serve_connection(void)
 {
+	pid_t broker;
+
 	refuse_root();
-	if (hooks->count)
-		begin_broker(may_run);
+	broker = loaded_hooks()->count ? begin_broker(loaded_may_run) : 0;
 	begin_log();
-	session_run(connection, &options, hooks, &terminate);
+	session_run(connection, &options, loaded_hooks(), terminate);
 	if (broker)
 		broker_stop(broker); /* systemd waits, and kills, where the last process to end is not its main one */
 	say_losses();
 	exit(EX_OK);
+}
+
+/* Runs as the user that sessions run as. */
+static _Noreturn void serve_sockets(int argc, char **argv)
+{
+	begin_log();
+	warn_of_proxied_clients();
+	warn_of_lacks();
+	loaded_check_routes();
+	loaded_check_rules();
+	listener_begin(&options);
+	record_start(argc, argv);
+	notify_open(notify_path);
+	find_ports();
+	warn_of_uncounted();
+	read_anchors_once();
+	listener_run(&listening);
 }
 
 static void begin_signals(void)
@@ -1450,7 +733,7 @@ static void begin_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* at a limit of a file's size (RLIMIT_FSIZE) writes fail; they must not kill */
 	if (getpid() == 1)	  /* which the kernel spares all signals that it does not catch */
-		catch_signals();
+		terminate = listener_catch_signals();
 }
 
 int main(int argc, char **argv)
@@ -1463,22 +746,25 @@ int main(int argc, char **argv)
 	net_use_zones();
 	close_memory();
 	read_options(argc, argv);
+	loaded_begin(&options);
+	if (options.check || options.try_hook)
+		fault_without_log();
 	if (options.try_hook)
 		try_hook();
 	check_options();
 	if (options.compile_routes)
-		compile_routes();
+		loaded_compile_routes();
 	if (options.check)
 		check_as_user();
-	if (!find_hooks(hooks) && (connection < 0 || options.listens || options.check || hooks->misnamed))
-		die(EX_CONFIG, "%s", hooks->broken); /* a session that has a client tells it, see --hook-failure */
+	if (!loaded_find_hooks() && (connection < 0 || options.listens || options.check || loaded_hooks()->misnamed))
+		fault_die(EX_CONFIG, "%s", loaded_hooks()->broken); /* a session that has a client tells it, see --hook-failure */
 	refuse_blind_hook();
 	for (unsigned i = 0; i < options.listens; i++)
 		refuse_open_relay(&options.listen[i]);
 	choose_log();
 	if (options.check)
 		check_rest();
-	catch_signals();
+	terminate = listener_catch_signals();
 	prefer_throughput();
 	guard_standard_descriptors();
 	close_on_exec();
@@ -1487,15 +773,7 @@ int main(int argc, char **argv)
 	gather_sockets(passed, given);
 	change_user();
 	close_memory();
-	if (options.user && !find_hooks(hooks)) /* of folders that this user may not read */
-		die(EX_CONFIG, "%s", hooks->broken);
-	begin_log();
-	warn_of_proxied_clients();
-	warn_of_lacks();
-	check_routes();
-	check_rules();
-	if (wants_broker())
-		begin_broker(may_run);
-	record_start(argc, argv);
-	listen_loop();
+	if (options.user && !loaded_find_hooks()) /* of folders that this user may not read */
+		fault_die(EX_CONFIG, "%s", loaded_hooks()->broken);
+	serve_sockets(argc, argv);
 }

@@ -65,6 +65,11 @@ int file_in_memory(const char *name)
 	return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
+int file_reserve(void)
+{
+	return open("/", O_PATH | O_CLOEXEC); /* it is everywhere */
+}
+
 const char *file_fault(void)
 {
 	return errno == EFBIG ? "smtpwarp may make no file in memory that is so large: raise RLIMIT_FSIZE (LimitFSIZE=, ulimit -f)" : strerror(errno);

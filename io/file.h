@@ -23,6 +23,9 @@ int file_in_memory(const char *name);
 /* Why a memory file could not be made, as strerror(3) has it. setrlimit(2) limits these files, too. */
 const char *file_fault(void);
 
+/* A descriptor that takes up a number and no more; reads and writes fail. */
+int file_reserve(void);
+
 /* From now on nobody can change the memory file, whoever has a descriptor of it; there must be no mapping to write to it. */
 bool file_seal(int fd);
 

@@ -16,7 +16,7 @@ MANUAL, LOG, ROUTES = PAGES["smtpwarp.8"], PAGES["smtpwarp-log.5"], PAGES["smtpw
 README = (TOP / "README.md").read_text()
 HACKING = (TOP / "HACKING.md").read_text()
 C_FILES = sorted([*TOP.glob("*.c"), *TOP.glob("session/*.c"), *TOP.glob("io/*.c"), *TOP.glob("pure/*.c")])
-RECORDS = "".join((TOP / name).read_text() for name in ("io/event.c", "session/record.c", "smtpwarp.c"))
+RECORDS = "".join((TOP / name).read_text() for name in ("io/event.c", "session/record.c", "smtpwarp.c", "listener.c"))
 STAT_FILES = sorted(TOP.glob("stat/*.c"))
 STAT_OPTIONS = set(re.findall(r"--([a-z][a-z-]*)", subprocess.run([f"{BINARY}-stat", "--help"], capture_output=True, text=True,
                                                                      check=True).stdout))

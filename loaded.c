@@ -1,0 +1,209 @@
+/* See loaded.h for the contract. */
+#define _GNU_SOURCE
+#include "loaded.h"
+
+#include "io/event.h"
+#include "io/fault.h"
+#include "io/file.h"
+#include "io/keys.h"
+#include "io/passwords.h"
+#include "io/providers.h"
+#include "io/routes.h"
+#include "io/rulefiles.h"
+#include "io/statefile.h"
+#include "pure/route.h"
+#include "tls.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+static struct options *options;
+static const char *anchors_warning; /* about the file of --tls-ca; NULL: none */
+static char routes_why[FAULT_MAX]; /* "FILE: reason" from routes.h */
+
+/* The hooks in use, and room for the next list. */
+static struct hook_list hook_lists[2], *hooks = hook_lists;
+
+void loaded_begin(struct options *o)
+{
+	options = o;
+}
+
+static void tell_of_old(const char *why)
+{
+	fault("%s; what was read before is still in use", why);
+}
+
+const char *loaded_read_anchors(void)
+{
+	const char *why;
+
+	anchors_warning = NULL;
+	if (tls_load_anchors(options->tls_ca, &why) < 0)
+		return why;
+	anchors_warning = why;
+	return NULL;
+}
+
+void loaded_warn_of_anchors(void)
+{
+	if (anchors_warning)
+		fault("warning: --tls-ca %.300s: %s", options->tls_ca, anchors_warning);
+}
+
+static bool scan_hooks(struct hook_list *list)
+{
+	return hooks_scan(list, options->hooks, !options->hooks_given, options->plugins_dir, options->plugins);
+}
+
+const struct hook_list *loaded_hooks(void)
+{
+	return hooks;
+}
+
+bool loaded_find_hooks(void)
+{
+	return scan_hooks(hooks);
+}
+
+void loaded_one_hook(enum hook_event event, const char *path)
+{
+	hooks_one(hooks, event, path);
+}
+
+/* What cannot be read now must not cost mail: the last list that could be read stays. */
+void loaded_find_hooks_again(void)
+{
+	struct hook_list *next = hooks == hook_lists ? hook_lists + 1 : hook_lists;
+
+	if (scan_hooks(next))
+		hooks = next;
+	else if (event_is_due(next->broken))
+		tell_of_old(next->broken);
+}
+
+bool loaded_is_hook(const char *path)
+{
+	for (unsigned i = 0; i < hooks->count; i++)
+		if (!hooks->hook[i].socket && strcmp(hooks->hook[i].path, path) == 0)
+			return true;
+	return false;
+}
+
+bool loaded_may_run(const char *path)
+{
+	return loaded_is_hook(path) || (loaded_find_hooks() && loaded_is_hook(path));
+}
+
+bool loaded_wants_broker(void)
+{
+	return hooks->count || options->hooks_given || options->plugins || access(options->hooks, F_OK) == 0;
+}
+
+static const char *about_routes(const char *option)
+{
+	static char text[sizeof routes_why + 20];
+
+	snprintf(text, sizeof text, "%s %s", option, routes_why);
+	return text;
+}
+
+static void refresh_keys(bool force)
+{
+	char why[FAULT_MAX];
+
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		if (keys_current(side) && !keys_refresh(side, force, why, sizeof why))
+			tell_of_old(why);
+}
+
+void loaded_open_state(void)
+{
+	char why[STATEFILE_WHY];
+	bool named = strcmp(options->state, STATEMAP_FILE) != 0;
+
+	if (strcmp(options->state, "none") == 0 || (options->check ? statefile_check : statefile_use)(options->state, why))
+		return;
+	if (named || (errno != ENOENT && errno != EACCES))
+		fault("--state %.300s: %s; nothing is observed", options->state, why);
+}
+
+static bool load_providers(char *why, size_t cap)
+{
+	return providers_load(options->providers, strcmp(options->providers, OPTIONS_PROVIDERS) == 0, why, cap);
+}
+
+static bool load_rules(char *why, size_t cap)
+{
+	return rulefiles_load(options->reply_rules, options->reply_rules_count, why, cap);
+}
+
+void loaded_check_rules(void)
+{
+	char why[FAULT_MAX];
+
+	if (!load_rules(why, sizeof why) || !load_providers(why, sizeof why))
+		fault_die(EX_CONFIG, "%s", why);
+}
+
+void loaded_refresh_keys(void)
+{
+	refresh_keys(false);
+}
+
+void loaded_read_again(void)
+{
+	const char *reason;
+	char why[FAULT_MAX];
+
+	refresh_keys(true);
+	if (options->upstream_auth && !passwords_load(options->upstream_auth, why, sizeof why))
+		tell_of_old(why);
+	if (!load_providers(why, sizeof why))
+		tell_of_old(why);
+	if (!load_rules(why, sizeof why))
+		tell_of_old(why);
+	loaded_open_state();
+	reason = options->tls != TLS_NONE ? loaded_read_anchors() : NULL;
+	if (reason)
+		fault("--tls-ca %s: %s; what was read before is still in use", options->tls_ca, reason);
+	loaded_warn_of_anchors();
+}
+
+bool loaded_index_routes(int into)
+{
+	bool good = routes_index(options->routes, into, route_check_line, options, routes_why, sizeof routes_why);
+
+	if (!good)
+		fault("%s", about_routes("--routes"));
+	return good;
+}
+
+void loaded_check_routes(void)
+{
+	bool large = options->routes && routes_wants_index(options->routes);
+	int fd = large && !options->check ? file_in_memory("routes") : -1;
+
+	if (!options->routes)
+		return;
+	if (!routes_index(options->routes, fd, route_check_line, options, routes_why, sizeof routes_why))
+		fault_die(EX_CONFIG, "%s", about_routes("--routes"));
+	if (options->check && *routes_why)
+		printf("smtpwarp: %s\n", about_routes("--routes"));
+	if (fd >= 0)
+		routes_use_index(fd);
+	else if (large)
+		printf("smtpwarp: %s is large: where no listener makes an index of it, run --compile-routes\n",
+		    options->routes);
+}
+
+_Noreturn void loaded_compile_routes(void)
+{
+	if (!routes_compile(options->compile_routes, route_check_line, options, routes_why, sizeof routes_why))
+		fault_die(EX_CONFIG, "%s", about_routes("--compile-routes"));
+	exit(EX_OK);
+}

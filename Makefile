@@ -28,14 +28,14 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
 	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/fault.c io/notify.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
-	session/checks.c session/tarpit.c session/kept.c io/memory.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
+	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c io/lookup.c pure/ere.c hooks.c io/broker.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 # smtpwarp-stat, a program of its own: what it needs of pure/ and io/, the linker takes.
 STAT_SHARED = pure/jsonread.c pure/json.c pure/address.c pure/endpoint.c pure/statemap.c pure/detector.c pure/replyclass.c pure/replyrules.c pure/site.c \
-	io/statefile.c io/file.c io/providers.c io/rulefiles.c smtp.c
+	io/statefile.c io/file.c io/providers.c io/readable.c io/rulefiles.c smtp.c
 STAT_OBJECTS = $(patsubst %.c,$(O)/%.o,$(sort $(wildcard stat/*.c)) $(STAT_SHARED))
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wvla
@@ -100,8 +100,8 @@ $(O)/libbearssl.a: $(BEARSSL_LIB)
 	@mkdir -p $(O)
 	$(OBJCOPY) --remove-section=.eh_frame $< $@
 
-$(O)/smtpwarp: $(OBJECTS) $(O)/libbearssl.a
-	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(O)/libbearssl.a $(END)
+$(O)/smtpwarp: $(OBJECTS) $(BESIDE) $(O)/libbearssl.a
+	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(OBJECTS) $(BESIDE) $(O)/libbearssl.a $(END)
 
 $(O)/smtpwarp-stat: $(STAT_OBJECTS)
 	$(CC) $(CFLAGS) $(HARDEN) $(REPRODUCIBLE) $(LINK) $(LDFLAGS) $(START) -o $@ $(STAT_OBJECTS) $(END)
@@ -213,7 +213,8 @@ UNIT_jsonread = pure/jsonread.c pure/json.c
 UNIT_certificate = pure/certificate.c
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
-UNIT_file = io/file.c
+UNIT_file = io/file.c io/readable.c
+UNIT_readable = $(UNIT_file)
 UNIT_broker = io/broker.c
 UNIT_options = pure/options.c pure/endpoint.c pure/sink.c $(UNIT_dnsbl) $(UNIT_ere) $(UNIT_smtp)
 UNIT_lookup = io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
@@ -222,7 +223,7 @@ UNIT_user = io/user.c
 UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
-UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/message.c io/passwords.c \
+UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
 $(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe mxname,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
 FAKED = ppoll recv send shutdown close
@@ -258,6 +259,12 @@ $(T)/fuzz_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
 $(T)/classify: test/lib/classify.c $(UNIT_replyrules) smtp.c Makefile
 	@mkdir -p $(T)
 	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_replyrules) smtp.c
+
+# smtpwarp with an intruder in its sessions, see test/proof/intruder.c. Without link-time optimization functions can be wrapped.
+intruder:
+	@mkdir -p build/test/intruder
+	$(MAKE) --no-print-directory CFLAGS='-Os -Wno-format-truncation' O=build/test/intruder OUT=build/test/intruder/bin/smtpwarp \
+		LDFLAGS=-Wl,--wrap=commands_turn BESIDE=build/test/intruder/test/proof/intruder.o build/test/intruder/bin/smtpwarp
 
 # The session fuzzer, whose head says what it does: no sanitizer in it, for it is to be quick.
 SESSION_FUZZER = $(wildcard test/fuzz/session/*.c)
@@ -406,5 +413,5 @@ $(IMAGES)/smtpwarp-hooks/debian.tar: $(IMAGES)/smtpwarp-hooks/packages container
 clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
-.PHONY: FORCE all hooks cross asan initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
+.PHONY: FORCE all hooks cross asan intruder initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
 .SECONDARY:

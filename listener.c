@@ -8,6 +8,7 @@
 #include "io/file.h"
 #include "io/log.h"
 #include "io/notify.h"
+#include "io/readable.h"
 #include "io/routes.h"
 #include "io/statefile.h"
 #include "loaded.h"
@@ -178,6 +179,7 @@ static void look_again(void)
 	if (now.tv_sec == tally->looked_at)
 		return;
 	tally->looked_at = now.tv_sec;
+	readable_refresh();
 	if (options->routes)
 		index_routes_again();
 	if (!loaded_wants_broker())

@@ -6,10 +6,13 @@
 #include "io/fault.h"
 #include "io/file.h"
 #include "io/keys.h"
+#include "io/memory.h"
 #include "io/passwords.h"
 #include "io/providers.h"
+#include "io/readable.h"
 #include "io/routes.h"
 #include "io/rulefiles.h"
+#include "io/sandbox.h"
 #include "io/statefile.h"
 #include "pure/route.h"
 #include "tls.h"
@@ -206,4 +209,70 @@ _Noreturn void loaded_compile_routes(void)
 	if (!routes_compile(options->compile_routes, route_check_line, options, routes_why, sizeof routes_why))
 		fault_die(EX_CONFIG, "%s", about_routes("--compile-routes"));
 	exit(EX_OK);
+}
+
+/* ---- walls ---- */
+
+bool loaded_wants_names(void)
+{
+	bool names = options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	    (!options->no_client_names && (options->xclient || options->xforward || options->received));
+
+	for (unsigned i = 0; i < options->upstreams; i++)
+		names = names || net_is_name(options->upstream[i].host);
+	return names;
+}
+
+static void tell_of_violation(const char *what)
+{
+	fault("%s: if nobody attacks this host, report it as a fault of smtpwarp; --sandbox off allows it", what);
+}
+
+/* What sessions read when they need it. */
+static void let_read(bool alone)
+{
+	static char index[4096];
+
+	if (!alone || loaded_wants_names() || (statefile_current() && !options->no_mx_names)) {
+		readable_add("/etc/resolv.conf");
+		readable_add("/etc/hosts");
+	}
+	readable_add(options->max_kept_percent ? MEMORY_LIMIT_FILE : NULL);
+	readable_add(options->routes);
+	if (options->routes && snprintf(index, sizeof index, "%s.index", options->routes) < (int)sizeof index)
+		readable_add(index);
+	readable_add(tls_has_anchors() ? NULL : options->tls_ca); /* which routes and hooks may want */
+	if (alone) {
+		readable_add(options->providers);
+		for (unsigned i = 0; i < options->reply_rules_count; i++)
+			readable_add(options->reply_rules[i]);
+		readable_add(RULEFILES_SHIPPED);
+	}
+}
+
+/* Those of SMTP and of what options name. */
+static unsigned ports(uint16_t port[SANDBOX_PORTS])
+{
+	static const uint16_t always[] = { 25, 53, 465, 587 };
+	unsigned n = sizeof always / sizeof *always;
+
+	memcpy(port, always, sizeof always);
+	for (unsigned i = 0; i < options->upstreams; i++)
+		port[n++] = options->upstream[i].port;
+	for (unsigned i = 0; i < options->dns.count; i++)
+		port[n++] = net_port(&options->dns.server[i]);
+	return n;
+}
+
+void loaded_confine(bool alone)
+{
+	uint16_t port[SANDBOX_PORTS];
+
+	if (options->no_sandbox) {
+		fault("warning: --sandbox off: a client or server that takes a session over has this host's files, network and processes");
+		return;
+	}
+	let_read(alone);
+	sandbox_prepare(port, ports(port));
+	sandbox_filter(tell_of_violation);
 }

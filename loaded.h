@@ -56,6 +56,13 @@ _Noreturn void loaded_compile_routes(void);
 /* Runs as the user that sessions run as, who has to read them again: rules and providers. */
 void loaded_check_rules(void);
 
+/* Whether sessions may look up the names of clients or servers. */
+bool loaded_wants_names(void);
+
+/* Runs as the user that sessions run as, before the first one. Confines sessions, sandbox.h; from here on this process executes nothing.
+ * alone: this process is a session, and has not read what a listener reads for all. */
+void loaded_confine(bool alone);
+
 /* Runs as the user that sessions run as. The default of --state may be missing, or be somebody else's: then nothing is observed. */
 void loaded_open_state(void);
 

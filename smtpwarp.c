@@ -13,6 +13,7 @@
 #include "io/net.h"
 #include "io/notify.h"
 #include "io/passwords.h"
+#include "io/sandbox.h"
 #include "io/user.h"
 #include "listener.h"
 #include "loaded.h"
@@ -249,23 +250,13 @@ static void warn_of_proxied_clients(void)
 
 /* ---- what is not there ---- */
 
-static bool looks_up_names(void)
-{
-	bool names = options.routes || options.dnsbls || loaded_hooks()->events & 1u << HOOK_RCPT ||
-	    (!options.no_client_names && (options.xclient || options.xforward || options.received));
-
-	for (unsigned i = 0; i < options.upstreams; i++)
-		names = names || net_is_name(options.upstream[i].host);
-	return names;
-}
-
 /* In a container or initramfs that has nothing but smtpwarp: what will not work. Mail goes on. */
 static void warn_of_lacks(void)
 {
 	struct dns_settings dns;
 
 	dns_settings_choose(&dns, &options.dns);
-	if (dns.unnamed && looks_up_names())
+	if (dns.unnamed && loaded_wants_names())
 		fault("warning: /etc/resolv.conf names no server: names are looked up at 127.0.0.1; give --dns-server ADDR");
 	if (options.tls != TLS_NONE && access(options.tls_ca, R_OK) < 0)
 		fault("warning: --tls-ca %.300s: %s: no upstream's certificate can be verified", options.tls_ca, strerror(errno));
@@ -323,7 +314,7 @@ static void add_text(void *j, const char *text)
 /* Record "start". What stays root says so. */
 static void record_start(int argc, char **argv)
 {
-	char line[16384], address[NET_TEXT], text[NET_TEXT + 16];
+	char line[16384], address[NET_TEXT], text[NET_TEXT + 16 + SANDBOX_WALLS];
 	bool root = geteuid() == 0;
 	struct json j;
 
@@ -333,6 +324,7 @@ static void record_start(int argc, char **argv)
 	event_time(&j);
 	json_string(&j, "version", SMTPWARP_VERSION);
 	json_number(&j, "uid", geteuid());
+	json_string(&j, "walls", options.no_sandbox ? "none" : sandbox_walls(text));
 	json_open(&j, "listen", '[');
 	for (unsigned i = 0; i < listening.count; i++) {
 		union net_address local;
@@ -597,6 +589,15 @@ static void check_as_user(void)
 	check_files();
 }
 
+/* Where a kernel lacks one, the others stand. */
+static void tell_of_walls(void)
+{
+	char walls[SANDBOX_WALLS];
+
+	if (options.verbose)
+		printf("smtpwarp: walls around sessions: %s\n", options.no_sandbox ? "none" : sandbox_walls(walls));
+}
+
 static _Noreturn void check_rest(void)
 {
 	warn_of_log();
@@ -610,6 +611,7 @@ static _Noreturn void check_rest(void)
 	loaded_open_state();
 	find_ports();
 	warn_of_uncounted();
+	tell_of_walls();
 	puts("smtpwarp: options are in order");
 	exit(EX_OK);
 }
@@ -704,6 +706,7 @@ static _Noreturn void serve_connection(void)
 	refuse_root();
 	broker = loaded_hooks()->count ? begin_broker(loaded_may_run) : 0;
 	begin_log();
+	loaded_confine(true);
 	session_run(connection, &options, loaded_hooks(), terminate);
 	if (broker)
 		broker_stop(broker); /* systemd waits, and kills, where the last process to end is not its main one */
@@ -725,6 +728,7 @@ static _Noreturn void serve_sockets(int argc, char **argv)
 	find_ports();
 	warn_of_uncounted();
 	read_anchors_once();
+	loaded_confine(false);
 	listener_run(&listening);
 }
 

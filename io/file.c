@@ -1,6 +1,7 @@
 /* Whole reads, writes and lines. See file.h for the contract. */
 #define _GNU_SOURCE
 #include "io/file.h"
+#include "io/readable.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,13 +11,21 @@
 
 #define LINES_MAX (16u << 20) /* octets of a file that file_lines() reads */
 
+/* Others may have the same position in the file. A pipe has none. */
+static ssize_t read_at(int fd, void *into, size_t n, size_t at)
+{
+	ssize_t got = pread(fd, into, n, (off_t)at);
+
+	return got < 0 && errno == ESPIPE ? read(fd, into, n) : got;
+}
+
 ssize_t file_read(int fd, void *into, size_t cap)
 {
 	size_t n = 0;
 	ssize_t got = 1;
 
 	while (got > 0 && n < cap) {
-		got = read(fd, (char *)into + n, cap - n);
+		got = read_at(fd, (char *)into + n, cap - n, n);
 		n += got > 0 ? (size_t)got : 0;
 	}
 	return got < 0 ? -1 : (ssize_t)n;
@@ -119,13 +128,13 @@ void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg
 	char text[4096];
 	size_t have = 0, all = 0;
 	bool skipping = false; /* in a line that is too long */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = readable_open(path);
 	ssize_t n = fd < 0 ? 0 : 1;
 
 	while (n > 0 && all < LINES_MAX) {
 		char *line = text, *end;
 
-		n = read(fd, text + have, sizeof text - 1 - have);
+		n = read_at(fd, text + have, sizeof text - 1 - have, all);
 		have += n > 0 ? (size_t)n : 0;
 		all += n > 0 ? (size_t)n : 0;
 		if (n <= 0 && have) /* end the last line, which may lack its LF */

@@ -8,7 +8,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-/* Read until the end or cap octets. Returns octets, or -1. */
+/* Read from the file's beginning until its end, or cap octets. Returns octets, or -1. */
 ssize_t file_read(int fd, void *into, size_t cap);
 
 /* Write all of the parts; the array is used up. false: not all of them were written. */
@@ -37,7 +37,7 @@ bool file_share(void *memory, size_t size, int fd);
 void file_unshare(void *memory, size_t size, int fd);
 
 /* Give each line of a file to take(), as a string without its LF, which take() may write to. Gives none if the file cannot be
- * read. Skips lines of 4095 octets and more, and whatever follows the first 16 MB. */
+ * read, see readable.h. Skips lines of 4095 octets and more, and whatever follows the first 16 MB. */
 void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg);
 
 #endif

@@ -35,11 +35,12 @@ static struct {
 	enum sink_kind kind;
 	int fd; /* a socket's: -1 before the first record, and after its daemon went away */
 	int flags; /* for sendmsg(2): MSG_DONTWAIT once waiting was in vain */
+	int reader; /* a file's, to look at what has been written; -1: this user may not */
 	bool detail; /* whether it takes LOG_PRIORITY_DEBUG */
 	bool is_file, is_socket; /* what it is; neither: a pipe or terminal */
 	bool is_stream; /* a socket's: nothing but line ends keep records apart */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, 0, false, true, false, false, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, -1, false, true, false, false, { 0, "" } };
 
 static struct stream {
 	int fd; /* -1: its reader is gone */
@@ -197,6 +198,20 @@ static int open_file(const char *path, const char **why)
 	return fd;
 }
 
+/* A session that is confined opens no files, so this one is opened before. */
+static void use_reader(int fd)
+{
+	char path[32];
+
+	if (sink.reader >= 0)
+		close(sink.reader);
+	sink.reader = -1;
+	if (!sink.is_file)
+		return;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	sink.reader = open(path, O_RDONLY | O_CLOEXEC);
+}
+
 /* It is written to from now on. */
 static void use(int fd)
 {
@@ -205,6 +220,7 @@ static void use(int fd)
 	sink.fd = fd;
 	sink.is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 	sink.is_socket = !sink.is_file && S_ISSOCK(st.st_mode);
+	use_reader(fd);
 	if (fd > STDERR_FILENO && !sink.is_file)
 		fcntl(fd, F_SETFL, O_APPEND | O_NONBLOCK);
 }
@@ -426,19 +442,12 @@ static bool ends_with(int fd, off_t size, const char *bytes, size_t n)
  * written behind them. */
 static bool take_back(const char *record, size_t n)
 {
-	char path[32];
 	struct stat st;
-	bool taken;
-	int fd;
-
-	snprintf(path, sizeof path, "/proc/self/fd/%d", sink.fd);
-	fd = open(path, O_RDONLY | O_CLOEXEC); /* the sink's own descriptor is for writing only */
-	taken = fd >= 0 && fstat(fd, &st) == 0 && ends_with(fd, st.st_size, record, n) &&
+	bool taken = sink.reader >= 0 && fstat(sink.reader, &st) == 0 && ends_with(sink.reader, st.st_size, record, n) &&
 	    ftruncate(sink.fd, st.st_size - (off_t)n) == 0;
+
 	if (taken)
 		lseek(sink.fd, st.st_size - (off_t)n, SEEK_SET); /* standard error may lack O_APPEND */
-	if (fd >= 0)
-		close(fd);
 	return taken;
 }
 

@@ -2,8 +2,8 @@
 #define _GNU_SOURCE
 #include "io/memory.h"
 #include "io/file.h"
+#include "io/readable.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 static uint64_t container_limit(void)
 {
 	char text[24] = "";
-	int fd = open("/sys/fs/cgroup/memory.max", O_RDONLY | O_CLOEXEC);
+	int fd = readable_open(MEMORY_LIMIT_FILE);
 
 	if (fd < 0)
 		return 0;

@@ -2,10 +2,10 @@
 #define _GNU_SOURCE
 #include "io/providers.h"
 #include "io/file.h"
+#include "io/readable.h"
 #include "pure/site.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,7 +22,7 @@ static bool loaded;
 static const char *read_file(const char *file, bool may_miss, char *text, size_t *n, unsigned *line)
 {
 	const char *why = NULL;
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = readable_open(file);
 	ssize_t got = fd < 0 ? -1 : file_read(fd, text, FILE_MAX);
 
 	*line = 0;

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/routes.h"
 #include "io/file.h"
+#include "io/readable.h"
 #include "smtp.h"
 
 #include <errno.h>
@@ -163,11 +164,10 @@ static bool complain(const struct text *t, unsigned line, const char *what)
 	return false;
 }
 
-/* O_NONBLOCK: a FIFO in its place must not delay a session. */
 static bool open_text(struct text *t, const char *path, char *why, size_t cap)
 {
 	*t = (struct text){ .path = path, .why = why, .cap = cap };
-	t->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	t->fd = readable_open(path);
 	if (t->fd < 0 || fstat(t->fd, &t->at_open) < 0)
 		return complain(t, 0, strerror(errno));
 	return S_ISREG(t->at_open.st_mode) || complain(t, 0, "is no regular file");
@@ -482,7 +482,7 @@ static uint64_t find_index(const char *path, const struct stat *text, int *fd)
 	slots = slots_of(*fd, text);
 	if (slots || !index_name(name, sizeof name, path, ""))
 		return slots;
-	*fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	*fd = readable_open(name);
 	return slots_of(*fd, text);
 }
 

@@ -2,17 +2,13 @@
 #define _GNU_SOURCE
 #include "io/rulefiles.h"
 #include "io/file.h"
+#include "io/readable.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#ifndef RULEFILES_SHIPPED
-#define RULEFILES_SHIPPED "/usr/share/smtpwarp/replies.rules"
-#endif
 
 #define FILE_MAX (1u << 20) /* octets of a file */
 
@@ -21,7 +17,7 @@ static struct replyrules *current;
 /* Add the rules of a file. text: room for a whole one. Returns NULL, or what is wrong: with line *line, unless that is 0. */
 static const char *add(struct replyrules *rules, unsigned number, const char *path, char *text, unsigned *line)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = readable_open(path);
 	ssize_t n = fd < 0 ? -1 : file_read(fd, text, FILE_MAX);
 	const char *why = n < 0 ? strerror(errno) : n == FILE_MAX ? "it is larger than 1 MB" : NULL;
 

@@ -5,7 +5,11 @@
 
 #include "pure/replyrules.h"
 
-/* Read these files, then the shipped one if it is there. false: there is a fault, *why says "--reply-rules FILE: line N: reason", and what was
+#ifndef RULEFILES_SHIPPED
+#define RULEFILES_SHIPPED "/usr/share/smtpwarp/replies.rules"
+#endif
+
+/* Read these files (see readable.h), then the shipped one if it is there. false: there is a fault, *why says "--reply-rules FILE: line N: reason", and what was
  * read before is still in use. */
 bool rulefiles_load(const char (*file)[256], unsigned count, char *why, size_t why_cap);
 

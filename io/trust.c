@@ -2,10 +2,10 @@
 #define _GNU_SOURCE
 #include "io/trust.h"
 #include "io/file.h"
+#include "io/readable.h"
 #include "pure/base64.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -80,7 +80,7 @@ int trust_load(const char *path, const char **why)
 	static char warning[80];
 	struct bundle b = { NULL, 0, 0 };
 	size_t skipped = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), memory;
+	int fd = readable_open(path), memory;
 	bool read_all = fd >= 0 && read_bundle(fd, &b, &memory);
 
 	*why = read_all ? "no certificate in it" : file_fault();

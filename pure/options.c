@@ -77,6 +77,8 @@ static const struct row rows[] = {
 	OF_NUMBER("max-sessions", max_sessions, 1, 100000, "1000", "most sessions at a time"),
 	OF_NUMBER("max-sessions-per-source", max_sessions_per_source, 0, UINT32_MAX, "0",
 	    "most sessions at a time from one client address; 0: no limit"),
+	OF_EITHER("sandbox", no_sandbox, "on or off", "HOW", "on",
+	    "on: sessions are confined to what they need; off: they are not, for debugging"),
 	OF_SECONDS("drain-timeout", timeouts.drain, 0, 0, "60", "how long sessions may go on after SIGTERM"),
 	OF_SECONDS("idle-exit", timeouts.idle_exit, 0, 0, "30", "started by inetd wait: exit after so long without a session"),
 	OF_LIST("upstream", UPSTREAM, "HOST[:PORT]",

@@ -83,6 +83,7 @@ struct options {
 	const struct ere *valid_recipients; /* NULL: all recipients are valid */
 	const char *override_recipient;	    /* NULL: recipients stay what they are */
 	uint32_t max_tarpits;
+	bool no_sandbox;	   /* --sandbox off */
 	uint64_t max_kept;	   /* octets, 0: no limit; unless there is */
 	uint32_t max_kept_percent; /* of the memory; 0: max_kept says */
 	bool check;

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "session/session.h"
+#include "io/sandbox.h"
 #include "session/checks.h"
 #include "session/clienttls.h"
 #include "session/clock.h"
@@ -381,11 +382,20 @@ static void leave_client(struct session *s)
 	leg_close(client);
 }
 
+/* From here on the session is what its client and its server make of it. The port of the original destination is known, and whoever else
+ * chooses servers names any port. */
+static void confine(const struct session *s)
+{
+	const unsigned choose = 1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT;
+
+	sandbox_enter(s->o->routes || s->hooks->events & choose, net_port(&s->server.original));
+}
+
 /* The client is known only after the PROXY header, so hooks, the DNS and the checks come after it. */
 static void start(struct session *s)
 {
 	const char *fault = identity_accept(s);
-	bool left = s->client.leg.eof;
+	bool left = s->client.leg.eof, located;
 
 	filter_begin(s);
 	if (fault) {
@@ -394,7 +404,9 @@ static void start(struct session *s)
 		talk_end(s, END_SILENT, left ? END_BY_CLIENT : END_BY_SMTPWARP, fault);
 		return;
 	}
-	if (!server_locate(s))
+	located = server_locate(s);
+	confine(s);
+	if (!located)
 		return;
 	identity_ask(s);
 	steps_begin(s);

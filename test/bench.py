@@ -569,7 +569,7 @@ def fill_state(bench):
     """A file of --state whose slots are all in use."""
     top = pathlib.Path(BINARY).parent
     program, state = bench.directory / "make_state", bench.directory / "state.full"
-    sources = ["test/lib/make_state.c", "io/statefile.c", "io/file.c", *(f"pure/{name}.c" for name in (
+    sources = ["test/lib/make_state.c", "io/statefile.c", "io/file.c", "io/readable.c", *(f"pure/{name}.c" for name in (
         "statemap", "detector", "replyclass"))]
     subprocess.run(["cc", "-std=c11", "-O2", "-I.", "-o", program, *sources], cwd=top, check=True)
     subprocess.run([program, state, "1100"], stdin=subprocess.DEVNULL, check=True)

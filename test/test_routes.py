@@ -452,12 +452,12 @@ def test_bad_file_at_run_time(warp, mail_server, table):
     good = f"*;{server.name_port}"
     table.write(good)
     proxy = warp(*table.options)
-    client = proxy.greeted()
 
     def ask(address, reply):
+        client = proxy.greeted()
         client.ask("MAIL FROM:<a@b>", "250")
         client.ask(f"RCPT TO:<{address}>", reply)
-        client.ask("RSET", "250")
+        client.close()
     table.write(good, "# comment", "a.example 127.0.0.1")
     ask("a@a.example", "451 4.3.5")
     assert proxy.wait_for("error", 1)["error"] == f"--routes {table.path}: line 3: its pattern is no address, domain, " \
@@ -564,17 +564,15 @@ def test_large_file_is_not_read_through_by_sessions_of_a_listener(warp, mail_ser
     assert route_cost(client, pid, "x@nowhere.example", "550") < 40000
     assert memory_of_its_own(proxy.listener.pid) < 1000 or "asan" in BINARY
     table.write(*large(second))
-    octets = route_cost(client, pid)        # the session under way, too; by a look at all lines
-    assert octets > 1000000
+    assert route_cost(client, pid) < 40000        # the session under way knows the file as it was
     client.close()
 
     def cheap():
         client, pid = session()
         octets = route_cost(client, pid)
         client.close()
-        return octets < 40000
+        return octets < 40000 and any(c.startswith("RCPT") for c in second.commands)
     proxy.wait_until(cheap, "a new index")
-    assert len([c for c in first.commands if c.startswith("RCPT")]) == 1
     assert all(c.startswith("RCPT TO:<bob+x@mail") for c in second.commands if c.startswith("RCPT"))
     assert list(table.path.parent.iterdir()) == [table.path]
 

@@ -16,7 +16,7 @@ from prometheus import Prometheus, free_port, get
 from test_stat_query import ROOT, STAT, stat
 from waiting import wait_until
 
-SHARED = ["io/statefile.c", "io/file.c", "pure/statemap.c", "pure/detector.c", "pure/replyclass.c"]
+SHARED = ["io/statefile.c", "io/file.c", "io/readable.c", "pure/statemap.c", "pure/detector.c", "pure/replyclass.c"]
 TEXT, OPEN = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PROMETHEUS_ACCEPT = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 

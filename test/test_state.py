@@ -310,7 +310,9 @@ def check(path, *options):
 def test_check_makes_and_changes_nothing(warp, sink, state):
     assert check(state) == "" and not state.exists()
     assert "Permission denied; nothing is observed" in check(state, "--user", "nobody") and not state.exists()
-    deliver(warp("--state", state, upstream=sink()).listen())
+    proxy = warp("--state", state, upstream=sink()).listen()
+    deliver(proxy)
+    proxy.wait_for("close")
     before = state.read_bytes()
     assert check(state) == "" and state.read_bytes() == before
     assert "belongs to another user" in check(state, "--user", "nobody") or "Permission denied" in check(state, "--user", "nobody")

@@ -88,6 +88,7 @@ class Warp:
             self.options += ["--upstream", upstream.url]
         self.processes, self.listener, self.listen_port = [], None, None
         self.wrapper = []           # a command that runs smtpwarp, as strace does
+        self.binary = BINARY
         self.complete = True        # every session is expected to end with its `close` record
         self.exit_codes = (0,)
 
@@ -108,7 +109,7 @@ class Warp:
             options = ["--upstream", self.upstream.name_port, *options]
         if "--log" not in options:
             options = ["--log", f"file:{self.log_path}", *options]
-        return [*self.wrapper, BINARY, *(option for option in options if option != "--transparent")]
+        return [*self.wrapper, self.binary, *(option for option in options if option != "--transparent")]
 
     def spawn(self, *options, **popen):
         """A process. Its stderr goes to a file, but for callers that want it elsewhere."""

@@ -1,0 +1,35 @@
+/* Walls around a session: what it cannot do even if its client or its server has taken it over.
+ *
+ * - System calls: an allow-list, seccomp(2), set in the listener once its sockets are open and inherited by its sessions. No program can be
+ *   executed, no memory become code, no socket be made but of Unix, IP and Netlink.
+ * - Files, TCP ports, signals: a ruleset, landlock(7), that each session takes up. It opens no files (readable.h has what it may still
+ *   read), connects to no TCP ports but those given, signals no process, and connects to no abstract Unix sockets of others.
+ * - Processes: none can be started, RLIMIT_NPROC; as root, whom that does not bind, by the filter of seccomp(2).
+ *
+ * Where the kernel lacks one, the others stand. Builds with AddressSanitizer filter no system calls.
+ */
+#ifndef SANDBOX_H
+#define SANDBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SANDBOX_PORTS 40
+#define SANDBOX_WALLS 96 /* octets of sandbox_walls() */
+
+/* The walls of the sessions to come. port: n TCP ports that they may connect to, at most SANDBOX_PORTS. */
+void sandbox_prepare(const uint16_t *port, unsigned n);
+
+/* Filter this process's system calls, and those of all that it forks. A session that makes another call calls tell() with words that name
+ * it, and ends; its listener calls tell(), and the call fails, ENOSYS. */
+void sandbox_filter(void (*tell)(const char *what));
+
+/* This process is a session from now on. any_port: it may connect to all TCP ports; else port is one more, 0: none. Does nothing without
+ * sandbox_prepare(). */
+void sandbox_enter(bool any_port, uint16_t port);
+
+/* Which walls this kernel lets us build, as words such as "calls files ports signals processes". */
+const char *sandbox_walls(char text[SANDBOX_WALLS]);
+
+#endif

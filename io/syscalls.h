@@ -1,0 +1,33 @@
+/* The system calls of a listener and its sessions, syscalls(2). Which of them the libc makes for a function is its own affair, and differs
+ * between machines: newer ones lack open(2), fork(2) and their like.
+ */
+#ifndef SYSCALLS_H
+#define SYSCALLS_H
+
+#include <stdint.h>
+
+#define SYSCALLS_MAX 120       /* that are allowed with any arguments */
+#define SYSCALLS_CHECKED_MAX 8
+#define SYSCALLS_VALUES 4
+
+/* A call whose argument is looked at, its low 32 bits. */
+struct syscalls_checked {
+	int call;
+	unsigned argument; /* from 0 on */
+	uint32_t bits;	   /* none of these may be set; 0: it must be one of the values */
+	unsigned count;
+	uint32_t value[SYSCALLS_VALUES];
+};
+
+/* Those that are allowed, with any arguments and with some; those that make a process. */
+extern const int syscalls_allowed[];
+extern const unsigned syscalls_allowed_count;
+extern const struct syscalls_checked syscalls_checked[];
+extern const unsigned syscalls_checked_count;
+extern const int syscalls_forks[];
+extern const unsigned syscalls_forks_count;
+
+/* The name of a call that is not allowed; "of another name" if it is not among those that an attacker would want. */
+const char *syscalls_name(int call);
+
+#endif

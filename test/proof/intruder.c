@@ -1,0 +1,203 @@
+/* An intruder, for test_sandbox.py: code that runs in a session as if its client had smuggled it in. A build of smtpwarp that is linked with
+ * this, and only that, runs it where a client says NOOP and `intrude`, what is to be tried, and perhaps an operand. The answer is
+ * "250 done" or "250 refused: ERROR"; none comes where the session ends.
+ */
+#define _GNU_SOURCE
+#include "session/commands.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+bool __real_commands_turn(struct session *s);
+bool __wrap_commands_turn(struct session *s);
+
+static int done(long result)
+{
+	return result < 0 ? errno : 0;
+}
+
+static int execute(const char *operand)
+{
+	char *words[] = { (char *)(uintptr_t)operand, NULL };
+
+	return done(execv(operand, words));
+}
+
+static int read_file(const char *operand)
+{
+	return done(open(operand, O_RDONLY));
+}
+
+static int make_file(const char *operand)
+{
+	return done(open(operand, O_WRONLY | O_CREAT, 0600));
+}
+
+static int remove_file(const char *operand)
+{
+	return done(unlink(operand));
+}
+
+static int signal_process(const char *operand)
+{
+	return done(kill(atoi(operand), SIGTERM));
+}
+
+static int trace_process(const char *operand)
+{
+	return done(ptrace(PTRACE_ATTACH, atoi(operand), NULL, NULL));
+}
+
+static int read_memory(const char *operand)
+{
+	char octet;
+	struct iovec here = { &octet, 1 }, there = { (void *)(uintptr_t)&octet, 1 };
+
+	return done(process_vm_readv(atoi(operand), &here, 1, &there, 1, 0));
+}
+
+static int open_memory(const char *operand)
+{
+	char path[40];
+
+	snprintf(path, sizeof path, "/proc/%d/mem", atoi(operand));
+	return read_file(path);
+}
+
+static int make_socket(const char *operand)
+{
+	return done(socket(atoi(operand), SOCK_RAW, 0));
+}
+
+static int connect_port(const char *operand)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(operand)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = done(connect(fd, (struct sockaddr *)&to, sizeof to));
+
+	close(fd);
+	return error == EINPROGRESS || error == ECONNREFUSED ? 0 : error; /* it was let out */
+}
+
+static int connect_abstract(const char *operand)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	size_t n = strlen(operand);
+
+	memcpy(to.sun_path + 1, operand, n);
+	return done(connect(fd, (struct sockaddr *)&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)));
+}
+
+static int make_process(const char *operand)
+{
+	long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); /* fork(3) would block all signals first */
+
+	(void)operand;
+	if (pid == 0)
+		_exit(0);
+	if (pid > 0)
+		waitpid((pid_t)pid, NULL, 0);
+	return done(pid);
+}
+
+/* A page of the program's own text. */
+static void *text_page(void)
+{
+	return (void *)((uintptr_t)text_page & ~(uintptr_t)4095);
+}
+
+static int write_text(const char *operand)
+{
+	(void)operand;
+	return done(mprotect(text_page(), 4096, PROT_READ | PROT_WRITE | PROT_EXEC));
+}
+
+static int map_code(const char *operand)
+{
+	(void)operand;
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0;
+}
+
+/* Files that are open to be read: routes, hosts and the like. Says done if an octet of any could be written. */
+static int write_open_files(const char *operand)
+{
+	int last = EBADF;
+
+	(void)operand;
+	for (int fd = 3; fd < 64; fd++) {
+		struct stat st;
+
+		if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
+			continue;
+		if (pwrite(fd, "x", 1, 0) == 1)
+			return 0;
+		last = errno;
+	}
+	return last;
+}
+
+static int more_rights(const char *operand)
+{
+	(void)operand;
+	return done(syscall(SYS_setuid, 0)); /* libc's function would block all signals first */
+}
+
+static int leave_namespace(const char *operand)
+{
+	(void)operand;
+	return done(syscall(SYS_unshare, 0x10000000 /* CLONE_NEWUSER */));
+}
+
+static const struct {
+	char name[16];
+	int (*run)(const char *operand);
+} attempts[] = {
+	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process },
+	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "connect", connect_port },
+	{ "abstract", connect_abstract }, { "fork", make_process }, { "text", write_text }, { "code", map_code }, { "files", write_open_files }, { "root", more_rights }, { "namespace", leave_namespace },
+};
+
+static void intrude(struct session *s, char *words)
+{
+	char *name = strtok(words, " "), *operand = strtok(NULL, "\r\n"), reply[120];
+
+	for (unsigned i = 0; name && i < sizeof attempts / sizeof *attempts; i++) {
+		int error;
+
+		if (strcmp(attempts[i].name, name) != 0)
+			continue;
+		error = attempts[i].run(operand ? operand : "");
+		send(s->client.leg.fd, reply, (size_t)snprintf(reply, sizeof reply, error ? "250 refused: %s\r\n" : "250 done\r\n", strerror(error)),
+		    0);
+	}
+}
+
+bool __wrap_commands_turn(struct session *s)
+{
+	static const char begins[] = "NOOP intrude ";
+	struct buffer *in = &s->client.leg.in;
+	const unsigned char *line = in->bytes + in->start;
+	size_t n = in->end - in->start;
+	char words[400] = "";
+
+	if (n < sizeof begins || n >= sizeof words || memcmp(line, begins, sizeof begins - 1) != 0 || line[n - 1] != '\n')
+		return __real_commands_turn(s);
+	memcpy(words, line + sizeof begins - 1, n - sizeof begins + 1);
+	in->start = in->end;
+	intrude(s, words);
+	return true;
+}

@@ -1,0 +1,165 @@
+"""Walls around a session: what code that a peer has smuggled into it can still do. test/proof/intruder.c is that code."""
+import os
+import pathlib
+import socket
+import subprocess
+
+import pytest
+
+import building
+from building import ROOT
+from warp import BINARY
+
+MODES = ["listener", "listener of root", "alone", "alone, root"]
+NOBODY = 65534
+
+# What is tried, with which operand, and what comes of it: words of the answer, or the call whose record ends the session.
+REFUSED = [
+    ("execute", "/bin/true", "execve"),
+    ("read", "/etc/passwd", "refused: Permission denied"),
+    ("read", "{key}", "refused: Permission denied"),
+    ("read", "/proc/self/maps", "refused: Permission denied"),
+    ("make", "{directory}/new", "refused: Permission denied"),
+    ("remove", "{key}", "refused: Permission denied"),
+    ("signal", "{parent}", "refused: Operation not permitted"),
+    ("signal", "{sibling}", "refused: Operation not permitted"),
+    ("trace", "{parent}", "ptrace"),
+    ("peek", "{sibling}", "process_vm_readv"),
+    ("memory", "{parent}", "refused: Permission denied"),
+    ("memory", "{sibling}", "refused: Permission denied"),
+    ("socket", "17", "socket"),         # AF_PACKET
+    ("socket", "40", "socket"),         # AF_VSOCK
+    ("connect", "7", "refused: Permission denied"),
+    ("abstract", "somebody", "refused: Operation not permitted"),
+    ("fork", "", "refused: Resource temporarily unavailable"),
+    ("text", "", "mprotect"),
+    ("code", "", "mmap"),
+    ("files", "", "refused: Bad file descriptor"),
+    ("root", "", "setuid"),
+    ("namespace", "", "unshare"),
+]
+ALLOWED = [("connect", "{upstream}"), ("connect", "25")]
+
+
+@pytest.fixture(name="intruder", scope="session")
+def fixture_intruder():
+    """smtpwarp with an intruder in its sessions."""
+    if "asan" in BINARY:
+        pytest.skip("with AddressSanitizer no system calls are filtered")
+    building.make("test/intruder", "intruder", env={**os.environ, "MAKEFLAGS": ""})
+    return str(ROOT / "build/test/intruder/bin/smtpwarp")
+
+
+@pytest.fixture(name="begin")
+def fixture_begin(warp, mail_server, intruder, tmp_path):
+    """begin(mode, *options): a session with an intruder, and its smtpwarp. Call it again for another session of the same."""
+    proxies, rules = {}, tmp_path / "rules"
+    rules.write_text("*\t*\t4*\tother\n")
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:-2]:
+        folder.chmod(folder.stat().st_mode | 0o011)
+
+    def make(mode, *options):
+        proxy = warp("--reply-rules", rules, *options, *(["--log", "stderr"] if mode == "alone" else []), upstream=mail_server())
+        proxy.binary, proxy.complete = intruder, False
+        if mode == "alone":
+            proxy.log_path = proxy.error_path
+            proxy.wrapper = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+        if mode == "listener":
+            proxy.options += ["--user", "nobody"]
+        return proxy.listen() if mode.startswith("listener") else proxy
+
+    def begin(mode, *options):
+        if mode not in proxies:
+            proxies[mode] = make(mode, *options)
+        proxy = proxies[mode]
+        client = proxy.greeted()
+        pid = proxy.children()[-1] if mode.startswith("listener") else proxy.processes[-1].pid
+        return proxy, client, pid
+    return begin
+
+
+def attempt(client, what, operand):
+    client.send(f"NOOP intrude {what} {operand}")
+    return client.reply().lines[-1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("what, operand, outcome", REFUSED, ids=[f"{what} {operand}".strip() for what, operand, _ in REFUSED])
+def test_refused(begin, tmp_path, mode, what, operand, outcome):
+    """By listener and alone, as nobody and as root: the attempt is refused, or the session ends and a record names the call."""
+    key = tmp_path / "key"
+    key.write_text("secret")
+    key.chmod(0o644)
+    sibling = begin(mode)
+    proxy, client, _ = begin(mode)
+    with socket.socket(socket.AF_UNIX) as somebody:
+        if what == "abstract":
+            somebody.bind("\0somebody")
+            somebody.listen()
+        words = operand.format(key=key, directory=tmp_path, sibling=sibling[2],
+                               parent=proxy.listener.pid if proxy.listener else os.getpid())
+        if what == "fork" and "root" in mode:
+            outcome = "clone"
+        if outcome.startswith("refused"):
+            assert attempt(client, what, words) == f"250 {outcome}"
+        else:
+            client.send(f"NOOP intrude {what} {words}")
+            assert not client.rest()
+            error = proxy.wait_for("error")["error"]
+            assert error.startswith(f"a system call that a session never makes, {outcome} (")
+    assert key.read_text() == "secret" and not (tmp_path / "new").exists()
+    sibling[1].ask("NOOP", "250")       # neither it nor the listener has come to harm
+    proxy.exit_codes = (0, 70)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_allowed(begin, mode):
+    """What the session is for; so the refusals above are no fault of the intruder's."""
+    proxy, client, _ = begin(mode)
+    for what, operand in ALLOWED:
+        assert attempt(client, what, operand.format(upstream=proxy.options[-1].rpartition(":")[2] if "--user" not in proxy.options else 25)
+                       ) == "250 done"
+
+
+def test_without_walls(begin):
+    """--sandbox off, which the log says: the same attempts succeed."""
+    proxy, client, _ = begin("listener of root", "--sandbox", "off")
+    assert "--sandbox off: a client or server that takes a session over has this host's" in proxy.wait_for("error")["error"]
+    assert proxy.records("start")[0]["walls"] == "none"
+    for what, operand in (("read", "/etc/passwd"), ("fork", ""), ("code", ""), ("connect", "7"), ("signal", proxy.processes[-1].pid)):
+        if what != "signal":
+            assert attempt(client, what, operand) == "250 done"
+
+
+def test_walls_are_named(begin):
+    """In the record of the start, and by --check."""
+    proxy, _, _ = begin("listener")
+    walls = "calls files ports signals processes"
+    assert proxy.records("start")[0]["walls"] == walls
+    said = subprocess.run([BINARY, "--check", "--verbose", "--upstream", "127.0.0.1:25", "--log", "none"], capture_output=True, text=True,
+                          check=True).stdout
+    assert f"walls around sessions: {walls}\n" in said
+
+
+def test_files_that_are_replaced(warp, mail_server, tmp_path):
+    """A session reads files as they were when it began; the next one reads those that have taken their place."""
+    first, second = mail_server(), mail_server()
+    routes = tmp_path / "routes"
+    routes.write_text(f"*;{first.name_port}\n")
+    proxy = warp("--routes", routes).listen()
+    old = proxy.greeted()
+    (tmp_path / "new").write_text(f"*;{second.name_port}\n")
+    (tmp_path / "new").rename(routes)
+
+    def goes_to(server):
+        client = proxy.greeted()
+        client.ask("MAIL FROM:<a@b>", "250")
+        client.ask("RCPT TO:<c@d>", "250")
+        client.close()
+        return any(command.startswith("RCPT") for command in server.commands)
+    proxy.wait_until(lambda: goes_to(second), "the new file")
+    before = [command for command in second.commands if command.startswith("RCPT")]
+    old.ask("MAIL FROM:<a@b>", "250")
+    old.ask("RCPT TO:<c@d>", "250")
+    assert [command for command in second.commands if command.startswith("RCPT")] == before

@@ -3,12 +3,9 @@ import contextlib
 import os
 import pathlib
 import re
-import shlex
-import shutil
 import sqlite3
 import stat
 import subprocess
-import tempfile
 import urllib.request
 
 import pytest
@@ -162,35 +159,6 @@ def test_mail_through_a_container_of_buildah(net, image, tmp_path):
         assert len(net.messages) == 2
         child.terminate()
         child.wait(60)
-
-
-@pytest.fixture(name="podman")
-def fixture_podman(net):
-    """podman, on the network's host, with storage of its own; and where that is."""
-    if not shutil.which("podman"):
-        pytest.skip("needs podman")
-    with tempfile.TemporaryDirectory() as name:     # podman takes no longer one
-        command = ["podman", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc", "--root", f"{name}/root",
-                   "--runroot", f"{name}/run", "--tmpdir", f"{name}/tmp"]
-        yield command, pathlib.Path(name)
-        net.host.ns.run([*command, "rm", "--all", "--force"])
-
-
-def test_commands_of_the_readme(net, image, podman):
-    """podman load and podman run as they stand there; the rule is loaded already. The limits are for hosts whose own are lower than
-    podman's default."""
-    section = re.search(r"^## Container\n(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)[1]
-    load, run = (shlex.split(line) for line in re.findall(r"^    podman (.*)$", section, re.M))
-    command, place = podman
-    net.host.ns.run([*command, *(image.archive if word.endswith(".tar") else word for word in load)])
-    child = net.host.ns.popen([*command, run[0], "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", *run[1:]],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    net.host.ns.wait_listening(hosts.PORT, alive=lambda: child.poll() is None)
-    deliver(net)
-    assert len(net.messages) == 2
-    assert [path.name for path in place.glob("root/volumes/smtpwarp/_data/*")] == ["state.1"]
-    child.terminate()
-    assert child.wait(60) == 0
 
 
 def test_hooks_in_a_container(net, tmp_path_factory):

@@ -1,4 +1,5 @@
 """`make` from a test, one at a time in a folder: workers that run side by side would write the same files."""
+import contextlib
 import fcntl
 import pathlib
 import subprocess
@@ -6,9 +7,16 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
-def make(folder, *words, **options):
-    """What make says. folder, below build/, is what it writes to."""
+@contextlib.contextmanager
+def alone(folder):
+    """While nobody else makes what is in this folder, below build/."""
     (ROOT / "build" / folder).mkdir(parents=True, exist_ok=True)
     with open(ROOT / "build" / folder / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make(folder, *words, **options):
+    """What make says. folder, below build/, is what it writes to."""
+    with alone(folder):
         return subprocess.run(["make", "-s", *words], cwd=ROOT, check=True, capture_output=True, text=True, **options).stdout

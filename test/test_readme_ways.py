@@ -13,7 +13,6 @@ import pathlib
 import re
 import shutil
 import subprocess
-import tempfile
 
 import pytest
 
@@ -54,25 +53,6 @@ mkdir "/lib/modules/$(uname -r)"
 mount --bind "$2" "/lib/modules/$(uname -r)"
 [ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm
 """
-
-# containers.conf and storage.conf: what the host of these tests needs, as others need nothing.
-CONTAINERS = """
-[engine]
-cgroup_manager = "cgroupfs"
-runtime = "runc"
-events_logger = "file"
-tmp_dir = "{0}/tmp"
-[containers]
-log_driver = "k8s-file"
-default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
-"""
-STORAGE = """
-[storage]
-driver = "vfs"
-graphroot = "{0}/root"
-runroot = "{0}/run"
-"""
-
 
 class Installed(container.Container):
     """What `make install` puts anywhere is there."""
@@ -151,32 +131,16 @@ def test_day_to_day(net):
         assert machine.run(look.splitlines()[0]) == became
 
 
-@pytest.fixture(name="podman")
-def fixture_podman():
-    """Environment of a podman that keeps all it has in a directory of its own."""
-    with tempfile.TemporaryDirectory() as name:     # podman takes no longer one
-        place = pathlib.Path(name)
-        (place / "containers.conf").write_text(CONTAINERS.format(name))
-        (place / "storage.conf").write_text(STORAGE.format(name))
-        environment = {**os.environ, "CONTAINERS_CONF": f"{name}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{name}/storage.conf"}
-        yield environment
-
-
-@pytest.mark.skipif(bool(oci.missing()) or not shutil.which("podman"), reason="needs podman, buildah, runc and umoci")
-def test_container(net, podman):
-    def podman_does(*words):
-        done = net.host.ns.run(["podman", *words], env=podman)
-        return done.stdout + done.stderr
-    try:
+@pytest.mark.skipif(bool(oci.missing()), reason=oci.missing())
+def test_container(net):
+    with oci.podman(net.host.ns) as podman:
         with building.alone("images"):
-            net.host.ns.run(["sh", "-ec", WAYS["container"]], cwd=hosts.ROOT, env=podman, timeout=300)
+            net.host.ns.run(["sh", "-ec", WAYS["container"]], cwd=hosts.ROOT, env=podman.environment, timeout=300)
         deliver(net)
-        accepted(lambda: podman_does("logs", "smtpwarp"))
-        state = podman_does("volume", "inspect", "--format", "{{.Mountpoint}}", "smtpwarp").strip()
+        accepted(lambda: podman("logs", "smtpwarp"))
+        state = podman("volume", "inspect", "--format", "{{.Mountpoint}}", "smtpwarp").strip()
         assert os.listdir(state) == ["state.1"]
-        podman_does("stop", "smtpwarp")
-    finally:
-        podman_does("rm", "--all", "--force")
+        podman("stop", "smtpwarp")
 
 
 @pytest.mark.skipif(not (KERNELS and shutil.which("qemu-system-x86_64")), reason="needs QEMU and a kernel")

@@ -1,4 +1,4 @@
-"""OCI images and what runs in them, with Debian's umoci, runc and buildah and without a container engine.
+"""OCI images and what runs in them, with Debian's umoci, runc, buildah and podman and without a container engine.
 
     image = oci.Image(archive, directory)           # image.config, image.files()
     with image.run(net.host.ns, "--verbose", volumes={"/run/smtpwarp": state}) as container:
@@ -13,11 +13,30 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import uuid
 
 from waiting import TIMEOUT
 
-TOOLS = "buildah", "runc", "umoci"
+TOOLS = "buildah", "podman", "runc", "umoci"
+
+# containers.conf and storage.conf of podman(): the limits are for hosts whose own are lower than podman's default.
+CONTAINERS = """
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+events_logger = "file"
+tmp_dir = "{0}/tmp"
+[containers]
+log_driver = "k8s-file"
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+"""
+STORAGE = """
+[storage]
+driver = "vfs"
+graphroot = "{0}/root"
+runroot = "{0}/run"
+"""
 
 
 def missing():
@@ -138,3 +157,31 @@ def buildah(archive, directory):
         yield command, made
     finally:
         subprocess.run(command("rm", "--all"), check=True, capture_output=True)
+
+
+class Podman:
+    """podman("logs", name): what a podman command says, which keeps all it has in a directory of its own. environment: the same for
+    others."""
+
+    def __init__(self, namespace, directory):
+        self.namespace = namespace
+        self.environment = dict(os.environ)
+        for name, text, variable in ("containers", CONTAINERS, "CONTAINERS_CONF"), ("storage", STORAGE, "CONTAINERS_STORAGE_CONF"):
+            path = pathlib.Path(directory, f"{name}.conf")
+            path.write_text(text.format(directory), encoding="utf-8")
+            self.environment[variable] = str(path)
+
+    def __call__(self, *words):
+        done = self.namespace.run(["podman", *map(str, words)], env=self.environment)
+        return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def podman(namespace):
+    """A Podman, whose containers are gone at the end."""
+    with tempfile.TemporaryDirectory() as name:     # podman takes no longer one
+        made = Podman(namespace, name)
+        try:
+            yield made
+        finally:
+            made("rm", "--all", "--force", "--time", 0)

@@ -2,10 +2,10 @@
 #define _GNU_SOURCE
 #include "listener.h"
 
-#include "io/broker.h"
 #include "io/event.h"
 #include "io/fault.h"
 #include "io/file.h"
+#include "io/keeper.h"
 #include "io/log.h"
 #include "io/notify.h"
 #include "io/readable.h"
@@ -13,6 +13,7 @@
 #include "io/statefile.h"
 #include "loaded.h"
 #include "session/session.h"
+#include "upgrade.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -55,16 +56,15 @@ static struct losses {
 	int error;
 } *losses;
 
-static volatile sig_atomic_t terminate, reload;
+static volatile sig_atomic_t terminate, reload, upgrades;
 
 static bool log_stale; /* the log's file could not be opened again, and the old one is in use */
 
 static pid_t indexer; /* process that makes an index of --routes into index_made; 0: none */
 static int index_made;
 
-static pid_t broker; /* 0: there is none */
-
-static const char no_broker[] = "no process can be started to run hooks, so they fail";
+static pid_t keeper; /* 0: it has ended */
+static bool hooks_run; /* the keeper knows that there may be hooks */
 
 /* ---- signals ---- */
 
@@ -72,6 +72,8 @@ static void on_signal(int number)
 {
 	if (number == SIGHUP)
 		reload = 1;
+	else if (number == SIGUSR2)
+		upgrades = getpid() == listener.pid;
 	else if (number == SIGUSR1) /* the listener ends; the same signals may have come to this process, too */
 		terminate += !terminate;
 	else if (number != SIGCHLD)
@@ -93,12 +95,14 @@ const volatile sig_atomic_t *listener_catch_signals(void)
 	sigaddset(&blocked, SIGCHLD);
 	sigaddset(&blocked, SIGHUP);
 	sigaddset(&blocked, SIGUSR1);
+	sigaddset(&blocked, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &blocked, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGCHLD, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGUSR2, &action, NULL);
 	return &terminate;
 }
 
@@ -125,7 +129,9 @@ static void leave_listener(void)
 {
 	for (unsigned i = 0; i < listener.sockets->count; i++)
 		close(listener.sockets->socket[i]);
-	notify_close();
+	notify_leave();
+	keeper_leave();
+	upgrade_leave();
 }
 
 static _Noreturn void make_index(void)
@@ -160,14 +166,6 @@ static void indexer_ended(int how)
 		close(index_made);
 }
 
-static bool start_broker(void)
-{
-	pid_t pid = broker_start(loaded_may_run, options->timeouts.hook);
-
-	broker = pid < 0 ? 0 : pid;
-	return pid >= 0;
-}
-
 /* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
  * may be waiting to see a new one; everything else once a second at most. */
 static void look_again(void)
@@ -185,8 +183,9 @@ static void look_again(void)
 	if (!loaded_wants_broker())
 		return;
 	loaded_find_hooks_again(); /* without hooks nothing is written, and the page stays shared with sessions */
-	if (!broker && !start_broker() && event_is_due(no_broker))
-		fault("%s", no_broker);
+	if (!hooks_run)
+		keeper_want_broker();
+	hooks_run = true;
 }
 
 /* ---- ends of processes ---- */
@@ -232,14 +231,33 @@ static void child_ended(pid_t pid, int how)
 		fault("session process %ld crashed: signal %d", (long)pid, WTERMSIG(how));
 }
 
-/* A hook may have killed it, or the kernel for lack of memory. Hooks of sessions under way fail; those to come have a new one. */
-static void broker_ended(int how)
+static void tell_end(const char *which, int how, const char *therefore)
 {
-	fault("the process that runs hooks has ended: %s %d", WIFSIGNALED(how) ? "signal" : "exit status",
-	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how));
-	broker = 0;
-	if (!terminate && !start_broker())
-		fault("%s", no_broker);
+	fault("the process that %s has ended: %s %d%s", which, WIFSIGNALED(how) ? "signal" : "exit status",
+	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how), therefore);
+}
+
+/* Mail goes on, and so do hooks as long as the process that runs them does. */
+static void keeper_ended(int how)
+{
+	keeper = 0;
+	tell_end("starts programs", how, "; there is no upgrade (SIGUSR2), and no new process to run hooks, until smtpwarp is started again");
+}
+
+/* A hook may have killed the broker, or the kernel for lack of memory. Hooks under way fail; those to come have a new one. */
+static void hear_keeper(void)
+{
+	static const char none[] = "no process can be started to run hooks now, so they wait for one";
+	struct keeper_news news;
+
+	while (keeper_socket() >= 0 && (news = keeper_take()).what != KEEPER_NOTHING) {
+		if (news.what == KEEPER_BROKER_ENDED)
+			tell_end("runs hooks", news.value, "");
+		else if (news.what == KEEPER_NO_BROKER && event_is_due(none))
+			fault("%s: %s", none, strerror(news.value));
+		else if (news.what == KEEPER_NOT_STARTED)
+			upgrade_not_started(news.value);
+	}
 }
 
 static void reap(void)
@@ -251,11 +269,12 @@ static void reap(void)
 	while ((pid = waitpid(-1, &how, WNOHANG)) > 0) {
 		if (pid == indexer)
 			indexer_ended(how);
-		else if (pid == broker)
-			broker_ended(how);
+		else if (pid == keeper)
+			keeper_ended(how);
 		else
 			child_ended(pid, how);
 	}
+	upgrade_tell_sessions(tally->sessions);
 	tell_losses();
 }
 
@@ -305,7 +324,7 @@ static void fork_session(int fd, const union net_address *source)
 {
 	pid_t pid;
 
-	if (tally->sessions >= options->max_sessions) {
+	if (tally->sessions + upgrade_sessions_before() >= options->max_sessions) {
 		count_limit(STATEMAP_LIMIT_SESSIONS);
 		turn_away(fd, source, "Too many sessions (--max-sessions)");
 		return;
@@ -366,11 +385,36 @@ static void signal_children(int number)
 		kill(tally->child[i].pid, number);
 }
 
+static void stop_accepting(void)
+{
+	for (unsigned i = 0; i < listener.sockets->count; i++)
+		close(listener.sockets->socket[i]);
+	listener.sockets->count = 0;
+}
+
+/* Hear what the keeper and other smtpwarps say. */
+static void hear_others(void)
+{
+	enum upgrade_word word;
+
+	hear_keeper();
+	word = upgrade_hear();
+	if (word == UPGRADE_STOP)
+		terminate++;
+	if (word == UPGRADE_DONE) {
+		notify("MAINPID=%ld", (long)upgrade_next());
+		notify_close();
+		stop_accepting();
+	}
+	upgrade_tell_sessions(tally->sessions);
+}
+
 /* Wait for events, for `seconds` at most; -1: without limit. Returns whether anything came: a connection or a signal. */
 static bool wait_for_work(double seconds, bool accepting)
 {
-	struct pollfd p[LISTENER_SOCKETS_MAX];
+	struct pollfd p[LISTENER_SOCKETS_MAX + 1 + UPGRADE_POLLED], *others = p + listener.sockets->count;
 	struct timespec limit = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
+	unsigned polled = listener.sockets->count + 1;
 	sigset_t none;
 	bool came;
 	int n;
@@ -378,7 +422,9 @@ static bool wait_for_work(double seconds, bool accepting)
 	sigemptyset(&none);
 	for (unsigned i = 0; i < listener.sockets->count; i++)
 		p[i] = (struct pollfd){ .fd = accepting ? listener.sockets->socket[i] : -1, .events = POLLIN };
-	n = ppoll(p, listener.sockets->count, seconds < 0 ? NULL : &limit, &none);
+	others[0] = (struct pollfd){ .fd = keeper_socket(), .events = POLLIN };
+	polled += upgrade_watch(others + 1);
+	n = ppoll(p, polled, seconds < 0 ? NULL : &limit, &none);
 	came = n > 0;
 	if (came) /* it takes no signal while connections wait, and they may always do */
 		ppoll(NULL, 0, &(struct timespec){ 0, 0 }, &none);
@@ -387,6 +433,8 @@ static bool wait_for_work(double seconds, bool accepting)
 	for (unsigned i = 0; came && !terminate && i < listener.sockets->count; i++)
 		if (p[i].revents)
 			accept_one(listener.sockets->socket[i]);
+	if (came)
+		hear_others();
 	return n != 0;
 }
 
@@ -400,11 +448,10 @@ static void end_sessions(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	notify("STOPPING=1\nSTATUS=%u sessions end", tally->sessions);
-	for (unsigned i = 0; i < listener.sockets->count; i++)
-		close(listener.sockets->socket[i]);
-	listener.sockets->count = 0;
+	stop_accepting();
 	signal_children(SIGUSR1);
-	while (tally->sessions) {
+	upgrade_stop();
+	while (tally->sessions || upgrade_outlived()) {
 		double left;
 
 		clock_gettime(CLOCK_MONOTONIC, &now);
@@ -413,6 +460,7 @@ static void end_sessions(void)
 			/* a session counts both signals, and ends at once after two */
 			signal_children(told ? SIGKILL : SIGTERM);
 			signal_children(told ? SIGKILL : SIGINT);
+			upgrade_stop();
 			told++;
 			start = now;
 			limit = left = 5;
@@ -447,11 +495,51 @@ static void record_stop(const char *reason)
 	event_end(&j, line, LOG_PRIORITY_INFO);
 }
 
-void listener_begin(const struct options *o)
+void listener_begin(const struct options *o, char **argv, const char *notify_path)
 {
+	const struct keeper_task task = { .allows = loaded_may_run, .patience = o->timeouts.hook, .argv = argv, .notify = notify_path };
+
 	options = o;
-	if (loaded_wants_broker() && !start_broker())
+	hooks_run = loaded_wants_broker();
+	keeper = keeper_start(&task, hooks_run);
+	if (keeper < 0 && hooks_run)
 		fault_die_errno(EX_OSERR, "a process to run hooks");
+	if (keeper < 0)
+		fault("no process can be started that would start others, so there is no upgrade (SIGUSR2): %s", strerror(errno));
+}
+
+/* SIGUSR2. inetd would take the next one for a service that it has not started. */
+static void begin_upgrade(void)
+{
+	upgrades = 0;
+	if (listener.sockets->exits_idle)
+		fault("SIGUSR2: there is no upgrade: inetd has started this process");
+	else
+		upgrade_begin(listener.sockets->socket, listener.sockets->count);
+}
+
+/* A turn of the loop; idle: seconds after which nothing is left to do, -1: there is no such time. false: nothing is left. */
+static bool work(double idle)
+{
+	bool alone = !tally->sessions, due = tally->status_due || log_stale;
+	bool worked;
+
+	if (alone && upgrade_next() && !upgrade_outlived())
+		return false;
+	worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
+	if (alone && !worked && !due && idle >= 0)
+		return false;
+	if (reload) {
+		reload = 0;
+		reopen_log();
+		loaded_read_again();
+	} else if (log_stale) {
+		reopen_log();
+	}
+	if (upgrades)
+		begin_upgrade();
+	status();
+	return true;
 }
 
 _Noreturn void listener_run(struct listener_sockets *sockets)
@@ -471,22 +559,13 @@ _Noreturn void listener_run(struct listener_sockets *sockets)
 	listener.spare = file_reserve();
 	for (unsigned i = 0; i < listener.sockets->count; i++)
 		fcntl(listener.sockets->socket[i], F_SETFL, fcntl(listener.sockets->socket[i], F_GETFL) | O_NONBLOCK);
-	notify("READY=1\nSTATUS=ready");
-	while (!terminate) {
-		bool alone = !tally->sessions, due = tally->status_due || log_stale;
-		bool worked = wait_for_work(due ? 1 : alone ? idle : -1, true);
-
-		if (alone && !worked && !due && idle >= 0)
-			break;
-		if (reload) {
-			reload = 0;
-			reopen_log();
-			loaded_read_again();
-		} else if (log_stale)
-			reopen_log();
-		status();
-	}
+	if (!upgrade_ready())
+		notify("READY=1\nSTATUS=ready");
+	while (!terminate && work(idle))
+		;
 	end_sessions();
-	record_stop(terminate ? "SIGTERM or SIGINT" : "--idle-exit");
+	if (keeper)
+		keeper_stop(keeper);
+	record_stop(terminate ? "SIGTERM or SIGINT" : upgrade_next() ? "SIGUSR2" : "--idle-exit");
 	exit(EX_OK);
 }

@@ -8,6 +8,7 @@
 #include "io/event.h"
 #include "io/fault.h"
 #include "io/file.h"
+#include "io/keeper.h"
 #include "io/keys.h"
 #include "io/log.h"
 #include "io/net.h"
@@ -23,6 +24,7 @@
 #include "pure/text.h"
 #include "session/session.h"
 #include "tls.h"
+#include "upgrade.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -279,11 +281,14 @@ static unsigned take_environment(void)
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
 	long n = pid && fds && strtol(pid, NULL, 10) == getpid() ? strtol(fds, NULL, 10) : 0;
 
+	if (n && getenv(KEEPER_LINK))
+		upgrade_take((int)strtol(getenv(KEEPER_LINK), NULL, 10));
 	notify_path = getenv("NOTIFY_SOCKET"); /* the string survives unsetenv(3) */
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
+	unsetenv(KEEPER_LINK);
 	for (long i = 0; i < n && i < LISTENER_SOCKETS_MAX; i++)
 		fcntl(LISTEN_FDS_START + (int)i, F_SETFD, FD_CLOEXEC);
 	return n > 0 ? (unsigned)n : 0;
@@ -419,12 +424,33 @@ static int listen_patiently(const union net_address *a)
 	return fd;
 }
 
+/* Whether one of the first n sockets listens there. */
+static bool is_listening(const union net_address *a, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		union net_address local;
+
+		net_local(listening.socket[i], &local);
+		if (net_same(&local, a))
+			return true;
+	}
+	return false;
+}
+
+/* What was given to us need not be bound: an upgrade passes all sockets. */
 static void bind_sockets(void)
 {
+	unsigned given = listening.count;
+
 	for (unsigned i = 0; i < options.listens; i++) {
 		char text[NET_TEXT], what[NET_TEXT + 32];
-		int fd = listen_patiently(&options.listen[i]);
+		int fd;
 
+		if (is_listening(&options.listen[i], given))
+			continue;
+		if (listening.count == LISTENER_SOCKETS_MAX)
+			fault_die(EX_USAGE, "more than " TEXT_OF(LISTENER_SOCKETS_MAX) " sockets to listen on");
+		fd = listen_patiently(&options.listen[i]);
 		snprintf(what, sizeof what, "--listen %s port %u", net_text(&options.listen[i], text),
 		    net_port(&options.listen[i]));
 		if (fd < 0 && options.may_lack >> i & 1 && (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT))
@@ -470,8 +496,6 @@ static void gather_sockets(unsigned passed, enum net_kind given)
 		net_local(listening.socket[i], &local);
 		refuse_open_relay(&local);
 	}
-	if (options.listens + listening.count > LISTENER_SOCKETS_MAX)
-		fault_die(EX_USAGE, "more than " TEXT_OF(LISTENER_SOCKETS_MAX) " sockets to listen on");
 	bind_sockets();
 	if (!listening.count)
 		fault_die(EX_USAGE, "nothing to serve: start it from systemd or inetd, or give --listen ADDRESS:PORT; see --help");
@@ -722,7 +746,7 @@ static _Noreturn void serve_sockets(int argc, char **argv)
 	warn_of_lacks();
 	loaded_check_routes();
 	loaded_check_rules();
-	listener_begin(&options);
+	listener_begin(&options, argv, notify_path);
 	record_start(argc, argv);
 	notify_open(notify_path);
 	find_ports();

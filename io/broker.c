@@ -127,7 +127,7 @@ static void limit_files(rlim_t files)
 /* Start a program in a process group of its own. Returns errno, 0: it runs. */
 static int spawn(const char *path, const int *descriptor, unsigned n, pid_t *pid)
 {
-	static const int ours[] = { SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP, SIGUSR1 }; /* ignored here, and would be after exec */
+	static const int ours[] = { SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 }; /* ignored here, and would be after exec */
 	char *argv[] = { (char *)(uintptr_t)path, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -319,8 +319,7 @@ static void on_child(int number)
 	(void)number;
 }
 
-/* SIGTERM and SIGINT come to all processes of a service or a terminal, but sessions under way still need the broker. */
-static void prepare(void)
+void broker_prepare(void)
 {
 	struct sigaction child = { .sa_handler = on_child };
 
@@ -329,21 +328,14 @@ static void prepare(void)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR1, SIG_IGN);
-}
-
-/* The client's connection and the listening sockets must not stay open here. Descriptor 0 may be one of them. */
-static void take_over(int requests)
-{
-	dup2(requests, STDIN_FILENO);
-	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
-	b.requests = STDIN_FILENO;
+	signal(SIGUSR2, SIG_IGN);
 }
 
 static _Noreturn void run_broker(void)
 {
 	sigset_t none;
 
-	prepare();
+	broker_prepare();
 	sigemptyset(&none);
 	if (!has_room())
 		_exit(EX_OSERR);
@@ -368,12 +360,10 @@ static _Noreturn void run_broker(void)
 	_exit(EX_OK);
 }
 
-pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
+int broker_open(void)
 {
 	const struct timeval limit = { .tv_sec = SEND_SECONDS };
-	char name[16]; /* prctl(2) */
 	int pair[2];
-	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
@@ -381,21 +371,53 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
 		getrlimit(RLIMIT_NOFILE, &b.files);
 	limit_files(b.files.rlim_max); /* here, too: it bounds what all sessions may have on the way to the broker */
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-	prctl(PR_GET_NAME, name);
-	prctl(PR_SET_NAME, "smtpwarp-broker"); /* before the fork: it never goes by another name */
-	pid = _Fork();
-	if (pid == 0) {
-		take_over(pair[1]);
-		b.allows = allows;
-		b.patience = patience ? patience : PATIENCE;
-		run_broker();
-	}
-	prctl(PR_SET_NAME, name);
-	close(pair[1]);
 	if (broker >= 0)
 		close(broker);
 	broker = pair[0];
+	return pair[1];
+}
+
+pid_t broker_fork_as(const char *role)
+{
+	char name[16]; /* prctl(2) */
+	pid_t pid;
+
+	prctl(PR_GET_NAME, name);
+	prctl(PR_SET_NAME, role); /* before the fork: it never goes by another name */
+	pid = _Fork();
+	if (pid)
+		prctl(PR_SET_NAME, name);
 	return pid;
+}
+
+/* The client's connection and the listening sockets must not stay open here. Descriptor 0 may be one of them. */
+pid_t broker_fork(int requests, bool (*allows)(const char *path), int64_t patience)
+{
+	pid_t pid = broker_fork_as("smtpwarp-broker");
+
+	if (pid)
+		return pid;
+	dup2(requests, STDIN_FILENO);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+	b.requests = STDIN_FILENO;
+	b.allows = allows;
+	b.patience = patience ? patience : PATIENCE;
+	run_broker();
+}
+
+pid_t broker_start(bool (*allows)(const char *path), int64_t patience)
+{
+	int requests = broker_open();
+	pid_t pid = requests < 0 ? -1 : broker_fork(requests, allows, patience);
+
+	if (requests >= 0)
+		close(requests);
+	return pid;
+}
+
+void broker_unlimit(void)
+{
+	limit_files(b.files.rlim_cur);
 }
 
 void broker_stop(pid_t pid)

@@ -15,11 +15,17 @@
 #include <unistd.h>
 
 static int client = -1; /* the client's connection, if we were given one */
+static int asker = -1;
 static bool logless;
 
 void fault_client(int connection)
 {
 	client = connection;
+}
+
+void fault_asker(int socket)
+{
+	asker = socket;
 }
 
 void fault_without_log(void)
@@ -60,6 +66,8 @@ _Noreturn void fault_die(int code, const char *format, ...)
 	va_end(args);
 	if (client >= 0)
 		send(client, reply, sizeof reply - 1, MSG_NOSIGNAL);
+	if (asker >= 0)
+		send(asker, why, strlen(why), MSG_NOSIGNAL);
 	if (fault_is_client(STDERR_FILENO)) {
 		const char *ignored;
 

@@ -11,6 +11,9 @@
 /* We were given this connection of a client's: it is told when smtpwarp ends because of a fault. */
 void fault_client(int connection);
 
+/* Who waits at the other end of this socket is told, too, why smtpwarp ends; -1: nobody waits any more. */
+void fault_asker(int socket);
+
 /* From now on fault() writes to standard error: --check and --try-hook write to no log. */
 void fault_without_log(void);
 

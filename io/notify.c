@@ -26,10 +26,15 @@ void notify(const char *format, ...)
 	send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-void notify_close(void)
+void notify_leave(void)
 {
 	if (fd >= 0)
 		close(fd);
+}
+
+void notify_close(void)
+{
+	notify_leave();
 	fd = -1;
 }
 

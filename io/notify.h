@@ -14,7 +14,10 @@ bool notify_heard(void);
 /* Tell assignments, one a line, such as "READY=1"; up to 159 octets. Does not wait. */
 void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* A forked process has nothing to tell: close the socket. */
+/* There is nothing more to tell. */
 void notify_close(void);
+
+/* Neither has a process that was forked; writes no page that it shares with others. */
+void notify_leave(void);
 
 #endif

@@ -21,7 +21,8 @@ def hooks(tmp_path):
 
 def broker_of(pid):
     """-> its process ID, or None."""
-    found = [child for child, name in children_of(pid).items() if name == NAME]
+    keepers = [child for child, name in children_of(pid).items() if name == "smtpwarp-keeper"]
+    found = [child for parent in (pid, *keepers) for child, name in children_of(parent).items() if name == NAME]
     assert len(found) < 2
     return found[0] if found else None
 
@@ -63,7 +64,7 @@ def test_program_ends_that_is_taken_away(warp, mail_server, hooks):
 
 
 def test_broker_that_is_killed(warp, mail_server, hooks):
-    """By a hook that kills its parent, or for lack of memory. The session's hooks fail from then on, those of the next ones do not."""
+    """By a hook that kills its parent, or for lack of memory. The hook under way fails, those after it do not."""
     hooks.script("mail", "read line; case $line in *killer*) kill -9 $PPID;; esac; echo accept")
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
     first, broker = proxy.greeted(), broker_of(proxy.listener.pid)
@@ -74,7 +75,7 @@ def test_broker_that_is_killed(warp, mail_server, hooks):
     assert proxy.wait_for("error")["error"] == "the process that runs hooks has ended: signal 9"
     proxy.wait_until(lambda: broker_of(proxy.listener.pid) not in (None, broker), "another one")
     proxy.greeted().ask("MAIL FROM:<a@b.example>", "250")
-    first.ask("MAIL FROM:<a@b.example>", "451 4.3.0")
+    first.ask("MAIL FROM:<a@b.example>", "250")
 
 
 def test_sigterm_leaves_it_to_sessions_under_way(warp, mail_server, hooks):

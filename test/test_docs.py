@@ -23,7 +23,7 @@ STAT_OPTIONS = set(re.findall(r"--([a-z][a-z-]*)", subprocess.run([f"{BINARY}-st
 SOURCES = "\n".join(path.read_text() for path in C_FILES)
 NEEDS_MANDOC = pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
 SETUP_OPTIONS = set(re.findall(r"--([a-z]+)", (TOP / "units/smtpwarp-setup").read_text().partition("usage() {")[2].partition("\n}")[0]))
-OTHER_PROGRAMS = {"jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports",
+OTHER_PROGRAMS = {"kill-whom", "signal", "jitless", "now", "system", "uid-owner", "syn", "reject-with", "dport", "to-ports",
                   "network", "read-only", "cap-drop", "stop-timeout", "volume", "detach", "grep", "create"}    # --now is systemctl's, and so on
 
 

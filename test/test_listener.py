@@ -298,15 +298,15 @@ def test_75_new_index_holds_no_address(warp, tmp_path):
     os.rename(fresh, routes)
     client = proxy.connect()
 
-    def sockets(pid):
-        with contextlib.suppress(FileNotFoundError):
-            names = {os.readlink(path) for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
-            return {name for name in names if name.startswith("socket:")}
-        return set()
+    def listens(pid):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/net/tcp") as file:
+            listening = {f"socket:[{row.split()[9]}]" for row in file if row.split()[3] == "0A"}
+            return any(os.readlink(path) in listening for path in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+        return False
 
     def both_without():
         children = proxy.children()
-        return len(children) == 2 and not any(sockets(pid) & sockets(proxy.listener.pid) for pid in children)
+        return listens(proxy.listener.pid) and len(children) == 2 and not any(map(listens, children))
     proxy.wait_until(both_without, "a session and the process that makes an index, both without the listener's sockets")
     client.expect("220")
 

@@ -151,6 +151,47 @@ def test_restart_loses_no_connection(net):
         assert len(net.messages) == 2
 
 
+def main_pid(machine):
+    return int(machine.show("smtpwarp.service", "MainPID"))
+
+
+def upgrade(machine):
+    before = main_pid(machine)
+    machine.run("systemctl kill --kill-whom=main --signal=USR2 smtpwarp.service")
+    wait_until(lambda: main_pid(machine) != before)
+
+
+def test_upgrade_holds_nobody(net):
+    """systemd takes the next process for the service's main one; sessions of the old one go on, and nobody waits for them."""
+    with booted(net, "smtpwarp-listener") as machine:
+        clients = [hosts.greeted(net.host.ns, net.mail.ip4)]
+        for _ in range(2):
+            upgrade(machine)
+            clients.append(hosts.greeted(net.host.ns, net.mail.ip4))
+        for client in clients:
+            hosts.finish(client)
+        assert len(net.messages) == 3
+        wait_until(lambda: machine.show("smtpwarp.service", "StatusText").startswith("0 sessions"))
+        assert (machine.show("smtpwarp.service", "ActiveState"), machine.show("smtpwarp.service", "NRestarts")) == ("active", "0")
+        assert not any("not our child" in entry["MESSAGE"] or "reception only permitted" in entry["MESSAGE"] for entry in machine.journal())
+        machine.run("systemctl reload smtpwarp.service")
+        hosts.deliver(net.host.ns, net.mail.ip4)
+        assert not records(machine, "error")
+
+
+def test_stop_after_an_upgrade(net):
+    """Sessions from before the upgrade end their message, too."""
+    with booted(net, "smtpwarp-listener") as machine:
+        client = hosts.greeted(net.host.ns, net.mail.ip4)
+        upgrade(machine)
+        stopping = machine.popen("systemctl stop smtpwarp-listener.socket smtpwarp.service", stderr=subprocess.DEVNULL)
+        wait_until(lambda: machine.show("smtpwarp.service", "SubState") == "stop-sigterm")
+        hosts.finish_at_stop(client)
+        assert stopping.wait(peers.TIMEOUT) == 0
+        assert machine.show("smtpwarp.service", "Result") == "success"
+        assert len(net.messages) == 1
+
+
 def test_a_crash_of_the_listener(net):
     with booted(net, "smtpwarp-listener") as machine:
         hosts.deliver(net.host.ns, net.mail.ip4)

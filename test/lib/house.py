@@ -24,7 +24,7 @@ SESSION_FUNCTIONS = 3  # that session.h may declare
 
 # What stands on what, the lowest floor first.
 FLOORS = [("smtp.c", "smtp.h", "pure/"), ("io/",), ("tls.c", "tls.h", "hooks.c", "hooks.h"), ("session/",),
-          ("loaded.c", "loaded.h", "listener.c", "listener.h"), ("smtpwarp.c",), ("stat/",)]
+          ("loaded.c", "loaded.h", "listener.c", "listener.h", "upgrade.c", "upgrade.h"), ("smtpwarp.c",), ("stat/",)]
 STAT = len(FLOORS) - 1  # a program of its own: it knows the two lowest floors only
 
 # What the lowest floor may include of the system's: the language, text, types of addresses, the order of octets.

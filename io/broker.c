@@ -1,6 +1,7 @@
 /* The broker. See broker.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/broker.h"
+#include "io/requests.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SEND_SECONDS 10 /* that a session waits for a broker which takes no requests */
 #define FIRST_RUNS 16
 #define PATIENCE INT64_C(540000000) /* microseconds, where none is given: what hooks of an event have together */
 #define CHANNELS_FROM 64 /* descriptors below are for programs that are being started, within their own limit */
@@ -29,46 +29,13 @@ extern char **environ;
 
 static int broker = -1; /* the socket that requests go to */
 
-/* Descriptors under way to the broker count against this user's limit (ETOOMANYREFS), those of all sessions together. */
-static int send_patiently(const struct msghdr *message)
-{
-	ssize_t n = sendmsg(broker, message, MSG_NOSIGNAL);
-
-	for (unsigned tries = 0; n < 0 && errno == ETOOMANYREFS && tries < SEND_SECONDS * 100; tries++) {
-		poll(NULL, 0, 10);
-		n = sendmsg(broker, message, MSG_NOSIGNAL);
-	}
-	return n < 0 ? errno : 0;
-}
-
 int broker_run(const char *path, const int descriptor[BROKER_DESCRIPTORS])
 {
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE((BROKER_DESCRIPTORS + 1) * sizeof(int))];
-	} control = { .room = { 0 } };
-	struct iovec part = { (char *)(uintptr_t)path, strlen(path) + 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control };
-	int passed[BROKER_DESCRIPTORS + 1], pair[2], error;
-	unsigned n = 1;
+	unsigned n = 0;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -1;
-	passed[0] = pair[1];
-	for (unsigned i = 0; i < BROKER_DESCRIPTORS && descriptor[i] >= 0; i++)
-		passed[n++] = descriptor[i];
-	control.header.cmsg_level = SOL_SOCKET;
-	control.header.cmsg_type = SCM_RIGHTS;
-	control.header.cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
-	memcpy(CMSG_DATA(&control.header), passed, n * sizeof(int));
-	message.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof(int));
-	error = send_patiently(&message);
-	close(pair[1]);
-	if (!error)
-		return pair[0];
-	close(pair[0]);
-	errno = error;
-	return -1;
+	while (n < BROKER_DESCRIPTORS && descriptor[n] >= 0)
+		n++;
+	return requests_send(broker, path, strlen(path) + 1, descriptor, n);
 }
 
 struct broker_news broker_take(int channel)
@@ -362,15 +329,13 @@ static _Noreturn void run_broker(void)
 
 int broker_open(void)
 {
-	const struct timeval limit = { .tv_sec = SEND_SECONDS };
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+	if (requests_pair(pair) < 0)
 		return -1;
 	if (!b.files.rlim_max)
 		getrlimit(RLIMIT_NOFILE, &b.files);
 	limit_files(b.files.rlim_max); /* here, too: it bounds what all sessions may have on the way to the broker */
-	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	if (broker >= 0)
 		close(broker);
 	broker = pair[0];

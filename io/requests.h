@@ -1,0 +1,18 @@
+/* Requests to a process that does for others what they may not do themselves, as in broker.h. All who ask share one socket of a pair
+ * (SOCK_SEQPACKET), and each request brings along a channel of its own for the answer, a socket of another pair.
+ */
+#ifndef REQUESTS_H
+#define REQUESTS_H
+
+#include <stddef.h>
+
+#define REQUESTS_DESCRIPTORS 5 /* of a request: its channel and 4 more */
+#define REQUESTS_SECONDS 10 /* that a request waits for a process which takes none */
+
+/* Make the pair for requests: pair[0] for those who ask, pair[1] for who answers. Returns 0, or -1 with errno set. */
+int requests_pair(int pair[2]);
+
+/* Send len octets and n descriptors, which stay ours, at most 4. Returns the channel, or -1 with errno set. */
+int requests_send(int to, const void *bytes, size_t len, const int *descriptor, unsigned n);
+
+#endif

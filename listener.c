@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "listener.h"
 
+#include "io/agent.h"
 #include "io/event.h"
 #include "io/fault.h"
 #include "io/file.h"
@@ -212,6 +213,16 @@ static void tell_losses(void)
 	event_lost();
 }
 
+/* A session that asks for more than it is for was perhaps taken over. */
+static void tell_refusals(void)
+{
+	pid_t last;
+	unsigned n = agent_refusals(&last);
+
+	if (n)
+		fault("a process that keeps secrets has refused %u requests, the last of session process %ld", n, (long)last);
+}
+
 /* Children that are no sessions were there before, or are orphans: process 1 gets those. */
 static void child_ended(pid_t pid, int how)
 {
@@ -271,11 +282,12 @@ static void reap(void)
 			indexer_ended(how);
 		else if (pid == keeper)
 			keeper_ended(how);
-		else
+		else if (!loaded_agent_ended(pid, how))
 			child_ended(pid, how);
 	}
 	upgrade_tell_sessions(tally->sessions);
 	tell_losses();
+	tell_refusals();
 }
 
 /* ---- the accept loop ---- */
@@ -500,6 +512,7 @@ void listener_begin(const struct options *o, char **argv, const char *notify_pat
 	const struct keeper_task task = { .allows = loaded_may_run, .patience = o->timeouts.hook, .argv = argv, .notify = notify_path };
 
 	options = o;
+	loaded_begin_agents(true); /* first: the keeper and the broker must have no secrets */
 	hooks_run = loaded_wants_broker();
 	keeper = keeper_start(&task, hooks_run);
 	if (keeper < 0 && hooks_run)

@@ -24,8 +24,8 @@ struct listener_sockets {
 /* Block and catch the signals that smtpwarp knows, for the listener and for sessions. Returns what counts SIGTERM and SIGINT. */
 const volatile sig_atomic_t *listener_catch_signals(void);
 
-/* Before the listener says that it has started: start the process that starts others, io/keeper.h. Options, command line and the value of
- * NOTIFY_SOCKET (NULL: none) must stay. Ends smtpwarp if that fails. */
+/* Before the listener says that it has started: start the processes that keep secrets, and the one that starts others, io/keeper.h. Options,
+ * command line and the value of NOTIFY_SOCKET (NULL: none) must stay. Ends smtpwarp if that fails. */
 void listener_begin(const struct options *o, char **argv, const char *notify_path);
 
 /* Serve these sockets, which become the listener's, until SIGTERM or SIGINT, or until there is nothing to do, and never will be. SIGUSR2:

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "loaded.h"
 
+#include "io/agent.h"
 #include "io/event.h"
 #include "io/fault.h"
 #include "io/file.h"
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -115,13 +117,61 @@ static const char *about_routes(const char *option)
 	return text;
 }
 
-static void refresh_keys(bool force)
+/* ---- agents ---- */
+
+static bool many_agents; /* for many sessions */
+
+static const char no_agent[] = "no process can be started to keep secrets, so sessions do without them";
+
+static void start_agent(enum agent_kind kind)
 {
+	if (!agent_start(kind, many_agents) && event_is_due(no_agent))
+		fault("%s", no_agent);
+}
+
+void loaded_begin_agents(bool many)
+{
+	many_agents = many;
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		if (keys_secret(side) && !agent_start((enum agent_kind)side, many))
+			fault_die_errno(EX_OSERR, "a process to keep keys");
+}
+
+/* What agents have kept is gone with them, and may be another user's. */
+static void tell_of_lost(const char *why)
+{
+	if (event_is_due(why))
+		fault("%s; an agent that had it has ended: start smtpwarp again", why);
+}
+
+/* Some agents of a key may be left, but only together do they know the same one. */
+static void refresh_key(enum keys_side side, bool force)
+{
+	bool lacks = agent_lacks((enum agent_kind)side);
 	char why[FAULT_MAX];
 
+	if (!keys_refresh(side, force || lacks, why, sizeof why))
+		(lacks ? tell_of_lost : tell_of_old)(why);
+	if (keys_secret(side))
+		start_agent((enum agent_kind)side);
+}
+
+static void refresh_keys(bool force)
+{
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		if (keys_current(side) && !keys_refresh(side, force, why, sizeof why))
-			tell_of_old(why);
+		if (keys_current(side))
+			refresh_key(side, force);
+}
+
+bool loaded_agent_ended(pid_t pid, int how)
+{
+	enum agent_kind kind;
+
+	if (!agent_ended(pid, &kind))
+		return false;
+	fault("a process that keeps secrets has ended: %s %d", WIFSIGNALED(how) ? "signal" : "exit status",
+	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how));
+	return true;
 }
 
 void loaded_open_state(void)

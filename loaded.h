@@ -9,6 +9,8 @@
 #include "hooks.h"
 #include "pure/options.h"
 
+#include <sys/types.h>
+
 /* These are the options; they must stay. */
 void loaded_begin(struct options *o);
 
@@ -20,8 +22,14 @@ void loaded_read_again(void);
 const char *loaded_read_anchors(void);
 void loaded_warn_of_anchors(void);
 
-/* Look for keys and certificates that have changed. */
+/* Look for keys and certificates that have changed, and start again agents that have ended. */
 void loaded_refresh_keys(void);
+
+/* Give what is secret of what was read to agents, agent.h. many: for the sessions of a listener. */
+void loaded_begin_agents(bool many);
+
+/* A child of this process has ended. Returns whether it was an agent, which a record then says; another one is started. */
+bool loaded_agent_ended(pid_t pid, int how);
 
 /* The hooks in use: none before loaded_find_hooks() or loaded_one_hook(). */
 const struct hook_list *loaded_hooks(void);

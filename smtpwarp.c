@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE
 #include "hooks.h"
+#include "io/agent.h"
 #include "io/broker.h"
 #include "io/dns.h"
 #include "io/event.h"
@@ -728,12 +729,14 @@ static _Noreturn void serve_connection(void)
 	pid_t broker;
 
 	refuse_root();
+	loaded_begin_agents(false); /* first: the broker must have no secrets */
 	broker = loaded_hooks()->count ? begin_broker(loaded_may_run) : 0;
 	begin_log();
 	loaded_confine(true);
 	session_run(connection, &options, loaded_hooks(), terminate);
 	if (broker)
 		broker_stop(broker); /* systemd waits, and kills, where the last process to end is not its main one */
+	agent_stop();
 	say_losses();
 	exit(EX_OK);
 }

@@ -1,6 +1,7 @@
 /* TLS on either side. See tls.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "tls.h"
+#include "io/agent.h"
 #include "io/keys.h"
 #include "io/trust.h"
 
@@ -80,6 +81,7 @@ struct tls {
 
 static struct tls towards_upstream, towards_client;
 static struct chain chain; /* of the upstream */
+static bool unsigned_; /* by our key: its agent has not answered */
 static const char no_name[] = "no name is known to check the certificate against";
 
 int tls_load_anchors(const char *path, const char **why)
@@ -107,6 +109,7 @@ static const struct {
 };
 
 #define FIRST_SHA256 3 /* index in hashes */
+#define EC_SIGNATURE_MAX 139 /* octets that BearSSL has room for */
 #define HANDSHAKE 22 /* content type of a record, RFC 5246 6.2.1 */
 
 static void x509_start_chain(const br_x509_class **context, const char *name)
@@ -371,6 +374,7 @@ static bool make_ready(struct tls *t, uint32_t flags)
 	unsigned char seed[32];
 
 	t->handshake_done = false;
+	unsigned_ = false;
 	t->first = 0;
 	t->used = true;
 	br_ssl_engine_set_buffers_bidi(e, t->in, sizeof t->in, t->out, sizeof t->out);
@@ -384,16 +388,60 @@ static bool make_ready(struct tls *t, uint32_t flags)
 	return true;
 }
 
+/* ---- our keys ---- */
+
+/* BearSSL calls these two with the key that it was given: only its place says which one is meant, for an agent has the key itself. A hash's
+ * size says which it is. */
+static size_t sign(bool ours, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
+{
+	size_t len = agent_sign(ours ? KEYS_UPSTREAM : KEYS_CLIENTS, hash, n, signature);
+
+	unsigned_ = !len;
+	return len;
+}
+
+static bool is_for_upstream(const void *key)
+{
+	const struct keys *k = keys_current(KEYS_UPSTREAM);
+
+	return k && (key == &k->rsa || key == &k->ec);
+}
+
+static uint32_t sign_rsa(const unsigned char *oid, const unsigned char *hash, size_t n, const br_rsa_private_key *key,
+    unsigned char *signature)
+{
+	unsigned char whole[AGENT_SIGNATURE_MAX];
+	size_t len = (key->n_bitlen + 7) / 8;
+
+	(void)oid;
+	if (sign(is_for_upstream(key), hash, n, whole) != len)
+		return 0;
+	memcpy(signature, whole, len);
+	return 1;
+}
+
+static size_t sign_ec(const br_ec_impl *impl, const br_hash_class *hash_class, const void *hash, const br_ec_private_key *key,
+    void *signature)
+{
+	unsigned char whole[AGENT_SIGNATURE_MAX];
+	size_t len = sign(is_for_upstream(key), hash, hash_class->desc >> BR_HASHDESC_OUT_OFF & BR_HASHDESC_OUT_MASK, whole);
+
+	(void)impl;
+	if (len > EC_SIGNATURE_MAX)
+		return 0;
+	memcpy(signature, whole, len);
+	return len;
+}
+
 /* For an upstream that asks for a certificate. */
 static void set_own_certificate(br_ssl_client_context *c)
 {
 	const struct keys *k = keys_current(KEYS_UPSTREAM);
 
-	if (k && k->rsa)
-		br_ssl_client_set_single_rsa(c, k->chain, k->certificates, k->rsa, br_rsa_pkcs1_sign_get_default());
+	if (k && k->type == BR_KEYTYPE_RSA)
+		br_ssl_client_set_single_rsa(c, k->chain, k->certificates, &k->rsa, sign_rsa);
 	else if (k)
-		br_ssl_client_set_single_ec(c, k->chain, k->certificates, k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(),
-		    br_ecdsa_sign_asn1_get_default());
+		br_ssl_client_set_single_ec(c, k->chain, k->certificates, &k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(), sign_ec);
 }
 
 struct tls *tls_start(enum tls_level level, const char *name, const char **why)
@@ -437,12 +485,10 @@ struct tls *tls_serve(const char **why)
 	br_ssl_engine_set_versions(&s->eng, BR_TLS12, BR_TLS12);
 	set_algorithms(&s->eng, GOOD_COUNT, FIRST_SHA256);
 	br_ssl_engine_set_default_ec(&s->eng);
-	if (k->rsa) /* with ECDHE the key only signs, so nothing is needed that decrypts */
-		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, k->rsa, BR_KEYTYPE_SIGN, NULL,
-		    br_rsa_pkcs1_sign_get_default());
+	if (k->type == BR_KEYTYPE_RSA) /* with ECDHE the key only signs, so nothing is needed that decrypts */
+		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, &k->rsa, BR_KEYTYPE_SIGN, NULL, sign_rsa);
 	else
-		br_ssl_server_set_single_ec(s, k->chain, k->certificates, k->ec, BR_KEYTYPE_SIGN, 0,
-		    br_ec_get_default(), br_ecdsa_sign_asn1_get_default());
+		br_ssl_server_set_single_ec(s, k->chain, k->certificates, &k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(), sign_ec);
 	*why = "no random numbers";
 	return make_ready(t, BR_OPT_ENFORCE_SERVER_PREFERENCES) && br_ssl_server_reset(s) ? t : NULL;
 }
@@ -647,7 +693,7 @@ const char *tls_failure(const struct tls *t)
 {
 	int code = br_ssl_engine_last_error(&t->engine.common);
 
-	return code == BR_ERR_OK ? NULL : reason_text(code);
+	return code == BR_ERR_OK ? NULL : unsigned_ ? "the process that keeps our key did not sign" : reason_text(code);
 }
 
 bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPRINT])

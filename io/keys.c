@@ -34,10 +34,11 @@ static const char *take_chain(struct keys *k, unsigned char *text, size_t n)
 		k->chain[k->certificates++] = (br_x509_certificate){ out, len };
 		out += len;
 	}
+	explicit_bzero(out, (size_t)(text + n - out)); /* the key may be in the same file */
 	return k->certificates ? NULL : "no certificate in it";
 }
 
-static const char *decode_key(struct keys *k, const unsigned char *der, size_t n)
+static const char *decode_key(struct keys_secret *k, const unsigned char *der, size_t n)
 {
 	static const char other[] = "a kind of key that is not supported: it must be RSA of 2048 to 4096 bits, P-256 or P-384";
 
@@ -53,7 +54,7 @@ static const char *decode_key(struct keys *k, const unsigned char *der, size_t n
 	    "or of a kind that is not supported";
 }
 
-static const char *take_key(struct keys *k, unsigned char *text, size_t n)
+static const char *take_key(struct keys_secret *k, unsigned char *text, size_t n)
 {
 	static const char encrypted[] = "the key is encrypted, and nobody is there to be asked for its password";
 	const unsigned char *at = text;
@@ -103,7 +104,7 @@ static bool is_ec_of(const br_ec_private_key *private, const br_ec_public_key *p
 	    memcmp(q, public->q, public->qlen) == 0;
 }
 
-static bool match(const struct keys *k)
+static bool match(const struct keys *k, const struct keys_secret *secret)
 {
 	br_x509_decoder_context leaf;
 	const br_x509_pkey *public;
@@ -111,24 +112,36 @@ static bool match(const struct keys *k)
 	br_x509_decoder_init(&leaf, NULL, NULL);
 	br_x509_decoder_push(&leaf, k->chain[0].data, k->chain[0].data_len);
 	public = br_x509_decoder_get_pkey(&leaf);
-	if (!public || (public->key_type == BR_KEYTYPE_RSA) != (k->rsa != NULL))
+	if (!public || (public->key_type == BR_KEYTYPE_RSA) != (secret->rsa != NULL))
 		return false;
-	return k->rsa ? is_rsa_of(k->rsa, &public->key.rsa) : is_ec_of(k->ec, &public->key.ec);
+	return secret->rsa ? is_rsa_of(secret->rsa, &public->key.rsa) : is_ec_of(secret->ec, &public->key.ec);
 }
 
 static const char mismatch[] = "the key is not that of the first certificate";
 
-const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, unsigned char *key, size_t key_len,
-    bool *about_key)
+static void describe(struct keys *k, const struct keys_secret *secret)
+{
+	k->type = secret->rsa ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
+	if (secret->rsa)
+		k->rsa.n_bitlen = secret->rsa->n_bitlen;
+	else
+		k->ec.curve = secret->ec->curve;
+}
+
+const char *keys_parse(struct keys *k, struct keys_secret *secret, unsigned char *cert, size_t cert_len, unsigned char *key,
+    size_t key_len, bool *about_key)
 {
 	const char *why = take_chain(k, cert, cert_len);
 
 	*about_key = !why;
 	if (why)
 		return why;
-	why = take_key(k, key, key_len);
+	why = take_key(secret, key, key_len);
 	explicit_bzero(key, key_len);
-	return why ? why : match(k) ? NULL : mismatch;
+	if (why)
+		return why;
+	describe(k, secret);
+	return match(k, secret) ? NULL : mismatch;
 }
 
 /* ---- the files ---- */
@@ -146,8 +159,13 @@ static struct store {
 	const char *cert, *key; /* names of the files */
 	struct stamp stamp[2];
 	bool exposed;
-	struct keys *keys; /* the texts follow it */
+	struct keys *keys;	    /* the text follows it */
+	struct keys_secret *secret; /* in a file of its own: mremap(2) would give a process all of one file that it has a part of */
 } stores[KEYS_SIDES];
+
+/* Pages that are not used cost nothing. */
+#define KEYS_ROOM (sizeof(struct keys) + FILE_MAX)
+#define SECRET_ROOM (sizeof(struct keys_secret) + FILE_MAX)
 
 const char *keys_option(enum keys_side side, bool key)
 {
@@ -183,64 +201,87 @@ static ssize_t read_pem(const char *path, unsigned char *into, size_t cap)
 	return n;
 }
 
-/* Read both files into the memory after k. Returns NULL, or what is wrong, with *about_key saying in which file. */
-static const char *read_both(struct keys *k, const char *cert, const char *key, bool *about_key)
+/* Read both files into the memory after k and secret. Returns NULL, or what is wrong, with *about_key saying in which file. */
+static const char *read_both(struct keys *k, struct keys_secret *secret, const char *cert, const char *key, bool *about_key)
 {
-	unsigned char *text = (unsigned char *)(k + 1);
-	ssize_t cert_len = read_pem(cert, text, FILE_MAX), key_len;
+	unsigned char *cert_text = (unsigned char *)(k + 1), *key_text = (unsigned char *)(secret + 1);
+	ssize_t cert_len = read_pem(cert, cert_text, FILE_MAX), key_len;
 
 	*about_key = false;
 	if (cert_len < 0)
 		return strerror(errno);
 	*about_key = true;
-	key_len = read_pem(key, text + cert_len, FILE_MAX);
+	key_len = read_pem(key, key_text, FILE_MAX);
 	if (key_len < 0)
 		return strerror(errno);
-	return keys_parse(k, text, (size_t)cert_len, text + cert_len, (size_t)key_len, about_key);
+	return keys_parse(k, secret, cert_text, (size_t)cert_len, key_text, (size_t)key_len, about_key);
 }
 
 /* Read both as they are now. If they do not match, a new pair may be coming, one file after the other; with no old pair to go
  * on with, wait a moment for the second file. */
-static const char *read_pair(struct store *store, struct keys *k, bool *about_key, mode_t *mode)
+static const char *read_pair(struct store *store, struct keys *k, struct keys_secret *secret, bool *about_key, mode_t *mode)
 {
 	for (unsigned tries = 0;; tries++) {
 		const char *why;
 
 		take_stamp(store->cert, &store->stamp[0], mode);
 		take_stamp(store->key, &store->stamp[1], mode);
-		why = read_both(k, store->cert, store->key, about_key);
+		why = read_both(k, secret, store->cert, store->key, about_key);
 		if (why != mismatch || store->keys || tries == 20)
 			return why;
 		nanosleep(&(struct timespec){ 0, 25000000 }, NULL);
 		memset(k, 0, sizeof *k);
+		explicit_bzero(secret, sizeof *secret);
 	}
+}
+
+/* Read both files into memory of their own. Returns NULL, or what is wrong, and then everything is as before. */
+static const char *load(struct store *store, bool *about_key, mode_t *mode)
+{
+	int fd, secret_fd;
+	struct keys *k = file_new_shared("certificates", KEYS_ROOM, &fd);
+	struct keys_secret *secret = k ? file_new_shared("keys", SECRET_ROOM, &secret_fd) : NULL;
+	const char *reason = secret ? read_pair(store, k, secret, about_key, mode) : file_fault();
+
+	if (!reason && !file_share(k, KEYS_ROOM, fd)) {
+		k = NULL;
+		reason = file_fault();
+	}
+	if (!reason && !file_share(secret, SECRET_ROOM, secret_fd)) {
+		munmap(k, KEYS_ROOM);
+		return file_fault();
+	}
+	if (reason && k)
+		file_unshare(k, KEYS_ROOM, fd);
+	if (reason && secret) {
+		explicit_bzero(secret, sizeof *secret);
+		file_unshare(secret, SECRET_ROOM, secret_fd);
+	}
+	if (reason)
+		return reason;
+	keys_forget((enum keys_side)(store - stores));
+	if (store->keys)
+		munmap(store->keys, KEYS_ROOM); /* sessions may still use it */
+	store->keys = k;
+	store->secret = secret;
+	return NULL;
 }
 
 bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
 {
-	size_t size = sizeof(struct keys) + 2 * FILE_MAX; /* pages that are not used cost nothing */
 	struct store *store = &stores[side];
-	const char *reason = NULL;
 	bool about_key = false;
+	const char *reason;
 	mode_t mode = 0;
-	int fd;
-	struct keys *k = file_new_shared("keys", size, &fd);
 
 	store->cert = cert;
 	store->key = key;
-	if (k && (reason = read_pair(store, k, &about_key, &mode)))
-		file_unshare(k, size, fd);
-	else if (!k || !file_share(k, size, fd))
-		reason = file_fault();
-	if (reason) {
+	reason = load(store, &about_key, &mode);
+	if (reason)
 		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
-		return false;
-	}
-	if (store->keys)
-		munmap(store->keys, size); /* sessions may still use it */
-	store->keys = k;
-	store->exposed = mode & (S_IROTH | S_IWOTH);
-	return true;
+	else
+		store->exposed = mode & (S_IROTH | S_IWOTH);
+	return !reason;
 }
 
 bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap)
@@ -257,6 +298,18 @@ bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap)
 const struct keys *keys_current(enum keys_side side)
 {
 	return stores[side].keys;
+}
+
+const struct keys_secret *keys_secret(enum keys_side side)
+{
+	return stores[side].secret;
+}
+
+void keys_forget(enum keys_side side)
+{
+	if (stores[side].secret)
+		munmap(stores[side].secret, SECRET_ROOM);
+	stores[side].secret = NULL;
 }
 
 const char *keys_exposed(enum keys_side side)

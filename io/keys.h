@@ -12,20 +12,27 @@
 
 enum keys_side { KEYS_CLIENTS, KEYS_UPSTREAM, KEYS_SIDES };
 
-/* Pointers lead into the texts given to keys_parse(), and into the decoder. */
+/* A chain, and what its key is, without the key. Pointers lead into the text given to keys_parse(). */
 struct keys {
 	br_x509_certificate chain[KEYS_CHAIN_MAX]; /* the first belongs to the key */
 	size_t certificates;
+	unsigned type;		/* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+	br_rsa_private_key rsa; /* its size in bits alone */
+	br_ec_private_key ec;	/* its curve alone */
+};
+
+/* The key itself. Pointers lead into the decoder. */
+struct keys_secret {
 	br_skey_decoder_context decoder;
 	const br_rsa_private_key *rsa; /* NULL: ec is set */
 	const br_ec_private_key *ec;   /* NULL: rsa is set */
 };
 
-/* Take a certificate chain and a key from PEM texts, which are overwritten and must stay. Keys may be PKCS#1, PKCS#8 or SEC1:
- * RSA of 2048 to 4096 bits, P-256 or P-384. Anything else in the texts is skipped. k must be all zero. Returns NULL, or what is
- * wrong (static storage); *about_key says in which of the two. */
-const char *keys_parse(struct keys *k, unsigned char *cert, size_t cert_len, unsigned char *key, size_t key_len,
-    bool *about_key);
+/* Take a certificate chain and a key from PEM texts, which are overwritten; that of the chain must stay, and has nothing left in it but
+ * the chain. Keys may be PKCS#1, PKCS#8 or SEC1: RSA of 2048 to 4096 bits, P-256 or P-384. Anything else in the texts is skipped. k and
+ * secret must be all zero. Returns NULL, or what is wrong (static storage); *about_key says in which of the two texts. */
+const char *keys_parse(struct keys *k, struct keys_secret *secret, unsigned char *cert, size_t cert_len, unsigned char *key,
+    size_t key_len, bool *about_key);
 
 /* The option that names the file: "cert", "key", "tls-cert" or "tls-key". */
 const char *keys_option(enum keys_side side, bool key);
@@ -41,6 +48,12 @@ bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap);
 /* What was read last; NULL: nothing. Lies in memory that forked processes share, that none of them can change for
  * another, and that core dumps omit. */
 const struct keys *keys_current(enum keys_side side);
+
+/* Its key, in such memory, too; NULL: it is forgotten, or there is none. */
+const struct keys_secret *keys_secret(enum keys_side side);
+
+/* This process, and what it forks from now on, has the key no longer. What keys_load() reads next it has again. */
+void keys_forget(enum keys_side side);
 
 /* The key's file, if users other than its owner and group can read or write it; else NULL. */
 const char *keys_exposed(enum keys_side side);

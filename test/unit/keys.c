@@ -74,6 +74,7 @@
 #define PARAMETERS "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
 
 static struct keys keys;
+static struct keys_secret secret;
 static bool about_key;
 
 /* Both texts at the end of a page that nobody may read behind. */
@@ -84,7 +85,8 @@ static const char *parse(const char *cert, size_t cert_len, const char *key, siz
 	assert_true(cert_len <= sizeof copy);
 	memcpy(copy, cert, cert_len);
 	memset(&keys, 0, sizeof keys);
-	return keys_parse(&keys, copy, cert_len, (unsigned char *)(uintptr_t)guarded(key, key_len), key_len, &about_key);
+	memset(&secret, 0, sizeof secret);
+	return keys_parse(&keys, &secret, copy, cert_len, (unsigned char *)(uintptr_t)guarded(key, key_len), key_len, &about_key);
 }
 
 static const char *parse_text(const char *cert, const char *key)
@@ -126,7 +128,7 @@ static void test_what_tools_write(void **state)
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		const char *why = parse_text(rows[i].cert, rows[i].key);
 
-		if (why || keys.certificates != rows[i].certificates || !keys.ec || keys.rsa)
+		if (why || keys.certificates != rows[i].certificates || keys.type != BR_KEYTYPE_EC || !secret.ec || secret.rsa)
 			fail_msg("%s: %s", rows[i].name, why ? why : "not what was wanted");
 		with_crlf(rows[i].cert, cert);
 		with_crlf(rows[i].key, key);
@@ -174,15 +176,40 @@ static void test_no_copy_of_a_key_stays(void **state)
 
 	(void)state;
 	memset(&keys, 0, sizeof keys);
-	assert_null(keys_parse(&keys, (unsigned char *)cert, strlen(cert), (unsigned char *)key, strlen(key), &about_key));
+	memset(&secret, 0, sizeof secret);
+	assert_null(keys_parse(&keys, &secret, (unsigned char *)cert, strlen(cert), (unsigned char *)key, strlen(key), &about_key));
 	for (size_t i = 0; i < sizeof key; i++)
 		assert_int_equal(key[i], 0);
 	memset(&keys, 0, sizeof keys);
+	memset(&secret, 0, sizeof secret);
 	memcpy(cert, CERT, sizeof cert);
-	assert_non_null(keys_parse(&keys, (unsigned char *)cert, strlen(cert), (unsigned char *)other, strlen(other),
+	assert_non_null(keys_parse(&keys, &secret, (unsigned char *)cert, strlen(cert), (unsigned char *)other, strlen(other),
 	    &about_key));
 	for (size_t i = 0; i < sizeof other; i++)
 		assert_int_equal(other[i], 0);
+}
+
+/* Sessions have the text of the certificates in memory, and the key may be in the same file. */
+static void test_only_certificates_stay(void **state)
+{
+	static const char *const texts[] = { KEY CERT, CERT KEY, CERT SEC1 CERT };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(texts); i++) {
+		static char cert[4000], key[4000];
+		size_t n = strlen(texts[i]), left = 0;
+
+		memcpy(cert, texts[i], n);
+		memcpy(key, texts[i], n);
+		memset(&keys, 0, sizeof keys);
+		memset(&secret, 0, sizeof secret);
+		assert_null(keys_parse(&keys, &secret, (unsigned char *)cert, n, (unsigned char *)key, n, &about_key));
+		for (size_t k = 0; k < keys.certificates; k++)
+			left += keys.chain[k].data_len;
+		for (; left < n; left++)
+			assert_int_equal(cert[left], 0);
+		assert_int_equal(cert[0], 0x30); /* SEQUENCE */
+	}
 }
 
 /* Nothing is read beyond the end, and no part of a file passes for all of it. */
@@ -220,6 +247,7 @@ int main(void)
 		cmocka_unit_test(test_what_tools_write),
 		cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_no_copy_of_a_key_stays),
+		cmocka_unit_test(test_only_certificates_stay),
 		cmocka_unit_test(test_every_beginning),
 		cmocka_unit_test(test_every_octet_damaged),
 	};

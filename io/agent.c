@@ -1,0 +1,322 @@
+/* Agents. See agent.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "io/agent.h"
+#include "io/requests.h"
+
+#include <bearssl.h>
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PROCESSES_MAX 4 /* for one key */
+#define MD5_SHA1 36 /* octets, RFC 4346 7.4.3 */
+
+static struct agents {
+	int requests; /* the socket that requests go to; 0: none */
+	unsigned count;
+	pid_t pid[PROCESSES_MAX];
+	bool lacking;
+} agents[AGENT_KINDS];
+
+/* Agents write it, for the process that has started them to read. A session that was taken over may write it, too. */
+static struct refusals {
+	uint32_t count;
+	pid_t last;
+} *refusals;
+
+/* ---- the session's side ---- */
+
+/* Returns octets of the answer; 0: the agent has refused, or does not answer in time. */
+static size_t ask(enum agent_kind kind, const void *request, size_t len, void *answer, size_t cap)
+{
+	const struct timeval limit = { .tv_sec = REQUESTS_SECONDS };
+	int channel = agents[kind].requests ? requests_send(agents[kind].requests, request, len, NULL, 0) : -1;
+	ssize_t n;
+
+	if (channel < 0)
+		return 0;
+	setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	n = recv(channel, answer, cap, 0);
+	close(channel);
+	return n > 0 ? (size_t)n : 0;
+}
+
+size_t agent_sign(enum keys_side side, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
+{
+	return ask((enum agent_kind)side, hash, n, signature, AGENT_SIGNATURE_MAX);
+}
+
+/* ---- the agent's side ---- */
+
+struct request {
+	unsigned char bytes[1024];
+	size_t len;
+	int channel;
+	pid_t asker; /* as the kernel has it; 0: it says nothing */
+};
+
+static void take_descriptors(const unsigned char *bytes, size_t n, struct request *r)
+{
+	int fd;
+
+	for (; n >= sizeof fd; n -= sizeof fd, bytes += sizeof fd) {
+		memcpy(&fd, bytes, sizeof fd);
+		if (r->channel < 0)
+			r->channel = fd;
+		else
+			close(fd); /* there should be one */
+	}
+}
+
+/* What came along, at most n octets: who asks, and descriptors. */
+static void take_control(const char *control, size_t n, struct request *r)
+{
+	for (size_t at = 0, len; n - at >= sizeof(struct cmsghdr); at += CMSG_ALIGN(len) < n - at ? CMSG_ALIGN(len) : n - at) {
+		const struct cmsghdr *c = (const struct cmsghdr *)(const void *)(control + at);
+		const struct ucred *asker = (const struct ucred *)(const void *)CMSG_DATA(c);
+
+		len = c->cmsg_len;
+		if (c->cmsg_type == SCM_CREDENTIALS)
+			r->asker = asker->pid;
+		else if (c->cmsg_type == SCM_RIGHTS)
+			take_descriptors(CMSG_DATA(c), len - CMSG_LEN(0), r);
+	}
+}
+
+/* Wait for a request. false: nobody is left to ask. A message without octets has credentials, an end has not. */
+static bool take_request(int requests, struct request *r)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = { r->bytes, sizeof r->bytes };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	ssize_t n = recvmsg(requests, &message, MSG_CMSG_CLOEXEC);
+
+	r->channel = -1;
+	r->asker = 0;
+	r->len = 0;
+	if (n < 0)
+		return errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
+	take_control(control.room, message.msg_controllen, r);
+	if (!n && !r->asker && r->channel < 0)
+		return false;
+	r->len = message.msg_flags & MSG_TRUNC ? 0 : (size_t)n;
+	return true;
+}
+
+static const struct hash {
+	size_t len;
+	const unsigned char *oid;
+	const br_hash_class *class;
+} hashes[] = {
+	{ 20, BR_HASH_OID_SHA1, &br_sha1_vtable },
+	{ 28, BR_HASH_OID_SHA224, &br_sha224_vtable },
+	{ 32, BR_HASH_OID_SHA256, &br_sha256_vtable },
+	{ MD5_SHA1, NULL, NULL },
+	{ 48, BR_HASH_OID_SHA384, &br_sha384_vtable },
+	{ 64, BR_HASH_OID_SHA512, &br_sha512_vtable },
+};
+
+/* The hash of so many octets, if this key may sign it; else NULL. */
+static const struct hash *find_hash(enum keys_side side, const struct keys_secret *k, size_t len)
+{
+	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++) {
+		const struct hash *h = &hashes[i];
+
+		if (h->len == len)
+			return h->oid ? side == KEYS_UPSTREAM || len >= 32 ? h : NULL : side == KEYS_UPSTREAM && k->rsa ? h : NULL;
+	}
+	return NULL;
+}
+
+static size_t sign(enum keys_side side, const struct request *r, unsigned char *signature)
+{
+	const struct keys_secret *k = keys_secret(side);
+	const struct hash *h = find_hash(side, k, r->len);
+
+	if (!h)
+		return 0;
+	if (k->ec)
+		return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), h->class, r->bytes, k->ec, signature);
+	return br_rsa_pkcs1_sign_get_default()(h->oid, r->bytes, r->len, k->rsa, signature) ? (k->rsa->n_bitlen + 7) / 8 : 0;
+}
+
+static void count_refusal(pid_t asker)
+{
+	__atomic_store_n(&refusals->last, asker, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&refusals->count, 1, __ATOMIC_RELAXED);
+}
+
+/* A descriptor may be anything: no send and no close may wait for what somebody has done to it. */
+static void answer(const struct request *r, const void *bytes, size_t n)
+{
+	if (n)
+		send(r->channel, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	setsockopt(r->channel, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 }, sizeof(struct linger));
+	close(r->channel);
+}
+
+/* SIGTERM and SIGINT come to all processes of a service or a terminal, but sessions under way still need their agents. Connections and
+ * listening sockets must not stay open here, nor may there be another agent's secret. */
+static void prepare(enum agent_kind kind, int requests)
+{
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);
+	dup2(requests, STDIN_FILENO);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		if ((enum agent_kind)side != kind)
+			keys_forget(side);
+}
+
+static _Noreturn void run_agent(enum agent_kind kind, int requests)
+{
+	unsigned char signature[AGENT_SIGNATURE_MAX];
+	struct request r;
+
+	prepare(kind, requests);
+	while (take_request(STDIN_FILENO, &r)) {
+		size_t n = r.channel < 0 ? 0 : sign((enum keys_side)kind, &r, signature);
+
+		if (!n)
+			count_refusal(r.asker);
+		answer(&r, signature, n);
+	}
+	_exit(EX_OK);
+}
+
+/* ---- the side of the process that starts them ---- */
+
+static unsigned processors(void)
+{
+	static long online;
+
+	if (!online)
+		online = sysconf(_SC_NPROCESSORS_ONLN);
+	return online < 1 ? 1 : online > PROCESSES_MAX ? PROCESSES_MAX : (unsigned)online;
+}
+
+static void forget(enum agent_kind kind)
+{
+	keys_forget((enum keys_side)kind);
+}
+
+/* Returns how many processes there are, at most n. */
+static unsigned fork_agents(enum agent_kind kind, int requests, unsigned n)
+{
+	struct agents *a = &agents[kind];
+	char name[16]; /* prctl(2) */
+	pid_t pid;
+
+	prctl(PR_GET_NAME, name);
+	prctl(PR_SET_NAME, "smtpwarp-agent"); /* before the fork: it never goes by another name */
+	while (a->count < n) {
+		pid = _Fork();
+		if (pid == 0)
+			run_agent(kind, requests);
+		if (pid < 0)
+			break;
+		a->pid[a->count++] = pid;
+	}
+	prctl(PR_SET_NAME, name);
+	return a->count;
+}
+
+static bool share_refusals(void)
+{
+	void *memory = refusals ? refusals : mmap(NULL, sizeof *refusals, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return false;
+	refusals = memory;
+	return true;
+}
+
+/* Nobody who is forked from now on asks those that there are. */
+static void leave(struct agents *a)
+{
+	if (a->requests)
+		close(a->requests);
+	*a = (struct agents){ .lacking = true };
+}
+
+bool agent_start(enum agent_kind kind, bool many)
+{
+	struct agents *a = &agents[kind];
+	const unsigned wanted = many && kind == AGENT_CLIENTS ? processors() : 1;
+	int pair[2], on = 1, error;
+
+	leave(a);
+	if (!share_refusals() || requests_pair(pair) < 0) {
+		error = errno;
+	} else {
+		setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+		a->lacking = fork_agents(kind, pair[1], wanted) < wanted;
+		error = errno;
+		close(pair[1]);
+		a->requests = pair[0];
+	}
+	forget(kind);
+	if (!a->count)
+		leave(a);
+	errno = error;
+	return a->count;
+}
+
+bool agent_ended(pid_t pid, enum agent_kind *kind)
+{
+	for (*kind = 0; *kind < AGENT_KINDS; ++*kind) {
+		struct agents *a = &agents[*kind];
+
+		for (unsigned i = 0; i < a->count; i++)
+			if (a->pid[i] == pid) {
+				a->pid[i] = a->pid[--a->count];
+				a->lacking = true;
+				return true;
+			}
+	}
+	return false;
+}
+
+bool agent_lacks(enum agent_kind kind)
+{
+	return agents[kind].lacking;
+}
+
+unsigned agent_refusals(pid_t *last)
+{
+	if (!refusals || !__atomic_load_n(&refusals->count, __ATOMIC_RELAXED))
+		return 0;
+	*last = __atomic_load_n(&refusals->last, __ATOMIC_RELAXED);
+	return __atomic_exchange_n(&refusals->count, 0, __ATOMIC_RELAXED);
+}
+
+void agent_stop(void)
+{
+	const struct timespec limit = { .tv_sec = 1 };
+	sigset_t children;
+
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	for (enum agent_kind kind = 0; kind < AGENT_KINDS; kind++) {
+		struct agents *a = &agents[kind];
+		pid_t pid = a->count ? a->pid[0] : 0; /* a process of one session starts one of a kind */
+
+		leave(a);
+		while (pid && waitpid(pid, NULL, WNOHANG) == 0 && sigtimedwait(&children, NULL, &limit) > 0)
+			;
+	}
+}

@@ -1,0 +1,221 @@
+/* An agent as who has taken a session over would see it: what it signs and what not, whom it tells of that, and that it goes on with whatever
+ * is sent to it. */
+#define _GNU_SOURCE
+#include "test/lib/unit.h"
+
+#include "io/agent.c"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#define CERT \
+	"-----BEGIN CERTIFICATE-----\n" \
+	"MIIBWDCB/6ADAgECAgEBMAoGCCqGSM49BAMCMAwxCjAIBgNVBAMMAWEwIBcNMjYx\n" \
+	"MTI0MTQyODQzWhgPMjEyNjEwMzExNDI4NDNaMAwxCjAIBgNVBAMMAWEwWTATBgcq\n" \
+	"hkjOPQIBBggqhkjOPQMBBwNCAAS68IkkXabunlhTZpyB8cVNSMlWPgQRfYiaLTXN\n" \
+	"ecGo6kSTAUf9t654AtsYSUBFF9NSDwWPn+JFu2zfjSo/WUUUo1AwTjAdBgNVHQ4E\n" \
+	"FgQU9+O6UjuMW5AJB2fsgX9hO03nfKkwHwYDVR0jBBgwFoAU9+O6UjuMW5AJB2fs\n" \
+	"gX9hO03nfKkwDAYDVR0TAQH/BAIwADAKBggqhkjOPQQDAgNIADBFAiEA5RN6w55E\n" \
+	"rfP1lFT24UIHBgeTqwfFwbCtWO20gRH+bnoCIGkvCdDtwtKxEwTU8efUGO8a1mxD\n" \
+	"i7BXmBUBWbpYenoe\n" \
+	"-----END CERTIFICATE-----\n"
+
+#define KEY \
+	"-----BEGIN PRIVATE KEY-----\n" \
+	"MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg7y8kWwYqoP/mJUT1\n" \
+	"jyrpEHxC6elEQG40lhnSjmrpKYqhRANCAAS68IkkXabunlhTZpyB8cVNSMlWPgQR\n" \
+	"fYiaLTXNecGo6kSTAUf9t654AtsYSUBFF9NSDwWPn+JFu2zfjSo/WUUU\n" \
+	"-----END PRIVATE KEY-----\n"
+
+
+static char cert_file[] = "/tmp/unit-agent-cert.XXXXXX", key_file[] = "/tmp/unit-agent-key.XXXXXX";
+
+static void write_file(char *name, const char *text)
+{
+	int fd = mkstemp(name);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	close(fd);
+}
+
+static void load(void)
+{
+	char why[500] = "";
+
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		if (!keys_load(side, cert_file, key_file, why, sizeof why))
+			fail_msg("%s", why);
+}
+
+static int start(void **state)
+{
+	(void)state;
+	load();
+	assert_true(agent_start(AGENT_CLIENTS, true));
+	assert_true(agent_start(AGENT_UPSTREAM, true));
+	return 0;
+}
+
+static int stop(void **state)
+{
+	pid_t last;
+
+	(void)state;
+	for (enum agent_kind kind = 0; kind < AGENT_KINDS; kind++)
+		leave(&agents[kind]);
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	agent_refusals(&last);
+	return 0;
+}
+
+static bool is_signed(const unsigned char *hash, size_t n, const unsigned char *signature, size_t len)
+{
+	br_x509_decoder_context leaf;
+	const br_x509_pkey *public;
+
+	br_x509_decoder_init(&leaf, NULL, NULL);
+	br_x509_decoder_push(&leaf, keys_current(KEYS_CLIENTS)->chain[0].data, keys_current(KEYS_CLIENTS)->chain[0].data_len);
+	public = br_x509_decoder_get_pkey(&leaf);
+	return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, n, &public->key.ec, signature, len);
+}
+
+static void it_signs_hashes_of_tls_and_nothing_else(void **state)
+{
+	unsigned char hash[1024], signature[AGENT_SIGNATURE_MAX];
+	pid_t last = 0;
+	unsigned refused = 0;
+
+	(void)state;
+	memset(hash, 7, sizeof hash);
+	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+		for (size_t n = 0; n < 100; n++) {
+			size_t len = agent_sign(side, hash, n, signature);
+			bool strong = n == 32 || n == 48 || n == 64, weak = side == KEYS_UPSTREAM && (n == 20 || n == 28);
+
+			assert_int_equal(len > 0, strong || weak);
+			assert_true(!len || is_signed(hash, n, signature, len));
+			refused += !len;
+		}
+	assert_int_equal(agent_refusals(&last), refused);
+	assert_int_equal(last, getpid());
+	assert_int_equal(agent_refusals(&last), 0);
+}
+
+static void who_starts_it_has_no_key_left(void **state)
+{
+	(void)state;
+	assert_null(keys_secret(KEYS_CLIENTS));
+	assert_null(keys_secret(KEYS_UPSTREAM));
+	assert_non_null(keys_current(KEYS_CLIENTS));
+	assert_false(agent_lacks(AGENT_CLIENTS));
+}
+
+static void send_raw(size_t n, const int *descriptor, unsigned count)
+{
+	static char bytes[70000];
+	struct iovec part = { bytes, n };
+	char room[CMSG_SPACE(20 * sizeof(int))] = { 0 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(count * sizeof(int));
+	memcpy(CMSG_DATA(c), descriptor, count * sizeof(int));
+	if (!count)
+		message.msg_controllen = 0;
+	assert_true(sendmsg(agents[AGENT_UPSTREAM].requests, &message, 0) >= 0);
+}
+
+/* Without a channel, with many, with files for one; empty and long. */
+static void it_goes_on_after_anything(void **state)
+{
+	static const size_t sizes[] = { 0, 1, 32, 1024, 1025, 70000 };
+	unsigned char hash[32] = { 0 }, signature[AGENT_SIGNATURE_MAX];
+	int file = open("/dev/null", O_RDWR | O_CLOEXEC), descriptors[20], pipes[2];
+	pid_t last, pid = agents[AGENT_UPSTREAM].pid[0];
+	char path[64];
+
+	(void)state;
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	for (unsigned i = 0; i < COUNT(descriptors); i++)
+		descriptors[i] = i % 2 ? file : pipes[1];
+	for (unsigned n = 0; n <= COUNT(descriptors); n++)
+		for (size_t i = 0; i < COUNT(sizes); i++)
+			send_raw(sizes[i], descriptors, n);
+	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0);
+	assert_int_equal(agents[AGENT_UPSTREAM].pid[0], pid);
+	for (unsigned fd = 3; fd < 40; fd++) { /* it keeps none of them */
+		snprintf(path, sizeof path, "/proc/%d/fd/%u", pid, fd);
+		while (access(path, F_OK) == 0)
+			sched_yield(); /* until it has come to the end of the last request */
+	}
+	assert_true(agent_refusals(&last) > 100);
+	close(file);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+static void it_ends_at_no_signal_but_sigkill(void **state)
+{
+	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+	unsigned char hash[32] = { 0 }, signature[AGENT_SIGNATURE_MAX];
+	pid_t pid = agents[AGENT_UPSTREAM].pid[0];
+	enum agent_kind kind;
+
+	(void)state;
+	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0); /* it has come that far; a listener blocks them */
+	for (size_t i = 0; i < COUNT(numbers); i++)
+		kill(pid, numbers[i]);
+	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	assert_int_equal(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature), 0); /* at once */
+	assert_true(agent_ended(pid, &kind));
+	assert_int_equal(kind, AGENT_UPSTREAM);
+	assert_false(agent_ended(pid, &kind));
+	assert_true(agent_lacks(AGENT_UPSTREAM));
+	load();
+	assert_true(agent_start(AGENT_UPSTREAM, true));
+	assert_false(agent_lacks(AGENT_UPSTREAM));
+	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0);
+}
+
+/* It takes no requests: nobody waits for it longer than a time. */
+static void one_that_hangs_costs_no_more_than_the_time(void **state)
+{
+	unsigned char hash[32] = { 0 }, signature[AGENT_SIGNATURE_MAX];
+	int channel;
+
+	(void)state;
+	kill(agents[AGENT_UPSTREAM].pid[0], SIGSTOP);
+	channel = requests_send(agents[AGENT_UPSTREAM].requests, hash, sizeof hash, NULL, 0);
+	assert_true(channel >= 0);
+	setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 0, 1000 }, sizeof(struct timeval));
+	assert_true(recv(channel, signature, sizeof signature, 0) < 0 && errno == EAGAIN);
+	close(channel);
+	kill(agents[AGENT_UPSTREAM].pid[0], SIGCONT); /* the asker is gone by then */
+	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(it_signs_hashes_of_tls_and_nothing_else, start, stop),
+		cmocka_unit_test_setup_teardown(who_starts_it_has_no_key_left, start, stop),
+		cmocka_unit_test_setup_teardown(it_goes_on_after_anything, start, stop),
+		cmocka_unit_test_setup_teardown(it_ends_at_no_signal_but_sigkill, start, stop),
+		cmocka_unit_test_setup_teardown(one_that_hangs_costs_no_more_than_the_time, start, stop),
+	};
+	int failed;
+
+	write_file(cert_file, CERT);
+	write_file(key_file, KEY);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(cert_file);
+	unlink(key_file);
+	return failed;
+}

@@ -216,6 +216,7 @@ UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
 UNIT_file = io/file.c io/readable.c
 UNIT_readable = $(UNIT_file)
 UNIT_broker = io/broker.c io/requests.c
+UNIT_keeper = io/keeper.c $(UNIT_broker)
 UNIT_options = pure/options.c pure/endpoint.c pure/sink.c $(UNIT_dnsbl) $(UNIT_ere) $(UNIT_smtp)
 UNIT_lookup = io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_net = io/net.c io/netlink.c pure/address.c

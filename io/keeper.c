@@ -166,7 +166,7 @@ static void place(int *descriptor, unsigned n)
 static _Noreturn void become_next(int *descriptor, unsigned n)
 {
 	const char *path = (const char *)getauxval(AT_EXECFN); /* the file, even if argv[0] is another name */
-	int link, null = open("/dev/null", O_RDWR);
+	int link, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	char why[200];
 
 	place(descriptor, n);

@@ -358,7 +358,7 @@ install: stage
 		fi; \
 	done && echo $(PREFIX)/share/smtpwarp/installed) >$(O)/installed
 	@LC_ALL=C sort -u $(O)/installed >$(INSTALLED)
-	@echo "installed below $(DESTDIR)$(PREFIX); options are in $(DESTDIR)/etc/smtpwarp/smtpwarp.conf"
+	@echo "installed below $(DESTDIR)$(PREFIX); options are in $(DESTDIR)/etc/smtpwarp/smtpwarp.conf; to start: smtpwarp-setup on"
 
 # While the redirect is in (smtpwarp-setup status says 0 or 2), mail would find nobody.
 uninstall:
@@ -415,5 +415,6 @@ $(IMAGES)/smtpwarp-hooks/debian.tar: $(IMAGES)/smtpwarp-hooks/packages container
 clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
+.SILENT: stage
 .PHONY: FORCE all hooks cross asan intruder initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
 .SECONDARY:

@@ -169,6 +169,30 @@ def test_on_without_ipv6(net, machine):
     wait_until(lambda: messages(machine) == 1)
 
 
+def test_the_user_is_made_if_there_is_none(net, machine):
+    """As after `make install`; it stays, whatever fails."""
+    machine.run("userdel smtpwarp")
+    assert "the user smtpwarp is made" in switch(machine, "on")
+    hosts.deliver(net.host.ns, net.mail.ip4)
+    wait_until(lambda: messages(machine) == 1)
+
+
+def test_persistent_later(net, machine):
+    """A redirect that is in can be kept; one without smtpwarp cannot, nor can one whose firewall has a fault."""
+    switch(machine, "on")
+    machine.run("systemctl stop smtpwarp-listener.socket")
+    assert "does not listen" in switch(machine, "on --persistent", 1)
+    machine.run("systemctl start smtpwarp-listener.socket; cp /etc/nftables.conf /root; echo nonsense >>/etc/nftables.conf")
+    assert "until then it stays in" in switch(machine, "on --persistent", 1)
+    machine.run("mv /root/nftables.conf /etc")
+    switch(machine, "on --persistent")
+    assert "nothing was changed" in switch(machine, "on --persistent", 1)
+    machine.reboot()
+    switch(machine, "status")
+    hosts.deliver(net.host.ns, net.mail.ip4)
+    wait_until(lambda: messages(machine) == 1)
+
+
 def test_over_a_reboot(net, machine):
     """Only if asked for; what it has changed for that, it changes back."""
     firewall = machine.run("cat /etc/nftables.conf")

@@ -267,7 +267,7 @@ def test_routes_of_the_manual_pass_the_check(tmp_path):
 
 
 def test_readme_says_first_what_it_is_then_shows_it():
-    """A sentence, a picture of four lines, a line of the log, five lines to install it and two more commands, before anything else."""
+    """A sentence, a picture of four lines, a line of the log, four commands to install it and see a log, and two more, before anything else."""
     first = README.partition("\n## ")[0]
     assert first.splitlines()[2].startswith("smtpwarp is ") and len(first.splitlines()) <= 40
     lines = code(first)
@@ -275,7 +275,7 @@ def test_readme_says_first_what_it_is_then_shows_it():
     end = next(i for i, line in enumerate(lines) if line.endswith("}"))
     assert json.loads("".join(lines[4:end + 1]))["event"] == "message"
     commands = [line.partition("  ")[0] for line in lines[end + 1:]]
-    assert len(commands) == 5 and commands[1:4] == ["make install", "systemd-sysusers smtpwarp.conf", "smtpwarp-setup on"]
+    assert len(commands) == 4 and commands[1:3] == ["make install", "smtpwarp-setup on"]
     assert "`make demo`" in first and "`make test`" in first
 
 

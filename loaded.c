@@ -135,6 +135,8 @@ void loaded_begin_agents(bool many)
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
 		if (keys_secret(side) && !agent_start((enum agent_kind)side, many))
 			fault_die_errno(EX_OSERR, "a process to keep keys");
+	if (passwords_have_secret() && !agent_start(AGENT_PASSWORDS, many))
+		fault_die_errno(EX_OSERR, "a process to keep passwords");
 }
 
 /* What agents have kept is gone with them, and may be another user's. */
@@ -154,6 +156,19 @@ static void refresh_key(enum keys_side side, bool force)
 		(lacks ? tell_of_lost : tell_of_old)(why);
 	if (keys_secret(side))
 		start_agent((enum agent_kind)side);
+}
+
+static void refresh_passwords(bool force)
+{
+	bool lacks = agent_lacks(AGENT_PASSWORDS);
+	char why[FAULT_MAX];
+
+	if (!options->upstream_auth || (!force && !lacks))
+		return;
+	if (!passwords_load(options->upstream_auth, why, sizeof why))
+		(lacks ? tell_of_lost : tell_of_old)(why);
+	if (passwords_have_secret())
+		start_agent(AGENT_PASSWORDS);
 }
 
 static void refresh_keys(bool force)
@@ -206,6 +221,7 @@ void loaded_check_rules(void)
 void loaded_refresh_keys(void)
 {
 	refresh_keys(false);
+	refresh_passwords(false);
 }
 
 void loaded_read_again(void)
@@ -214,8 +230,7 @@ void loaded_read_again(void)
 	char why[FAULT_MAX];
 
 	refresh_keys(true);
-	if (options->upstream_auth && !passwords_load(options->upstream_auth, why, sizeof why))
-		tell_of_old(why);
+	refresh_passwords(true);
 	if (!load_providers(why, sizeof why))
 		tell_of_old(why);
 	if (!load_rules(why, sizeof why))

@@ -5,10 +5,15 @@
 
 #include <bearssl.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -18,6 +23,7 @@
 #include <unistd.h>
 
 #define PROCESSES_MAX 4 /* for one key */
+#define HOST_MAX 512 /* octets */
 #define MD5_SHA1 36 /* octets, RFC 4346 7.4.3 */
 
 static struct agents {
@@ -53,6 +59,23 @@ static size_t ask(enum agent_kind kind, const void *request, size_t len, void *a
 size_t agent_sign(enum keys_side side, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
 {
 	return ask((enum agent_kind)side, hash, n, signature, AGENT_SIGNATURE_MAX);
+}
+
+struct question {
+	uint16_t port;
+	bool chosen_by_client;
+	char host[HOST_MAX];
+};
+
+bool agent_password(const struct passwords_server *server, struct agent_pair *pair)
+{
+	struct question q = { .port = server->port, .chosen_by_client = server->chosen_by_client };
+	size_t n = strlen(server->host);
+
+	if (n >= sizeof q.host)
+		return false;
+	memcpy(q.host, server->host, n);
+	return ask(AGENT_PASSWORDS, &q, sizeof q, pair, sizeof *pair) == sizeof *pair;
 }
 
 /* ---- the agent's side ---- */
@@ -152,6 +175,99 @@ static size_t sign(enum keys_side side, const struct request *r, unsigned char *
 	return br_rsa_pkcs1_sign_get_default()(h->oid, r->bytes, r->len, k->rsa, signature) ? (k->rsa->n_bitlen + 7) / 8 : 0;
 }
 
+/* Who has asked for which lines. */
+static struct asker {
+	pid_t pid;
+	int pidfd; /* of Linux 5.3; -1: there is none */
+	unsigned count;
+	const char *line[AGENT_LINES];
+} *askers;
+static unsigned asker_count, asker_room;
+
+static bool has_ended(const struct asker *a)
+{
+	struct pollfd p = { .fd = a->pidfd, .events = POLLIN };
+
+	return a->pidfd < 0 ? kill(a->pid, 0) < 0 && errno == ESRCH : poll(&p, 1, 0) != 0;
+}
+
+/* Forget those that have ended. */
+static void sweep(void)
+{
+	for (unsigned i = asker_count; i-- > 0;)
+		if (has_ended(&askers[i])) {
+			if (askers[i].pidfd >= 0)
+				close(askers[i].pidfd);
+			askers[i] = askers[--asker_count];
+		}
+}
+
+static bool has_room(void)
+{
+	unsigned room = asker_room ? asker_room * 2 : 16;
+	struct asker *more;
+
+	if (asker_count == asker_room)
+		sweep();
+	if (asker_count < asker_room)
+		return true;
+	more = realloc(askers, room * sizeof *askers);
+	askers = more ? more : askers;
+	asker_room = more ? room : asker_room;
+	return more;
+}
+
+static struct asker *find_asker(pid_t pid)
+{
+	unsigned i = 0;
+	int fd;
+
+	while (i < asker_count && askers[i].pid != pid)
+		i++;
+	if (i < asker_count && has_ended(&askers[i])) { /* another process has its number */
+		sweep();
+		i = asker_count;
+	}
+	if (i < asker_count)
+		return &askers[i];
+	if (!has_room())
+		return NULL;
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (fd < 0 && errno != ENOSYS)
+		return NULL;
+	askers[asker_count] = (struct asker){ .pid = pid, .pidfd = fd };
+	return &askers[asker_count++];
+}
+
+static bool may_have(pid_t pid, const char *line)
+{
+	struct asker *a = pid ? find_asker(pid) : NULL;
+
+	for (unsigned i = 0; a && i < a->count; i++)
+		if (a->line[i] == line)
+			return true;
+	if (!a || a->count == AGENT_LINES)
+		return false;
+	a->line[a->count++] = line;
+	return true;
+}
+
+static size_t give_password(const struct request *r, struct agent_pair *pair)
+{
+	struct question q;
+	struct password p;
+
+	memcpy(&q, r->bytes, sizeof q);
+	if (r->len != sizeof q || q.host[HOST_MAX - 1] || r->bytes[offsetof(struct question, chosen_by_client)] > 1 ||
+	    !passwords_secret_for(&(struct passwords_server){ q.host, q.port, q.chosen_by_client }, &p) ||
+	    !may_have(r->asker, p.pair.user))
+		return 0;
+	*pair = (struct agent_pair){ (unsigned char)p.pair.user_len, (unsigned char)p.pair.password_len, { 0 } };
+	memcpy(pair->text, p.pair.user, p.pair.user_len);
+	memcpy(pair->text + p.pair.user_len, p.pair.password, p.pair.password_len);
+	return sizeof *pair;
+}
+
 static void count_refusal(pid_t asker)
 {
 	__atomic_store_n(&refusals->last, asker, __ATOMIC_RELAXED);
@@ -171,6 +287,8 @@ static void answer(const struct request *r, const void *bytes, size_t n)
  * listening sockets must not stay open here, nor may there be another agent's secret. */
 static void prepare(enum agent_kind kind, int requests)
 {
+	struct rlimit files;
+
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
@@ -180,20 +298,30 @@ static void prepare(enum agent_kind kind, int requests)
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
 		if ((enum agent_kind)side != kind)
 			keys_forget(side);
+	if (kind != AGENT_PASSWORDS)
+		passwords_forget();
+	else if (getrlimit(RLIMIT_NOFILE, &files) == 0) /* one for each process that has asked */
+		setrlimit(RLIMIT_NOFILE, &(struct rlimit){ files.rlim_max, files.rlim_max });
 }
 
 static _Noreturn void run_agent(enum agent_kind kind, int requests)
 {
-	unsigned char signature[AGENT_SIGNATURE_MAX];
+	union {
+		unsigned char signature[AGENT_SIGNATURE_MAX];
+		struct agent_pair pair;
+	} u;
 	struct request r;
 
 	prepare(kind, requests);
 	while (take_request(STDIN_FILENO, &r)) {
-		size_t n = r.channel < 0 ? 0 : sign((enum keys_side)kind, &r, signature);
+		size_t n = 0;
+
+		if (r.channel >= 0)
+			n = kind == AGENT_PASSWORDS ? give_password(&r, &u.pair) : sign((enum keys_side)kind, &r, u.signature);
 
 		if (!n)
 			count_refusal(r.asker);
-		answer(&r, signature, n);
+		answer(&r, &u, n);
 	}
 	_exit(EX_OK);
 }
@@ -211,7 +339,10 @@ static unsigned processors(void)
 
 static void forget(enum agent_kind kind)
 {
-	keys_forget((enum keys_side)kind);
+	if (kind == AGENT_PASSWORDS)
+		passwords_forget();
+	else
+		keys_forget((enum keys_side)kind);
 }
 
 /* Returns how many processes there are, at most n. */

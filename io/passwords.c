@@ -183,20 +183,29 @@ static bool is_for_others(const struct line *l, const struct passwords_server *s
 	return l->host_len == 1 && *l->host == '*' && !s->chosen_by_client && (!l->port || l->port == s->port);
 }
 
+/* The line at *next, without blanks around it; *next moves behind it. */
+static bool take_line(const char **next, const char *stop, const char **at, const char **end)
+{
+	if (*next == stop)
+		return false;
+	*at = *next;
+	*end = memchr(*at, '\n', (size_t)(stop - *at));
+	*next = *end ? *end + 1 : stop;
+	*end = *end ? *end : stop;
+	while (*at < *end && is_space(**at))
+		++*at;
+	while (*end > *at && is_space((*end)[-1]))
+		--*end;
+	return true;
+}
+
 unsigned passwords_find(const char *text, size_t n, const struct passwords_server *server, struct password *p, bool *found)
 {
-	const char *at = text, *stop = text + n, *next, *end;
+	const char *next = text, *at, *end;
 	struct line l;
 
 	*found = false;
-	for (unsigned number = 1; at < stop; number++, at = next) {
-		end = memchr(at, '\n', (size_t)(stop - at));
-		next = end ? end + 1 : stop;
-		end = end ? end : stop;
-		while (at < end && is_space(*at))
-			at++;
-		while (end > at && is_space(end[-1]))
-			end--;
+	for (unsigned number = 1; take_line(&next, text + n, &at, &end); number++) {
 		if (at == end || *at == '#')
 			continue;
 		if (!parse_line(&l, at, end))
@@ -217,7 +226,8 @@ unsigned passwords_find(const char *text, size_t n, const struct passwords_serve
 /* ---- the file ---- */
 
 static struct {
-	char *text; /* see file_share(): a fork copies none of it */
+	char *secret; /* see file_share(): a fork copies none of it */
+	char *text;   /* the same without users and passwords, in a file of its own */
 	size_t len;
 	bool exposed;
 } store;
@@ -237,6 +247,37 @@ static const char *read_text(const char *file, char *text, size_t *len, bool *ex
 	return why;
 }
 
+/* Comments may have a password, too: an old one. */
+static void redact(char *text, size_t n)
+{
+	const char *next = text, *at, *end;
+	struct line l;
+
+	while (take_line(&next, text + n, &at, &end)) {
+		if (at < end && *at == '#') {
+			memset(text + (at - text), ' ', (size_t)(end - at));
+		} else if (at < end && parse_line(&l, at, end)) {
+			char *pair = text + (l.password.pair.user - text);
+
+			memset(pair, ' ', (size_t)(end - pair));
+			memcpy(pair, "-:-", 3);
+		}
+	}
+}
+
+/* Returns NULL with errno set if there is no memory. */
+static char *redacted(const char *secret, size_t n)
+{
+	int fd;
+	char *text = file_new_shared("hosts", FILE_MAX, &fd);
+
+	if (!text)
+		return NULL;
+	memcpy(text, secret, n);
+	redact(text, n);
+	return file_share(text, FILE_MAX, fd) ? text : NULL;
+}
+
 bool passwords_load(const char *file, char *why, size_t why_cap)
 {
 	struct password unused;
@@ -244,16 +285,19 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 	bool exposed = false, found;
 	size_t len = 0;
 	int fd;
-	char *text = file_new_shared("passwords", FILE_MAX, &fd);
+	char *text = file_new_shared("passwords", FILE_MAX, &fd), *open_text = NULL;
 	const char *reason = text ? read_text(file, text, &len, &exposed) : file_fault();
 
 	if (!reason)
 		line = passwords_find(text, len, NULL, &unused, &found);
+	if (!reason && !line && !(open_text = redacted(text, len)))
+		reason = file_fault();
 	if (text && (reason || line)) {
 		explicit_bzero(text, len);
 		file_unshare(text, FILE_MAX, fd);
 	} else if (text && !file_share(text, FILE_MAX, fd)) {
 		reason = file_fault();
+		munmap(open_text, FILE_MAX);
 	}
 	if (reason || line) {
 		if (reason)
@@ -264,7 +308,9 @@ bool passwords_load(const char *file, char *why, size_t why_cap)
 	}
 	if (store.text)
 		munmap(store.text, FILE_MAX); /* sessions may still use it */
-	store.text = text;
+	passwords_forget();
+	store.secret = text;
+	store.text = open_text;
 	store.len = len;
 	store.exposed = exposed;
 	return true;
@@ -277,6 +323,27 @@ bool passwords_for(const struct passwords_server *server, struct password *p)
 	if (store.text)
 		passwords_find(store.text, store.len, server, p, &found);
 	return found;
+}
+
+bool passwords_secret_for(const struct passwords_server *server, struct password *p)
+{
+	bool found = false;
+
+	if (store.secret)
+		passwords_find(store.secret, store.len, server, p, &found);
+	return found;
+}
+
+bool passwords_have_secret(void)
+{
+	return store.secret;
+}
+
+void passwords_forget(void)
+{
+	if (store.secret)
+		munmap(store.secret, FILE_MAX);
+	store.secret = NULL;
 }
 
 bool passwords_exposed(void)

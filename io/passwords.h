@@ -39,8 +39,15 @@ bool passwords_pins(const struct password *p, const unsigned char fingerprint[PA
  * everything is as before, and why filled: "--upstream-auth FILE: reason". */
 bool passwords_load(const char *file, char *why, size_t why_cap);
 
-/* The line for this server. false: the file has none, or there is no file. */
+/* The line for this server, with "-" for its user and its password: what sessions may know. false: the file has none, or there is no file. */
 bool passwords_for(const struct passwords_server *server, struct password *p);
+
+/* The same with user and password. false, too: they are forgotten. */
+bool passwords_secret_for(const struct passwords_server *server, struct password *p);
+
+/* Whether this process has users and passwords. After passwords_forget() neither it has them, nor what it forks, until passwords_load(). */
+bool passwords_have_secret(void);
+void passwords_forget(void);
 
 /* Whether users other than the file's owner and group can read or write it. */
 bool passwords_exposed(void);

@@ -1,21 +1,38 @@
 /* --upstream-auth. See upstreamauth.h for the contract; io/passwords.h has users and passwords.
  *
- * A password stands only in what io/passwords.c keeps, in the line that says it, which is wiped once it was sent, and in TLS. The `auth` of
+ * A password stands only in what an agent keeps, io/agent.h, in the line that says it, which is wiped once it was sent, and in TLS. The `auth` of
  * records is the client's user, not this one.
  */
 #define _GNU_SOURCE
 #include "session/upstreamauth.h"
+#include "io/agent.h"
 #include "io/passwords.h"
 #include "session/talk.h"
 
 #include <stdio.h>
 #include <string.h>
 
+static struct passwords_server server_of(const struct session *s)
+{
+	return (struct passwords_server){ s->server.host, net_port(&s->server.address), !s->server.upstream };
+}
+
 static bool find_password(const struct session *s, struct password *p)
 {
-	const struct passwords_server server = { s->server.host, net_port(&s->server.address), !s->server.upstream };
+	const struct passwords_server server = server_of(s);
 
 	return s->o->upstream_auth && passwords_for(&server, p);
+}
+
+/* *words leads into *pair, which is to be wiped. */
+static bool take_pair(const struct session *s, struct agent_pair *pair, struct sasl_pair *words)
+{
+	const struct passwords_server server = server_of(s);
+
+	if (!agent_password(&server, pair))
+		return false;
+	*words = (struct sasl_pair){ pair->text, pair->text + pair->user_len, pair->user_len, pair->password_len };
+	return true;
 }
 
 bool upstreamauth_is_due(const struct session *s)
@@ -94,17 +111,24 @@ static bool lists(const unsigned char *text, size_t n, const char *mechanism)
 	return false;
 }
 
-static void say_plain(struct session *s, const struct sasl_pair *p)
+/* false: there is no password. */
+static bool say_plain(struct session *s)
 {
 	static const char command[] = "AUTH PLAIN ";
 	char line[sizeof command + SASL_LINE_MAX];
 	size_t n = sizeof command - 1;
+	struct agent_pair pair;
+	struct sasl_pair words;
 
+	if (!take_pair(s, &pair, &words))
+		return false;
 	memcpy(line, command, n);
-	n += sasl_plain(p, line + n);
+	n += sasl_plain(&words, line + n);
 	s->auth.words = 0;
 	say(s, SMTP_AUTH, line, n, sizeof command - 2);
 	explicit_bzero(line, sizeof line);
+	explicit_bzero(&pair, sizeof pair);
+	return true;
 }
 
 enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamauth_refusal *refusal)
@@ -123,7 +147,8 @@ enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamau
 	if (!may_hear(s, &p))
 		return distrust(s, &p, refusal);
 	if (mechanisms && lists(mechanisms, n, "PLAIN")) {
-		say_plain(s, &p.pair);
+		if (!say_plain(s))
+			return fill_refusal(refusal, "4.3.0", "its password is not to be had", "");
 	} else if (mechanisms && lists(mechanisms, n, "LOGIN")) {
 		s->auth.words = 2;
 		say(s, SMTP_AUTH, "AUTH LOGIN", 10, 10);
@@ -137,15 +162,17 @@ enum upstreamauth_status upstreamauth_begin(struct session *s, struct upstreamau
 static bool say_next_word(struct session *s)
 {
 	char line[SASL_LINE_MAX];
-	struct password p;
+	struct agent_pair pair;
+	struct sasl_pair words;
 	size_t n;
 
-	if (!s->auth.words || !find_password(s, &p))
+	if (!s->auth.words || !take_pair(s, &pair, &words))
 		return false;
-	n = s->auth.words == 2 ? sasl_word(p.pair.user, p.pair.user_len, line) : sasl_word(p.pair.password, p.pair.password_len, line);
+	n = s->auth.words == 2 ? sasl_word(words.user, words.user_len, line) : sasl_word(words.password, words.password_len, line);
 	s->auth.words--;
 	say(s, SMTP_AUTH_RESPONSE, line, n, 0);
 	explicit_bzero(line, sizeof line);
+	explicit_bzero(&pair, sizeof pair);
 	return true;
 }
 

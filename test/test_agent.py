@@ -161,6 +161,39 @@ def test_killed_and_the_key_is_gone(warp, certs, mail_server, tmp_path):
     secured(made, certs)
 
 
+def test_passwords_are_in_no_session(warp, certs, mail_server, tmp_path):
+    """It gets the one that it needs, and wipes it; the file's other lines, comments too, it never sees."""
+    path = tmp_path / "passwords"
+    path.write_text("# old.example me:an-0ld-secret\nother.example us3r:0ther-secret\n127.0.0.1 relay:th3-right-one\n")
+    path.chmod(0o600)
+    server = mail_server("AUTH PLAIN", tls=certs.context(), replies={"AUTH": "235 2.7.0 welcome"})
+    made = warp("--tls-ca", certs.ca, "--tls-name", certificates.HOST, "--upstream-auth", path, upstream=server).listen()
+    transaction(made.greeted())
+    assert any(command.startswith("AUTH PLAIN") for command in server.commands)
+    secrets = [b"0ther-secret", b"th3-right-one", b"us3r:"]
+    agent, = only_agents_have(secrets, made.listener.pid)
+    assert has(agent, secrets) == secrets
+    assert not has(made.listener.pid, [b"an-0ld-secret"])
+    path.write_text("127.0.0.1 relay:a-n3w-one\n")
+    made.hang_up()
+    made.greeted()
+    new, = only_agents_have([b"a-n3w-one"], made.listener.pid)
+    assert new != agent and only_agents_have(secrets, made.listener.pid) == [agent]
+
+
+def test_password_agent_that_is_killed(warp, certs, mail_server, tmp_path):
+    path = tmp_path / "passwords"
+    path.write_text("127.0.0.1 relay:th3-right-one\n")
+    server = mail_server("AUTH PLAIN", tls=certs.context(), replies={"AUTH": "235 2.7.0 welcome"})
+    made = warp("--tls-ca", certs.ca, "--tls-name", certificates.HOST, "--upstream-auth", path, upstream=server).listen()
+    old, (agent,) = made.connect(), agents_of(made.listener.pid)
+    old.expect("220")
+    os.kill(agent, signal.SIGKILL)
+    made.wait_until(lambda: gone(agent), "its end")
+    old.ask("EHLO client.example", "451 4.3.0 127.0.0.1: its password is not to be had")
+    transaction(made.greeted())
+
+
 def test_signals_that_all_processes_get(warp, certs, mail_server):
     made = warp(*certs.options(), upstream=mail_server()).listen()
     client, agents = made.greeted(), agents_of(made.listener.pid)

@@ -7,6 +7,7 @@
 
 #include "test/lib/fake_session.h"
 
+#include "io/agent.h"
 #include "io/passwords.h"
 
 #include <errno.h>
@@ -128,6 +129,19 @@ void passes(double seconds)
 	if (!over)
 		world_now = until;
 	settle();
+}
+
+/* The process that has passwords, without a process. */
+bool agent_password(const struct passwords_server *server, struct agent_pair *pair)
+{
+	struct password p;
+
+	if (!passwords_secret_for(server, &p))
+		return false;
+	*pair = (struct agent_pair){ (unsigned char)p.pair.user_len, (unsigned char)p.pair.password_len, { 0 } };
+	memcpy(pair->text, p.pair.user, p.pair.user_len);
+	memcpy(pair->text + p.pair.user_len, p.pair.password, p.pair.password_len);
+	return true;
 }
 
 static void read_options(const char *words)

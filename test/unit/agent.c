@@ -29,7 +29,9 @@
 	"-----END PRIVATE KEY-----\n"
 
 
-static char cert_file[] = "/tmp/unit-agent-cert.XXXXXX", key_file[] = "/tmp/unit-agent-key.XXXXXX";
+#define LINES "# old h0:secret0\nh1 u1:secret1\nh2 u2:secret2\nh3 u3:secret3\nh4 unverified u4:secret4\nh5 u5:secret5\n* u6:secret6\n"
+
+static char password_file[] = "/tmp/unit-agent-passwords.XXXXXX", cert_file[] = "/tmp/unit-agent-cert.XXXXXX", key_file[] = "/tmp/unit-agent-key.XXXXXX";
 
 static void write_file(char *name, const char *text)
 {
@@ -47,6 +49,8 @@ static void load(void)
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
 		if (!keys_load(side, cert_file, key_file, why, sizeof why))
 			fail_msg("%s", why);
+	if (!passwords_load(password_file, why, sizeof why))
+		fail_msg("%s", why);
 }
 
 static int start(void **state)
@@ -55,6 +59,7 @@ static int start(void **state)
 	load();
 	assert_true(agent_start(AGENT_CLIENTS, true));
 	assert_true(agent_start(AGENT_UPSTREAM, true));
+	assert_true(agent_start(AGENT_PASSWORDS, true));
 	return 0;
 }
 
@@ -128,6 +133,68 @@ static void send_raw(size_t n, const int *descriptor, unsigned count)
 	if (!count)
 		message.msg_controllen = 0;
 	assert_true(sendmsg(agents[AGENT_UPSTREAM].requests, &message, 0) >= 0);
+}
+
+static bool gives(const char *host, const char *want)
+{
+	struct agent_pair pair;
+
+	if (!agent_password(&(struct passwords_server){ host, 25, false }, &pair))
+		return false;
+	assert_memory_equal(pair.text, want, strlen(want));
+	assert_int_equal(pair.user_len + pair.password_len, strlen(want));
+	return true;
+}
+
+static void a_process_gets_four_lines(void **state)
+{
+	int how;
+	pid_t last, pid;
+
+	(void)state;
+	for (unsigned tries = 0; tries < 2; tries++) {
+		assert_true(gives("h1", "u1secret1") && gives("H2.", "u2secret2"));
+		assert_true(gives("any", "u6secret6") && gives("other", "u6secret6")); /* one line */
+		assert_true(gives("h4", "u4secret4"));
+		assert_false(gives("h3", ""));
+	}
+	assert_int_equal(agent_refusals(&last), 2);
+	assert_int_equal(last, getpid());
+	for (unsigned i = 0; i < 40; i++) { /* others, too */
+		pid = fork();
+		if (pid == 0)
+			_exit(gives("h1", "u1secret1") && gives("h2", "u2secret2") && gives("h3", "u3secret3") && gives("h5", "u5secret5") &&
+				      !gives("h4", "") ? 0 : 1);
+		assert_int_equal(waitpid(pid, &how, 0), pid);
+		assert_int_equal(how, 0);
+	}
+	assert_false(gives("h3", ""));
+}
+
+static void who_starts_it_knows_hosts_and_conditions(void **state)
+{
+	struct password p;
+
+	(void)state;
+	assert_false(passwords_have_secret());
+	assert_false(passwords_secret_for(&(struct passwords_server){ "h4", 25, false }, &p));
+	assert_true(passwords_for(&(struct passwords_server){ "h4", 25, false }, &p));
+	assert_true(p.unverified);
+	assert_int_equal(p.pair.user_len, 1);
+	assert_int_equal(p.pair.password_len, 1);
+}
+
+static void questions_that_are_none(void **state)
+{
+	struct question q = { .port = 25, .host = "h1" };
+	unsigned char answer_room[2000];
+
+	(void)state;
+	assert_int_equal(ask(AGENT_PASSWORDS, &q, sizeof q, answer_room, sizeof answer_room), sizeof(struct agent_pair));
+	for (size_t n = 0; n < sizeof q; n++)
+		assert_int_equal(ask(AGENT_PASSWORDS, &q, n, answer_room, sizeof answer_room), 0);
+	memset(&q, 'h', sizeof q);
+	assert_int_equal(ask(AGENT_PASSWORDS, &q, sizeof q, answer_room, sizeof answer_room), 0);
 }
 
 /* Without a channel, with many, with files for one; empty and long. */
@@ -206,15 +273,20 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(it_signs_hashes_of_tls_and_nothing_else, start, stop),
 		cmocka_unit_test_setup_teardown(who_starts_it_has_no_key_left, start, stop),
+		cmocka_unit_test_setup_teardown(a_process_gets_four_lines, start, stop),
+		cmocka_unit_test_setup_teardown(who_starts_it_knows_hosts_and_conditions, start, stop),
+		cmocka_unit_test_setup_teardown(questions_that_are_none, start, stop),
 		cmocka_unit_test_setup_teardown(it_goes_on_after_anything, start, stop),
 		cmocka_unit_test_setup_teardown(it_ends_at_no_signal_but_sigkill, start, stop),
 		cmocka_unit_test_setup_teardown(one_that_hangs_costs_no_more_than_the_time, start, stop),
 	};
 	int failed;
 
+	write_file(password_file, LINES);
 	write_file(cert_file, CERT);
 	write_file(key_file, KEY);
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(password_file);
 	unlink(cert_file);
 	unlink(key_file);
 	return failed;

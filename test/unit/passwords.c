@@ -315,7 +315,7 @@ static void expect_password(const char *host, const char *want)
 	struct password p;
 	char password[SASL_WORD_MAX + 1] = "-";
 
-	if (passwords_for(&server, &p))
+	if (passwords_secret_for(&server, &p))
 		snprintf(password, sizeof password, "%.*s", (int)p.pair.password_len, p.pair.password);
 	expect_text(host, password, want);
 }
@@ -378,10 +378,10 @@ static void test_72_pair_in_use(void **state)
 
 	(void)state;
 	assert_int_equal(load_text("h u:p", 0600)[0], 0);
-	assert_true(passwords_for(&server, &old));
+	assert_true(passwords_secret_for(&server, &old));
 	assert_int_equal(load_text("h u:q nonsense\nx", 0600)[0], '-');
 	assert_memory_equal(old.pair.password, "p", 1);
-	assert_true(passwords_for(&server, &new));
+	assert_true(passwords_secret_for(&server, &new));
 	assert_ptr_equal(old.pair.password, new.pair.password);
 }
 

@@ -45,6 +45,7 @@ def test_only_where_there_are_hooks(warp, mail_server, hooks):
 def test_listener_has_one_for_all_sessions(warp, mail_server, hooks):
     hooks.script("mail", "echo accept")
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
+    proxy.wait_until(lambda: broker_of(proxy.listener.pid), "the keeper's child")
     broker = broker_of(proxy.listener.pid)
     for client in [proxy.greeted() for _ in range(5)]:
         client.ask("MAIL FROM:<a@b.example>", "250")

@@ -266,17 +266,21 @@ def test_routes_of_the_manual_pass_the_check(tmp_path):
         assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_readme_leads_with_the_two_commands():
+    assert [line.partition("#")[0].strip() for line in code(README)[:2]] == ["make demo", "make test"]
+    assert README.index("make demo") < README.index("\n## ")
+
+
 def test_readme_says_first_what_it_is_then_shows_it():
-    """A sentence, a picture of four lines, a line of the log, four commands to install it and see a log, and two more, before anything else."""
+    """A sentence, two commands, a picture of four lines, a line of the log, four commands to install it and see a log, before anything else."""
     first = README.partition("\n## ")[0]
-    assert first.splitlines()[2].startswith("smtpwarp is ") and len(first.splitlines()) <= 40
-    lines = code(first)
+    assert first.splitlines()[2].startswith("smtpwarp is ") and len(first.splitlines()) <= 44
+    lines = code(first)[2:]
     assert re.match(r"\| .*firewall.*smtpwarp", lines[1]) and lines[4].startswith("{")
     end = next(i for i, line in enumerate(lines) if line.endswith("}"))
     assert json.loads("".join(lines[4:end + 1]))["event"] == "message"
     commands = [line.partition("  ")[0] for line in lines[end + 1:]]
     assert len(commands) == 4 and commands[1:3] == ["make install", "smtpwarp-setup on"]
-    assert "`make demo`" in first and "`make test`" in first
 
 
 def test_commands_of_readme_are_make_targets():

@@ -378,11 +378,11 @@ def serving_with_secrets(warp, certs, passwords, routes):
 
 
 def test_72_what_sessions_share_cannot_be_changed(with_secrets):
-    """Anchors, certificates, passwords, rules for replies and the index of routes. Keys are the agents' alone: test_agent.py."""
+    """Anchors, certificates, hosts with passwords, rules and the index of routes. Keys and passwords are the agents' alone: test_agent.py."""
     for pid in with_secrets:
         rows = [line.split() for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()]
         shared = {row[5]: row[1] for row in rows if len(row) > 5 and row[5].startswith("/memfd:")}
-        assert shared == {f"/memfd:{name}": "r--p" for name in ("anchors", "certificates", "passwords", "rules")}
+        assert shared == {f"/memfd:{name}": "r--p" for name in ("anchors", "certificates", "hosts", "rules")}
         files = [path for path in pathlib.Path(f"/proc/{pid}/fd").iterdir() if os.readlink(path).startswith("/memfd:")]
         assert [os.readlink(path) for path in files] == ["/memfd:routes (deleted)"]
         with open(files[0], "r+b") as index:

@@ -44,6 +44,7 @@ const struct syscalls_checked syscalls_checked[] = {
 	{ SYS_mprotect, 2, PROT_EXEC, 0, { 0 } },
 	{ SYS_prctl, 0, 0, 3, { PR_SET_NAME, PR_GET_NAME, PR_SET_NO_NEW_PRIVS } },
 	{ SYS_prlimit64, 0, 0, 1, { 0 /* this process */ } },
+	{ SYS_ioctl, 1, 0, 2, { 0x8910 /* SIOCGIFNAME */, 0x8933 /* SIOCGIFINDEX */ } }, /* zones of IPv6 addresses, netdevice(7) */
 	{ SYS_clone, 0, 0, 2, { SIGCHLD, SIGCHLD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID } },
 };
 const unsigned syscalls_checked_count = COUNT(syscalls_checked);

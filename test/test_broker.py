@@ -27,6 +27,12 @@ def broker_of(pid):
     return found[0] if found else None
 
 
+def running_broker(proxy):
+    """The listener's, which the keeper starts a moment after the listener listens."""
+    proxy.wait_until(lambda: broker_of(proxy.listener.pid), "the keeper's child")
+    return broker_of(proxy.listener.pid)
+
+
 def gone(pid):
     with contextlib.suppress(FileNotFoundError):
         return ") Z" in pathlib.Path(f"/proc/{pid}/stat").read_text()
@@ -45,8 +51,7 @@ def test_only_where_there_are_hooks(warp, mail_server, hooks):
 def test_listener_has_one_for_all_sessions(warp, mail_server, hooks):
     hooks.script("mail", "echo accept")
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
-    proxy.wait_until(lambda: broker_of(proxy.listener.pid), "the keeper's child")
-    broker = broker_of(proxy.listener.pid)
+    broker = running_broker(proxy)
     for client in [proxy.greeted() for _ in range(5)]:
         client.ask("MAIL FROM:<a@b.example>", "250")
     assert broker_of(proxy.listener.pid) == broker
@@ -68,7 +73,7 @@ def test_broker_that_is_killed(warp, mail_server, hooks):
     """By a hook that kills its parent, or for lack of memory. The hook under way fails, those after it do not."""
     hooks.script("mail", "read line; case $line in *killer*) kill -9 $PPID;; esac; echo accept")
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
-    first, broker = proxy.greeted(), broker_of(proxy.listener.pid)
+    first, broker = proxy.greeted(), running_broker(proxy)
     first.ask("MAIL FROM:<a@b.example>", "250")
     first.ask("RSET", "250")
     first.ask("MAIL FROM:<killer@b.example>", "451 4.3.0")
@@ -85,7 +90,7 @@ def test_sigterm_leaves_it_to_sessions_under_way(warp, mail_server, hooks):
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
     client = proxy.greeted()
     client.ask("MAIL FROM:<a@b.example>", "250")
-    broker = broker_of(proxy.listener.pid)
+    broker = running_broker(proxy)
     for number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1:
         os.kill(broker, number)
     proxy.listener.send_signal(signal.SIGTERM)
@@ -151,7 +156,7 @@ def test_killed_listener_leaves_its_address(warp, mail_server, hooks):
     hooks.script("mail", "echo accept")
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
     proxy.exit_codes, proxy.complete = (0, -signal.SIGKILL), False
-    client, broker = proxy.greeted(), broker_of(proxy.listener.pid)
+    client, broker = proxy.greeted(), running_broker(proxy)
     proxy.listener.kill()
     proxy.listener.wait()
     client.ask("MAIL FROM:<a@b.example>", "250")

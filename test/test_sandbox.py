@@ -163,3 +163,13 @@ def test_files_that_are_replaced(warp, mail_server, tmp_path):
     old.ask("MAIL FROM:<a@b>", "250")
     old.ask("RCPT TO:<c@d>", "250")
     assert [command for command in second.commands if command.startswith("RCPT")] == before
+
+
+def test_zones(warp, mail_server):
+    """A client with a link-local address, whose zone is looked up by ioctl(2)."""
+    for words in ("link add d0 type veth peer name d1", "link set d1 up", "link set d0 up", "address add fe80::1/64 dev d0 nodad"):
+        subprocess.run(["ip", *words.split()], check=True)
+    proxy = warp("--allow-clients", "fe80::/10", "--allow-clients", "127.0.0.1", upstream=mail_server()).listen("[::]:2525")
+    client = proxy.connect("fe80::1%d0")
+    client.expect("220")
+    assert proxy.wait_for("connect")["client"]["ip"] == "fe80::1%d0"

@@ -27,6 +27,7 @@ FAILING = {
     "ere": {"as_libc_by_chance"},           # musl reads other expressions than glibc
     "server": {"each_candidate", "attempts_that_cannot_begin", "redial_cannot_begin"},  # musl's strerror() has other texts
     "keeper": {"next_gets_what_it_needs"},  # the kernel runs no program of another machine
+    "agent": {"it_goes_on_after_anything"},  # the emulator takes more descriptors than it hands on, and keeps the rest
     "net": {"shares_add_up", "large_shares", "never_more_than_all", "one_of_two_gets_it", "killed_have_none", "each_user_has_its_own"},
 }                                           # the emulator has no NETLINK_SOCK_DIAG
 
@@ -77,7 +78,7 @@ def test_units(machine):
     for unit in machine.units:
         wrong = FAILING.get(unit, set())
         done = subprocess.run([machine.emulator, machine.made / "test" / f"unit_{unit}"], cwd=ROOT, check=False, capture_output=True,
-                              text=True, errors="replace")
+                              text=True, errors="replace", timeout=300)
         failed = set(re.findall(r"^\[  FAILED  \] (\w+)$", done.stdout, re.M)) if wrong else set()
         assert "[  PASSED  ]" in done.stdout and done.returncode == len(wrong) and failed == wrong, f"{unit}: {done.stdout[-2000:]}"
 

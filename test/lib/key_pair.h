@@ -1,0 +1,24 @@
+/* A certificate and its key (EC, P-256) for unit tests, PEM; made for them. */
+#ifndef KEY_PAIR_H
+#define KEY_PAIR_H
+
+#define CERT \
+	"-----BEGIN CERTIFICATE-----\n" \
+	"MIIBWDCB/6ADAgECAgEBMAoGCCqGSM49BAMCMAwxCjAIBgNVBAMMAWEwIBcNMjYx\n" \
+	"MTI0MTQyODQzWhgPMjEyNjEwMzExNDI4NDNaMAwxCjAIBgNVBAMMAWEwWTATBgcq\n" \
+	"hkjOPQIBBggqhkjOPQMBBwNCAAS68IkkXabunlhTZpyB8cVNSMlWPgQRfYiaLTXN\n" \
+	"ecGo6kSTAUf9t654AtsYSUBFF9NSDwWPn+JFu2zfjSo/WUUUo1AwTjAdBgNVHQ4E\n" \
+	"FgQU9+O6UjuMW5AJB2fsgX9hO03nfKkwHwYDVR0jBBgwFoAU9+O6UjuMW5AJB2fs\n" \
+	"gX9hO03nfKkwDAYDVR0TAQH/BAIwADAKBggqhkjOPQQDAgNIADBFAiEA5RN6w55E\n" \
+	"rfP1lFT24UIHBgeTqwfFwbCtWO20gRH+bnoCIGkvCdDtwtKxEwTU8efUGO8a1mxD\n" \
+	"i7BXmBUBWbpYenoe\n" \
+	"-----END CERTIFICATE-----\n"
+
+#define KEY \
+	"-----BEGIN PRIVATE KEY-----\n" \
+	"MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg7y8kWwYqoP/mJUT1\n" \
+	"jyrpEHxC6elEQG40lhnSjmrpKYqhRANCAAS68IkkXabunlhTZpyB8cVNSMlWPgQR\n" \
+	"fYiaLTXNecGo6kSTAUf9t654AtsYSUBFF9NSDwWPn+JFu2zfjSo/WUUU\n" \
+	"-----END PRIVATE KEY-----\n"
+
+#endif

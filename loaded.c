@@ -338,6 +338,6 @@ void loaded_confine(bool alone)
 		return;
 	}
 	let_read(alone);
-	sandbox_prepare(port, ports(port));
+	sandbox_prepare(port, ports(port), options->outbound.mark > 0);
 	sandbox_filter(tell_of_violation);
 }

@@ -45,7 +45,7 @@ bool netlink_ask(int protocol, const struct netlink_header *question,
     void (*take)(void *arg, const unsigned char *answer, size_t n), void *arg)
 {
 	unsigned char answer[8192]; /* the kernel makes no larger datagrams for a reader of this size */
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol), error = 0, saved;
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, protocol), error = 0, saved;
 	ssize_t n = fd < 0 ? -1 : send(fd, question, question->len, 0);
 
 	while (n >= 0) {

@@ -38,6 +38,7 @@ enum {
 	LOAD = 0x20,	       /* BPF_LD | BPF_W | BPF_ABS */
 	IF_EQUAL = 0x15,       /* BPF_JMP | BPF_JEQ | BPF_K */
 	IF_ANY_BIT = 0x45,     /* BPF_JMP | BPF_JSET | BPF_K */
+	KEEP_BITS = 0x54,      /* BPF_ALU | BPF_AND | BPF_K */
 	RETURN = 0x06,	       /* BPF_RET | BPF_K */
 	SET_FILTER = 1,	       /* SECCOMP_SET_MODE_FILTER */
 	CALL_AT = 0,	       /* in struct seccomp_data */
@@ -62,7 +63,7 @@ enum {
 
 #if defined MACHINE && !defined __SANITIZE_ADDRESS__
 
-#define ROOM (8 + 2 * SYSCALLS_MAX + (4 + SYSCALLS_VALUES) * SYSCALLS_CHECKED_MAX)
+#define ROOM (8 + 2 * SYSCALLS_MAX + (5 + SYSCALLS_VALUES) * SYSCALLS_CHECKED_MAX)
 
 static void (*tell_caller)(const char *what);
 
@@ -85,19 +86,20 @@ static unsigned put(struct instruction *p, unsigned n, uint16_t code, uint8_t ye
 	return n + 1;
 }
 
-/* Allow the call if one argument is one of these values, or has none of these bits. */
+/* The call goes on to the list of those that are allowed only if the argument is right. */
 static unsigned put_checked(struct instruction *p, unsigned n, const struct syscalls_checked *c)
 {
-	unsigned values = c->bits ? 1 : c->count;
+	unsigned values = c->forbidden ? 1 : c->count;
 
-	n = put(p, n, IF_EQUAL, 0, (uint8_t)(values + 3), (uint32_t)c->call);
+	n = put(p, n, IF_EQUAL, 0, (uint8_t)(values + 4), (uint32_t)c->call);
 	n = put(p, n, LOAD, 0, 0, ARGUMENTS_AT + 8 * c->argument);
-	if (c->bits)
-		n = put(p, n, IF_ANY_BIT, 0, 1, c->bits);
-	for (unsigned i = 0; !c->bits && i < values; i++)
+	n = put(p, n, KEEP_BITS, 0, 0, ~c->ignored);
+	if (c->forbidden)
+		n = put(p, n, IF_ANY_BIT, 0, 1, c->forbidden);
+	for (unsigned i = 0; !c->forbidden && i < values; i++)
 		n = put(p, n, IF_EQUAL, (uint8_t)(values - i), 0, c->value[i]);
 	n = put(p, n, RETURN, 0, 0, TRAP);
-	return put(p, n, RETURN, 0, 0, ALLOW);
+	return put(p, n, LOAD, 0, 0, CALL_AT);
 }
 
 static bool filter(void)
@@ -109,12 +111,12 @@ static bool filter(void)
 	n = put(p, n, IF_EQUAL, 1, 0, MACHINE);
 	n = put(p, n, RETURN, 0, 0, KILL);
 	n = put(p, n, LOAD, 0, 0, CALL_AT);
+	for (unsigned i = 0; i < syscalls_checked_count; i++)
+		n = put_checked(p, n, &syscalls_checked[i]);
 	for (unsigned i = 0; i < syscalls_allowed_count; i++) {
 		n = put(p, n, IF_EQUAL, 0, 1, (uint32_t)syscalls_allowed[i]);
 		n = put(p, n, RETURN, 0, 0, ALLOW);
 	}
-	for (unsigned i = 0; i < syscalls_checked_count; i++)
-		n = put_checked(p, n, &syscalls_checked[i]);
 	n = put(p, n, IF_EQUAL, 0, 1, (uint32_t)-1); /* a debugger has put it in a call's place, which is not made */
 	n = put(p, n, RETURN, 0, 0, ALLOW);
 	program.length = (unsigned short)put(p, n, RETURN, 0, 0, TRAP);
@@ -232,18 +234,74 @@ static bool has_port(uint16_t port)
 }
 
 /* A port that no other session needs: this one has a ruleset of its own. */
-static void take_port(uint16_t port)
+static int ruleset_with(uint16_t port)
 {
 	if (!port || has_port(port) || landlock.version < 4)
-		return;
+		return landlock.ports;
 	landlock.port[landlock.count++] = port;
-	landlock.ports = make_ruleset(false);
+	return make_ruleset(false);
+}
+
+/* Rulesets are closed, for rules that this session adds would hold for those to come. */
+static void take_ruleset(bool any_port, uint16_t port)
+{
+	int ruleset = any_port ? landlock.all_ports : ruleset_with(port);
+
+	syscall(RESTRICT_SELF, ruleset, 0);
+	if (ruleset != landlock.ports && ruleset != landlock.all_ports)
+		close(ruleset);
+	close(landlock.ports);
+	close(landlock.all_ports);
+}
+
+/* ---- capabilities ---- */
+
+/* linux/capability.h, version 3 */
+struct capability_head {
+	uint32_t version;
+	int pid;
+};
+
+struct capability_set {
+	uint32_t effective, permitted, inheritable;
+};
+
+#define CAPABILITIES_3 0x20080522u
+#define DAC_OVERRIDE (1u << 1) /* to connect to Unix sockets of others: no file is opened */
+#define NET_ADMIN (1u << 12)
+#define NET_RAW (1u << 13) /* of which marks and source addresses are left: raw sockets are filtered */
+
+static struct {
+	bool too_many; /* there are some that sessions do not need */
+	uint32_t kept;
+} capabilities;
+
+/* Linux before 5.17 wants the larger one for marks; and it is needed where it was all that was given. */
+static void choose_capabilities(bool mark)
+{
+	struct capability_head head = { CAPABILITIES_3, 0 };
+	struct capability_set set[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
+
+	if (syscall(SYS_capget, &head, set) < 0)
+		return;
+	capabilities.kept = set[0].permitted & (DAC_OVERRIDE | NET_RAW | (mark || !(set[0].permitted & NET_RAW) ? NET_ADMIN : 0));
+	capabilities.too_many = set[0].permitted != capabilities.kept || set[1].permitted;
+}
+
+static void drop_capabilities(void)
+{
+	struct capability_head head = { CAPABILITIES_3, 0 };
+	const struct capability_set set[2] = { { capabilities.kept, capabilities.kept, 0 }, { 0, 0, 0 } };
+
+	if (capabilities.too_many)
+		syscall(SYS_capset, &head, set);
 }
 
 /* ---- all of them ---- */
 
-void sandbox_prepare(const uint16_t *port, unsigned n)
+void sandbox_prepare(const uint16_t *port, unsigned n, bool mark)
 {
+	choose_capabilities(mark);
 	landlock.version = landlock_version();
 	memcpy(landlock.port, port, n * sizeof *port);
 	landlock.count = n;
@@ -264,13 +322,11 @@ void sandbox_enter(bool any_port, uint16_t port)
 	is_session = true;
 	readable_confine();
 	setrlimit(RLIMIT_NPROC, &none);
+	drop_capabilities();
 	if (geteuid() == 0)
 		forbid_forks();
-	if (!landlock.version)
-		return;
-	if (!any_port)
-		take_port(port);
-	syscall(RESTRICT_SELF, any_port ? landlock.all_ports : landlock.ports, 0);
+	if (landlock.version)
+		take_ruleset(any_port, port);
 }
 
 const char *sandbox_walls(char text[SANDBOX_WALLS])

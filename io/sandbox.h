@@ -1,10 +1,12 @@
 /* Walls around a session: what it cannot do even if its client or its server has taken it over.
  *
  * - System calls: an allow-list, seccomp(2), set in the listener once its sockets are open and inherited by its sessions. No program can be
- *   executed, no memory become code, no socket be made but of Unix, IP and Netlink.
+ *   executed, no memory become code, no socket be made but streams and datagrams of Unix, IP and
+ *   Netlink.
  * - Files, TCP ports, signals: a ruleset, landlock(7), that each session takes up. It opens no files (readable.h has what it may still
  *   read), connects to no TCP ports but those given, signals no process, and connects to no abstract Unix sockets of others.
  * - Processes: none can be started, RLIMIT_NPROC; as root, whom that does not bind, by the filter of seccomp(2).
+ * - Capabilities: a session gives up those that it does not need, capabilities(7).
  *
  * Where the kernel lacks one, the others stand. Builds with AddressSanitizer filter no system calls.
  */
@@ -18,8 +20,8 @@
 #define SANDBOX_PORTS 40
 #define SANDBOX_WALLS 96 /* octets of sandbox_walls() */
 
-/* The walls of the sessions to come. port: n TCP ports that they may connect to, at most SANDBOX_PORTS. */
-void sandbox_prepare(const uint16_t *port, unsigned n);
+/* The walls of the sessions to come. port: n TCP ports that they may connect to, at most SANDBOX_PORTS. mark: they set firewall marks. */
+void sandbox_prepare(const uint16_t *port, unsigned n, bool mark);
 
 /* Filter this process's system calls, and those of all that it forks. A session that makes another call calls tell() with words that name
  * it, and ends; its listener calls tell(), and the call fails, ENOSYS. */

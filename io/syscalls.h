@@ -6,20 +6,21 @@
 
 #include <stdint.h>
 
-#define SYSCALLS_MAX 120       /* that are allowed with any arguments */
-#define SYSCALLS_CHECKED_MAX 8
+#define SYSCALLS_MAX 120
+#define SYSCALLS_CHECKED_MAX 16
 #define SYSCALLS_VALUES 4
 
-/* A call whose argument is looked at, its low 32 bits. */
+/* A call that is allowed only if the low 32 bits of an argument are right. */
 struct syscalls_checked {
 	int call;
 	unsigned argument; /* from 0 on */
-	uint32_t bits;	   /* none of these may be set; 0: it must be one of the values */
+	uint32_t forbidden; /* none of these bits may be set; 0: without those of `ignored` it must be one of the values */
+	uint32_t ignored;
 	unsigned count;
 	uint32_t value[SYSCALLS_VALUES];
 };
 
-/* Those that are allowed, with any arguments and with some; those that make a process. */
+/* Those that are allowed; what is looked at besides; those that make a process. */
 extern const int syscalls_allowed[];
 extern const unsigned syscalls_allowed_count;
 extern const struct syscalls_checked syscalls_checked[];

@@ -1,6 +1,7 @@
 """Walls around a session: what code that a peer has smuggled into it can still do. test/proof/intruder.c is that code."""
 import os
 import pathlib
+import re
 import socket
 import subprocess
 
@@ -29,7 +30,12 @@ REFUSED = [
     ("memory", "{sibling}", "refused: Permission denied"),
     ("socket", "17", "socket"),         # AF_PACKET
     ("socket", "40", "socket"),         # AF_VSOCK
+    ("raw", "2", "socket"),
+    ("raw", "16", "socket"),
+    ("multipath", "", "socket"),
     ("connect", "7", "refused: Permission denied"),
+    ("fast", "7", "sendto"),
+    ("rule", "7", "refused: Bad file descriptor"),
     ("abstract", "somebody", "refused: Operation not permitted"),
     ("fork", "", "refused: Resource temporarily unavailable"),
     ("text", "", "mprotect"),
@@ -120,6 +126,14 @@ def test_allowed(begin, mode):
     for what, operand in ALLOWED:
         assert attempt(client, what, operand.format(upstream=proxy.options[-1].rpartition(":")[2] if "--user" not in proxy.options else 25)
                        ) == "250 done"
+
+
+@pytest.mark.parametrize("mode", ["listener of root", "alone, root"])
+def test_capabilities(begin, mode):
+    """Of root's those are left that connect to Unix sockets, and set source addresses."""
+    _, _, pid = begin(mode)
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    assert {int(value, 16) for value in re.findall(r"^Cap(?:Prm|Eff|Inh):\s*(\w+)", status, re.M)} == {1 << 1 | 1 << 13, 0}
 
 
 def test_without_walls(begin):

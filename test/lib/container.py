@@ -124,6 +124,7 @@ class Container:
     def _command(self, namespace, *more, target="test.target"):
         return ["systemd-nspawn", "--quiet", f"--directory={self.root}", *(more or [f"--overlay-ro=/usr:{self.usr}:/usr"]),
                 f"--machine={self.name}", f"--network-namespace-path={namespace.path}", "--capability=CAP_NET_ADMIN",
+                "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",     # as a host has them
                 "--boot", "--notify-ready=yes", "--register=no", "--keep-unit", "--console=pipe",
                 f"systemd.unit={target}", "systemd.show_status=0"]
 

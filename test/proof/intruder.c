@@ -92,6 +92,38 @@ static int connect_port(const char *operand)
 	return error == EINPROGRESS || error == ECONNREFUSED ? 0 : error; /* it was let out */
 }
 
+/* In sending: TCP Fast Open. */
+static int connect_fast(const char *operand)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(operand)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	return done(sendto(socket(AF_INET, SOCK_STREAM, 0), "x", 1, MSG_FASTOPEN | MSG_DONTWAIT, (struct sockaddr *)&to, sizeof to));
+}
+
+static int make_multipath(const char *operand)
+{
+	(void)operand;
+	return done(socket(AF_INET, SOCK_STREAM, 262 /* IPPROTO_MPTCP */));
+}
+
+static int make_raw(const char *operand)
+{
+	return done(socket(atoi(operand), SOCK_RAW, IPPROTO_TCP));
+}
+
+/* Widen the walls of sessions to come: a rule for the ruleset that they will take up, wherever it is. */
+static int add_rule(const char *operand)
+{
+	const struct {
+		uint64_t access, port;
+	} rule = { 2 /* LANDLOCK_ACCESS_NET_CONNECT_TCP */, (uint64_t)atoi(operand) };
+
+	for (int fd = 0; fd < 64; fd++)
+		if (syscall(445 /* landlock_add_rule */, fd, 2 /* LANDLOCK_RULE_NET_PORT */, &rule, 0) == 0)
+			return 0;
+	return errno;
+}
+
 static int connect_abstract(const char *operand)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -167,7 +199,7 @@ static const struct {
 	int (*run)(const char *operand);
 } attempts[] = {
 	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process },
-	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "connect", connect_port },
+	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule }, { "connect", connect_port },
 	{ "abstract", connect_abstract }, { "fork", make_process }, { "text", write_text }, { "code", map_code }, { "files", write_open_files }, { "root", more_rights }, { "namespace", leave_namespace },
 };
 

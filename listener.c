@@ -266,6 +266,8 @@ static void hear_keeper(void)
 			tell_end("runs hooks", news.value, "");
 		else if (news.what == KEEPER_NO_BROKER && event_is_due(none))
 			fault("%s: %s", none, strerror(news.value));
+		else if (news.what == KEEPER_SHUT)
+			fault("a session has shut the way to the process that runs hooks: it was taken over; sessions to come have another way");
 		else if (news.what == KEEPER_NOT_STARTED)
 			upgrade_not_started(news.value);
 	}

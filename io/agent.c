@@ -1,6 +1,7 @@
 /* Agents. See agent.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/agent.h"
+#include "io/companion.h"
 #include "io/requests.h"
 
 #include <bearssl.h>
@@ -12,14 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PROCESSES_MAX 4 /* for one key */
@@ -233,6 +231,10 @@ static struct asker *find_asker(pid_t pid)
 	if (!has_room())
 		return NULL;
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (fd < 0 && errno == EMFILE) {
+		sweep();
+		fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	}
 	if (fd < 0 && errno != ENOSYS)
 		return NULL;
 	askers[asker_count] = (struct asker){ .pid = pid, .pidfd = fd };
@@ -274,6 +276,14 @@ static void count_refusal(pid_t asker)
 	__atomic_fetch_add(&refusals->count, 1, __ATOMIC_RELAXED);
 }
 
+/* Whether the asker still waits. */
+static bool is_awaited(const struct request *r)
+{
+	struct pollfd p = { .fd = r->channel };
+
+	return r->channel >= 0 && poll(&p, 1, 0) == 0;
+}
+
 /* A descriptor may be anything: no send and no close may wait for what somebody has done to it. */
 static void answer(const struct request *r, const void *bytes, size_t n)
 {
@@ -283,16 +293,12 @@ static void answer(const struct request *r, const void *bytes, size_t n)
 	close(r->channel);
 }
 
-/* SIGTERM and SIGINT come to all processes of a service or a terminal, but sessions under way still need their agents. Connections and
- * listening sockets must not stay open here, nor may there be another agent's secret. */
+/* Connections and listening sockets must not stay open here, nor may there be another agent's secret. */
 static void prepare(enum agent_kind kind, int requests)
 {
 	struct rlimit files;
 
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGUSR1, SIG_IGN);
+	companion_prepare();
 	dup2(requests, STDIN_FILENO);
 	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
 	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
@@ -316,9 +322,8 @@ static _Noreturn void run_agent(enum agent_kind kind, int requests)
 	while (take_request(STDIN_FILENO, &r)) {
 		size_t n = 0;
 
-		if (r.channel >= 0)
+		if (is_awaited(&r))
 			n = kind == AGENT_PASSWORDS ? give_password(&r, &u.pair) : sign((enum keys_side)kind, &r, u.signature);
-
 		if (!n)
 			count_refusal(r.asker);
 		answer(&r, &u, n);
@@ -349,20 +354,13 @@ static void forget(enum agent_kind kind)
 static unsigned fork_agents(enum agent_kind kind, int requests, unsigned n)
 {
 	struct agents *a = &agents[kind];
-	char name[16]; /* prctl(2) */
 	pid_t pid;
 
-	prctl(PR_GET_NAME, name);
-	prctl(PR_SET_NAME, "smtpwarp-agent"); /* before the fork: it never goes by another name */
-	while (a->count < n) {
-		pid = _Fork();
+	while (a->count < n && (pid = companion_fork("smtpwarp-agent")) >= 0) {
 		if (pid == 0)
 			run_agent(kind, requests);
-		if (pid < 0)
-			break;
 		a->pid[a->count++] = pid;
 	}
-	prctl(PR_SET_NAME, name);
 	return a->count;
 }
 
@@ -395,7 +393,7 @@ bool agent_start(enum agent_kind kind, bool many)
 		error = errno;
 	} else {
 		setsockopt(pair[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
-		a->lacking = fork_agents(kind, pair[1], wanted) < wanted;
+		a->lacking = fork_agents(kind, pair[1], wanted) == 0; /* one will do where there is room for no more */
 		error = errno;
 		close(pair[1]);
 		a->requests = pair[0];
@@ -437,17 +435,11 @@ unsigned agent_refusals(pid_t *last)
 
 void agent_stop(void)
 {
-	const struct timespec limit = { .tv_sec = 1 };
-	sigset_t children;
-
-	sigemptyset(&children);
-	sigaddset(&children, SIGCHLD);
 	for (enum agent_kind kind = 0; kind < AGENT_KINDS; kind++) {
-		struct agents *a = &agents[kind];
-		pid_t pid = a->count ? a->pid[0] : 0; /* a process of one session starts one of a kind */
+		pid_t pid = agents[kind].count ? agents[kind].pid[0] : 0; /* a process of one session starts one of a kind */
 
-		leave(a);
-		while (pid && waitpid(pid, NULL, WNOHANG) == 0 && sigtimedwait(&children, NULL, &limit) > 0)
-			;
+		leave(&agents[kind]);
+		if (pid)
+			companion_wait(pid);
 	}
 }

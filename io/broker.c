@@ -1,6 +1,7 @@
 /* The broker. See broker.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/broker.h"
+#include "io/companion.h"
 #include "io/requests.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -156,7 +156,7 @@ static void serve(const char *path, size_t len, int *descriptor, unsigned n)
 		close(descriptor[0]);
 		descriptor[0] = channel;
 	}
-	if (n < 4 || !len || path[len - 1] || memchr(path, 0, len - 1))
+	if (n < 4 || n > BROKER_DESCRIPTORS + 1 || !len || path[len - 1] || memchr(path, 0, len - 1))
 		; /* no session of ours has asked this */
 	else if (!b.allows(path))
 		news.value = EACCES;
@@ -175,30 +175,22 @@ static void serve(const char *path, size_t len, int *descriptor, unsigned n)
 /* Returns whether there was one. */
 static bool take_request(void)
 {
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE((BROKER_DESCRIPTORS + 1) * sizeof(int))];
-	} control;
 	char path[BROKER_PATH_MAX];
-	struct iovec part = { path, sizeof path };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t len = recvmsg(b.requests, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	const struct cmsghdr *header = len >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	int descriptor[BROKER_DESCRIPTORS + 1];
-	unsigned n = header && header->cmsg_type == SCM_RIGHTS ? (unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
+	int descriptor[REQUESTS_DESCRIPTORS];
+	unsigned n;
+	bool whole;
+	ssize_t len = requests_receive(b.requests, path, sizeof path, descriptor, &n, &whole);
 
 	if (len < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM))
 		return false;
-	if (!len && !n && !(b.polled[0].revents & POLLHUP)) /* a session may send nothing, which is not the end */
+	if (!len && !n && !(b.polled[0].revents & (POLLHUP | POLLRDHUP))) /* a session may send nothing, which is not the end */
 		return false;
 	if (len <= 0 && !n) {
 		close(b.requests);
 		b.requests = -1;
 		return false;
 	}
-	if (n)
-		memcpy(descriptor, CMSG_DATA(header), n * sizeof(int));
-	serve(path, message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? 0 : (size_t)len, descriptor, n);
+	serve(path, whole ? (size_t)len : 0, descriptor, n);
 	return true;
 }
 
@@ -281,28 +273,11 @@ static int64_t next_deadline(bool *waits)
 	return left;
 }
 
-static void on_child(int number)
-{
-	(void)number;
-}
-
-void broker_prepare(void)
-{
-	struct sigaction child = { .sa_handler = on_child };
-
-	sigaction(SIGCHLD, &child, NULL);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGUSR1, SIG_IGN);
-	signal(SIGUSR2, SIG_IGN);
-}
-
 static _Noreturn void run_broker(void)
 {
 	sigset_t none;
 
-	broker_prepare();
+	companion_prepare();
 	sigemptyset(&none);
 	if (!has_room())
 		_exit(EX_OSERR);
@@ -313,7 +288,7 @@ static _Noreturn void run_broker(void)
 
 		if (!waits)
 			break;
-		b.polled[0] = (struct pollfd){ .fd = b.requests, .events = POLLIN };
+		b.polled[0] = (struct pollfd){ .fd = b.requests, .events = POLLIN | POLLRDHUP };
 		for (unsigned i = 0; i < b.count; i++)
 			b.polled[i + 1] = (struct pollfd){ .fd = b.run[i].channel, .events = POLLIN };
 		if (ppoll(b.polled, b.count + 1, left < 0 ? NULL : &limit, &none) < 0)
@@ -336,29 +311,21 @@ int broker_open(void)
 	if (!b.files.rlim_max)
 		getrlimit(RLIMIT_NOFILE, &b.files);
 	limit_files(b.files.rlim_max); /* here, too: it bounds what all sessions may have on the way to the broker */
-	if (broker >= 0)
-		close(broker);
-	broker = pair[0];
+	broker_use(pair[0]);
 	return pair[1];
 }
 
-pid_t broker_fork_as(const char *role)
+void broker_use(int requests)
 {
-	char name[16]; /* prctl(2) */
-	pid_t pid;
-
-	prctl(PR_GET_NAME, name);
-	prctl(PR_SET_NAME, role); /* before the fork: it never goes by another name */
-	pid = _Fork();
-	if (pid)
-		prctl(PR_SET_NAME, name);
-	return pid;
+	if (broker >= 0)
+		close(broker);
+	broker = requests;
 }
 
 /* The client's connection and the listening sockets must not stay open here. Descriptor 0 may be one of them. */
 pid_t broker_fork(int requests, bool (*allows)(const char *path), int64_t patience)
 {
-	pid_t pid = broker_fork_as("smtpwarp-broker");
+	pid_t pid = companion_fork("smtpwarp-broker");
 
 	if (pid)
 		return pid;
@@ -387,13 +354,6 @@ void broker_unlimit(void)
 
 void broker_stop(pid_t pid)
 {
-	const struct timespec limit = { .tv_sec = 1 };
-	sigset_t children;
-
-	sigemptyset(&children);
-	sigaddset(&children, SIGCHLD);
-	close(broker);
-	broker = -1;
-	while (waitpid(pid, NULL, WNOHANG) == 0 && sigtimedwait(&children, NULL, &limit) > 0)
-		;
+	broker_use(-1);
+	companion_wait(pid);
 }

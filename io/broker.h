@@ -23,6 +23,9 @@ struct broker_news {
  * there. -1: errno says why not. Raises the limit of descriptors, which bounds what is on the way to the broker, too: to what is allowed. */
 int broker_open(void);
 
+/* Ask by this socket instead, which is the broker's from now on; -1: ask no more. */
+void broker_use(int requests);
+
 /* Fork a broker that takes requests from there; the socket stays ours. allows() says in the broker which programs may be run. patience:
  * microseconds that a program has left when its session is gone without a word; 0: nine minutes. Returns its process ID, or -1 with errno
  * set. SIGCHLD must be blocked. The broker ends when nobody is left to ask it. */
@@ -34,11 +37,7 @@ pid_t broker_start(bool (*allows)(const char *path), int64_t patience);
 /* The process that has started it will ask no more, and has forked nobody who will: wait for its end, a second at most. */
 void broker_stop(pid_t broker);
 
-/* For a process between the broker and who asks it. SIGTERM and SIGINT come to all processes of a service or a terminal, but sessions under way
- * still need them; SIGCHLD interrupts ppoll(2). broker_fork_as(): _Fork(2), with another name (prctl(2)) from the first moment on.
- * broker_unlimit(): the limit of descriptors is again what it was before broker_open(). */
-void broker_prepare(void);
-pid_t broker_fork_as(const char *role);
+/* For a process between the broker and who asks it: the limit of descriptors is again what it was before broker_open(). */
 void broker_unlimit(void);
 
 /* Ask it to run a program, with these descriptors as its 0, 1, 2 and 3 (-1, the last alone: it has no 3), which stay ours. Returns the

@@ -3,6 +3,8 @@
 #include "io/keeper.h"
 
 #include "io/broker.h"
+#include "io/companion.h"
+#include "io/requests.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,10 +28,7 @@ extern char **environ;
 /* What the listener says. */
 enum { WORD_BROKER = 'b', WORD_NEXT = 'n' };
 
-union control {
-	struct cmsghdr header;
-	char room[CMSG_SPACE(KEEPER_PASSED * sizeof(int))];
-};
+_Static_assert(KEEPER_PASSED <= REQUESTS_DESCRIPTORS, "a message has room for them");
 
 /* ---- the listener's side ---- */
 
@@ -55,11 +54,16 @@ void keeper_stop(pid_t pid)
 struct keeper_news keeper_take(void)
 {
 	struct keeper_news news;
-	ssize_t n = recv(keeper, &news, sizeof news, MSG_DONTWAIT);
+	int descriptor[REQUESTS_DESCRIPTORS];
+	unsigned n;
+	bool whole;
+	ssize_t len = requests_receive(keeper, &news, sizeof news, descriptor, &n, &whole);
 
-	if (n == sizeof news)
+	if (n)
+		broker_use(descriptor[0]);
+	if (len == sizeof news)
 		return news;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (len < 0 && (errno == EAGAIN || errno == EINTR))
 		return (struct keeper_news){ .what = KEEPER_NOTHING };
 	keeper_leave();
 	keeper = -1;
@@ -68,19 +72,7 @@ struct keeper_news keeper_take(void)
 
 static bool say(char word, const int *descriptor, unsigned n)
 {
-	union control control = { .room = { 0 } };
-	struct iovec part = { &word, 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	if (n) {
-		control.header.cmsg_level = SOL_SOCKET;
-		control.header.cmsg_type = SCM_RIGHTS;
-		control.header.cmsg_len = (socklen_t)CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(&control.header), descriptor, n * sizeof(int));
-		message.msg_control = &control;
-		message.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof(int));
-	}
-	return sendmsg(keeper, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+	return requests_pass(keeper, &word, 1, descriptor, n, MSG_DONTWAIT);
 }
 
 void keeper_want_broker(void)
@@ -103,14 +95,19 @@ static struct {
 	pid_t broker; /* 0: there is none */
 } k;
 
-static void tell(int what, int32_t value)
+static void tell_with(int what, int32_t value, const int *descriptor, unsigned n)
 {
 	struct keeper_news news;
 
 	memset(&news, 0, sizeof news);
 	news.what = what;
 	news.value = value;
-	send(CONTROL, &news, sizeof news, MSG_DONTWAIT | MSG_NOSIGNAL);
+	requests_pass(CONTROL, &news, sizeof news, descriptor, n, MSG_DONTWAIT);
+}
+
+static void tell(int what, int32_t value)
+{
+	tell_with(what, value, NULL, 0);
 }
 
 static void start_broker(void)
@@ -121,6 +118,21 @@ static void start_broker(void)
 	if (k.broker < 0)
 		tell(KEEPER_NO_BROKER, errno);
 	k.broker = k.broker < 0 ? 0 : k.broker;
+}
+
+/* A session has shut the socket that all share, shutdown(2), so nobody can ask any more. The broker goes on with what it runs, and ends;
+ * sessions to come have another one, and another socket. */
+static void renew_requests(void)
+{
+	int pair[2];
+
+	if (requests_pair(pair) < 0)
+		return;
+	dup3(pair[1], REQUESTS, O_CLOEXEC);
+	close(pair[1]);
+	tell_with(KEEPER_SHUT, 0, pair, 1);
+	close(pair[0]);
+	k.broker = 0;
 }
 
 static void reap(void)
@@ -191,7 +203,7 @@ static _Noreturn void become_next(int *descriptor, unsigned n)
 /* It is nobody's child, so that a service manager may take it for its own: systemd watches only those. */
 static void start_next(int *descriptor, unsigned n)
 {
-	pid_t pid = broker_fork_as("smtpwarp");
+	pid_t pid = companion_fork("smtpwarp");
 	int how = 0, error = pid < 0 ? errno : 0;
 
 	if (pid == 0) {
@@ -217,19 +229,14 @@ static _Noreturn void end(void)
 
 static void listen_to_listener(void)
 {
-	union control control;
 	char word = 0;
-	struct iovec part = { &word, 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t len = recvmsg(CONTROL, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	const struct cmsghdr *header = len > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	unsigned n = header && header->cmsg_type == SCM_RIGHTS ? (unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
-	int descriptor[KEEPER_PASSED];
+	int descriptor[REQUESTS_DESCRIPTORS];
+	unsigned n;
+	bool whole;
+	ssize_t len = requests_receive(CONTROL, &word, 1, descriptor, &n, &whole);
 
 	if (!len || (len < 0 && errno != EAGAIN && errno != EINTR))
 		end();
-	if (n)
-		memcpy(descriptor, CMSG_DATA(header), n * sizeof(int));
 	if (word == WORD_BROKER)
 		k.hooks = true;
 	else if (word == WORD_NEXT && n)
@@ -242,16 +249,20 @@ static _Noreturn void run_keeper(void)
 {
 	sigset_t none;
 
-	broker_prepare();
+	companion_prepare();
 	sigemptyset(&none);
 	for (;;) {
-		struct pollfd p = { .fd = CONTROL, .events = POLLIN };
+		struct pollfd p[] = { { .fd = CONTROL, .events = POLLIN }, { .fd = REQUESTS, .events = POLLRDHUP } };
 		bool lacks;
 
 		start_broker();
 		lacks = k.hooks && !k.broker;
-		if (ppoll(&p, 1, lacks ? &(struct timespec){ AGAIN_MS / 1000, 0 } : NULL, &none) > 0)
+		if (ppoll(p, 2, lacks ? &(struct timespec){ AGAIN_MS / 1000, 0 } : NULL, &none) < 0)
+			p[0].revents = p[1].revents = 0;
+		if (p[0].revents)
 			listen_to_listener();
+		if (p[1].revents)
+			renew_requests();
 		reap();
 	}
 }
@@ -277,7 +288,7 @@ pid_t keeper_start(const struct keeper_task *t, bool hooks)
 		close(requests);
 		return -1;
 	}
-	pid = broker_fork_as("smtpwarp-keeper");
+	pid = companion_fork("smtpwarp-keeper");
 	if (pid == 0) {
 		take_over(pair[1], requests);
 		k.task = *t;

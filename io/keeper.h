@@ -21,7 +21,7 @@ struct keeper_task {
 };
 
 struct keeper_news {
-	enum { KEEPER_NOTHING, KEEPER_BROKER_ENDED, KEEPER_NO_BROKER, KEEPER_NOT_STARTED, KEEPER_GONE } what;
+	enum { KEEPER_NOTHING, KEEPER_BROKER_ENDED, KEEPER_NO_BROKER, KEEPER_SHUT, KEEPER_NOT_STARTED, KEEPER_GONE } what;
 	int32_t value; /* of BROKER_ENDED as wait(2) has it; of NO_BROKER and NOT_STARTED errno */
 };
 
@@ -32,7 +32,8 @@ pid_t keeper_start(const struct keeper_task *t, bool hooks);
 /* The socket to poll for news; -1: there is no keeper any more. */
 int keeper_socket(void);
 
-/* Take its news, without waiting. KEEPER_GONE comes once. */
+/* Take its news, without waiting. KEEPER_SHUT: a session has shut the way to the broker for all that there are; those to come have another,
+ * which broker_run() takes from now on. KEEPER_GONE comes once. */
 struct keeper_news keeper_take(void);
 
 /* Have it start a broker, unless there is one. */
@@ -40,7 +41,6 @@ void keeper_want_broker(void);
 
 /* Have it start smtpwarp anew: the file that we were started from, with our command line and environment. It gets n descriptors from 3 on,
  * LISTEN_FDS of them counted without the last, whose number is in KEEPER_LINK. Its parent is who takes orphans. false: errno says why not. */
-
 bool keeper_start_next(const int *descriptor, unsigned n);
 
 /* The listener ends, and has no sessions left: wait for the keeper's end, a second at most, for systemd kills what is left behind the main

@@ -4,9 +4,11 @@
 #ifndef REQUESTS_H
 #define REQUESTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
-#define REQUESTS_DESCRIPTORS 5 /* of a request: its channel and 4 more */
+#define REQUESTS_DESCRIPTORS 16 /* that go along with a message */
 #define REQUESTS_SECONDS 10 /* that a request waits for a process which takes none */
 
 /* Make the pair for requests: pair[0] for those who ask, pair[1] for who answers. Returns 0, or -1 with errno set. */
@@ -14,5 +16,12 @@ int requests_pair(int pair[2]);
 
 /* Send len octets and n descriptors, which stay ours, at most 4. Returns the channel, or -1 with errno set. */
 int requests_send(int to, const void *bytes, size_t len, const int *descriptor, unsigned n);
+
+/* Send a message with n descriptors, which stay ours, over a socket of such a pair. flags: of sendmsg(2). */
+bool requests_pass(int to, const void *bytes, size_t len, const int *descriptor, unsigned n, int flags);
+
+/* A message: its octets, and descriptors, which are the caller's. Returns its octets, cut to cap; -1: errno says why there is none, and *n is
+ * 0. *whole: nothing of it is cut off. Does not wait. */
+ssize_t requests_receive(int from, void *bytes, size_t cap, int descriptor[REQUESTS_DESCRIPTORS], unsigned *n, bool *whole);
 
 #endif

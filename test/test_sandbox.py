@@ -9,6 +9,7 @@ import pytest
 
 import building
 from building import ROOT
+from hooks import Hooks
 from warp import BINARY
 
 MODES = ["listener", "listener of root", "alone", "alone, root"]
@@ -134,6 +135,30 @@ def test_capabilities(begin, mode):
     _, _, pid = begin(mode)
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     assert {int(value, 16) for value in re.findall(r"^Cap(?:Prm|Eff|Inh):\s*(\w+)", status, re.M)} == {1 << 1 | 1 << 13, 0}
+
+
+def test_ways_that_are_shut(warp, mail_server, intruder, tmp_path, certs, secure):
+    """To the broker and to agents, by a session, for all that there are: those to come have hooks and keys again, and a record says so."""
+    hooks = Hooks(tmp_path / "hooks")
+    hooks.script("mail", "echo accept")
+    proxy = warp(*hooks.options, *certs.options(), upstream=mail_server())
+    proxy.binary = intruder
+    proxy.listen()
+    for times in range(1, 4):
+        beside, client = proxy.greeted(), proxy.greeted()
+        beside.ask("MAIL FROM:<a@b.example>", "250")
+        beside.ask("RSET", "250")
+        assert attempt(client, "shut", "") == "250 done"
+        beside.ask("MAIL FROM:<a@b.example>", "451 4.3.0")      # hooks of sessions under way are out of order
+        proxy.wait_until(lambda: sum("has shut the way to the process that runs hooks" in record["error"]      # pylint: disable=cell-var-from-loop
+                                     for record in proxy.records("error")) == times, "the record")
+        proxy.wait_until(lambda: sum("a process that keeps secrets has ended" in record["error"]        # pylint: disable=cell-var-from-loop
+                                     for record in proxy.records("error")) >= times, "the agent's end")
+        after = proxy.greeted()
+        after.ask("MAIL FROM:<a@b.example>", "250")
+        after.ask("RSET", "250")
+        secure(after)
+        after.ask("EHLO client.example", "250")
 
 
 def test_without_walls(begin):

@@ -194,12 +194,29 @@ static int leave_namespace(const char *operand)
 	return done(syscall(SYS_unshare, 0x10000000 /* CLONE_NEWUSER */));
 }
 
+/* Shut what all sessions ask the broker and agents by. */
+static int shut_ways(const char *operand)
+{
+	unsigned found = 0;
+
+	(void)operand;
+	for (int fd = 3; fd < 64; fd++) {
+		int type;
+		socklen_t len = sizeof type;
+
+		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_SEQPACKET)
+			found += shutdown(fd, SHUT_RDWR) == 0;
+	}
+	return found ? 0 : ENOENT;
+}
+
 static const struct {
 	char name[16];
 	int (*run)(const char *operand);
 } attempts[] = {
 	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process },
-	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule }, { "connect", connect_port },
+	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule },
+	{ "shut", shut_ways }, { "connect", connect_port },
 	{ "abstract", connect_abstract }, { "fork", make_process }, { "text", write_text }, { "code", map_code }, { "files", write_open_files }, { "root", more_rights }, { "namespace", leave_namespace },
 };
 

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
 #define LINES "# old h0:secret0\nh1 u1:secret1\nh2 u2:secret2\nh3 u3:secret3\nh4 unverified u4:secret4\nh5 u5:secret5\n* u6:secret6\n"
 

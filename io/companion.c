@@ -1,0 +1,49 @@
+/* Companions. See companion.h. */
+#define _GNU_SOURCE
+#include "io/companion.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+pid_t companion_fork(const char *name)
+{
+	char ours[16];
+	pid_t pid;
+
+	prctl(PR_GET_NAME, ours);
+	prctl(PR_SET_NAME, name);
+	pid = _Fork();
+	if (pid)
+		prctl(PR_SET_NAME, ours);
+	return pid;
+}
+
+static void on_child(int number)
+{
+	(void)number;
+}
+
+void companion_prepare(void)
+{
+	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
+	struct sigaction child = { .sa_handler = on_child };
+
+	sigaction(SIGCHLD, &child, NULL);
+	for (unsigned i = 0; i < sizeof ignored / sizeof *ignored; i++)
+		signal(ignored[i], SIG_IGN);
+}
+
+void companion_wait(pid_t pid)
+{
+	const struct timespec limit = { .tv_sec = 1 };
+	sigset_t children;
+
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	while (waitpid(pid, NULL, WNOHANG) == 0 && sigtimedwait(&children, NULL, &limit) > 0)
+		;
+}

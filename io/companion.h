@@ -1,0 +1,17 @@
+/* Companions: processes that smtpwarp forks to stand beside its sessions, and which are none: the keeper, the broker, agents. */
+#ifndef COMPANION_H
+#define COMPANION_H
+
+#include <sys/types.h>
+
+/* _Fork(2), with another name (prctl(2), at most 15 octets) from the first moment on. Returns as fork(2). */
+pid_t companion_fork(const char *name);
+
+/* In the companion: SIGTERM and the like come to all processes of a service or a terminal, but sessions under way still need it. SIGCHLD
+ * interrupts ppoll(2). */
+void companion_prepare(void);
+
+/* Wait for the end of one that has been told to end, a second at most. SIGCHLD must be blocked. */
+void companion_wait(pid_t pid);
+
+#endif

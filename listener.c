@@ -324,6 +324,8 @@ static _Noreturn void serve(int fd)
 	int error;
 
 	leave_listener();
+	if (indexer)
+		close(index_made); /* before it is sealed */
 	/* What has come by now, the listener tells. Each page that is not written stays shared with it. */
 	if (terminate)
 		terminate = 0;
@@ -348,7 +350,6 @@ static void fork_session(int fd, const union net_address *source)
 		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
 		return;
 	}
-	look_again();
 	pid = _Fork(); /* there are no threads and no atfork handlers to run */
 	if (pid == 0)
 		serve(fd);
@@ -380,8 +381,10 @@ static void accept_one(int listening)
 	union net_address source;
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof peer;
-	int fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
+	int fd;
 
+	look_again(); /* before the connection is there, which processes that it forks would hold */
+	fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && listener.spare >= 0)
 		refuse_one(listening);
 	else if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)

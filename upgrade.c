@@ -6,6 +6,7 @@
 #include "io/keeper.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +14,16 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
+
+#define CANDIDATE_SECONDS 60 /* for the next one to be ready; it may have to read large files */
 
 static struct {
 	int before, next; /* links; -1: there is none */
 	int process; /* pidfd_open(2) of the one before: a link ends before its process does; -1: there is none */
 	pid_t pid; /* of the next one */
+	time_t begun; /* when it was asked for */
 	uint32_t sessions_before, told;
 } upgrade = { .before = -1, .next = -1, .process = -1 };
 
@@ -65,6 +70,20 @@ static bool hear(int *link, char word[FAULT_MAX + 1])
 	return false;
 }
 
+/* The one that is not ready yet shall not take over: it ends when it says that it is, or is told to if it has just said so. */
+static void stop_candidate(void)
+{
+	char word[FAULT_MAX + 1];
+	long pid = 0;
+
+	shutdown(upgrade.next, SHUT_RD);
+	while (hear(&upgrade.next, word))
+		pid = number_of(word, "READY=") == 1 ? number_of(word, "MAINPID=") : pid;
+	if (pid > 1)
+		kill((pid_t)pid, SIGTERM);
+	shut(&upgrade.next);
+}
+
 /* ---- the one before ---- */
 
 void upgrade_take(int link)
@@ -102,6 +121,8 @@ void upgrade_stop(void)
 {
 	if (upgrade.before >= 0)
 		say(upgrade.before, "STOP=1");
+	if (upgrade.next >= 0 && !upgrade.pid)
+		stop_candidate();
 }
 
 static void hear_before(void)
@@ -125,11 +146,29 @@ static void tell_failure(const char *why)
 	fault("SIGUSR2: there is no upgrade: %s", why);
 }
 
+/* One that hangs does not stand in the way for ever. */
+static bool is_under_way(time_t now)
+{
+	if (upgrade.next >= 0 && now - upgrade.begun >= CANDIDATE_SECONDS) {
+		tell_failure("the next smtpwarp was not ready within a minute; another one is started");
+		stop_candidate();
+	}
+	return upgrade.next >= 0;
+}
+
+static time_t seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
 void upgrade_begin(const int *listening, unsigned n)
 {
 	int descriptor[KEEPER_PASSED], pair[2];
 	const char *why = upgrade.pid ? "it is done: that signal is for the process that accepts now" :
-	    upgrade.next >= 0 ? "one is under way" :
+	    is_under_way(seconds()) ? "one is under way" :
 	    getpid() == 1 ? "this is process 1, with which its container ends" :
 	    keeper_socket() < 0 ? "the process that would start it has ended" : NULL;
 
@@ -137,6 +176,7 @@ void upgrade_begin(const int *listening, unsigned n)
 		memcpy(descriptor, listening, n * sizeof *listening);
 		descriptor[n] = pair[1];
 		upgrade.next = pair[0];
+		upgrade.begun = seconds();
 		if (!keeper_start_next(descriptor, n + 1))
 			shut(&upgrade.next);
 		close(pair[1]);

@@ -20,7 +20,7 @@ void upgrade_take(int link);
 /* We are ready: tell the one before. Ends us if it is gone, for then nobody waits for us. false: there was none before. */
 bool upgrade_ready(void);
 
-/* SIGUSR2: have the next one started, with these sockets. A record says why not, if not. */
+/* SIGUSR2: have the next one started, with these sockets. A record says why not, if not. One that is not ready after a minute is given up. */
 void upgrade_begin(const int *listening, unsigned n);
 
 /* The keeper could not start it, for this errno. */
@@ -48,7 +48,7 @@ uint32_t upgrade_sessions_before(void);
 /* So many sessions are ours: tell the next one, who counts them, too. */
 void upgrade_tell_sessions(uint32_t ours);
 
-/* We are told to end: so is the one before. */
+/* We are told to end: so is the one before, and one that is about to take over. */
 void upgrade_stop(void);
 
 /* A process that was forked has nothing to say to either; writes no page that it shares with others. */

@@ -537,8 +537,9 @@ void routes_use_index(int fd)
 {
 	if (shared_index >= 0)
 		close(shared_index);
-	file_seal(fd); /* every session has it */
-	shared_index = fd;
+	shared_index = file_seal(fd) ? fd : -1; /* every session has it: none may write to it */
+	if (shared_index < 0)
+		close(fd);
 }
 
 bool routes_wants_index(const char *path)

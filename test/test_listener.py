@@ -1,6 +1,5 @@
 """The listener: its limits, its end, and what must not harm it: DESIGN 3, PROTOCOL 75."""
 import contextlib
-import fcntl
 import os
 import pathlib
 import resource
@@ -14,7 +13,7 @@ import pytest
 
 import peers
 from waiting import wait_until
-from warp import BINARY, NO_REPORTS, cpu_seconds
+from warp import BINARY, NO_REPORTS, cpu_seconds, is_sealed
 
 
 def wait_children(proxy, count):
@@ -355,7 +354,6 @@ def test_sighup_with_a_file_that_is_gone_keeps_the_old(warp, mail_server, certs,
 # The memory that sessions share
 
 NOBODY = 65534
-WRITE_SEAL, GET_SEALS = 8, 1034        # linux/fcntl.h
 
 
 @pytest.fixture(name="with_secrets")
@@ -386,7 +384,7 @@ def test_72_what_sessions_share_cannot_be_changed(with_secrets):
         files = [path for path in pathlib.Path(f"/proc/{pid}/fd").iterdir() if os.readlink(path).startswith("/memfd:")]
         assert [os.readlink(path) for path in files] == ["/memfd:routes (deleted)"]
         with open(files[0], "r+b") as index:
-            assert fcntl.fcntl(index, GET_SEALS) & WRITE_SEAL
+            assert is_sealed(index)
             with pytest.raises(PermissionError):
                 os.pwrite(index.fileno(), b"x", 0)
 

@@ -9,6 +9,7 @@ Without `listen()` every session is a process of its own with the client's socke
 fails the test for a crash, a sanitizer's report, a process that stays, or a log that is not what DESIGN 7 says.
 """
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -69,6 +70,12 @@ def children_of(pid):
             with contextlib.suppress(OSError):
                 children[int(word)] = pathlib.Path(f"/proc/{word}/comm").read_text().strip()
     return children
+
+
+def is_sealed(file):
+    """Whether nobody can write to this memory file."""
+    get_seals, write = 1034, 8      # linux/fcntl.h
+    return bool(fcntl.fcntl(file, get_seals) & write)
 
 
 def sessions_of(pid):

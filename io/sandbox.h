@@ -24,7 +24,8 @@
 void sandbox_prepare(const uint16_t *port, unsigned n, bool mark);
 
 /* Filter this process's system calls, and those of all that it forks. A session that makes another call calls tell() with words that name
- * it, and ends; its listener calls tell(), and the call fails, ENOSYS. */
+ * it, and ends; its listener calls tell(), and the call fails, ENOSYS. The kernel refuses the call before that, by SIGSYS: code that has
+ * taken a session over and handles the signal itself goes on without the call, and nothing tells. */
 void sandbox_filter(void (*tell)(const char *what));
 
 /* This process is a session from now on. any_port: it may connect to all TCP ports; else port is one more, 0: none. Does nothing without

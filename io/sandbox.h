@@ -8,7 +8,7 @@
  * - Processes: none can be started, RLIMIT_NPROC; as root, whom that does not bind, by the filter of seccomp(2).
  * - Capabilities: a session gives up those that it does not need, capabilities(7).
  *
- * Where the kernel lacks one, the others stand. Builds with AddressSanitizer filter no system calls.
+ * Where the kernel lacks one, the others stand. Builds with AddressSanitizer have none.
  */
 #ifndef SANDBOX_H
 #define SANDBOX_H

@@ -249,9 +249,10 @@ static int ending; /* the signal that ends the machine; 0: none yet */
 static int attend(pid_t child, const sigset_t *ours)
 {
 	pid_t ended;
-	int how;
+	int how, childs = 0;
+	bool over = false;
 
-	for (;;) {
+	while (!over) {
 		int number = sigwaitinfo(ours, NULL);
 
 		if (number == SIGHUP)
@@ -260,10 +261,13 @@ static int attend(pid_t child, const sigset_t *ours)
 			ending = number;
 			kill(child, SIGTERM);
 		}
-		while ((ended = waitpid(-1, &how, WNOHANG)) > 0)
-			if (ended == child)
-				return how;
+		while ((ended = waitpid(-1, &how, WNOHANG)) > 0) /* all of them: one signal may stand for several */
+			if (ended == child) {
+				childs = how;
+				over = true;
+			}
 	}
+	return childs;
 }
 
 static pid_t start(char **argv)

@@ -41,7 +41,7 @@ class Postfix(mta.Postfix):
 
     def outcome(self):
         """What the first try to deliver comes to: its status, and why."""
-        return wait_until(lambda: re.search(r"status=(\w+) \((.*)\)", self.logfile.read_text()), self.log).groups()
+        return wait_until(lambda: self.logfile.exists() and re.search(r"status=(\w+) \((.*)\)", self.logfile.read_text()), self.log).groups()
 
 
 def zone(address, certificate):

@@ -127,21 +127,35 @@ static void check_anchors(void)
 		fault_die(EX_CONFIG, "--tls-ca %s: %s; install ca-certificates or name another file", options.tls_ca, why);
 }
 
+/* STARTTLS of a client is passed on, and with --client-tls auto nothing says whose is not. */
+static bool passes_all(void)
+{
+	return options.client_tls == CLIENT_TLS_PASSTHROUGH || (options.client_tls == CLIENT_TLS_AUTO && !options.inspects);
+}
+
+/* What a client that speaks TLS with the upstream would get past. NULL: nothing. */
+static const char *blinded(void)
+{
+	return options.valid_recipients ? "smtpwarp cannot see which recipients --valid-recipients is to check" :
+	    options.override_recipient ? "smtpwarp cannot give its recipients another address (--override-recipient)" : NULL;
+}
+
 static void check_client_tls(void)
 {
+	bool passes = options.client_tls == CLIENT_TLS_PASSTHROUGH || options.client_tls == CLIENT_TLS_AUTO;
 	const char *against = options.limits.on_recipient ?
 	    "with --connect-on recipient or --routes there is none to ask" :
-	    options.tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
 	    options.upstream_auth ? "smtpwarp cannot send what --upstream-auth has" :
-	    options.valid_recipients ? "smtpwarp cannot see which recipients --valid-recipients is to check" :
-	    options.override_recipient ? "smtpwarp cannot give its recipients another address (--override-recipient)" : NULL;
+	    options.client_tls == CLIENT_TLS_PASSTHROUGH && options.tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
+	    passes_all() ? blinded() : NULL;
 
-	if (options.client_tls == CLIENT_TLS_PASSTHROUGH) {
-		if (against)
-			fault_die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: %s", against);
-	} else if (options.client_tls != CLIENT_TLS_NONE && !options.cert) {
+	if (options.inspects && options.client_tls != CLIENT_TLS_AUTO)
+		fault_die(EX_CONFIG, "--tls-inspect makes exceptions from --client-tls auto, which is not given");
+	if (passes && against)
+		fault_die(EX_CONFIG, "--client-tls %s leaves TLS to client and upstream: %s%s", client_tls_name(options.client_tls), against,
+		    options.client_tls == CLIENT_TLS_AUTO && blinded() == against ? ": name clients or servers with --tls-inspect" : "");
+	if (!passes && options.client_tls != CLIENT_TLS_NONE && !options.cert)
 		fault_die(EX_CONFIG, "--client-tls %s needs --cert and --key", client_tls_name(options.client_tls));
-	}
 }
 
 static void load_keys(enum keys_side side, const char *cert, const char *key)
@@ -391,8 +405,9 @@ static void change_user(void)
 /* What is said inside TLS would go past it. */
 static void refuse_blind_hook(void)
 {
-	if (options.client_tls == CLIENT_TLS_PASSTHROUGH && loaded_hooks()->events & 1u << HOOK_RCPT)
-		fault_die(EX_CONFIG, "--client-tls passthrough leaves TLS to client and upstream: no rcpt hook can see the recipients");
+	if (passes_all() && loaded_hooks()->events & 1u << HOOK_RCPT)
+		fault_die(EX_CONFIG, "--client-tls %s leaves TLS to client and upstream: no rcpt hook can see the recipients%s",
+		    client_tls_name(options.client_tls), options.client_tls == CLIENT_TLS_AUTO ? ": name clients or servers with --tls-inspect" : "");
 }
 
 static void refuse_open_relay(const union net_address *local)

@@ -28,8 +28,9 @@ bool tls_level_verifies(enum tls_level level);
 
 /* NONE: --client-tls was not given. */
 #define CLIENT_TLS(X)                                                                                                  \
-	X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough")
-#define CLIENT_TLS_WORDS "may, require, implicit or passthrough"
+	X(NONE, "none") X(MAY, "may") X(REQUIRE, "require") X(IMPLICIT, "implicit") X(PASSTHROUGH, "passthrough") \
+	X(AUTO, "auto")
+#define CLIENT_TLS_WORDS "may, require, implicit, passthrough or auto"
 
 enum client_tls {
 #define X(how, name) CLIENT_TLS_##how,

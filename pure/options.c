@@ -18,7 +18,7 @@
 /* What an option takes. */
 enum kind {
 	/* Options that may be given several times: */
-	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, DNSBL, DNS_SERVER, RULES,
+	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, INSPECT, DNSBL, DNS_SERVER, RULES,
 	LISTS, /* how many kinds those are */
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, OCTETS, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
@@ -107,6 +107,8 @@ static const struct row rows[] = {
 	OF_TEXT("key", key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --cert"),
 	OF_CHOICE_OR_NONE("client-tls", client_tls, CLIENT_TLS_WORDS, "HOW",
 	    "TLS towards clients: " CLIENT_TLS_WORDS "; without it: may, if there is --cert"),
+	OF_LIST("tls-inspect", INSPECT, "CIDR",
+	    "with --client-tls auto: keep STARTTLS from these clients, or with to:CIDR for these servers, and see their mail"),
 	OF_SECONDS("tls-timeout", timeouts.tls, 0, 0, "60", "time for a TLS handshake"),
 	OF_LIST("accept-proxy", PROXY, "CIDR", "connections from these addresses begin with a PROXY header"),
 	OF_SECONDS("proxy-timeout", timeouts.proxy, 0, 0, "10", "time for that header"),
@@ -371,6 +373,7 @@ static const char *add_proxy(struct options *o, const char *value)
 /* Large values, apart from what all sessions read. */
 static struct {
 	struct net_block allow[OPTIONS_ALLOW_MAX];
+	struct tls_inspect inspect[OPTIONS_INSPECT_MAX];
 	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
 	struct ere valid_recipients;
 	char reply_rules[OPTIONS_REPLY_RULES_MAX][256];
@@ -397,6 +400,20 @@ static const char *add_dnsbl(struct options *o, const char *value)
 	o->dnsbl = large.dnsbl;
 	o->dnsbls += !want;
 	return want;
+}
+
+static const char *add_inspect(struct options *o, const char *value)
+{
+	struct tls_inspect *one = &large.inspect[o->inspects];
+
+	if (o->inspects == OPTIONS_INSPECT_MAX)
+		return TOO_MANY(OPTIONS_INSPECT_MAX);
+	one->server = strncmp(value, "to:", 3) == 0;
+	if (!net_block_parse(value + (one->server ? 3 : 0), &one->block))
+		return "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers";
+	o->inspect = large.inspect;
+	o->inspects++;
+	return NULL;
 }
 
 static const char *add_dns_server(struct options *o, const char *value)
@@ -482,6 +499,8 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 		return add_source(o, value);
 	case PROXY:
 		return add_proxy(o, value);
+	case INSPECT:
+		return add_inspect(o, value);
 	case ALLOW:
 		return add_allow(o, value);
 	case DNSBL:
@@ -880,7 +899,8 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 
 const char *options_open_relay(const struct options *o, bool rcpt_hook, const union net_address *local)
 {
-	bool sees_recipients = o->client_tls != CLIENT_TLS_PASSTHROUGH && (o->valid_recipients || rcpt_hook);
+	bool passes = o->client_tls == CLIENT_TLS_PASSTHROUGH || o->client_tls == CLIENT_TLS_AUTO;
+	bool sees_recipients = !passes && (o->valid_recipients || rcpt_hook);
 	bool guarded = (!o->upstreams && !o->routes) || o->allows || sees_recipients;
 
 	if (guarded || local->sa.sa_family == AF_UNSPEC || net_is_loopback(local))

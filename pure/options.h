@@ -16,6 +16,7 @@
 #define OPTIONS_UPSTREAM_MAX 16
 #define OPTIONS_PROXY_MAX 16
 #define OPTIONS_ALLOW_MAX 64
+#define OPTIONS_INSPECT_MAX 64
 #define OPTIONS_DNSBL_MAX 16
 #define OPTIONS_OPERANDS 2 /* of --try-hook */
 #define OPTIONS_REPLY_RULES_MAX 8
@@ -28,6 +29,12 @@
 /* Times are in microseconds. */
 struct timeouts {
 	int64_t connect, tls, banner, mail, rcpt, data, block, dot, command, idle, session, drain, idle_exit, hook, proxy;
+};
+
+/* Sessions of clients, or to servers, at these addresses. */
+struct tls_inspect {
+	bool server;
+	struct net_block block;
 };
 
 struct options {
@@ -49,6 +56,8 @@ struct options {
 	const char *upstream_auth;	/* file; NULL: none */
 	const char *cert, *key; /* to show to clients; NULL: none. key NULL: it is in the file of cert */
 	enum client_tls client_tls;
+	const struct tls_inspect *inspect; /* --tls-inspect: with --client-tls auto, whose STARTTLS is not passed on */
+	unsigned inspects;
 	const char *log; /* NULL: standard error or syslog */
 	bool verbose;
 	struct dialogue_limits limits;

@@ -8,6 +8,7 @@
 #include "io/keys.h"
 #include "session/gate.h"
 #include "session/identity.h"
+#include "session/inspect.h"
 #include "session/observe.h"
 #include "session/record.h"
 #include "session/server.h"
@@ -23,22 +24,19 @@ static struct tls *engine;    /* made ready: our 220 is on its way */
 static enum end_by first_end; /* which side of a tunnel has closed first */
 static bool carried;	      /* octets of the client's went through the tunnel */
 
-static bool passes_through(const struct session *s)
-{
-	return s->o->client_tls == CLIENT_TLS_PASSTHROUGH && !s->dialogue.encrypted;
-}
-
 bool clienttls_is_ours(const struct session *s, enum smtp_verb verb)
 {
-	return verb == SMTP_STARTTLS && !passes_through(s);
+	return verb == SMTP_STARTTLS && !inspect_passes(s);
 }
 
 bool clienttls_offers(const struct session *s)
 {
-	if (passes_through(s))
+	enum client_tls how = inspect_client_tls(s);
+
+	if (inspect_passes(s))
 		return (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS) && !s->server.leg.tls &&
 		    s->dialogue.lmtp == (s->hello.verb == SMTP_LHLO); /* nobody can translate inside TLS */
-	return s->o->client_tls != CLIENT_TLS_NONE && s->o->client_tls != CLIENT_TLS_IMPLICIT && !s->dialogue.encrypted;
+	return how != CLIENT_TLS_NONE && how != CLIENT_TLS_IMPLICIT && !s->dialogue.encrypted;
 }
 
 /* ---- attacks ---- */
@@ -71,7 +69,7 @@ static void record_outcome(const struct session *s, enum record_tls_result resul
 {
 	const char *name = s->client.leg.tls ? tls_asked_name(s->client.leg.tls) : NULL;
 
-	record_tls(s, &(struct record_handshake){ RECORD_CLIENT, result, client_tls_name(s->o->client_tls), name, reason, facts,
+	record_tls(s, &(struct record_handshake){ RECORD_CLIENT, result, client_tls_name(inspect_client_tls(s)), name, reason, facts,
 	    s->shake_at ? s->now - s->shake_at : -1 });
 }
 
@@ -150,7 +148,7 @@ void clienttls_turn(struct session *s)
 {
 	if (talk_ended(s))
 		return;
-	if (s->gate.stage == GATE_STARTTLS && passes_through(s))
+	if (s->gate.stage == GATE_STARTTLS && inspect_passes(s))
 		spoke_on(s, false);
 	else if (s->gate.stage == GATE_STARTTLS)
 		answer_starttls(s);

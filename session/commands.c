@@ -97,6 +97,23 @@ static bool is_taken(const struct session *s, const struct smtp_command *cmd)
 }
 
 /* Pass the command on: to the server, or to the part that answers it in the server's place. */
+static void send_mail(struct session *s, const struct smtp_command *cmd)
+{
+	if (identity_forward(s)) {
+		held_put(s, cmd);
+		gate_enter(s, GATE_TOLD);
+		return;
+	}
+	held_send_command(s, cmd);
+	transaction_sent(s, SMTP_MAIL);
+}
+
+void commands_mail_secured(struct session *s)
+{
+	gate_enter(s, GATE_OPEN);
+	send_mail(s, &s->held->cmd);
+}
+
 static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";
@@ -116,9 +133,11 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 		gate_enter(s, GATE_STARTTLS);
 	if (clienttls_is_ours(s, cmd->verb) || (s->o->limits.on_recipient && recipient_command(s, cmd)))
 		return;
-	if (cmd->verb == SMTP_MAIL && identity_forward(s)) {
-		held_put(s, cmd);
-		gate_enter(s, GATE_TOLD);
+	if (cmd->verb == SMTP_MAIL) {
+		if (hello_secure(s))
+			held_put(s, cmd);
+		else
+			send_mail(s, cmd);
 		return;
 	}
 	held_send_command(s, cmd);

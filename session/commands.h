@@ -11,6 +11,9 @@
 /* Handle what was read from the client, as far as possible. true: something was handled. */
 bool commands_turn(struct session *s);
 
+/* In GATE_SECURE: it is settled whether the server speaks TLS. Send it the held MAIL. */
+void commands_mail_secured(struct session *s);
+
 /* No hook has refused the held command: pass it on, RCPT with the address of --override-recipient if there is one. */
 void commands_pass_held(struct session *s);
 

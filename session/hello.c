@@ -5,6 +5,7 @@
 #include "session/clienttls.h"
 #include "session/gate.h"
 #include "session/identity.h"
+#include "session/inspect.h"
 #include "session/observe.h"
 #include "session/record.h"
 #include "session/server.h"
@@ -121,6 +122,12 @@ static bool may_authenticate(const struct session *s)
 	return client_may_authenticate(s) && (!exposed || s->o->plain_auth);
 }
 
+/* Whether TLS with the server begins with the client's next message: what AUTH is worth shows only then. */
+static bool tls_comes_later(const struct session *s)
+{
+	return inspect_waits(s) && s->server.route.tls != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
+}
+
 static void end_hello(struct session *s)
 {
 	if (serverstate_in_hello(s))
@@ -134,7 +141,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	const struct smtp_offer offer = {
 		.size_limit = s->o->limits.message_size,
 		.requiretls = d->encrypted && s->server.facts.verified && s->server.leg.tls, /* RFC 8689 2 */
-		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s),
+		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s) && !tls_comes_later(s),
 		.starttls = clienttls_offers(s),
 		.single = d->lmtp && s->hello.verb == SMTP_EHLO && !s->o->limits.on_recipient,
 	};
@@ -207,7 +214,7 @@ static void answer_with_list(struct session *s)
 		dialogue_withdraw(&s->dialogue, SMTP_EXT_AUTH);
 	if (s->gate.stage == GATE_LIST) {
 		answer_with_auth(s);
-	} else if (s->gate.stage == GATE_SERVER) {
+	} else if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_SECURE) {
 		end_hello(s);
 		s->hello.ready = true;
 	} else {
@@ -289,6 +296,10 @@ static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
 	if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST) {
 		server_failed(s, "4.4.1", talk_refusal("EHLO was refused:", &r->line));
+		return;
+	}
+	if (s->gate.stage == GATE_SECURE) {
+		server_unusable(s, "4.4.1", talk_refusal("EHLO was refused:", &r->line), "EHLO was refused");
 		return;
 	}
 	talk_comm(s, COMM_ANSWERED, r->line.raw, r->line.raw_len);
@@ -416,6 +427,20 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 		server_goes_plain(s);
 		introduce(s);
 	}
+}
+
+bool hello_secure(struct session *s)
+{
+	if (!tls_comes_later(s) || s->server.state != SERVER_READY)
+		return false;
+	gate_enter(s, GATE_SECURE);
+	if (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS)
+		server_starttls(s);
+	else if (server_needs_tls(s))
+		server_tls_failed(s, "STARTTLS is not offered");
+	else
+		gate_enter(s, GATE_OPEN);
+	return s->gate.stage == GATE_SECURE;
 }
 
 void hello_secured(struct session *s)

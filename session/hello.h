@@ -26,6 +26,10 @@ void hello_said(struct session *s, const struct smtp_command *cmd);
 /* Forget the client's name, RFC 3207 4.2. */
 void hello_forget(struct session *s);
 
+/* --client-tls auto: the client begins a message without TLS of its own. If TLS with the server is wanted, begin it: GATE_SECURE, and
+ * hello.ready or server.news comes. false: the message can go as things are. */
+bool hello_secure(struct session *s);
+
 /* The TLS handshake after STARTTLS is done: greet the server again. */
 void hello_secured(struct session *s);
 

@@ -451,6 +451,15 @@ static const char *by_name(enum end_by by)
 	return *names[by] ? names[by] : NULL;
 }
 
+/* Whether the client has left at the sight of a list without STARTTLS, which the server had in it. */
+static bool may_want_tls(const struct session *s)
+{
+	const struct dialogue *d = &s->dialogue;
+	bool withheld = (s->server.has_facts || d->ehlo.extensions & SMTP_EXT_STARTTLS) && !d->encrypted && !d->offer.starttls;
+
+	return withheld && d->greeted && s->hello.verb != SMTP_HELO && !d->transactions && !s->commands.auth_seen && s->end.by == END_BY_CLIENT;
+}
+
 static void close_members(struct json *j, const struct session *s)
 {
 	json_number(j, "messages", s->tx.messages);
@@ -470,6 +479,9 @@ static void close_members(struct json *j, const struct session *s)
 		refusal_members(j, s->refusal);
 		json_close(j, '}');
 	}
+	json_bool(j, "seen", s->gate.stage != GATE_TUNNEL);
+	if (may_want_tls(s))
+		json_string(j, "hint", "may require TLS");
 	json_number(j, "log_dropped", s->end.dropped);
 	json_string(j, "by", by_name(s->end.by));
 	json_string(j, "reason", s->end.reason);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "session/server.h"
 #include "session/identity.h"
+#include "session/inspect.h"
 #include "session/observe.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
@@ -183,11 +184,17 @@ bool server_has_more(const struct session *s)
 	return s->server.next_candidate < s->server.candidates || more_upstreams(s);
 }
 
+/* Whether a command is held until there is a server, or TLS with it: steps.c answers it. */
+static bool is_held(const struct session *s)
+{
+	return (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) || s->gate.stage == GATE_SECURE;
+}
+
 void server_refuse(struct session *s, const char *enhanced_and_reason)
 {
 	char *failure = s->server.text->failure;
 
-	if (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) {
+	if (is_held(s)) {
 		if (enhanced_and_reason != failure)
 			snprintf(failure, sizeof s->server.text->failure, "%s", enhanced_and_reason);
 		s->server.news = SERVER_OUT;
@@ -556,6 +563,8 @@ bool server_wants_tls(const struct session *s)
 	/* With passthrough the client asks for TLS itself, unless it speaks TLS with the proxy before us. */
 	if (s->o->client_tls == CLIENT_TLS_PASSTHROUGH && s->server.route.tls <= TLS_MAY && !s->dialogue.encrypted)
 		return false;
+	if (inspect_waits(s))
+		return false;
 	return s->server.route.tls != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
 }
 
@@ -600,12 +609,11 @@ void server_unusable(struct session *s, const char *enhanced, const char *reason
 	set_failure(s, enhanced, reason);
 	server_close(s);
 	dialogue_forget_server(&s->dialogue);
-	if (s->o->limits.on_recipient) {
-		server_refuse(s, s->server.text->failure);
-		return;
-	}
-	talk_replyf(s, "451 %s %s: %s", enhanced, s->server.host, reason);
 	snprintf(s->server.text->gone, sizeof s->server.text->gone, "421 %s %s: %s", enhanced, s->server.host, later);
+	if (s->o->limits.on_recipient || is_held(s))
+		server_refuse(s, s->server.text->failure);
+	else
+		talk_replyf(s, "451 %s %s: %s", enhanced, s->server.host, reason);
 }
 
 bool server_handshake(struct session *s)

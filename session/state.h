@@ -24,13 +24,14 @@
 
 #define GATE_STAGES(X)                                                                                                 \
 	X(OPEN, GATE_BIT(CHECKS) | GATE_BIT(TARPIT) | GATE_BIT(HOOKS) | GATE_BIT(SERVER) | GATE_BIT(LIST) |            \
-	    GATE_BIT(TOLD) | GATE_BIT(KEPT) | GATE_BIT(STARTTLS) | GATE_BIT(SHAKE))                                    \
+	    GATE_BIT(TOLD) | GATE_BIT(KEPT) | GATE_BIT(STARTTLS) | GATE_BIT(SHAKE) | GATE_BIT(SECURE))                                  \
 	X(CHECKS, GATE_BIT(OPEN) | GATE_BIT(TARPIT)) /* DNS lists are asked, the greeting is delayed */                \
 	X(TARPIT, GATE_BIT(OPEN))		     /* a reply is ready, but delayed */                               \
 	X(HOOKS, GATE_BIT(OPEN) | GATE_BIT(TARPIT))  /* hooks decide */                                                \
 	X(SERVER, GATE_BIT(OPEN))   /* the held RCPT waits until a server has answered MAIL */                         \
 	X(LIST, GATE_BIT(OPEN))	    /* EHLO with --auth waits for the server's list of extensions */                   \
 	X(TOLD, GATE_BIT(OPEN))	    /* the held MAIL waits for XFORWARD, or for the client's host name */              \
+	X(SECURE, GATE_BIT(OPEN))   /* the held MAIL waits for TLS with the server */                                  \
 	X(KEPT, GATE_BIT(OPEN))	    /* a kept message is on its way to the server */                                   \
 	X(STARTTLS, GATE_BIT(OPEN) | GATE_BIT(SHAKE) | GATE_BIT(TUNNEL)) /* STARTTLS waits for 220 */                  \
 	X(SHAKE, GATE_BIT(OPEN))    /* the TLS handshake with the client */                                            \
@@ -90,7 +91,7 @@ struct end {
 	    SERVER_BIT(HELO) | SERVER_BIT(READY))                                                                      \
 	X(AUTH, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(HELO) | SERVER_BIT(READY)) /* --upstream-auth */      \
 	X(HELO, SERVER_BIT(NONE) | SERVER_BIT(IDLE) | SERVER_BIT(READY))                                               \
-	X(READY, SERVER_BIT(NONE) | SERVER_BIT(EHLO) | SERVER_BIT(HELO) | SERVER_BIT(TUNNEL)) /* it takes mail */      \
+	X(READY, SERVER_BIT(NONE) | SERVER_BIT(EHLO) | SERVER_BIT(HELO) | SERVER_BIT(STARTTLS) | SERVER_BIT(TUNNEL)) /* it takes mail */      \
 	X(TUNNEL, SERVER_BIT(NONE))						/* see GATE_TUNNEL */                  \
 	X(GONE, 0)								/* closed, and there will be no other */
 

@@ -194,8 +194,21 @@ static bool take_ready(struct session *s)
 	if (!s->hello.ready)
 		return false;
 	hello_take_ready(s);
-	recipient_server_ready(s);
+	if (s->gate.stage == GATE_SECURE)
+		commands_mail_secured(s);
+	else
+		recipient_server_ready(s);
 	return true;
+}
+
+/* TLS with the server has failed, and the held MAIL must not go without. */
+static void refuse_mail(struct session *s)
+{
+	char reply[300];
+
+	snprintf(reply, sizeof reply, "451 %s", s->server.text->failure);
+	gate_enter(s, GATE_OPEN);
+	held_refuse(s, reply);
 }
 
 static bool take_server_news(struct session *s)
@@ -206,7 +219,10 @@ static bool take_server_news(struct session *s)
 	case SERVER_NO_NEWS:
 		return false;
 	case SERVER_OUT:
-		recipient_unreachable(s, s->server.text->failure);
+		if (s->gate.stage == GATE_SECURE)
+			refuse_mail(s);
+		else
+			recipient_unreachable(s, s->server.text->failure);
 		return true;
 	case SERVER_LOST:
 		snprintf(reply, sizeof reply, "421 %s", s->server.text->failure);
@@ -227,6 +243,8 @@ static bool take_one(struct session *s)
 		return take_ready(s) || take_told(s) || take_server_news(s);
 	case GATE_LIST:
 		return take_server_news(s);
+	case GATE_SECURE:
+		return take_ready(s) || take_server_news(s);
 	case GATE_TOLD:
 		return take_told(s);
 	case GATE_SHAKE:
@@ -396,6 +414,7 @@ static void gate_deadline(const struct session *s, struct steps_deadline *d)
 	case GATE_SERVER:
 	case GATE_LIST:
 	case GATE_TOLD:
+	case GATE_SECURE:
 	case GATE_KEPT:
 	case GATE_STARTTLS:
 		state_deadline(s, d);

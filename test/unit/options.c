@@ -340,9 +340,9 @@ static void test_choices(void **state)
 		{ "tls", "takes none, may, verify-if-offered, encrypt or verify", tls,
 		    { "none", "may", "verify-if-offered", "encrypt", "verify" },
 		    { TLS_NONE, TLS_MAY, TLS_OFFERED, TLS_ENCRYPT, TLS_VERIFY } },
-		{ "client-tls", "takes may, require, implicit or passthrough", client_tls,
-		    { "may", "require", "implicit", "passthrough" },
-		    { CLIENT_TLS_MAY, CLIENT_TLS_REQUIRE, CLIENT_TLS_IMPLICIT, CLIENT_TLS_PASSTHROUGH } },
+		{ "client-tls", "takes may, require, implicit, passthrough or auto", client_tls,
+		    { "may", "require", "implicit", "passthrough", "auto" },
+		    { CLIENT_TLS_MAY, CLIENT_TLS_REQUIRE, CLIENT_TLS_IMPLICIT, CLIENT_TLS_PASSTHROUGH, CLIENT_TLS_AUTO } },
 		{ "send-proxy", "takes v1 or v2", send_proxy, { "v1", "v2" }, { 1, 2 } },
 		{ "client-names", "takes lookup or none", client_names, { "lookup", "none" }, { 0, 1 } },
 		{ "hook-failure", "takes defer or accept", hook_failure, { "defer", "accept" }, { 0, 1 } },
@@ -360,7 +360,7 @@ static void test_choices(void **state)
 		     *bad; bad++)
 			expect_refused(rows[i].name, *bad, rows[i].want);
 	}
-	expect_refused("client-tls", "none", "takes may, require, implicit or passthrough");
+	expect_refused("client-tls", "none", "takes may, require, implicit, passthrough or auto");
 }
 
 /* ---- options that may be given several times ---- */
@@ -371,6 +371,7 @@ static const unsigned *count_of(const char *name)
 	    strcmp(name, "upstream") == 0	? &o.upstreams :
 	    strcmp(name, "accept-proxy") == 0	? &o.proxies :
 	    strcmp(name, "allow-clients") == 0	? &o.allows :
+	    strcmp(name, "tls-inspect") == 0	? &o.inspects :
 	    strcmp(name, "dnsbl") == 0		? &o.dnsbls :
 						  &o.dns.count;
 }
@@ -385,6 +386,7 @@ static void test_how_many_times(void **state)
 		{ "--upstream", "mx.example", OPTIONS_UPSTREAM_MAX },
 		{ "--accept-proxy", "::1", OPTIONS_PROXY_MAX },
 		{ "--allow-clients", "::1", OPTIONS_ALLOW_MAX },
+		{ "--tls-inspect", "to:::1", OPTIONS_INSPECT_MAX },
 		{ "--dnsbl", "list.example", OPTIONS_DNSBL_MAX },
 		{ "--dns-server", "::1", DNS_SERVERS },
 	};
@@ -499,6 +501,10 @@ static void test_own_values(void **state)
 		{ "accept-proxy", "10.0.0.0/8", NULL },
 		{ "accept-proxy", "10.0.0.1/8", "takes ADDRESS/BITS, such as 10.0.0.0/8 or ::1" },
 		{ "allow-clients", "2001:db8::/32", NULL },
+		{ "tls-inspect", "10.0.0.0/8", NULL },
+		{ "tls-inspect", "to:2001:db8::/32", NULL },
+		{ "tls-inspect", "to:", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },
+		{ "tls-inspect", "from:10.0.0.0/8", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },
 		{ "allow-clients", "2001:db8::1/32",
 		    "takes ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32, with no bit set behind the prefix" },
 		{ "dnsbl", "list.example=127.0.0.[2;4..11]*3", NULL },
@@ -620,6 +626,7 @@ static void test_open_relay(void **state)
 		{ { "--upstream=mx", "--valid-recipients=@x$" }, "192.0.2.1", false, false },
 		{ { "--upstream=mx", "--dnsbl=bl.test" }, "192.0.2.1", false, true },
 		{ { "--upstream=mx", "--client-tls=passthrough", "--valid-recipients=@x$" }, "192.0.2.1", true, true },
+		{ { "--upstream=mx", "--client-tls=auto", "--valid-recipients=@x$" }, "192.0.2.1", true, true },
 		{ { "--upstream=mx", "--client-tls=passthrough", "--allow-clients=10.0.0.0/8" }, "192.0.2.1", false, false },
 	};
 	union net_address a;

@@ -158,6 +158,13 @@ static void check_client_tls(void)
 		fault_die(EX_CONFIG, "--client-tls %s needs --cert and --key", client_tls_name(options.client_tls));
 }
 
+static void check_tls_on(void)
+{
+	if (options.tls_on_recipient && options.upstream_auth)
+		fault_die(EX_CONFIG, "--tls-on recipient: smtpwarp has to authenticate with --upstream-auth before, and inside of TLS: "
+				     "use --connect-on recipient");
+}
+
 static void load_keys(enum keys_side side, const char *cert, const char *key)
 {
 	char why[FAULT_MAX];
@@ -188,6 +195,7 @@ static void check_options(void)
 		fault_die(EX_CONFIG, "--auth needs --upstream, the server that names and passwords go to");
 	check_anchors();
 	check_client_tls();
+	check_tls_on();
 	load_keys(KEYS_CLIENTS, options.cert, options.key);
 	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))

@@ -31,6 +31,7 @@ struct dialogue_limits {
 	uint32_t command_line; /* octets with CRLF; AUTH has another limit */
 	enum smtp_newline newline;
 	bool on_recipient; /* --connect-on recipient: until then no server is known, and the list of extensions is ours */
+	bool mail_late; /* MAIL is answered by us, and goes to the server with the first RCPT: on_recipient, --tls-on recipient */
 	bool require_tls; /* refuse a client's commands before STARTTLS, RFC 3207 4 */
 	uint32_t alone; /* bits of enum smtp_verb: commands that wait until all before them are answered */
 };

@@ -97,6 +97,8 @@ static const struct row rows[] = {
 	OF_SECONDS("connect-timeout", timeouts.connect, 0, 0, "30",
 	    "time to connect to an address, and before, 10 at most, to look its name up"),
 	OF_CHOICE("tls", tls, TLS_LEVEL_WORDS, "LEVEL", "may", "TLS towards the upstream: " TLS_LEVEL_WORDS),
+	OF_EITHER("tls-on", tls_on_recipient, "connect or recipient", "WHEN", "connect",
+	    "begin TLS with the upstream at once, or when the recipient is known"),
 	OF_TEXT("tls-ca", tls_ca, "FILE", OPTIONS_CA_FILE, "certificates of trusted CAs, PEM"),
 	OF_TEXT("tls-name", tls_name, "NAME", NULL, "name that the upstream's certificate must have"),
 	OF_TEXT("tls-cert", tls_cert, "FILE", NULL, "certificates to show to an upstream that asks for one, PEM"),
@@ -834,6 +836,8 @@ enum options_word options_read(struct options *o, int argc, char **argv, char **
 		return OPTIONS_BAD;
 	if (o->routes)
 		o->limits.on_recipient = true;
+	o->limits.mail_late = o->limits.on_recipient || o->tls_on_recipient;
+	o->tls_on_recipient = o->tls_on_recipient && !o->limits.on_recipient; /* the connection begins later still */
 	if (o->cert && o->client_tls == CLIENT_TLS_NONE)
 		o->client_tls = CLIENT_TLS_MAY;
 	o->limits.require_tls = o->client_tls == CLIENT_TLS_REQUIRE;

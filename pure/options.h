@@ -50,6 +50,7 @@ struct options {
 	struct net_outbound outbound;
 	bool outbound_client; /* --outbound-ip client */
 	enum tls_level tls;
+	bool tls_on_recipient; /* --tls-on recipient */
 	const char *tls_ca;
 	const char *tls_name;
 	const char *tls_cert, *tls_key; /* to show to upstreams; as cert and key */

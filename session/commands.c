@@ -93,7 +93,7 @@ static bool is_taken(const struct session *s, const struct smtp_command *cmd)
 	bool goes_on = cmd->verb == SMTP_DATA || cmd->verb == SMTP_BDAT || cmd->verb == SMTP_AUTH;
 
 	return event_of(cmd->verb) == HOOK_EHLO || maildata_is_kept(s, cmd) || clienttls_is_ours(s, cmd->verb) ||
-	    (s->o->limits.on_recipient && !goes_on);
+	    (s->o->limits.on_recipient && !goes_on) || (s->o->limits.mail_late && (cmd->verb == SMTP_MAIL || cmd->verb == SMTP_RCPT));
 }
 
 /* Pass the command on: to the server, or to the part that answers it in the server's place. */
@@ -131,13 +131,16 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 	}
 	if (cmd->verb == SMTP_STARTTLS)
 		gate_enter(s, GATE_STARTTLS);
-	if (clienttls_is_ours(s, cmd->verb) || (s->o->limits.on_recipient && recipient_command(s, cmd)))
+	if (clienttls_is_ours(s, cmd->verb) || (s->o->limits.mail_late && recipient_command(s, cmd)))
 		return;
+	if (cmd->verb == SMTP_MAIL && hello_owes_tls(s)) {
+		held_put(s, cmd);
+		gate_enter(s, GATE_SECURE);
+		hello_secure(s);
+		return;
+	}
 	if (cmd->verb == SMTP_MAIL) {
-		if (hello_secure(s))
-			held_put(s, cmd);
-		else
-			send_mail(s, cmd);
+		send_mail(s, cmd);
 		return;
 	}
 	held_send_command(s, cmd);
@@ -155,7 +158,7 @@ void commands_pass_held(struct session *s)
 	} else if (s->held->original_len && !s->dialogue.tx.smtputf8 && !smtp_is_seven_bit(cmd->address, cmd->address_len)) {
 		held_comm(s, cmd, COMM_TAKEN); /* RFC 6531 3.7.4.2 */
 		held_refuse(s, "553 5.6.7 The recipient was rewritten to an address that takes SMTPUTF8");
-	} else if (s->held->original_len && !s->o->limits.on_recipient) {
+	} else if (s->held->original_len && !s->o->limits.mail_late) {
 		held_comm(s, cmd, COMM_ON);
 		held_send(s);
 	} else {
@@ -186,7 +189,7 @@ static bool is_out_of_place(struct session *s, const struct smtp_command *cmd)
 		return true;
 	}
 	if (cmd->verb == SMTP_MAIL && !cmd->refusal && s->dialogue.tx.decision.code) {
-		if (s->o->limits.on_recipient) /* this MAIL is answered here, so the server would not know that the last transaction is over */
+		if (s->o->limits.mail_late) /* this MAIL is answered here, so the server would not know that the last transaction is over */
 			transaction_reset_server(s);
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 	}

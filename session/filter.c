@@ -163,7 +163,9 @@ static const char *check_line(const struct session *s, const struct verdict *v, 
 	struct smtp_command cmd;
 
 	if (is_route(v->word)) {
-		if (filter.event != HOOK_CONNECT && !s->o->limits.on_recipient)
+		bool undecided = s->o->limits.on_recipient || (s->o->tls_on_recipient && v->word == VERDICT_TLS);
+
+		if (filter.event != HOOK_CONNECT && !undecided)
 			return "the server is connected already: this word needs --connect-on recipient";
 		return set_route(route, v);
 	}

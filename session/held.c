@@ -180,7 +180,7 @@ void held_send(struct session *s)
 {
 	const struct smtp_command *cmd = &s->held->cmd;
 
-	if (s->o->limits.on_recipient)
+	if (s->o->limits.mail_late)
 		talk_comm(s, COMM_OWN, cmd->line, cmd->line_len);
 	held_send_command(s, cmd);
 	transaction_sent(s, cmd->verb);

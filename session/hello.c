@@ -39,10 +39,16 @@ static void say_name(struct session *s, enum smtp_verb verb, enum server_state s
 	talk_own_command(s, verb, (const char *)line, n + s->hello.name_len);
 }
 
+/* Whether the server is greeted behind the client's back: a command of the client's waits for it. */
+static bool is_behind(const struct session *s)
+{
+	return s->gate.stage == GATE_SERVER || s->gate.stage == GATE_SECURE;
+}
+
 /* Whether the last thing that the server is told is EHLO or LHLO, so that it answers with its list of extensions. */
 static bool ends_with_list(const struct session *s)
 {
-	return s->hello.verb != SMTP_HELO || s->o->limits.on_recipient || s->dialogue.lmtp;
+	return s->hello.verb != SMTP_HELO || s->o->limits.on_recipient || s->dialogue.lmtp || is_behind(s);
 }
 
 /* Whether the list of extensions is wanted: for the client, or to know what the server has for us. */
@@ -214,7 +220,7 @@ static void answer_with_list(struct session *s)
 		dialogue_withdraw(&s->dialogue, SMTP_EXT_AUTH);
 	if (s->gate.stage == GATE_LIST) {
 		answer_with_auth(s);
-	} else if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_SECURE) {
+	} else if (is_behind(s)) {
 		end_hello(s);
 		s->hello.ready = true;
 	} else {
@@ -320,7 +326,7 @@ static void say_again(struct session *s, enum server_state state)
 /* XCLIENT and AUTH of ours are done, or not due: answer the client, or say HELO to the server if that is what the client said. */
 static void answer_hello(struct session *s)
 {
-	if (s->dialogue.lmtp && s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)
+	if (s->dialogue.lmtp && s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient && !is_behind(s))
 		answer_helo(s);
 	else if (ends_with_list(s))
 		answer_with_list(s);
@@ -429,18 +435,23 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 	}
 }
 
-bool hello_secure(struct session *s)
+bool hello_owes_tls(const struct session *s)
 {
-	if (!tls_comes_later(s) || s->server.state != SERVER_READY)
-		return false;
-	gate_enter(s, GATE_SECURE);
-	if (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS)
+	return s->server.state == SERVER_READY && tls_comes_later(s);
+}
+
+void hello_secure(struct session *s)
+{
+	if (!server_wants_tls(s))
+		s->hello.ready = true;
+	else if (s->hello.verb == SMTP_HELO) /* the server has not shown its list yet */
+		begin_hello(s);
+	else if (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS)
 		server_starttls(s);
 	else if (server_needs_tls(s))
 		server_tls_failed(s, "STARTTLS is not offered");
 	else
-		gate_enter(s, GATE_OPEN);
-	return s->gate.stage == GATE_SECURE;
+		s->hello.ready = true;
 }
 
 void hello_secured(struct session *s)
@@ -459,7 +470,7 @@ static void after_helo(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	dialogue_no_extensions(&s->dialogue);
-	if (r->line.code != 250 || (s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient)) {
+	if (r->line.code != 250 || (s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient && !is_behind(s))) {
 		answer_with_reply(s, r);
 		return;
 	}
@@ -467,13 +478,18 @@ static void after_helo(struct session *s, const struct dialogue_reply *r)
 	answer_with_list(s);
 }
 
-/* The banner's last line is in. With --connect-on recipient, or when TLS has failed on a first connection, the banner is not for the
- * client, and the server is greeted at once. */
+/* Whether the banner is not for the client, and the server is greeted at once: with --connect-on recipient, and on a second connection. */
+static bool is_ours(const struct session *s)
+{
+	return s->server.redialing || s->o->limits.on_recipient || is_behind(s);
+}
+
+/* The banner's last line is in. */
 static void after_banner(struct session *s, const struct dialogue_reply *r)
 {
-	bool redialing = s->server.redialing, accepted = r->line.code == 220;
+	bool redialing = s->server.redialing, accepted = r->line.code == 220, ours = is_ours(s);
 
-	if ((redialing || s->o->limits.on_recipient) && !accepted) {
+	if (ours && !accepted) {
 		record_refusal(s);
 		server_failed(s, "4.4.1", talk_refusal("greeting", &r->line));
 		return;
@@ -486,7 +502,7 @@ static void after_banner(struct session *s, const struct dialogue_reply *r)
 		s->hello.banner = s->now - s->server.connected_at;
 		record_connect(s, &r->line);
 	}
-	if (redialing || s->o->limits.on_recipient)
+	if (ours)
 		begin_hello(s);
 	else
 		serverstate_enter(s, SERVER_IDLE);
@@ -515,7 +531,7 @@ static void pass_banner(struct session *s, const struct dialogue_reply *r)
 
 static void take_banner(struct session *s, const struct dialogue_reply *r)
 {
-	bool ours = s->server.redialing || s->o->limits.on_recipient;
+	bool ours = is_ours(s);
 
 	if (try_another(s, r) || !r->line.last)
 		return;

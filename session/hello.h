@@ -26,9 +26,12 @@ void hello_said(struct session *s, const struct smtp_command *cmd);
 /* Forget the client's name, RFC 3207 4.2. */
 void hello_forget(struct session *s);
 
-/* --client-tls auto: the client begins a message without TLS of its own. If TLS with the server is wanted, begin it: GATE_SECURE, and
- * hello.ready or server.news comes. false: the message can go as things are. */
-bool hello_secure(struct session *s);
+/* --client-tls auto, --tls-on recipient: whether TLS with the server was put off, and is wanted now. */
+bool hello_owes_tls(const struct session *s);
+
+/* In GATE_SECURE and GATE_SERVER: begin TLS with the server, if that is wanted and offered. hello.ready or server.news comes, or
+ * hello.ready is there. */
+void hello_secure(struct session *s);
 
 /* The TLS handshake after STARTTLS is done: greet the server again. */
 void hello_secured(struct session *s);

@@ -29,5 +29,8 @@ bool inspect_passes(const struct session *s)
 /* A client that says HELO cannot ask for TLS. */
 bool inspect_waits(const struct session *s)
 {
-	return s->o->client_tls == CLIENT_TLS_AUTO && s->gate.stage != GATE_SECURE && s->hello.verb != SMTP_HELO && inspect_passes(s);
+	if (s->gate.stage == GATE_SECURE || s->gate.stage == GATE_SERVER)
+		return false;
+	return s->o->tls_on_recipient ||
+	    (s->o->client_tls == CLIENT_TLS_AUTO && s->hello.verb != SMTP_HELO && inspect_passes(s));
 }

@@ -13,7 +13,8 @@ enum client_tls inspect_client_tls(const struct session *s);
 /* Whether STARTTLS of this client is passed on to the server. */
 bool inspect_passes(const struct session *s);
 
-/* Whether TLS with the server waits until the client begins a message, for it may want TLS of its own (--client-tls auto). */
+/* Whether TLS with the server waits until the client begins a message, for it may want TLS of its own (--client-tls auto), or until
+ * its recipient is known (--tls-on recipient). */
 bool inspect_waits(const struct session *s);
 
 #endif

@@ -22,11 +22,11 @@
 
 static const char not_eightbit[] = "554 5.6.3 The recipient's server does not know 8BITMIME"; /* RFC 6152 3 */
 
-/* Whether the server takes octets above 127. Only with --connect-on recipient may the client send them to one that does not: it was
- * offered 8BITMIME before its server was known. */
+/* Whether the server takes octets above 127. Only where MAIL is sent late may the client send them to one that does not: it was
+ * offered 8BITMIME before the server had been asked, or had TLS. */
 static bool takes_eightbit(const struct session *s)
 {
-	return !s->o->limits.on_recipient || (s->dialogue.ehlo.extensions & SMTP_EXT_8BITMIME);
+	return !s->o->limits.mail_late || (s->dialogue.ehlo.extensions & SMTP_EXT_8BITMIME);
 }
 
 /* ---- drained ---- */

@@ -1,8 +1,9 @@
-/* --connect-on recipient. See recipient.h for the contract; the comments here say why. */
+/* --connect-on recipient, --tls-on recipient. See recipient.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/recipient.h"
 #include "session/gate.h"
 #include "session/held.h"
+#include "session/hello.h"
 #include "session/identity.h"
 #include "session/record.h"
 #include "session/refusal.h"
@@ -70,12 +71,21 @@ static unsigned extension_of(const struct session *s, const struct smtp_param *p
 	return SMTP_EXT_SMTPUTF8;
 }
 
+/* With --tls-on recipient the client was shown the server's own list, and what else it says goes on as it is. */
+static bool takes_param(const struct session *s, const struct smtp_param *p)
+{
+	unsigned extension = extension_of(s, p);
+
+	if (!s->o->limits.on_recipient && extension == SMTP_EXT_SMTPUTF8 && !smtp_is(p->keyword, p->keyword_len, "SMTPUTF8"))
+		return true;
+	return s->dialogue.ehlo.extensions & extension;
+}
+
 /* The server gets the client's parameters as far as it knows them. Those it does not get are dealt with elsewhere: SMTPUTF8 in
  * recipient_server_ready(), 8BITMIME when the message comes. */
 void recipient_send_mail(struct session *s)
 {
 	const struct dialogue_transaction *tx = &s->dialogue.tx;
-	const unsigned extensions = s->dialogue.ehlo.extensions;
 	const unsigned char *params = tx->text + tx->sender.params;
 	unsigned char line[SMTP_AUTH_LINE_MAX + 64];
 	struct smtp_param p;
@@ -85,7 +95,7 @@ void recipient_send_mail(struct session *s)
 	n += tx->sender.address_len;
 	line[n++] = '>';
 	while (smtp_param_next(params, tx->sender.params_len, &at, &p)) {
-		if (!(extensions & extension_of(s, &p)))
+		if (!takes_param(s, &p))
 			continue;
 		n += held_write_param(s, &p, (size_t)(params + at - p.keyword), line + n);
 	}
@@ -158,12 +168,25 @@ static void ask_server(struct session *s, const struct route *wanted, bool here)
 {
 	gate_enter(s, GATE_SERVER);
 	transaction_bind(s, here ? TRANSACTION_REUSES : TRANSACTION_DIALS);
-	if (here) {
-		recipient_server_ready(s);
-		return;
-	}
-	server_take_route(s, wanted);
-	server_open(s);
+	if (!here || s->o->tls_on_recipient)
+		server_take_route(s, wanted);
+	if (here)
+		hello_secure(s);
+	else if (s->o->limits.on_recipient)
+		server_open(s);
+	else
+		server_again(s);
+}
+
+/* Whether the open connection will do for this route. With --tls-on recipient it is to the right server, but TLS on it, or the lack of
+ * TLS, may be another route's. */
+static bool is_here(const struct session *s, const struct route *wanted)
+{
+	bool undecided = s->o->tls_on_recipient && !s->server.leg.tls && !s->server.no_tls;
+
+	if (!serverstate_is_open(s))
+		return false;
+	return route_is_same(wanted, &s->server.route) || (undecided && s->tx.server != TRANSACTION_BOUND);
 }
 
 /* A recipient on the route of the authenticated connection must go over that connection: on another the server would not know the client.
@@ -177,7 +200,7 @@ static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 	if (!find_route(s))
 		return;
 	home = is_home(s, wanted);
-	here = serverstate_is_open(s) && (home ? s->server.auth == SERVER_AUTH_SAID : route_is_same(wanted, &s->server.route));
+	here = home ? serverstate_is_open(s) && s->server.auth == SERVER_AUTH_SAID : is_here(s, wanted);
 	if (bound && here)
 		held_send(s);
 	else if (bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered))
@@ -209,14 +232,19 @@ bool recipient_command(struct session *s, const struct smtp_command *cmd)
 		route_rcpt(s, cmd);
 		return true;
 	case SMTP_AUTH:
-		note_home(s);
+		if (s->o->limits.on_recipient)
+			note_home(s);
 		return false;
 	case SMTP_RSET:
+		if (!s->o->limits.on_recipient && (s->tx.server == TRANSACTION_BOUND || s->dialogue.tx.mail == DIALOGUE_NO_MAIL))
+			return false; /* the server has the transaction, or there is none: let it answer */
 		transaction_reset_server(s);
 		transaction_end(s, TRANSACTION_BY_REPLIES);
 		talk_reply(s, TALK_OK);
 		return true;
 	case SMTP_QUIT:
+		if (!s->o->limits.on_recipient)
+			return false;
 		talk_bye(s);
 		return true;
 	default:
@@ -226,7 +254,7 @@ bool recipient_command(struct session *s, const struct smtp_command *cmd)
 
 void recipient_prepare_route(struct session *s, enum smtp_verb verb)
 {
-	if (!s->o->limits.on_recipient)
+	if (!s->o->limits.mail_late)
 		return;
 	if (verb == SMTP_MAIL) {
 		routing_begin_mail(s);

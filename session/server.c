@@ -187,7 +187,7 @@ bool server_has_more(const struct session *s)
 /* Whether a command is held until there is a server, or TLS with it: steps.c answers it. */
 static bool is_held(const struct session *s)
 {
-	return (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) || s->gate.stage == GATE_SECURE;
+	return (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) || s->gate.stage == GATE_SECURE || s->gate.stage == GATE_SERVER;
 }
 
 void server_refuse(struct session *s, const char *enhanced_and_reason)
@@ -548,6 +548,13 @@ static void redial(struct session *s)
 	}
 }
 
+void server_again(struct session *s)
+{
+	server_quit(s);
+	s->server.no_tls = false;
+	redial(s);
+}
+
 void server_redial_for_helo(struct session *s)
 {
 	char error[320];
@@ -610,7 +617,7 @@ void server_unusable(struct session *s, const char *enhanced, const char *reason
 	server_close(s);
 	dialogue_forget_server(&s->dialogue);
 	snprintf(s->server.text->gone, sizeof s->server.text->gone, "421 %s %s: %s", enhanced, s->server.host, later);
-	if (s->o->limits.on_recipient || is_held(s))
+	if (is_held(s) || s->o->limits.on_recipient)
 		server_refuse(s, s->server.text->failure);
 	else
 		talk_replyf(s, "451 %s %s: %s", enhanced, s->server.host, reason);

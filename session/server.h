@@ -64,6 +64,9 @@ void server_starttls(struct session *s);
 /* The server refused STARTTLS, and is used in plain: note and record it. */
 void server_goes_plain(struct session *s);
 
+/* --tls-on recipient: connect to the same server once more, for TLS as another route wants it. */
+void server_again(struct session *s);
+
 /* The server closed the connection at an EHLO that the client had not said: connect again, for the client's HELO alone. */
 void server_redial_for_helo(struct session *s);
 

@@ -39,11 +39,12 @@ static void let_in(struct session *s)
 {
 	if (s->client.leg.eof && !leg_count(&s->client.leg)) /* nobody waits for a greeting: the session ends */
 		return;
+	if (s->o->limits.mail_late)
+		routing_begin_session(s);
 	if (!s->o->limits.on_recipient) {
 		server_connect(s);
 		return;
 	}
-	routing_begin_session(s);
 	if (!checks_too_early(s))
 		hello_banner(s);
 }

@@ -225,7 +225,7 @@ void transaction_unbind(struct session *s)
 
 void transaction_reset_server(struct session *s)
 {
-	if (serverstate_is_open(s) && (!s->o->limits.on_recipient || s->tx.server == TRANSACTION_BOUND))
+	if (serverstate_is_open(s) && (!s->o->limits.mail_late || s->tx.server == TRANSACTION_BOUND))
 		talk_own_command(s, SMTP_RSET, "RSET", 4);
 	transaction_unbind(s);
 }

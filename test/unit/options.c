@@ -322,6 +322,11 @@ static unsigned hook_failure(void)
 	return o.hook_failure_accepts;
 }
 
+static unsigned tls_on(void)
+{
+	return o.tls_on_recipient;
+}
+
 static unsigned bare_newline(void)
 {
 	return o.limits.newline;
@@ -337,6 +342,7 @@ static void test_choices(void **state)
 		unsigned numbers[5];
 	} rows[] = {
 		{ "connect-on", "takes connect or recipient", connect_on, { "connect", "recipient" }, { 0, 1 } },
+		{ "tls-on", "takes connect or recipient", tls_on, { "connect", "recipient" }, { 0, 1 } },
 		{ "tls", "takes none, may, verify-if-offered, encrypt or verify", tls,
 		    { "none", "may", "verify-if-offered", "encrypt", "verify" },
 		    { TLS_NONE, TLS_MAY, TLS_OFFERED, TLS_ENCRYPT, TLS_VERIFY } },

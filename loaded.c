@@ -85,10 +85,12 @@ void loaded_find_hooks_again(void)
 {
 	struct hook_list *next = hooks == hook_lists ? hook_lists + 1 : hook_lists;
 
-	if (scan_hooks(next))
-		hooks = next;
-	else if (event_is_due(next->broken))
+	if (scan_hooks(next)) {
+		if (memcmp(next, hooks, sizeof *next) != 0) /* what is as it was is not written: the page stays shared with sessions */
+			hooks = next;
+	} else if (event_is_due(next->broken)) {
 		tell_of_old(next->broken);
+	}
 }
 
 bool loaded_is_hook(const char *path)

@@ -133,7 +133,7 @@ static void hear_before(void)
 	while (upgrade.before >= 0 && hear(&upgrade.before, word))
 		if ((n = number_of(word, "SESSIONS=")) >= 0)
 			upgrade.sessions_before = (uint32_t)n;
-	if (upgrade.before < 0)
+	if (upgrade.before < 0 && upgrade.sessions_before) /* what is as it was is not written: the page stays shared with sessions */
 		upgrade.sessions_before = 0;
 	if (upgrade.before < 0 && upgrade.process >= 0 && poll(&(struct pollfd){ .fd = upgrade.process, .events = POLLIN }, 1, 0) > 0)
 		shut(&upgrade.process);

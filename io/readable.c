@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@ static struct readable {
 	int error;
 } files[READABLE_MAX];
 static unsigned count;
-static bool confined;
+static pid_t opener; /* the process that opens files itself; those that it has forked do not. -1: none does */
 
 static struct readable *find(const char *path)
 {
@@ -39,6 +38,8 @@ static void take(struct readable *r)
 
 void readable_add(const char *path)
 {
+	if (!opener)
+		opener = getpid();
 	if (!path || find(path) || count == READABLE_MAX)
 		return;
 	files[count].path = path;
@@ -63,15 +64,22 @@ void readable_refresh(void)
 
 void readable_confine(void)
 {
-	confined = true;
+	if (!opener || opener == getpid())
+		opener = -1;
+}
+
+bool readable_is_confined(void)
+{
+	return opener && opener != getpid();
 }
 
 int readable_open(const char *path)
 {
-	const struct readable *r = confined ? find(path) : NULL;
+	const struct readable *r;
 
-	if (!confined)
+	if (!readable_is_confined())
 		return open_now(path);
+	r = find(path);
 	if (r && r->fd >= 0)
 		return fcntl(r->fd, F_DUPFD_CLOEXEC, 0);
 	errno = r ? r->error : EACCES;

@@ -18,7 +18,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-static bool prepared, is_session;
+static bool prepared;
 
 /* LeakSanitizer forks at the end, reads /proc and traces its process. */
 #ifdef __SANITIZE_ADDRESS__
@@ -80,9 +80,9 @@ static void on_violation(int number, siginfo_t *info, void *context)
 	const char *name = syscalls_name(info->si_syscall);
 
 	(void)number;
-	snprintf(text, sizeof text, "a system call that %s never makes, %s (%d)", is_session ? "a session" : "smtpwarp", name, info->si_syscall);
+	snprintf(text, sizeof text, "a system call that %s never makes, %s (%d)", readable_is_confined() ? "a session" : "smtpwarp", name, info->si_syscall);
 	tell_caller(text);
-	if (is_session)
+	if (readable_is_confined())
 		_exit(EX_SOFTWARE);
 	SET_RESULT((ucontext_t *)context, -ENOSYS);
 }
@@ -328,7 +328,6 @@ void sandbox_enter(bool any_port, uint16_t port)
 
 	if (!prepared)
 		return;
-	is_session = true;
 	readable_confine();
 	setrlimit(RLIMIT_NPROC, &none);
 	drop_capabilities();

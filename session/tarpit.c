@@ -42,8 +42,9 @@ bool tarpit_delay(struct session *s, int64_t time)
 
 void tarpit_release(void)
 {
-	if (place >= 0)
-		close(place);
+	if (place < 0)
+		return;
+	close(place);
 	place = -1;
 }
 

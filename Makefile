@@ -212,6 +212,7 @@ UNIT_base64 = pure/base64.c
 UNIT_jsonread = pure/jsonread.c pure/json.c
 UNIT_certificate = pure/certificate.c
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
+UNIT_dns = io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
 UNIT_file = io/file.c io/readable.c
 UNIT_readable = $(UNIT_file)

@@ -23,6 +23,7 @@ static void take_settings(void *arg, char *line)
 void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given)
 {
 	s->servers.count = 0;
+	s->servers.trusted = given->trusted;
 	s->ndots = 1;
 	s->search[0] = 0;
 	file_lines("/etc/resolv.conf", take_settings, s);
@@ -63,10 +64,21 @@ static void end_query(struct dns_query *q, enum dns_result result, const char *f
 	q->failure = failure;
 }
 
+static const union net_address *current_server(const struct dns_query *q)
+{
+	return &q->servers->server[(q->attempt - 1) % q->servers->count];
+}
+
+static void set_query_len(struct dns_query *q, size_t n)
+{
+	q->query_len = n;
+	dns_put16(q->question, (unsigned)n);
+}
+
 /* Open a connected socket: only what this server sends comes in, at a port that the kernel chose. */
 static bool open_query_socket(struct dns_query *q, bool tcp)
 {
-	const union net_address *a = &q->servers->server[(q->attempt - 1) % q->servers->count];
+	const union net_address *a = current_server(q);
 
 	close_socket(q);
 	q->tcp = tcp;
@@ -86,14 +98,14 @@ static void attempt(struct dns_query *q, int64_t now)
 		if (getrandom(&id, sizeof id, 0) != sizeof id)
 			id = (uint16_t)(now ^ now >> 16);
 		dns_put16(q->question + 2, id);
-		if (open_query_socket(q, false) && send(q->fd, q->question + 2, q->question_len, MSG_NOSIGNAL) > 0)
+		if (open_query_socket(q, false) && send(q->fd, q->question + 2, q->query_len, MSG_NOSIGNAL) > 0)
 			return;
 	}
 	end_query(q, DNS_BAD, "no server can be asked");
 }
 
-void dns_start(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
-    int64_t patience)
+static void start(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
+    int64_t patience, bool authentic)
 {
 	q->state = DNS_RUNNING;
 	q->servers = servers;
@@ -102,13 +114,27 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
 	q->began = now;
 	q->patience = patience;
 	q->question_len = dns_ask(0, name, type, q->question + 2);
-	dns_put16(q->question, (unsigned)q->question_len);
+	q->authentic = authentic;
+	q->extended = authentic && q->question_len;
+	set_query_len(q, q->extended ? dns_extend(q->question + 2, q->question_len) : q->question_len);
 	q->answer.count = 0;
 	q->answer.text_len = 0;
 	if (q->question_len)
 		attempt(q, now);
 	else
 		end_query(q, DNS_BAD, "no name");
+}
+
+void dns_start(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
+    int64_t patience)
+{
+	start(q, servers, name, type, now, patience, false);
+}
+
+void dns_start_authentic(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
+    int64_t patience)
+{
+	start(q, servers, name, type, now, patience, true);
 }
 
 /* This server is of no use: ask the next one now. */
@@ -120,10 +146,22 @@ static void ask_next_server(struct dns_query *q, int64_t now, const char *why)
 		end_query(q, DNS_BAD, why);
 }
 
+/* A server that cannot read the query is one that cannot read its last record: ask without it. */
+static bool shorten(struct dns_query *q, const unsigned char *in, size_t n)
+{
+	if (!q->extended || !dns_is_unread(in, n, q->question + 2))
+		return false;
+	q->extended = false;
+	dns_shorten(q->question + 2);
+	set_query_len(q, q->question_len);
+	return true;
+}
+
 static void take_message(struct dns_query *q, const unsigned char *in, size_t n, int64_t now)
 {
-	enum dns_result result = dns_read(in, n, q->question + 2, q->question_len, &q->answer);
+	enum dns_result result = shorten(q, in, n) ? DNS_BAD : dns_read(in, n, q->question + 2, q->question_len, &q->answer);
 
+	q->answer.authentic = q->answer.authentic && q->authentic && (q->servers->trusted || net_is_loopback(current_server(q)));
 	switch (result) {
 	case DNS_FOUND:
 	case DNS_NOTHING:
@@ -160,7 +198,7 @@ static void turn_udp(struct dns_query *q, int64_t now)
 /* Send the question once the connection is made, then read the answer; its length comes first. */
 static void turn_tcp(struct dns_query *q, int64_t now)
 {
-	size_t question = 2 + q->question_len, whole = q->got < 2 ? 2 : 2 + dns_get16(q->in);
+	size_t question = 2 + q->query_len, whole = q->got < 2 ? 2 : 2 + dns_get16(q->in);
 	ssize_t n = 0;
 
 	if (q->sent < question) {
@@ -199,7 +237,7 @@ unsigned dns_watch(const struct dns_query *q, struct pollfd *p)
 {
 	if (q->state != DNS_RUNNING)
 		return 0;
-	*p = (struct pollfd){ .fd = q->fd, .events = q->tcp && q->sent < 2 + q->question_len ? POLLOUT : POLLIN };
+	*p = (struct pollfd){ .fd = q->fd, .events = q->tcp && q->sent < 2 + q->query_len ? POLLOUT : POLLIN };
 	return 1;
 }
 

@@ -20,15 +20,18 @@ struct dns_query {
 	const struct dns_servers *servers;
 	int fd;
 	bool tcp;
+	bool authentic; /* it asks for what the server has validated */
+	bool extended;	/* it has a record of RFC 6891 */
 	unsigned attempt; /* attempts so far */
 	int64_t began, patience, retry_at;
-	size_t question_len, sent, got;
-	struct dns_answer answer;
+	size_t question_len, query_len, sent, got; /* octets; query_len: with what dns_extend() adds, without the length */
+	struct dns_answer answer; /* TLSA: it leads into `in` */
 	unsigned char question[2 + DNS_QUERY]; /* after its length, which TCP needs */
 	unsigned char in[2 + DNS_MESSAGE];
 };
 
-/* Read resolv.conf(5). given: name servers that take the place of its own, if there are any. Without either: 127.0.0.1. */
+/* Read resolv.conf(5). given: name servers that take the place of its own, if there are any; if there are none its `trusted` adds to
+ * what the file says. Without either: 127.0.0.1. */
 void dns_settings_choose(struct dns_settings *s, const struct dns_servers *given);
 
 /* The same for name servers alone. */
@@ -37,6 +40,11 @@ void dns_servers_choose(struct dns_servers *s, const struct dns_servers *given);
 /* Begin to ask. Each attempt has a quarter of patience; then the next server is asked, the first one again after the last.
  * servers must stay. The state is DNS_DONE at once if the name cannot be asked for. */
 void dns_start(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
+    int64_t patience);
+
+/* The same, asking for what a server has validated. `authentic` of the answer says so if the server that said it is to be believed: it is on
+ * this host's loopback, or `trusted`; all others only look it up. */
+void dns_start_authentic(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
     int64_t patience);
 
 /* Go on as far as possible without waiting. */

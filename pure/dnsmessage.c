@@ -9,6 +9,10 @@
 #define HEADER 12
 #define CLASS_IN 1
 #define TYPE_CNAME 5
+#define TYPE_OPT 41
+#define DATAGRAM 1232 /* octets that a path carries whole: those of IPv6's least MTU without headers */
+#define FORMERR 1
+#define AUTHENTIC 0x20 /* AD, in octet 3 */
 #define ALIASES_MAX 16 /* CNAMEs in a row; more are a circle */
 
 void dns_put16(unsigned char *out, unsigned value)
@@ -58,6 +62,26 @@ size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char 
 	dns_put16(out + HEADER + n, type);
 	dns_put16(out + HEADER + n + 2, CLASS_IN);
 	return HEADER + n + 4;
+}
+
+size_t dns_extend(unsigned char query[DNS_QUERY], size_t n)
+{
+	query[3] |= AUTHENTIC;
+	dns_put16(query + 10, 1); /* one additional record: of the root, of this type, the size for its class; the rest is 0 */
+	memset(query + n, 0, 11);
+	dns_put16(query + n + 1, TYPE_OPT);
+	dns_put16(query + n + 3, DATAGRAM);
+	return n + 11;
+}
+
+bool dns_is_unread(const unsigned char *in, size_t n, const unsigned char *query)
+{
+	return n >= HEADER && memcmp(in, query, 2) == 0 && (in[2] & 0xf8) == 0x80 && (in[3] & 0xf) == FORMERR;
+}
+
+void dns_shorten(unsigned char query[DNS_QUERY])
+{
+	dns_put16(query + 10, 0);
 }
 
 static unsigned char lower(unsigned char c)
@@ -186,6 +210,19 @@ static bool take_exchange(struct dns_answer *answer, const unsigned char *in, si
 	return true;
 }
 
+/* Note where the data of a TLSA record are. false: they are malformed. */
+static bool take_tlsa(struct dns_answer *answer, size_t at, size_t end)
+{
+	if (end - at < 3)
+		return false;
+	answer->cut = answer->count == DNS_TLSAS;
+	if (answer->cut)
+		return true;
+	answer->tlsa[answer->count].at = (uint16_t)at;
+	answer->tlsa[answer->count++].len = (uint16_t)(end - at);
+	return true;
+}
+
 /* Take the data of a record, octets from at to end of the message. false: they are malformed. */
 static bool take_record(struct dns_answer *answer, unsigned type, const unsigned char *in, size_t at, size_t end)
 {
@@ -202,6 +239,8 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 	answer->count += type == DNS_PTR || type == DNS_MX;
 	if (type == DNS_MX)
 		return take_exchange(answer, in, at, end);
+	if (type == DNS_TLSA)
+		return take_tlsa(answer, at, end);
 	if (type != DNS_PTR)
 		return true;
 	if (!get_name(in, end, at, name, &after))
@@ -264,12 +303,14 @@ static size_t follow_aliases(const unsigned char *in, size_t n, size_t from, uns
 static enum dns_result read_records(const unsigned char *in, size_t n, size_t from, unsigned records, unsigned wanted,
     unsigned char *owner, size_t owner_len, struct dns_answer *answer)
 {
+	size_t at = from, asked_len = owner_len;
 	struct record r;
-	size_t at = from;
 
 	owner_len = follow_aliases(in, n, from, records, owner, owner_len);
 	if (!owner_len)
 		return DNS_BAD;
+	if ((wanted == DNS_A || wanted == DNS_AAAA) && (owner_len != asked_len || !same_name(owner, in + HEADER, owner_len)))
+		answer->text_len = host_name(owner, answer->text);
 	for (unsigned left = records; left && read_record(in, n, at, owner, owner_len, &r); left--) {
 		at = r.end;
 		if (r.ours && r.type == wanted && !take_record(answer, wanted, in, r.data, r.end))
@@ -292,7 +333,9 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 	    memcmp(in + HEADER + name_len, question + HEADER + name_len, 4) != 0)
 		return DNS_FOREIGN;
 	rcode = in[3] & 0xf;
+	answer->message = in;
 	answer->named = !rcode;
+	answer->authentic = in[3] & AUTHENTIC;
 	if (rcode == 3) /* NXDOMAIN */
 		return DNS_NOTHING;
 	if (rcode)
@@ -311,6 +354,13 @@ const char *dns_exchange(const struct dns_answer *answer, size_t *at)
 		return NULL;
 	*at += exchange_len(answer, here);
 	return answer->exchange + here + 2;
+}
+
+struct dns_tlsa dns_tlsa(const struct dns_answer *answer, unsigned i)
+{
+	const unsigned char *data = answer->message + answer->tlsa[i].at;
+
+	return (struct dns_tlsa){ data[0], data[1], data[2], data + 3, answer->tlsa[i].len - 3u };
 }
 
 bool dns_is_host(const char *name)
@@ -378,6 +428,8 @@ void dns_settings_line(struct dns_settings *s, char *line)
 			add_suffix(s, word);
 		else if (strcmp(key, "options") == 0 && strncmp(word, "ndots:", 6) == 0)
 			s->ndots = (unsigned)strtoul(word + 6, NULL, 10);
+		else if (strcmp(key, "options") == 0 && strcmp(word, "trust-ad") == 0)
+			s->servers.trusted = true;
 		else if (server)
 			s->servers.count += net_parse(word, 53, &s->servers.server[s->servers.count]);
 		server = false;

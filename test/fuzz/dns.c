@@ -13,7 +13,7 @@
 
 static enum dns_type type_of(uint8_t octet)
 {
-	return octet == DNS_TXT || octet == DNS_PTR || octet == DNS_MX || octet == DNS_AAAA ? (enum dns_type)octet : DNS_A;
+	return octet == DNS_TXT || octet == DNS_PTR || octet == DNS_MX || octet == DNS_AAAA || octet == DNS_TLSA ? (enum dns_type)octet : DNS_A;
 }
 
 /* What servers take for a name. */
@@ -66,8 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	memcpy(answer, data + 2 + len, n);
 	r = dns_read(answer, n, question, asked, &a);
 	CHECK(r >= DNS_FOREIGN && r <= DNS_BAD);
-	CHECK(a.count <= DNS_ADDRESSES || question[asked - 3] == DNS_TXT || question[asked - 3] == DNS_PTR || question[asked - 3] == DNS_MX);
-	CHECK(question[asked - 3] != DNS_PTR || !a.text_len || is_host(a.text, a.text_len));
+	CHECK(a.count <= (question[asked - 3] == DNS_TLSA ? DNS_TLSAS : DNS_ADDRESSES) || question[asked - 3] == DNS_TXT || question[asked - 3] == DNS_PTR || question[asked - 3] == DNS_MX);
+	CHECK(question[asked - 3] == DNS_TXT || question[asked - 3] == DNS_MX || !a.text_len || is_host(a.text, a.text_len));
 	CHECK((r == DNS_FOUND) <= (a.count > 0) && a.text_len <= (question[asked - 3] == DNS_MX ? sizeof a.exchange : sizeof a.text));
 	for (size_t at = 0; question[asked - 3] == DNS_MX && at < a.text_len;) {
 		const char *name = dns_exchange(&a, &at);
@@ -77,6 +77,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	CHECK(r != DNS_FOREIGN || a.count == 0);
 	for (size_t i = 0; question[asked - 3] != DNS_MX && i < a.text_len; i++)
 		CHECK(a.text[i] >= ' ' && a.text[i] < 0x7f);
+	for (unsigned i = 0; r == DNS_FOUND && question[asked - 3] == DNS_TLSA && i < a.count; i++) {
+		struct dns_tlsa t = dns_tlsa(&a, i);
+
+		CHECK(t.data >= answer + asked + 3 && t.len <= n && t.data + t.len <= answer + n);
+	}
 	for (unsigned i = 0; r == DNS_FOUND && question[asked - 3] == DNS_A && i < a.count; i++) {
 		const unsigned char bytes[] = { (unsigned char)(a.address[i] >> 24), (unsigned char)(a.address[i] >> 16),
 			(unsigned char)(a.address[i] >> 8), (unsigned char)a.address[i] };

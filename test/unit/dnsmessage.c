@@ -31,6 +31,13 @@ static const char *describe(const unsigned char *in, size_t n, const unsigned ch
 	clear(&said);
 	say(&said, "%s", results[r]);
 	assert_true(a.named || (r != DNS_FOUND && r != DNS_CUT));
+	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_TLSA; i++) {
+		struct dns_tlsa t = dns_tlsa(&a, i);
+
+		say(&said, " %u%u%u ", t.usage, t.selector, t.matching);
+		for (size_t at = 0; at < t.len; at++)
+			say(&said, "%02x", t.data[at]);
+	}
 	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_AAAA; i++)
 		say(&said, " %s", inet_ntop(AF_INET6, a.address6[i], text, sizeof text));
 	for (unsigned i = 0; r == DNS_FOUND && i < a.count && question[question_len - 3] == DNS_A; i++)
@@ -66,11 +73,11 @@ static const struct {
 	{ "an alias", "3.0.0.10.bl.test", DNS_A,
 	    "12348500000100030001000101330130013002313002626c04746573740000010001c00c000500010000003c00040132c00e"
 	    "c02e000100010000003c00047f000002c02e000100010000003c00047f000004"
-	    "c015000200010000003c0005026e73c015c05e000100010000003c00047f000001", "found 127.0.0.2 127.0.0.4", 82 },
+	    "c015000200010000003c0005026e73c015c05e000100010000003c00047f000001", "found 127.0.0.2 127.0.0.4 '2.0.0.10.bl.test'", 82 },
 	{ "an alias in another zone", "4.0.0.10.bl.test", DNS_A,
 	    "12348500000100020001000101340130013002313002626c04746573740000010001c00c000500010000003c000a0178056f74686572c018"
 	    "c02e000100010000003c00047f000009c030000200010000003c0005026e73c030c054000100010000003c00047f000001",
-	    "found 127.0.0.9", 72 },
+	    "found 127.0.0.9 'x.other.test'", 72 },
 	{ "no such name", "9.0.0.10.bl.test", DNS_A,
 	    "12348503000100000001000001390130013002313002626c04746573740000010001c015000600010000003c0026"
 	    "026e73c0150a686f73746d6173746572c0150000000100000e1000000258000151800000003c", "nothing", 34 },
@@ -164,9 +171,13 @@ static void records_of_all_kinds(void **state)
 		{ "an alias to itself", "0002", "c00c0005000100000000" "0002c00c" "c00c0001000100000000" "00047f000002",
 		    "found 127.0.0.2" },
 		{ "an alias behind what it leads to", "0002", "01780000010001000000000004" "7f000002" "c00c0005000100000000" "0003017800",
-		    "found 127.0.0.2" },
+		    "found 127.0.0.2 'x'" },
 		{ "two aliases, the last one first", "0003", "01790000010001000000000004" "7f000002" "01780000050001000000000003" "017900"
-		    "c00c0005000100000000" "0003017800", "found 127.0.0.2" },
+		    "c00c0005000100000000" "0003017800", "found 127.0.0.2 'y'" },
+		{ "an alias to what is no host", "0002", "c00c0005000100000000" "0003012000" "01200000010001000000000004" "7f000002",
+		    "found 127.0.0.2" },
+		{ "an alias to the name in capitals", "0002", "c00c0005000100000000" "000601410242" "4200" "c00c00010001000000000004" "7f000002",
+		    "found 127.0.0.2" },
 		{ "aliases in a circle", "0002", "c00c0005000100000000" "0003017800" "01780000050001000000000002" "c00c", "bad" },
 		{ "an alias to nothing", "0001", "c00c0005000100000000" "0000", "bad" },
 		{ "an alias that leaves its data", "0002", "c00c0005000100000000" "00010100" "0001000100000000" "00047f000002",
@@ -283,6 +294,101 @@ static void exchanges(void **state)
 
 	(void)state;
 	check_cases(cases, COUNT(cases), DNS_MX);
+}
+
+/* TLSA records, RFC 6698 2.1. */
+static void associations(void **state)
+{
+#define SAYS "c00c0034000100000000"
+	static const struct answer_case cases[] = {
+		{ "plain", "0001", SAYS "0005" "0301010102", "found 311 0102" },
+		{ "several, in their order", "0002", SAYS "0005" "0301010102" SAYS "0006" "020002a0b0c0", "found 311 0102 202 a0b0c0" },
+		{ "of no data", "0001", SAYS "0003" "030101", "found 311 " },
+		{ "too short", "0001", SAYS "0002" "0301", "bad" },
+		{ "nothing", "0001", SAYS "0000", "bad" },
+		{ "behind an alias", "0002", "c00c0005000100000000" "0003017800" "0178" "000034000100000000" "0004" "03000100", "found 301 00" },
+		{ "of another name", "0001", "0178c00e0034000100000000" "0004" "03010100", "nothing" },
+		{ "an address", "0001", "c00c0001000100000000" "00047f000002", "nothing" },
+	};
+
+	(void)state;
+	check_cases(cases, COUNT(cases), DNS_TLSA);
+}
+
+/* As many as there is room for; that there were more is said. */
+static void many_associations(void **state)
+{
+	static const unsigned char record[] = { 0xc0, 12, 0, 52, 0, 1, 0, 0, 0, 0, 0, 3, 3, 1, 1 };
+	unsigned char question[DNS_QUERY], answer[8192];
+	size_t asked = dns_ask(7, "a.bb", DNS_TLSA, question);
+	struct dns_answer a;
+
+	(void)state;
+	for (unsigned count = DNS_TLSAS - 1; count <= DNS_TLSAS + 2; count++) {
+		size_t n = asked;
+
+		memcpy(answer, question, asked);
+		answer[2] = 0x81;
+		dns_put16(answer + 6, count);
+		for (unsigned i = 0; i < count; i++, n += sizeof record)
+			memcpy(answer + n, record, sizeof record);
+		assert_int_equal(dns_read(guarded(answer, n), n, question, asked, &a), DNS_FOUND);
+		assert_int_equal(a.count, count < DNS_TLSAS ? count : DNS_TLSAS);
+		assert_int_equal(a.cut, count > DNS_TLSAS);
+		assert_int_equal(dns_tlsa(&a, a.count - 1).len, 0);
+	}
+}
+
+/* What a server that validates says, whatever the answer is: RFC 4035 3.2.3. */
+static void authentic_answers(void **state)
+{
+	unsigned char question[DNS_QUERY], answer[512];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(real); i++) {
+		size_t asked = dns_ask(0x1234, real[i].asked, real[i].type, question), n = from_hex(real[i].answer, answer);
+		struct dns_answer a;
+
+		dns_read(guarded(answer, n), n, question, asked, &a);
+		assert_false(a.authentic);
+		answer[3] |= 0x20;
+		expect_text(real[i].name, describe(answer, n, question, asked), real[i].want);
+		dns_read(guarded(answer, n), n, question, asked, &a);
+		assert_true(a.authentic);
+	}
+}
+
+/* The octets of a query for such answers, RFC 6891 6.1.2; without what a server may not know; and what such a server says. */
+static void extended_queries(void **state)
+{
+	static const unsigned char want[] = { 0, 7, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, 1, 1, 'a', 2, 'b', 'b', 0, 0, 52, 0, 1,
+		0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0 };
+	static const struct {
+		const char *hex;
+		bool unread;
+	} rows[] = { { "000781010000000000000000", true }, { "000781110001000000000000", true }, { "000781020000000000000000", false },
+		{ "000881010000000000000000", false }, { "000701010000000000000000", false }, { "000789010000000000000000", false },
+		{ "0007810100000000000000", false }, { "", false } };
+	unsigned char query[DNS_QUERY], in[32], longest[DNS_NAME_MAX + 1];
+	size_t n = dns_ask(7, "a.bb", DNS_TLSA, query);
+
+	(void)state;
+	assert_int_equal(dns_extend(query, n), sizeof want);
+	assert_memory_equal(query, want, sizeof want);
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		size_t len = from_hex(rows[i].hex, in);
+
+		assert_int_equal(dns_is_unread(guarded(in, len), len, query), rows[i].unread);
+	}
+	dns_shorten(query);
+	assert_memory_equal(query, want, 11);
+	assert_int_equal(query[11], 0);
+	assert_memory_equal(query + 12, want + 12, n - 12);
+	memset(longest, 'x', sizeof longest);
+	longest[63] = longest[127] = longest[191] = '.';
+	longest[DNS_NAME_MAX] = 0;
+	n = dns_ask(7, (const char *)longest, DNS_TLSA, query);
+	assert_true(n && dns_extend(query, n) <= sizeof query);
 }
 
 /* Ten are used, and of long ones what there is room for, whole. */
@@ -479,7 +585,7 @@ static const char *settings_of(const char *text)
 	say(&said, "%u", s.ndots);
 	for (unsigned i = 0; i < s.servers.count; i++)
 		say(&said, " %s", net_text(&s.servers.server[i], server));
-	say(&said, " '%s'", s.search);
+	say(&said, " '%s'%s", s.search, s.servers.trusted ? " trusted" : "");
 	return said.bytes;
 }
 
@@ -498,6 +604,8 @@ static void settings(void **state)
 		{ "search a\nsearch", "1 ''" }, { "search . .. a..b -x x- a/b a\x01 \xc3\xbc.test # 12 ok", "1 'ok'" },
 		{ "options ndots:5", "5 ''" }, { "options rotate ndots:0 timeout:1", "0 ''" }, { "options ndots:", "0 ''" },
 		{ "options\noptions ndots\nndots:4", "1 ''" },
+		{ "options trust-ad", "1 '' trusted" }, { "options ndots:2 trust-ad edns0\nnameserver 10.0.0.1", "2 10.0.0.1 '' trusted" },
+		{ "options trust-ads no-trust-ad TRUST-AD\ntrust-ad\nsearch trust-ad", "1 'trust-ad'" },
 	};
 
 	(void)state;
@@ -542,7 +650,9 @@ static void hosts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(real_answers), cmocka_unit_test(answers_to_something_else),
-		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(exchanges), cmocka_unit_test(many_exchanges), cmocka_unit_test(longest_name),
+		cmocka_unit_test(records_of_all_kinds), cmocka_unit_test(names_of_hosts), cmocka_unit_test(exchanges),
+		cmocka_unit_test(associations), cmocka_unit_test(many_associations), cmocka_unit_test(authentic_answers),
+		cmocka_unit_test(extended_queries), cmocka_unit_test(many_exchanges), cmocka_unit_test(longest_name),
 		cmocka_unit_test(addresses_that_lead_back), cmocka_unit_test(what_is_kept), cmocka_unit_test(names),
 		cmocka_unit_test(reversed),
 		cmocka_unit_test(settings), cmocka_unit_test(many_suffixes), cmocka_unit_test(hosts) };

@@ -4,7 +4,7 @@
 #include <string.h>
 
 enum { BOOLEAN = 0x01, INTEGER = 0x02, BIT_STRING = 0x03, OCTET_STRING = 0x04, OID = 0x06, SEQUENCE = 0x30, VERSION = 0xa0,
-	ISSUER_ID = 0x81, SUBJECT_ID = 0x82, EXTENSIONS = 0xa3 };
+	ISSUER_ID = 0x81, SUBJECT_ID = 0x82, EXTENSIONS = 0xa3, DNS_NAME = 0x82 };
 
 static bool is_next(const struct certificate_span *in, unsigned tag)
 {
@@ -47,13 +47,14 @@ static bool is_oid(const struct certificate_span *oid, const char *octets)
 	return oid->len == strlen(octets) && memcmp(oid->bytes, octets, oid->len) == 0;
 }
 
-static bool take_name(struct certificate_span *in, struct certificate_span *name)
+/* Take a sequence, *whole: with its header. */
+static bool take_whole(struct certificate_span *in, struct certificate_span *whole)
 {
 	const unsigned char *start = in->bytes;
 
 	if (!skip(in, SEQUENCE))
 		return false;
-	*name = (struct certificate_span){ start, (size_t)(in->bytes - start) };
+	*whole = (struct certificate_span){ start, (size_t)(in->bytes - start) };
 	return true;
 }
 
@@ -81,9 +82,10 @@ static bool read_extension(struct certificate *c, struct certificate_span extens
 	if (!take(&extension, OID, &oid) || (is_next(&extension, BOOLEAN) && !skip(&extension, BOOLEAN)) ||
 	    !take(&extension, OCTET_STRING, &value) || extension.len)
 		return false;
-	if (is_oid(&oid, "\x55\x1d\x11")) /* id-ce-subjectAltName */
+	if (is_oid(&oid, "\x55\x1d\x11") && !c->named) { /* id-ce-subjectAltName; there may be one, RFC 5280 4.2 */
 		c->named = true;
-	else if (is_oid(&oid, "\x55\x1d\x1e")) /* id-ce-nameConstraints */
+		c->names = value;
+	} else if (is_oid(&oid, "\x55\x1d\x1e")) /* id-ce-nameConstraints */
 		c->constrained = true;
 	else if (is_oid(&oid, "\x55\x1d\x25")) /* id-ce-extKeyUsage */
 		return read_purposes(c, value);
@@ -112,8 +114,8 @@ static bool read_body(struct certificate *c, struct certificate_span body)
 {
 	if (is_next(&body, VERSION) && !skip(&body, VERSION))
 		return false;
-	return skip(&body, INTEGER) && skip(&body, SEQUENCE) && take_name(&body, &c->issuer) && skip(&body, SEQUENCE) &&
-	    take_name(&body, &c->subject) && skip(&body, SEQUENCE) && read_extensions(c, &body);
+	return skip(&body, INTEGER) && skip(&body, SEQUENCE) && take_whole(&body, &c->issuer) && skip(&body, SEQUENCE) &&
+	    take_whole(&body, &c->subject) && take_whole(&body, &c->key) && read_extensions(c, &body);
 }
 
 bool certificate_read(struct certificate *c, const unsigned char *der, size_t n)
@@ -125,6 +127,65 @@ bool certificate_read(struct certificate *c, const unsigned char *der, size_t n)
 		return false;
 	c->der = (struct certificate_span){ der, n - in.len };
 	return skip(&whole, SEQUENCE) && skip(&whole, BIT_STRING) && !whole.len && read_body(c, body);
+}
+
+static unsigned char lower(unsigned char c)
+{
+	return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
+}
+
+static bool same_text(struct certificate_span a, struct certificate_span b)
+{
+	for (size_t i = 0; a.len == b.len && i < a.len; i++)
+		if (lower(a.bytes[i]) != lower(b.bytes[i]))
+			return false;
+	return a.len == b.len;
+}
+
+/* What follows the first label, with its dot; nothing if the label is empty. */
+static struct certificate_span parent(struct certificate_span name)
+{
+	const unsigned char *dot = name.len ? memchr(name.bytes, '.', name.len) : NULL;
+
+	if (!dot || dot == name.bytes)
+		return (struct certificate_span){ name.bytes, 0 };
+	return (struct certificate_span){ dot, name.len - (size_t)(dot - name.bytes) };
+}
+
+static bool is_wildcard(struct certificate_span name)
+{
+	return name.len > 2 && name.bytes[0] == '*' && name.bytes[1] == '.';
+}
+
+/* Whether a name of a certificate is the wanted one. */
+static bool is_name(struct certificate_span theirs, struct certificate_span wanted)
+{
+	struct certificate_span above = parent(theirs);
+
+	if (!wanted.len)
+		return false;
+	if (wanted.bytes[0] == '.')
+		return above.len && same_text(above, wanted);
+	if (is_wildcard(wanted))
+		return above.len && same_text(above, parent(wanted));
+	return same_text(theirs, wanted) || (is_wildcard(theirs) && same_text(above, parent(wanted)));
+}
+
+bool certificate_is_for(const struct certificate *c, const char *name)
+{
+	struct certificate_span value = c->names, list, theirs;
+
+	if (!take(&value, SEQUENCE, &list))
+		return false;
+	while (list.len) {
+		unsigned tag = list.bytes[0];
+
+		if (!take(&list, tag, &theirs))
+			return false;
+		if (tag == DNS_NAME && is_name(theirs, (struct certificate_span){ (const unsigned char *)name, strlen(name) }))
+			return true;
+	}
+	return false;
 }
 
 bool certificate_same_name(const struct certificate_span *a, const struct certificate_span *b)

@@ -16,6 +16,8 @@ struct certificate_span {
 struct certificate {
 	struct certificate_span der;		 /* all of it */
 	struct certificate_span issuer, subject; /* distinguished names, DER */
+	struct certificate_span key;		 /* SubjectPublicKeyInfo, DER, RFC 5280 4.1.2.7 */
+	struct certificate_span names;		 /* the value of its alternative names; empty: it has none */
 	bool named;	  /* it has alternative names: the common name does not count, RFC 6125 6.4.4 */
 	bool constrained; /* it is a CA's that may vouch for certain names only, RFC 5280 4.2.1.10 */
 	bool for_others;  /* it says what it is for, and servers are not among that, RFC 5280 4.2.1.12 */
@@ -23,6 +25,10 @@ struct certificate {
 
 /* Read the certificate at the start of n octets of DER. false: it is malformed, or cut. */
 bool certificate_read(struct certificate *c, const unsigned char *der, size_t n);
+
+/* Whether the certificate is for this host name, RFC 6125 6.4: by its alternative names alone, in which "*." stands for one label.
+ * ".example.org" and "*.example.org" stand for all names with one label before, as in policies of MTA-STS, RFC 8461 4.1. */
+bool certificate_is_for(const struct certificate *c, const char *name);
 
 /* Whether two names are the same, octet for octet. */
 bool certificate_same_name(const struct certificate_span *a, const struct certificate_span *b);

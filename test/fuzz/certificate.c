@@ -31,6 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	CHECK(c.der.bytes == data && c.der.len <= n);
 	CHECK(c.issuer.bytes > data && c.issuer.len >= 2 && c.issuer.bytes + c.issuer.len < c.subject.bytes);
 	CHECK(c.subject.len >= 2 && c.subject.bytes + c.subject.len < data + c.der.len);
+	CHECK(c.key.bytes == c.subject.bytes + c.subject.len && c.key.len >= 2 && c.key.bytes + c.key.len < data + c.der.len);
+	CHECK(c.named || !certificate_is_for(&c, "a.b"));
+	CHECK(certificate_is_for(&c, ".b") == certificate_is_for(&c, "*.b"));
 	CHECK(read_copy(&again, data, c.der.len));
 	CHECK(again.der.len == c.der.len && again.issuer.len == c.issuer.len && again.subject.len == c.subject.len);
 	CHECK(again.named == c.named && again.constrained == c.constrained && again.for_others == c.for_others);

@@ -97,6 +97,9 @@ static const char *read_all(const unsigned char *der, size_t n)
 	}
 	assert_true(c.der.bytes == in && c.der.len <= n);
 	assert_true(c.issuer.bytes > in && c.issuer.bytes + c.issuer.len < c.subject.bytes && c.subject.bytes + c.subject.len < in + n);
+	assert_true(c.key.bytes > c.subject.bytes && c.key.bytes + c.key.len < in + n);
+	certificate_is_for(&c, "example.org");
+	certificate_is_for(&c, ".example.org");
 	say(&got, "%s%s%s", c.named ? "n" : "", c.constrained ? "c" : "", c.for_others ? "o" : "");
 	return got.bytes;
 }
@@ -117,6 +120,9 @@ static void test_names(void **state)
 	assert_int_equal(c.issuer.len, sizeof ISSUER - 1 + 2);
 	assert_memory_equal(c.issuer.bytes + 2, ISSUER, sizeof ISSUER - 1);
 	assert_memory_equal(c.subject.bytes + 2, SUBJECT, sizeof SUBJECT - 1);
+	assert_int_equal(c.key.len, 5);
+	assert_memory_equal(c.key.bytes, "\x30\x03key", 5);
+	assert_int_equal(c.names.len, 0);
 	assert_true(certificate_same_name(&c.issuer, &c.issuer) && !certificate_same_name(&c.issuer, &c.subject));
 	other = (struct certificate_span){ c.issuer.bytes, c.issuer.len - 1 };
 	assert_false(certificate_same_name(&c.issuer, &other));
@@ -179,6 +185,80 @@ static void test_60_several_extensions(void **state)
 	len = extension(list, len, PURPOSES, false, value, n);
 	len = extension(list, len, NAMES, false, value, n);
 	expect_text("all", read_all(der, make(der, list, len)), "nco");
+}
+
+#define DNS(n, name) "\x82" n name
+#define HOST_NAME DNS("\x10", "MAIL.example.Org")
+#define ANY_HOST DNS("\x0d", "*.example.org")
+
+/* RFC 6125 6.4, RFC 8461 4.1. */
+static void test_whom_it_is_for(void **state)
+{
+	static const struct {
+		struct input names; /* in their list */
+		const char *name;
+		bool want;
+	} rows[] = {
+		{ IN(HOST_NAME), "mail.example.org", true },
+		{ IN(HOST_NAME), "mail.example.or", false },
+		{ IN(HOST_NAME), "xmail.example.org", false },
+		{ IN(HOST_NAME), ".example.org", true },
+		{ IN(HOST_NAME), "*.EXAMPLE.org", true },
+		{ IN(HOST_NAME), ".org", false },
+		{ IN(HOST_NAME), "*.org", false },
+		{ IN(HOST_NAME), ".mail.example.org", false },
+		{ IN(HOST_NAME), "", false },
+		{ IN(HOST_NAME), ".", false },
+		{ IN(HOST_NAME), "*.", false },
+		{ IN(HOST_NAME), "*", false },
+		{ IN(ANY_HOST), "mail.example.org", true },
+		{ IN(ANY_HOST), "a.mail.example.org", false },
+		{ IN(ANY_HOST), "example.org", false },
+		{ IN(ANY_HOST), ".example.org", true },
+		{ IN(ANY_HOST), "*.example.org", true },
+		{ IN(ANY_HOST), ".org", false },
+		{ IN(DNS("\x01", "*")), "org", false },
+		{ IN(DNS("\x01", "*")), "", false },
+		{ IN(DNS("\x02", "*.")), "org", false },
+		{ IN(DNS("\x0c", ".example.org")), ".example.org", false },
+		{ IN(DNS("\x0c", ".example.org")), ".org", false },
+		{ IN(DNS("\x0e", "m*.example.org")), "mail.example.org", false },
+		{ IN(DNS("\x12", "mail.example.org\0x")), "mail.example.org", false },
+		{ IN(DNS("\x00", "") "\x87\x04\x7f\x00\x00\x01" HOST_NAME), "mail.example.org", true },
+		{ IN("\x81\x10mail.example.org"), "mail.example.org", false },
+		{ IN("\x82\x11mail.example.org"), "mail.example.org", false },
+		{ IN("\x82"), "mail.example.org", false },
+		{ IN(""), "mail.example.org", false },
+	};
+	unsigned char value[256], list[512], der[2048];
+	struct certificate c;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		size_t n = extension(list, 0, NAMES, false, value, sequence(value, rows[i].names.bytes, rows[i].names.len));
+
+		n = make(der, list, n);
+		assert_true(certificate_read(&c, guarded(der, n), n));
+		if (certificate_is_for(&c, rows[i].name) != rows[i].want)
+			fail_msg("row %zu: %s", i, rows[i].name);
+	}
+	assert_true(certificate_read(&c, der, make_with(der, "", 0, true)));
+	assert_false(certificate_is_for(&c, "mail.example.org"));
+}
+
+/* The first list counts: there may be one. */
+static void test_two_lists_of_names(void **state)
+{
+	unsigned char value[256], list[512], der[2048];
+	struct certificate c;
+	size_t n;
+
+	(void)state;
+	n = extension(list, 0, NAMES, false, value, sequence(value, ANY_HOST, sizeof ANY_HOST - 1));
+	n = extension(list, n, NAMES, false, value, sequence(value, DNS("\x03", "a.b"), 5));
+	assert_true(certificate_read(&c, der, make(der, list, n)));
+	assert_true(certificate_is_for(&c, "mail.example.org"));
+	assert_false(certificate_is_for(&c, "a.b"));
 }
 
 static void test_optional_parts(void **state)
@@ -266,6 +346,8 @@ int main(void)
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_60_extensions),
 		cmocka_unit_test(test_60_several_extensions),
+		cmocka_unit_test(test_whom_it_is_for),
+		cmocka_unit_test(test_two_lists_of_names),
 		cmocka_unit_test(test_optional_parts),
 		cmocka_unit_test(test_every_beginning),
 		cmocka_unit_test(test_hostile_octets),

@@ -226,6 +226,7 @@ UNIT_user = io/user.c
 UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 UNIT_agent = io/companion.c io/requests.c io/passwords.c $(UNIT_keys)
+UNIT_tls = io/trust.c io/agent.c pure/levels.c pure/dane.c pure/certificate.c $(UNIT_agent)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
@@ -244,7 +245,7 @@ FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 .SECONDEXPANSION:
 $(T)/unit_%: test/unit/%.c $$(UNIT_$$*) Makefile
 	@mkdir -p $(T)
-	$(TEST_CC) $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) $(CMOCKA) $(if $(filter keys agent,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) \
+	$(TEST_CC) $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) $(CMOCKA) $(if $(filter keys agent tls,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) \
 		$(if $(filter %.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
 
 $(T)/%.o: %.c Makefile

@@ -46,13 +46,17 @@ void *__memset_chk(void *to, int c, size_t n, size_t room)
 /* Judges the peer's chain as br_x509_minimal does, but the level decides what the result means. It takes the peer's key from
  * the first certificate itself: br_x509_minimal stops reading, and has no key, if a certificate is expired or has another name,
  * and opportunistic TLS must work with those (RFC 7435 3). The whole chain is collected first: it may be out of order, and only
- * the trust anchors that it needs are decoded. */
+ * the trust anchors that it needs are decoded. With TLSA records a CA that they name is the only trust anchor, and a certificate that they
+ * name needs none. */
 struct chain {
 	const br_x509_class *vtable; /* must be first: BearSSL calls us through it */
 	br_x509_minimal_context minimal;
 	br_x509_decoder_context leaf;
-	const char *name;
-	bool has_name;
+	const char *names[TLS_NAMES];
+	size_t count;
+	const struct dane_set *tlsa;
+	const struct certificate *anchor; /* TLSA records: a CA that they name, which is tried now */
+	bool by_leaf; /* they name the server's certificate itself */
 	bool enforce;
 	bool too_long;
 	unsigned verdict;
@@ -82,6 +86,9 @@ struct tls {
 static struct tls towards_upstream, towards_client;
 static struct chain chain; /* of the upstream */
 static bool unsigned_; /* by our key: its agent has not answered */
+/* Beside BearSSL's codes of errors, and TRUST_CONSTRAINED. */
+enum { UNMATCHED = TRUST_CONSTRAINED + 1, UNUSABLE };
+
 static const char no_name[] = "no name is known to check the certificate against";
 
 int tls_load_anchors(const char *path, const char **why)
@@ -116,7 +123,7 @@ static void x509_start_chain(const br_x509_class **context, const char *name)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
-	c->name = name;
+	(void)name; /* that for SNI: there may be several to look for */
 	c->len = 0;
 	c->certificates = 0;
 	c->too_long = false;
@@ -166,7 +173,7 @@ static unsigned run_minimal(struct chain *c, size_t n)
 {
 	const br_x509_class **x = &c->minimal.vtable;
 
-	(*x)->start_chain(x, c->name);
+	(*x)->start_chain(x, NULL);
 	for (size_t i = 0; i < n; i++) {
 		const struct certificate_span *der = &c->path[i]->der;
 
@@ -177,7 +184,17 @@ static unsigned run_minimal(struct chain *c, size_t n)
 	return (*x)->end_chain(x);
 }
 
-/* And what it does not look at: names that a CA may vouch for, what certificates are for, a name that is only the common name, a key
+/* Whether the server's certificate is for one of the names. A server that TLSA records of CAs are to verify must have one: anybody else
+ * may have a certificate of such a CA. */
+static bool is_expected(const struct chain *c)
+{
+	for (size_t i = 0; i < c->count; i++)
+		if (certificate_is_for(c->path[0], c->names[i]))
+			return true;
+	return !c->count && !c->tlsa;
+}
+
+/* And what it does not look at: several names, names that a CA may vouch for, what certificates are for, a key
  * that must not sign, as it does with ECDHE. It rejects names' constraints that are critical, but without saying so. */
 static unsigned judge_path(struct chain *c, size_t n, unsigned left_out)
 {
@@ -190,12 +207,12 @@ static unsigned judge_path(struct chain *c, size_t n, unsigned left_out)
 		else if (c->path[i]->for_others)
 			return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
 	verdict = run_minimal(c, n);
+	if ((!verdict || verdict == BR_ERR_X509_NOT_TRUSTED) && !is_expected(c))
+		return BR_ERR_X509_BAD_SERVER_NAME;
 	if (verdict == BR_ERR_X509_NOT_TRUSTED && left_out)
 		return left_out;
 	if (verdict)
 		return verdict;
-	if (c->name && !c->path[0]->named)
-		return BR_ERR_X509_BAD_SERVER_NAME;
 	(*x)->get_pkey(x, &usages);
 	return usages & BR_KEYTYPE_SIGN ? 0 : BR_ERR_X509_FORBIDDEN_KEY_USAGE;
 }
@@ -208,13 +225,24 @@ static bool is_on_path(const struct chain *c, size_t n, const struct certificate
 	return false;
 }
 
+/* For the first n certificates of the path. */
+static size_t find_anchors(const struct chain *c, size_t n, const br_x509_trust_anchor **anchors, unsigned *left_out)
+{
+	if (!c->tlsa)
+		return trust_find(c->path, n, anchors, left_out);
+	*left_out = 0;
+	if (!certificate_same_name(&c->anchor->subject, &c->path[n - 1]->issuer))
+		return 0;
+	return trust_make(c->anchor, anchors, left_out);
+}
+
 /* Go on from the first n certificates of the path by issuers' names, in whatever order the others came and whatever else came with them,
  * up to one that a trusted CA has signed. The first reason why none is found remains. */
 static bool find_path(struct chain *c, size_t n)
 {
 	const br_x509_trust_anchor *anchors;
 	unsigned left_out, verdict;
-	size_t count = trust_find(c->path, n, &anchors, &left_out);
+	size_t count = find_anchors(c, n, &anchors, &left_out);
 
 	if (count || left_out) {
 		prepare_minimal(c, anchors, count);
@@ -248,35 +276,111 @@ static bool read_certificate(struct certificate *c)
 	return false;
 }
 
-static void judge_chain(struct chain *c)
+static void judge_by_cas(struct chain *c)
 {
-	bool readable = c->certificates && read_certificate(&c->certificate[0]);
-
-	c->verdict = !c->certificates ? BR_ERR_X509_EMPTY_CHAIN : c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : BR_ERR_X509_INVALID_VALUE;
-	if (c->too_long || !readable)
-		return;
-	for (size_t i = 1; i < c->certificates; i++)
-		read_certificate(&c->certificate[i]);
-	c->verdict = BR_ERR_X509_EMPTY_CHAIN;
-	c->steps = CHAIN_STEPS;
-	c->path[0] = &c->certificate[0];
 	if (find_path(c, 1) || c->verdict != BR_ERR_X509_EMPTY_CHAIN)
 		return;
 	prepare_minimal(c, NULL, 0); /* no CA is known: what is wrong otherwise? */
 	c->verdict = judge_path(c, 1, 0);
 }
 
-static unsigned x509_end_chain(const br_x509_class **context)
+static void sha256(const struct certificate_span *in, unsigned char *out)
 {
-	struct chain *c = (struct chain *)(void *)context;
+	br_sha256_context h;
+
+	br_sha256_init(&h);
+	br_sha256_update(&h, in->bytes, in->len);
+	br_sha256_out(&h, out);
+}
+
+static void sha512(const struct certificate_span *in, unsigned char *out)
+{
+	br_sha512_context h;
+
+	br_sha512_init(&h);
+	br_sha512_update(&h, in->bytes, in->len);
+	br_sha512_out(&h, out);
+}
+
+/* Whether a TLSA record of this usage names the certificate. */
+static bool is_named(const struct chain *c, enum dane_usage usage, const struct certificate *one)
+{
+	struct dane_subject s = { .part = { [DANE_CERTIFICATE] = one->der, [DANE_KEY] = one->key } };
+
+	if (!c->tlsa || !one->key.len)
+		return false;
+	for (unsigned i = 0; i < DANE_SELECTORS; i++) {
+		sha256(&s.part[i], s.sha256[i]);
+		sha512(&s.part[i], s.sha512[i]);
+	}
+	return dane_matches(c->tlsa, usage, &s);
+}
+
+static bool leads_to(struct chain *c, const struct certificate *anchor)
+{
+	if (!c->steps)
+		return false;
+	c->steps--;
+	c->anchor = anchor;
+	return find_path(c, 1);
+}
+
+/* RFC 7672 3.1.2: by a CA that a TLSA record names, which the server sends, RFC 7671 5.2.2, unless the record is its certificate. */
+static void judge_by_tlsa(struct chain *c)
+{
+	struct certificate own;
+
+	for (size_t i = 1; i < c->certificates; i++)
+		if (is_named(c, DANE_TA, &c->certificate[i]) && leads_to(c, &c->certificate[i]))
+			return;
+	for (unsigned i = 0; i < c->tlsa->count; i++)
+		if (dane_anchor(c->tlsa, i, &own) && leads_to(c, &own))
+			return;
+	if (c->verdict == BR_ERR_X509_EMPTY_CHAIN)
+		c->verdict = UNMATCHED;
+}
+
+static void judge_chain(struct chain *c)
+{
+	bool readable = c->certificates && read_certificate(&c->certificate[0]);
+
+	c->verdict = !c->certificates ? BR_ERR_X509_EMPTY_CHAIN : c->too_long ? BR_ERR_X509_LIMIT_EXCEEDED : BR_ERR_X509_INVALID_VALUE;
+	c->by_leaf = readable && is_named(c, DANE_EE, &c->certificate[0]);
+	if (c->by_leaf) /* nothing else counts, RFC 7672 3.1.1 */
+		c->verdict = 0;
+	if (c->by_leaf || c->too_long || !readable)
+		return;
+	for (size_t i = 1; i < c->certificates; i++)
+		read_certificate(&c->certificate[i]);
+	c->verdict = BR_ERR_X509_EMPTY_CHAIN;
+	c->steps = CHAIN_STEPS;
+	c->path[0] = &c->certificate[0];
+	(c->tlsa ? judge_by_tlsa : judge_by_cas)(c);
+}
+
+/* Why the key of the server's certificate cannot be used; 0: it can. */
+static unsigned key_fault(struct chain *c)
+{
+	int error;
 
 	br_x509_decoder_init(&c->leaf, NULL, NULL);
 	if (c->certificates)
 		br_x509_decoder_push(&c->leaf, c->certificate[0].der.bytes, c->certificate[0].der.len);
+	if (br_x509_decoder_get_pkey(&c->leaf))
+		return 0;
+	error = br_x509_decoder_last_error(&c->leaf);
+	return error == BR_ERR_X509_UNSUPPORTED || error == BR_ERR_X509_LIMIT_EXCEEDED ? UNUSABLE : BR_ERR_X509_UNSUPPORTED;
+}
+
+static unsigned x509_end_chain(const br_x509_class **context)
+{
+	struct chain *c = (struct chain *)(void *)context;
+	unsigned fault = key_fault(c);
+
 	judge_chain(c);
-	if (c->enforce)
-		return c->verdict;
-	return br_x509_decoder_get_pkey(&c->leaf) ? 0 : BR_ERR_X509_UNSUPPORTED;
+	if (fault && (!c->verdict || (fault == UNUSABLE && !c->tlsa)))
+		c->verdict = fault;
+	return c->enforce ? c->verdict : fault;
 }
 
 static const br_x509_pkey *x509_get_pkey(const br_x509_class *const *context, unsigned *usages)
@@ -285,7 +389,7 @@ static const br_x509_pkey *x509_get_pkey(const br_x509_class *const *context, un
 	br_x509_decoder_context *leaf = (br_x509_decoder_context *)&c->leaf; /* the accessor's type lacks const */
 	const br_x509_class *const *minimal = &c->minimal.vtable;
 
-	if (c->enforce) /* including what the certificate allows the key to be used for */
+	if (c->enforce && !c->by_leaf) /* including what the certificate allows the key to be used for */
 		return (*minimal)->get_pkey(minimal, usages);
 	if (usages)
 		*usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
@@ -367,6 +471,13 @@ static void set_algorithms(br_ssl_engine_context *e, size_t suite_count, size_t 
 	br_ssl_engine_set_default_chapol(e);
 }
 
+/* How many of the list suffice for an upstream that counts as verified. One that publishes TLSA records promises a certificate, and no more
+ * than TLS: with ciphers that are good for clients it gets its mail. */
+static size_t enough_suites(void)
+{
+	return chain.tlsa ? GOOD_COUNT : STRONG_COUNT;
+}
+
 /* The last steps for both sides. Versions and algorithms must be set. false: there are no random numbers. */
 static bool make_ready(struct tls *t, uint32_t flags)
 {
@@ -444,15 +555,29 @@ static void set_own_certificate(br_ssl_client_context *c)
 		br_ssl_client_set_single_ec(c, k->chain, k->certificates, &k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(), sign_ec);
 }
 
-struct tls *tls_start(enum tls_level level, const char *name, const char **why)
+/* What the next chain is judged by. */
+static void prepare_chain(const struct tls_demand *demand)
+{
+	chain.vtable = &chain_class;
+	chain.enforce = tls_level_verifies(demand->level);
+	chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
+	chain.by_leaf = false;
+	chain.tlsa = demand->tlsa;
+	chain.count = demand->count < TLS_NAMES ? demand->count : TLS_NAMES;
+	for (size_t i = 0; i < chain.count; i++)
+		chain.names[i] = demand->names[i];
+}
+
+struct tls *tls_start(const struct tls_demand *demand, const char **why)
 {
 	struct tls *t = &towards_upstream;
 	br_ssl_engine_context *e = &t->engine.common;
 
 	br_ssl_client_zero(&t->engine.client);
-	br_ssl_engine_set_versions(e, level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
-	if (tls_level_verifies(level))
-		set_algorithms(e, STRONG_COUNT, FIRST_SHA256);
+	br_ssl_engine_set_versions(e, demand->level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
+	prepare_chain(demand);
+	if (chain.enforce)
+		set_algorithms(e, enough_suites(), FIRST_SHA256);
 	else
 		set_algorithms(e, sizeof suites / sizeof *suites, 0);
 	br_ssl_engine_set_prf10(e, &br_tls10_prf);
@@ -460,19 +585,15 @@ struct tls *tls_start(enum tls_level level, const char *name, const char **why)
 	br_ssl_engine_set_default_rsavrfy(e);
 	br_ssl_engine_set_default_ecdsa(e);
 	set_own_certificate(&t->engine.client);
-	chain.vtable = &chain_class;
-	chain.enforce = tls_level_verifies(level);
-	chain.verdict = BR_ERR_X509_EMPTY_CHAIN;
-	chain.has_name = name != NULL;
 	br_ssl_engine_set_x509(e, &chain.vtable);
 	*why = no_name;
-	if (chain.enforce && !name) /* without a name BearSSL accepts a certificate for any name */
+	if (chain.enforce && !chain.count && !chain.tlsa) /* without a name BearSSL accepts a certificate for any name */
 		return NULL;
 	*why = "no random numbers";
 	if (!make_ready(t, 0))
 		return NULL;
 	*why = "the name is too long for TLS";
-	return br_ssl_client_reset(&t->engine.client, name, 0) ? t : NULL;
+	return br_ssl_client_reset(&t->engine.client, demand->sni, 0) ? t : NULL;
 }
 
 struct tls *tls_serve(const char **why)
@@ -653,6 +774,8 @@ static const struct {
 	{ BR_ERR_X509_CRITICAL_EXTENSION, "certificate has an unknown critical extension" },
 	{ BR_ERR_X509_WRONG_KEY_TYPE, "certificate's key has the wrong type" },
 	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate" },
+	{ UNMATCHED, "no TLSA record matches the certificate, nor a CA of its chain" },
+	{ UNUSABLE, "the certificate's key cannot be used: RSA of more than 4096 bits, or neither RSA nor ECDSA" },
 	{ TRUST_CONSTRAINED, "a CA of the chain may vouch for certain names only (name constraints), which is not checked" },
 	{ BR_ERR_X509_INVALID_VALUE, "certificate is malformed" },
 	{ BR_ERR_X509_TRUNCATED, "certificate is malformed" },
@@ -698,13 +821,9 @@ const char *tls_failure(const struct tls *t)
 
 bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPRINT])
 {
-	br_sha256_context c;
-
 	if (t != &towards_upstream || !chain.certificates)
 		return false;
-	br_sha256_init(&c);
-	br_sha256_update(&c, chain.certificate[0].der.bytes, chain.certificate[0].der.len);
-	br_sha256_out(&c, fingerprint);
+	sha256(&chain.certificate[0].der, fingerprint);
 	return true;
 }
 
@@ -713,9 +832,16 @@ static const char *reason_against(unsigned version, size_t suite)
 {
 	if (chain.verdict)
 		return reason_text((int)chain.verdict);
-	if (!chain.has_name)
+	if (!chain.count && !chain.tlsa)
 		return no_name;
-	return version != BR_TLS12 || suite >= STRONG_COUNT ? "TLS version or cipher suite is too weak" : NULL;
+	return version != BR_TLS12 || suite >= enough_suites() ? "TLS version or cipher suite is too weak" : NULL;
+}
+
+enum tls_fault tls_fault(const struct tls *t)
+{
+	if (t != &towards_upstream || !chain.verdict)
+		return TLS_FAULTLESS;
+	return chain.verdict == UNMATCHED ? TLS_UNMATCHED : chain.verdict == UNUSABLE ? TLS_UNUSABLE : TLS_OTHERWISE;
 }
 
 void tls_facts(const struct tls *t, struct tls_facts *facts)
@@ -731,11 +857,14 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	facts->cipher = suite < sizeof suites / sizeof *suites ? suite_names[suite] : "unknown";
 	explicit_bzero(&session, sizeof session);
 	facts->verified = false;
+	facts->proof = TLS_UNPROVEN;
 	facts->reason = facts->cn = facts->holder = NULL;
 	if (t == &towards_client) /* clients are not asked for certificates */
 		return;
 	facts->reason = reason_against(version, suite);
 	facts->verified = !facts->reason;
-	if (!chain.verdict && chain.holder.status == 1)
+	if (facts->verified)
+		facts->proof = !chain.tlsa ? TLS_BY_CA : chain.by_leaf ? TLS_BY_EE : TLS_BY_TA;
+	if (!chain.verdict && !chain.tlsa && chain.holder.status == 1)
 		facts->holder = chain.holder_text;
 }

@@ -5,6 +5,7 @@
 #ifndef TLS_H
 #define TLS_H
 
+#include "pure/dane.h"
 #include "pure/levels.h"
 
 #include <stdbool.h>
@@ -18,10 +19,22 @@ int tls_load_anchors(const char *path, const char **why);
 
 bool tls_has_anchors(void);
 
-/* Begin a handshake with the upstream at this level (not TLS_NONE). name: for SNI, and to look for in the certificate. NULL: no
- * name is known; then no certificate counts as verified, and a level that verifies fails here. Returns NULL with *why set if
+#define TLS_NAMES 24 /* more are left out */
+
+/* What is demanded of an upstream. The names themselves and the TLSA records must stay until the handshake is over; the rest is copied. */
+struct tls_demand {
+	enum tls_level level; /* not TLS_NONE */
+	const char *sni;      /* NULL: none */
+	/* The certificate must be for one of these, as certificate_is_for() has it. None: no certificate counts as verified, but by a TLSA
+	 * record of usage DANE_EE. */
+	const char *const *names;
+	size_t count;
+	const struct dane_set *tlsa; /* they decide, and trusted CAs do not count: RFC 7672 3.1. NULL: CAs */
+};
+
+/* Begin a handshake with the upstream. A level that verifies fails here if there is nothing to verify by. Returns NULL with *why set if
  * the handshake cannot begin. */
-struct tls *tls_start(enum tls_level level, const char *name, const char **why);
+struct tls *tls_start(const struct tls_demand *demand, const char **why);
 
 /* Begin to serve a client's handshake with the keys of keys.h, which must be loaded: TLS 1.2 (RFC 8996), ECDHE, cipher suites
  * in our order (RFC 9325 4.2). Returns NULL with *why set if there are no random numbers. */
@@ -71,13 +84,23 @@ const char *tls_failure(const struct tls *t);
 #define TLS_FINGERPRINT 32
 bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPRINT]);
 
+/* By what an upstream's certificate is verified. */
+enum tls_proof { TLS_UNPROVEN, TLS_BY_CA, TLS_BY_EE, TLS_BY_TA };
+
+/* Why a certificate does not verify, of what calls for different answers. TLS_UNMATCHED: no TLSA record names it, nor a CA of its chain.
+ * TLS_UNUSABLE: we cannot use its key, whoever vouches for it; with TLSA records only if one of usage DANE_EE names it, so that nobody can
+ * show such a key in another's place. */
+enum tls_fault { TLS_FAULTLESS, TLS_UNMATCHED, TLS_UNUSABLE, TLS_OTHERWISE };
+enum tls_fault tls_fault(const struct tls *t);
+
 /* What is known after the handshake. reason: why the certificate does not verify; NULL: it does. Static storage. If a proxy
  * before us ended the client's TLS: version and cipher are what it says, NULL if it says nothing, and cn is the name in the
  * client's certificate. Otherwise cn is NULL. holder: the first host name in the upstream's certificate, if a trusted CA has signed
- * it; else NULL. */
+ * it; else NULL, also if it is verified by TLSA records. */
 struct tls_facts {
 	const char *version, *cipher, *reason, *cn;
 	bool verified;
+	enum tls_proof proof;
 	const char *holder;
 };
 void tls_facts(const struct tls *t, struct tls_facts *facts);

@@ -128,28 +128,36 @@ static unsigned reason_against(const struct certificate *c, const br_x509_pkey *
 }
 
 /* The same, and the anchor. Its key's numbers stay in the decoder. */
-static unsigned make_anchor(const struct certificate *c, br_x509_decoder_context *decoder, br_x509_trust_anchor *a)
+static unsigned make_anchor(const struct certificate *c, br_x509_decoder_context *d, br_x509_trust_anchor *a)
 {
 	const br_x509_pkey *key;
 	unsigned reason;
 
-	br_x509_decoder_init(decoder, NULL, NULL);
-	br_x509_decoder_push(decoder, c->der.bytes, c->der.len);
-	key = br_x509_decoder_get_pkey(decoder);
+	br_x509_decoder_init(d, NULL, NULL);
+	br_x509_decoder_push(d, c->der.bytes, c->der.len);
+	key = br_x509_decoder_get_pkey(d);
 	reason = reason_against(c, key);
 	if (reason)
 		return reason;
 	a->dn.data = (unsigned char *)(uintptr_t)c->subject.bytes; /* the field's type lacks const */
 	a->dn.len = c->subject.len;
-	a->flags = br_x509_decoder_isCA(decoder) ? BR_X509_TA_CA : 0;
+	a->flags = br_x509_decoder_isCA(d) ? BR_X509_TA_CA : 0;
 	a->pkey = *key;
 	return 0;
 }
 
+static br_x509_decoder_context decoder[TRUST_FOUND_MAX];
+static br_x509_trust_anchor found[TRUST_FOUND_MAX];
+
+size_t trust_make(const struct certificate *c, const br_x509_trust_anchor **list, unsigned *left_out)
+{
+	*list = found;
+	*left_out = make_anchor(c, &decoder[0], &found[0]);
+	return !*left_out;
+}
+
 size_t trust_find(const struct certificate *const *chain, size_t n, const br_x509_trust_anchor **list, unsigned *left_out)
 {
-	static br_x509_decoder_context decoder[TRUST_FOUND_MAX];
-	static br_x509_trust_anchor found[TRUST_FOUND_MAX];
 	struct certificate c;
 	size_t count = 0, at = 0;
 

@@ -20,6 +20,10 @@ int trust_load(const char *path, const char **why);
 
 bool trust_loaded(void);
 
+/* Make an anchor of this certificate, which must stay as long as the anchor is used, whether it is one of the file or not. *list and
+ * *left_out: as below. */
+size_t trust_make(const struct certificate *c, const br_x509_trust_anchor **list, unsigned *left_out);
+
 /* Find anchors whose subject is the issuer of a certificate of the chain, or the subject of the first. Returns how many are at *list,
  * which the next call overwrites. Those that are too weak (RSA below 2048 bits), not for servers or TRUST_CONSTRAINED are left out:
  * *left_out is then the code of the reason of the last, BearSSL's or ours, otherwise 0. */

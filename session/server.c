@@ -516,13 +516,14 @@ void server_start_handshake(struct session *s)
 {
 	static struct buffer ciphertext;
 	static unsigned char ciphertext_bytes[4096]; /* holds a small record with its header, so that one read gets both */
-	const char *why;
+	const char *why, *name = server_tls_name(s);
 	struct tls *t;
 
 	load_anchors(s);
 	s->server.handshake_at = s->now;
 	serverstate_enter(s, s->server.state == SERVER_STARTTLS ? SERVER_SHAKE : SERVER_SHAKE_FIRST);
-	t = tls_start(s->server.route.tls == TLS_NONE ? TLS_MAY : s->server.route.tls, server_tls_name(s), &why);
+	t = tls_start(&(struct tls_demand){ .level = s->server.route.tls == TLS_NONE ? TLS_MAY : s->server.route.tls, .sni = name, .names = &name,
+	    .count = name != NULL }, &why);
 	if (!t) {
 		server_tls_failed(s, why);
 		return;

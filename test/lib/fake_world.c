@@ -485,10 +485,10 @@ static struct tls *begin_tls(struct tls *t, const char **why)
 	return t->cannot ? NULL : t;
 }
 
-struct tls *tls_start(enum tls_level level, const char *name, const char **why)
+struct tls *tls_start(const struct tls_demand *demand, const char **why)
 {
-	world_tls_server.level = level;
-	snprintf(world_tls_server.name, sizeof world_tls_server.name, "%s", name ? name : "");
+	world_tls_server.level = demand->level;
+	snprintf(world_tls_server.name, sizeof world_tls_server.name, "%s", demand->sni ? demand->sni : "");
 	return begin_tls(&world_tls_server, why);
 }
 

@@ -1,0 +1,324 @@
+/* What is made of an upstream's chain: by trusted CAs, and by TLSA records (RFC 7672). The chains are real ones, the handshake is left out. */
+#include "test/lib/chains.h"
+#include "test/lib/unit.h"
+
+#include "../../tls.c"
+
+#include "pure/base64.h"
+
+static struct dane_set set;
+static unsigned char chain_of[CHAIN_MAX][4096];
+static size_t len_of[CHAIN_MAX], certificates;
+static const char *names[TLS_NAMES];
+static size_t name_count;
+
+/* ---- what a server shows ---- */
+
+static size_t decode(const char *text, unsigned char out[4096])
+{
+	const unsigned char *at = (const unsigned char *)text;
+	struct pem p;
+
+	assert_true(pem_next(&at, at + strlen(text), &p));
+	return base64_decode(p.body, p.body_len, out, 4096);
+}
+
+static void show(const char *leaf, const char *second, const char *third)
+{
+	const char *const all[] = { leaf, second, third };
+
+	for (certificates = 0; certificates < COUNT(all) && all[certificates]; certificates++)
+		len_of[certificates] = decode(all[certificates], chain_of[certificates]);
+}
+
+static void expect_names(const char *first, const char *second)
+{
+	names[0] = first;
+	names[1] = second;
+	name_count = second ? 2 : first ? 1 : 0;
+}
+
+/* ---- TLSA records ---- */
+
+/* Add a record, "3 1 1" and so on, about a certificate. */
+static void add(const char *words, const char *pem)
+{
+	unsigned char der[4096], digest[64];
+	struct certificate c;
+	unsigned usage, selector, matching;
+	const struct certificate_span *part;
+	struct dns_tlsa r;
+
+	assert_int_equal(sscanf(words, "%u %u %u", &usage, &selector, &matching), 3);
+	assert_true(certificate_read(&c, der, decode(pem, der)));
+	part = selector ? &c.key : &c.der;
+	(matching == DANE_SHA512 ? sha512 : sha256)(part, digest);
+	r = (struct dns_tlsa){ (unsigned char)usage, (unsigned char)selector, (unsigned char)matching, digest, matching == DANE_SHA512 ? 64 : 32 };
+	if (matching == DANE_FULL)
+		r = (struct dns_tlsa){ (unsigned char)usage, (unsigned char)selector, DANE_FULL, part->bytes, part->len };
+	assert_true(dane_add(&set, 0, &r));
+}
+
+static void one(const char *words, const char *pem)
+{
+	memset(&set, 0, sizeof set);
+	add(words, pem);
+}
+
+/* ---- the judgement ---- */
+
+/* What a handshake comes to: "ee", "ta", "ca", or the reason against it; behind it, whether it goes on at a level that does not verify. */
+static const char *judge_at(enum tls_level level, const struct dane_set *tlsa)
+{
+	const br_x509_class **x = &chain.vtable;
+	unsigned result;
+
+	prepare_chain(&(struct tls_demand){ .level = level, .names = names, .count = name_count, .tlsa = tlsa });
+	(*x)->start_chain(x, "sni.example");
+	for (size_t i = 0; i < certificates; i++) {
+		(*x)->start_cert(x, (uint32_t)len_of[i]);
+		(*x)->append(x, chain_of[i], len_of[i]);
+		(*x)->end_cert(x);
+	}
+	result = (*x)->end_chain(x);
+	if (!tls_level_verifies(level))
+		assert_true(result == 0 || result == UNUSABLE);
+	else
+		assert_int_equal(result, chain.verdict);
+	if (!result) {
+		unsigned usages = 0;
+
+		assert_non_null((*x)->get_pkey(x, &usages));
+		assert_true(usages & BR_KEYTYPE_SIGN);
+	}
+	return chain.verdict ? reason_text((int)chain.verdict) : !chain.tlsa ? "ca" : chain.by_leaf ? "ee" : "ta";
+}
+
+static const char *judge(void)
+{
+	const char *verdict = judge_at(TLS_VERIFY, &set);
+
+	assert_string_equal(judge_at(TLS_MAY, &set), verdict);
+	return verdict;
+}
+
+#define NO_MATCH "no TLSA record matches the certificate, nor a CA of its chain"
+#define WRONG_NAME "certificate is for another name"
+#define NOT_TRUSTED "certificate is not signed by a trusted CA"
+
+/* ---- tests ---- */
+
+/* RFC 7672 3.1.1: neither names nor dates count, nor who has signed it. */
+static void server_itself(void **state)
+{
+	static const char *const words[] = { "3 0 0", "3 0 1", "3 0 2", "3 1 0", "3 1 1", "3 1 2" },
+				 *const shown[] = { CHAIN_LEAF, CHAIN_EXPIRED, CHAIN_SELF };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(words); i++)
+		for (size_t j = 0; j < COUNT(shown); j++)
+			for (unsigned named = 0; named < 2; named++) {
+				one(words[i], shown[j]);
+				show(shown[j], NULL, NULL);
+				expect_names(named ? "another.example" : NULL, NULL);
+				expect_text(words[i], judge(), "ee");
+				assert_int_equal(tls_fault(&towards_upstream), TLS_FAULTLESS);
+				show(CHAIN_FORGED, shown[j], NULL);
+				expect_text(words[i], judge(), NO_MATCH);
+				assert_int_equal(tls_fault(&towards_upstream), TLS_UNMATCHED);
+			}
+	one("3 1 1", CHAIN_LEAF);
+	show(CHAIN_EXPIRED, CHAIN_MIDDLE, CHAIN_ROOT); /* with the same key */
+	expect_text("key", judge(), "ee");
+	one("3 0 1", CHAIN_LEAF);
+	expect_text("certificate", judge(), NO_MATCH);
+}
+
+/* RFC 7672 3.1.2: names and dates count. */
+static void by_a_ca(void **state)
+{
+	static const char *const words[] = { "2 0 0", "2 0 1", "2 0 2", "2 1 0", "2 1 1", "2 1 2" }, *const cas[] = { CHAIN_MIDDLE, CHAIN_ROOT };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(words); i++)
+		for (size_t j = 0; j < COUNT(cas); j++) {
+			one(words[i], cas[j]);
+			expect_names("example.org", "MAIL.example.org");
+			show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
+			expect_text(words[i], judge(), "ta");
+			show(CHAIN_LEAF, CHAIN_ROOT, CHAIN_MIDDLE);
+			expect_text("another order", judge(), "ta");
+			show(CHAIN_EXPIRED, CHAIN_MIDDLE, CHAIN_ROOT);
+			expect_text("expired", judge(), "certificate is expired or not yet valid");
+			show(CHAIN_SELF, CHAIN_MIDDLE, CHAIN_ROOT);
+			expect_text("self-signed", judge(), NO_MATCH);
+			show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
+			expect_names(".example.org", NULL);
+			expect_text("pattern", judge(), "ta");
+			expect_names("example.org", "other.example.org");
+			expect_text("another name", judge(), WRONG_NAME);
+			assert_int_equal(tls_fault(&towards_upstream), TLS_OTHERWISE);
+			expect_names(NULL, NULL);
+			expect_text("no name", judge(), WRONG_NAME);
+		}
+}
+
+/* The name of a CA is no proof, nor is its certificate beside one that it has not signed. */
+static void forged(void **state)
+{
+	(void)state;
+	one("2 1 1", CHAIN_MIDDLE);
+	expect_names("mail.example.org", NULL);
+	show(CHAIN_FORGED, CHAIN_MIDDLE, CHAIN_ROOT);
+	assert_string_not_equal(judge(), "ta");
+	one("2 0 0", CHAIN_MIDDLE);
+	assert_string_not_equal(judge(), "ta");
+	one("2 1 1", CHAIN_LEAF); /* the server's own certificate is no CA */
+	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
+	expect_text("no CA", judge(), NO_MATCH);
+	show(CHAIN_LEAF, CHAIN_LEAF, NULL);
+	assert_string_not_equal(judge(), "ta");
+	one("3 1 1", CHAIN_MIDDLE); /* and a CA is not the server */
+	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
+	expect_text("no server", judge(), NO_MATCH);
+}
+
+/* A CA that the server does not send: its digest or key is not enough, RFC 7671 5.2.2. */
+static void ca_not_sent(void **state)
+{
+	static const char *const words[] = { "2 0 1", "2 0 2", "2 1 0", "2 1 1", "2 1 2" };
+
+	(void)state;
+	expect_names("mail.example.org", NULL);
+	for (size_t i = 0; i < COUNT(words); i++) {
+		one(words[i], CHAIN_ROOT);
+		show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
+		expect_text(words[i], judge(), NO_MATCH);
+		one(words[i], CHAIN_MIDDLE);
+		show(CHAIN_LEAF, NULL, NULL);
+		expect_text(words[i], judge(), NO_MATCH);
+	}
+	one("2 0 0", CHAIN_ROOT);
+	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
+	expect_text("root", judge(), "ta");
+	show(CHAIN_LEAF, NULL, NULL);
+	expect_text("without the one between", judge(), NO_MATCH);
+	one("2 0 0", CHAIN_MIDDLE);
+	expect_text("the one between", judge(), "ta");
+	show(CHAIN_SELF, NULL, NULL);
+	expect_text("another", judge(), NO_MATCH);
+}
+
+static void several_records(void **state)
+{
+	(void)state;
+	expect_names("mail.example.org", NULL);
+	show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
+	one("3 1 1", CHAIN_SELF);
+	add("3 1 1", CHAIN_LEAF); /* a key is being replaced */
+	expect_text("the second", judge(), "ee");
+	one("2 1 1", CHAIN_SELF);
+	add("2 1 1", CHAIN_ROOT);
+	expect_text("the second CA", judge(), "ta");
+	one("3 1 1", CHAIN_SELF);
+	add("2 1 1", CHAIN_MIDDLE);
+	expect_text("a CA beside a wrong key", judge(), "ta");
+	one("3 1 2", CHAIN_SELF);
+	add("3 1 1", CHAIN_LEAF); /* RFC 7671 9 */
+	expect_text("a weaker digest", judge(), NO_MATCH);
+	one("3 1 1", CHAIN_SELF);
+	add("3 1 2", CHAIN_LEAF);
+	expect_text("the stronger digest", judge(), "ee");
+	memset(&set, 0, sizeof set);
+	expect_text("none", judge(), NO_MATCH);
+}
+
+/* Keys that BearSSL does not know: only a certificate that is the right one may be told apart from a wrong one. */
+static void unusable_keys(void **state)
+{
+	static const char *const odd[] = { CHAIN_ED25519, CHAIN_RSA5120 };
+	static const char why[] = "the certificate's key cannot be used: RSA of more than 4096 bits, or neither RSA nor ECDSA";
+
+	(void)state;
+	expect_names("mail.example.org", NULL);
+	for (size_t i = 0; i < COUNT(odd); i++) {
+		show(odd[i], CHAIN_MIDDLE, CHAIN_ROOT);
+		one("3 1 1", odd[i]);
+		expect_text("named", judge(), why);
+		assert_int_equal(tls_fault(&towards_upstream), TLS_UNUSABLE);
+		one("3 1 1", CHAIN_LEAF);
+		expect_text("another's", judge(), NO_MATCH);
+		assert_int_equal(tls_fault(&towards_upstream), TLS_UNMATCHED);
+		one("2 1 1", CHAIN_MIDDLE);
+		judge();
+		assert_int_equal(tls_fault(&towards_upstream), TLS_OTHERWISE);
+		expect_text("by CAs", judge_at(TLS_VERIFY, NULL), why);
+		assert_int_equal(tls_fault(&towards_upstream), TLS_UNUSABLE);
+	}
+}
+
+/* CAs that are trusted do not count beside TLSA records, and the other way round; several names, and patterns, count for both. */
+static void trusted_cas(void **state)
+{
+	static const char path[] = "build/test/unit_tls.pem";
+	const char *why;
+	FILE *f = fopen(path, "w");
+
+	(void)state;
+	assert_non_null(f);
+	fputs(CHAIN_ROOT, f);
+	assert_int_equal(fclose(f), 0);
+	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
+	expect_names("mail.example.org", NULL);
+	expect_text("not loaded", judge_at(TLS_VERIFY, NULL), NOT_TRUSTED);
+	assert_int_equal(tls_load_anchors(path, &why), 0);
+	expect_text("loaded", judge_at(TLS_VERIFY, NULL), "ca");
+	expect_names("other.example", "*.example.org");
+	expect_text("several names", judge_at(TLS_VERIFY, NULL), "ca");
+	expect_names("other.example", ".example");
+	expect_text("none of the names", judge_at(TLS_VERIFY, NULL), WRONG_NAME);
+	expect_names("mail.example.org", NULL);
+	one("3 1 1", CHAIN_SELF);
+	expect_text("trusted, but not named", judge(), NO_MATCH);
+	show(CHAIN_FORGED, CHAIN_MIDDLE, NULL);
+	assert_string_not_equal(judge_at(TLS_VERIFY, NULL), "ca");
+}
+
+/* Whatever a server shows: it is not verified, and nothing breaks. */
+static void hostile_chains(void **state)
+{
+	(void)state;
+	expect_names("mail.example.org", NULL);
+	one("2 1 1", CHAIN_MIDDLE);
+	add("2 0 0", CHAIN_ROOT);
+	show(NULL, NULL, NULL);
+	expect_text("nothing", judge_at(TLS_VERIFY, &set), "no certificate");
+	show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
+	len_of[0]--;
+	assert_string_not_equal(judge_at(TLS_VERIFY, &set), "ta");
+	show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
+	len_of[2]--;
+	expect_text("the root is cut", judge(), "ta");
+	len_of[1]--;
+	expect_text("the others are cut", judge(), NO_MATCH);
+	show(CHAIN_FORGED, NULL, NULL);
+	for (certificates = 1; certificates < CHAIN_MAX; certificates++)
+		len_of[certificates] = decode(CHAIN_MIDDLE, chain_of[certificates]);
+	assert_string_not_equal(judge(), "ta");
+	show(CHAIN_LEAF, NULL, NULL);
+	one("3 1 1", CHAIN_LEAF);
+	for (certificates = 1; certificates < CHAIN_MAX; certificates++)
+		memset(chain_of[certificates], 0x30, len_of[certificates] = 4000);
+	expect_text("too long, but it is the one", judge(), "ee");
+	one("3 1 1", CHAIN_SELF);
+	expect_text("too long", judge(), "certificate chain is too long");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(server_itself), cmocka_unit_test(by_a_ca), cmocka_unit_test(forged),
+		cmocka_unit_test(ca_not_sent), cmocka_unit_test(several_records), cmocka_unit_test(unusable_keys),
+		cmocka_unit_test(hostile_chains), cmocka_unit_test(trusted_cas) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -30,7 +30,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
-	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c \
+	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 # smtpwarp-stat, a program of its own: what it needs of pure/ and io/, the linker takes.
@@ -211,7 +211,8 @@ UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
 UNIT_jsonread = pure/jsonread.c pure/json.c
 UNIT_certificate = pure/certificate.c
-UNIT_dane = pure/dane.c $(UNIT_certificate)
+UNIT_dane = pure/dane.c $(UNIT_certificate) $(UNIT_dnsmessage)
+UNIT_tlsa = io/dane.c io/dns.c $(UNIT_file) $(UNIT_dane)
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dns = io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
@@ -226,7 +227,7 @@ UNIT_user = io/user.c
 UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 UNIT_agent = io/companion.c io/requests.c io/passwords.c $(UNIT_keys)
-UNIT_tls = io/trust.c io/agent.c pure/levels.c pure/dane.c pure/certificate.c $(UNIT_agent)
+UNIT_tls = io/trust.c io/agent.c pure/levels.c $(UNIT_dane) $(UNIT_agent)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))

@@ -41,6 +41,24 @@ bool dane_add(struct dane_set *set, unsigned host, const struct dns_tlsa *record
 	return true;
 }
 
+int dane_take(struct dane_set *set, unsigned host, const struct dns_answer *answer)
+{
+	unsigned before = set->count;
+	size_t len = set->len;
+
+	for (unsigned i = 0; i < answer->count; i++) {
+		struct dns_tlsa r = dns_tlsa(answer, i);
+
+		dane_add(set, host, &r);
+	}
+	if (!set->cut && !answer->cut)
+		return (int)(set->count - before);
+	set->count = before;
+	set->len = len;
+	set->cut = false;
+	return -1;
+}
+
 static bool is_weaker(const struct dane_record *r, const struct dane_record *other)
 {
 	return r->matching == DANE_SHA256 && other->matching == DANE_SHA512 && r->host == other->host && r->usage == other->usage &&

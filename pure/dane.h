@@ -34,6 +34,10 @@ struct dane_set {
 /* Add a record of a host, which has any number below 256; false: it cannot be used, or there is no room. Its octets are copied. */
 bool dane_add(struct dane_set *set, unsigned host, const struct dns_tlsa *record);
 
+/* Add those of an answer to a question about a host's TLSA records. Returns how many can be used, or -1 if there is no room for all: none
+ * of them is kept then. */
+int dane_take(struct dane_set *set, unsigned host, const struct dns_answer *answer);
+
 /* A certificate as records name it: whole, and its key. */
 struct dane_subject {
 	struct certificate_span part[DANE_SELECTORS];

@@ -19,7 +19,7 @@ SYSROOT = "build/pkg/trixie"
 UNITS = sorted(path.stem for path in (ROOT / "test/unit").glob("*.c"))
 # Those that take a second or more in an emulator: one machine each, and none for those that take ten.
 SLOW = {"neither": {"commands", "detector"},
-        "riscv64": {"hello", "identity", "maildata", "recipient", "replies", "server", "steps", "transaction", "checks", "filter", "observe"},
+        "riscv64": {"hello", "identity", "maildata", "recipient", "replies", "server", "steps", "transaction", "checks", "filter", "observe", "tls"},
         "aarch64": {"certificate", "dialogue", "message", "routes", "smtp", "statemap", "verdict"}}
 # Tests that fail there, and why.
 FAILING = {

@@ -175,10 +175,44 @@ static void no_room(void **state)
 	}
 }
 
+/* An answer is kept whole, or not at all. */
+static void answers(void **state)
+{
+	static unsigned char message[DANE_RECORDS * 35 + 35];
+	struct dns_answer a = { .message = message };
+
+	(void)state;
+	clear_set();
+	for (unsigned i = 0; i <= DANE_RECORDS; i++) {
+		unsigned char *at = message + i * 35;
+
+		memcpy(at, i % 4 == 3 ? "\1\1\1" : "\3\1\1", 3);
+		at[3] = (unsigned char)i;
+		a.tlsa[i].at = (uint16_t)(i * 35);
+		a.tlsa[i].len = 35;
+	}
+	a.count = 8;
+	assert_int_equal(dane_take(&set, 0, &a), 6);
+	assert_int_equal(set.count, 6);
+	assert_int_equal(set.len, 6 * 32);
+	a.cut = true;
+	assert_int_equal(dane_take(&set, 1, &a), -1);
+	a.cut = false;
+	assert_int_equal(dane_take(&set, 1, &a), 6);
+	assert_true(set.count == 12 && set.record[11].host == 1 && set.data[set.record[11].at] == 6);
+	for (a.count = DANE_RECORDS; dane_take(&set, 2, &a) >= 0;)
+		;
+	assert_true(set.count == 60 && set.len == 60 * 32 && !set.cut);
+	a.count = 3;
+	assert_int_equal(dane_take(&set, 3, &a), 3);
+	a.count = 0;
+	assert_int_equal(dane_take(&set, 3, &a), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(what_can_be_used), cmocka_unit_test(each_kind),
-		cmocka_unit_test(strongest_counts), cmocka_unit_test(anchors), cmocka_unit_test(no_room) };
+		cmocka_unit_test(strongest_counts), cmocka_unit_test(anchors), cmocka_unit_test(no_room), cmocka_unit_test(answers) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -170,14 +170,14 @@ static void forged(void **state)
 	one("2 1 1", CHAIN_MIDDLE);
 	expect_names("mail.example.org", NULL);
 	show(CHAIN_FORGED, CHAIN_MIDDLE, CHAIN_ROOT);
-	assert_string_not_equal(judge(), "ta");
+	assert_true(strcmp(judge(), "ta") != 0);
 	one("2 0 0", CHAIN_MIDDLE);
-	assert_string_not_equal(judge(), "ta");
+	assert_true(strcmp(judge(), "ta") != 0);
 	one("2 1 1", CHAIN_LEAF); /* the server's own certificate is no CA */
 	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_text("no CA", judge(), NO_MATCH);
 	show(CHAIN_LEAF, CHAIN_LEAF, NULL);
-	assert_string_not_equal(judge(), "ta");
+	assert_true(strcmp(judge(), "ta") != 0);
 	one("3 1 1", CHAIN_MIDDLE); /* and a CA is not the server */
 	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_text("no server", judge(), NO_MATCH);
@@ -260,18 +260,18 @@ static void unusable_keys(void **state)
 /* CAs that are trusted do not count beside TLSA records, and the other way round; several names, and patterns, count for both. */
 static void trusted_cas(void **state)
 {
-	static const char path[] = "build/test/unit_tls.pem";
+	char path[] = "/tmp/unit_tls.XXXXXX";
 	const char *why;
-	FILE *f = fopen(path, "w");
+	int fd = mkstemp(path);
 
 	(void)state;
-	assert_non_null(f);
-	fputs(CHAIN_ROOT, f);
-	assert_int_equal(fclose(f), 0);
+	assert_int_equal(write(fd, CHAIN_ROOT, sizeof CHAIN_ROOT - 1), sizeof CHAIN_ROOT - 1);
+	close(fd);
 	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_names("mail.example.org", NULL);
 	expect_text("not loaded", judge_at(TLS_VERIFY, NULL), NOT_TRUSTED);
 	assert_int_equal(tls_load_anchors(path, &why), 0);
+	unlink(path);
 	expect_text("loaded", judge_at(TLS_VERIFY, NULL), "ca");
 	expect_names("other.example", "*.example.org");
 	expect_text("several names", judge_at(TLS_VERIFY, NULL), "ca");
@@ -281,7 +281,7 @@ static void trusted_cas(void **state)
 	one("3 1 1", CHAIN_SELF);
 	expect_text("trusted, but not named", judge(), NO_MATCH);
 	show(CHAIN_FORGED, CHAIN_MIDDLE, NULL);
-	assert_string_not_equal(judge_at(TLS_VERIFY, NULL), "ca");
+	assert_true(strcmp(judge_at(TLS_VERIFY, NULL), "ca") != 0);
 }
 
 /* Whatever a server shows: it is not verified, and nothing breaks. */
@@ -295,7 +295,7 @@ static void hostile_chains(void **state)
 	expect_text("nothing", judge_at(TLS_VERIFY, &set), "no certificate");
 	show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
 	len_of[0]--;
-	assert_string_not_equal(judge_at(TLS_VERIFY, &set), "ta");
+	assert_true(strcmp(judge_at(TLS_VERIFY, &set), "ta") != 0);
 	show(CHAIN_LEAF, CHAIN_MIDDLE, CHAIN_ROOT);
 	len_of[2]--;
 	expect_text("the root is cut", judge(), "ta");
@@ -304,7 +304,7 @@ static void hostile_chains(void **state)
 	show(CHAIN_FORGED, NULL, NULL);
 	for (certificates = 1; certificates < CHAIN_MAX; certificates++)
 		len_of[certificates] = decode(CHAIN_MIDDLE, chain_of[certificates]);
-	assert_string_not_equal(judge(), "ta");
+	assert_true(strcmp(judge(), "ta") != 0);
 	show(CHAIN_LEAF, NULL, NULL);
 	one("3 1 1", CHAIN_LEAF);
 	for (certificates = 1; certificates < CHAIN_MAX; certificates++)

@@ -266,6 +266,10 @@ $(T)/classify: test/lib/classify.c $(UNIT_replyrules) smtp.c Makefile
 	@mkdir -p $(T)
 	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_replyrules) smtp.c
 
+$(T)/ask_dane: test/lib/ask_dane.c $(UNIT_tlsa) Makefile
+	@mkdir -p $(T)
+	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_tlsa)
+
 # smtpwarp with an intruder in its sessions, see test/proof/intruder.c. Without link-time optimization functions can be wrapped.
 intruder:
 	@mkdir -p build/test/intruder

@@ -167,8 +167,8 @@ static void ask_for_records(struct host *h, int64_t now)
 		set_known(h, DANE_NONE, NULL);
 }
 
-/* The addresses of a host are known, or cannot be had. If they are not signed, nor are its records, and servers that do not know of TLSA must
- * not be asked: RFC 7672 2.2.2. */
+/* The addresses of a host are known, or cannot be had. If they are not signed, nor are its records, and servers that do not know of TLSA
+ * must not be asked: RFC 7672 2.2.2. */
 static void take_addresses(struct host *h, int64_t now)
 {
 	struct dns_query *q = &h->query;

@@ -1,5 +1,5 @@
-/* Whether a server's certificate is named by TLSA records, and which: RFC 7672 2, without knowing the server's name. Of the mail exchanges of
- * a recipient's domain it is the one that has the address that the client wanted to reach; if none has, any of them will do. Nothing here
+/* Whether TLSA records name a server's certificate, and which: RFC 7672 2, without knowing the server's name. Of the mail exchanges of a
+ * recipient's domain it is the one that has the address that the client wanted to reach; if none has, any of them will do. Nothing here
  * waits; the session polls. A process asks one question at a time.
  */
 #ifndef IO_DANE_H
@@ -32,7 +32,7 @@ struct dane_answer {
 	struct dane_set set;
 };
 
-/* Begin to ask about the servers of a domain, one of which has this address, or (domain is NULL) about this host alone. The names are copied.
+/* Begin to ask about the servers of a domain, one of which has this address, or (domain is NULL) about this host alone. Names are copied.
  * port: for which the records are. given: the servers of --dns-server. patience: for all of it; times as in dns.h. */
 void dane_ask(const char *domain, const char *host, const union net_address *address, uint16_t port, const struct dns_servers *given,
     int64_t now, int64_t patience);

@@ -24,11 +24,11 @@ def reversed_name(address, zone="bl.test"):
 
 
 class Nsd:
-    """zones: name -> lines of the zone, names relative to it."""
+    """zones: name -> lines of the zone, names relative to it. edit(name, path) may change the file of a zone."""
 
     CONFIG = """
 server:
-    ip-address: {address}@53
+    ip-address: {address}@{port}
     username: ""
     chroot: ""
     server-count: 1
@@ -48,19 +48,20 @@ zone:
     zonefile: "{name}.zone"
 """
 
-    def __init__(self, host, directory, zones, address="127.0.0.1"):
+    def __init__(self, host, directory, zones, address="127.0.0.1", port=53, edit=lambda name, path: None):
         self.address = address
         directory.mkdir(exist_ok=True)
-        config = self.CONFIG.format(directory=directory, address=address)
+        config = self.CONFIG.format(directory=directory, address=address, port=port)
         for name, lines in zones.items():
             head = f"$ORIGIN {name}.\n$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A {address}\n"
             (directory / f"{name}.zone").write_text(head + "\n".join(lines) + "\n")
+            edit(name, directory / f"{name}.zone")
             config += self.ZONE.format(name=name)
         (directory / "nsd.conf").write_text(config)
         self.process = host.popen(["nsd", "-d", "-c", directory / "nsd.conf"], stdin=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL, stderr=open(directory / "errors", "wb"))
         try:
-            host.wait_listening(53, alive=lambda: self.process.poll() is None)
+            host.wait_listening(port, alive=lambda: self.process.poll() is None)
         except Exception as error:
             self.close()
             raise RuntimeError((directory / "errors").read_text()) from error

@@ -1,4 +1,5 @@
-/* What is made of an upstream's chain: by trusted CAs, and by TLSA records (RFC 7672). The chains are real ones, the handshake is left out. */
+/* What is made of an upstream's chain: by trusted CAs, and by TLSA records (RFC 7672). The chains are real ones,
+ * the handshake is left out. */
 #include "test/lib/chains.h"
 #include "test/lib/unit.h"
 

@@ -142,7 +142,8 @@ static bool serve(void)
 		return true;
 	memcpy(out, in, n);
 	out[2] = 0x81;
-	out[3] = (unsigned char)(0x80 | (z->secure ? 0x20 : 0) | (strcmp(z->says, "SERVFAIL") == 0 ? 2 : strcmp(z->says, "NXDOMAIN") == 0 ? 3 : 0));
+	out[3] = strcmp(z->says, "SERVFAIL") == 0 ? 0x82 : strcmp(z->says, "NXDOMAIN") == 0 ? 0x83 : 0x80;
+	out[3] |= z->secure ? 0x20 : 0;
 	dns_put16(out + 10, 0);
 	dns_put16(out + 6, out[3] & 0xf ? 0 : put_records(out, &n, name, type, z->says));
 	assert_true(sendto(server, out, n, 0, &from.sa, from_len) == (ssize_t)n);
@@ -404,7 +405,8 @@ static void many_hosts(void **state)
 static void many_records(void **state)
 {
 	static char list[4 * (DANE_RECORDS / 2) + 10];
-	struct zone z[] = { plain[0], plain[1], plain[2], { "_25._tcp.a.test", DNS_TLSA, true, list }, { "_25._tcp.b.test", DNS_TLSA, true, list } };
+	struct zone z[] = { plain[0], plain[1], plain[2], { "_25._tcp.a.test", DNS_TLSA, true, list },
+		{ "_25._tcp.b.test", DNS_TLSA, true, list } };
 
 	(void)state;
 	strcpy(list, "TLSA");

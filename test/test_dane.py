@@ -1,0 +1,112 @@
+"""DANE: what a resolver that validates and zones that are really signed make of io/dane.c (RFC 7672 2). Each answer by itself is in
+unit/tlsa.c."""
+import pathlib
+import subprocess
+
+import pytest
+
+from signedzone import Signed, tlsa
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+HERE, ELSEWHERE = "10.1.1.1", "10.9.9.9"      # the address that a client wanted, and one that no server has
+
+
+def domain(name, *records, mx="mx"):
+    """A domain of a signed zone: its mail goes to mx.NAME, which has these records."""
+    return [f"{name} MX 10 {mx}.{name}", f"mx.{name} A {HERE}", *(f"_25._tcp.mx.{name} {words}" for words in records)]
+
+
+def zones(certs):
+    leaf, ca = certs.pair("good")[0].read_bytes(), certs.ca.read_bytes()
+    good, zeros = tlsa("3 1 1", leaf), "TLSA 3 1 1 " + 64 * "0"
+    return {
+        "signed.example": [
+            *domain("ee", good), *domain("ta", tlsa("2 1 2", ca)), *domain("full", tlsa("2 0 0", ca), tlsa("3 0 0", leaf)),
+            *domain("wrong", zeros), *domain("rolled", zeros, good), *domain("unusable", tlsa("1 1 1", leaf), tlsa("0 0 1", ca)),
+            *domain("nodata"), *domain("alias", mx="also"), "also.alias CNAME mx.ee",
+            *domain("named", good, mx="also"), "also.named CNAME mx.nodata", f"_25._tcp.also.named {good}",
+            *domain("lame"), "_tcp.mx.lame NS ns.lame", "ns.lame A 127.0.0.1",
+            f"@ A {HERE}", f"_25._tcp {good}", "null MX 0 .",
+            "two MX 10 mx.ee", "two MX 20 mx.ta", "part MX 10 mx.ee", "part MX 20 mx.nodata",
+            "outside MX 10 mx.unsigned.example.", "beside MX 10 mx.ee", "beside MX 20 mx.expired.example.",
+            *(f"large MX {n} mx{n}.large" for n in range(10)), *(f"mx{n}.large A 10.1.2.{n}" for n in range(10)),
+            *(f"_25._tcp.mx{n}.large {tlsa('3 1 2', leaf)}" for n in range(10)),
+        ],
+        "unsigned.example": ["@ MX 10 mx", f"mx A {HERE}", f"_25._tcp.mx {good}", "half MX 10 mx.ee.signed.example.",
+                             "lies MX 10 mx.nodata.signed.example."],
+        "expired.example": ["@ MX 10 mx", f"mx A {HERE}", f"_25._tcp.mx {good}"],
+        "optout.example": ["@ MX 10 mx", f"mx A {HERE}"],
+        "child.example": ["@ MX 10 mx", f"mx A {HERE}", "_tcp.mx NS ns._tcp.mx", "ns._tcp.mx A 127.0.0.1"],
+        "_tcp.mx.child.example": [f"_25 {good}"],
+    }
+
+
+@pytest.fixture(scope="module", name="program")
+def fixture_program(tmp_path_factory):
+    build = tmp_path_factory.mktemp("build")
+    subprocess.run(["make", "-s", "-C", TOP, f"T={build}", build / "ask_dane"], check=True, capture_output=True)
+    return build / "ask_dane"
+
+
+@pytest.fixture(name="ask")
+def fixture_ask(host, certs, tmp_path, program):
+    """ask(domain, address): the line that ask_dane prints."""
+    signed = {"signed.example": {}, "expired.example": {"expired": True}, "optout.example": {"optout": True}, "child.example": {}}
+    with Signed(host, tmp_path / "dns", zones(certs), signed) as lab:
+        def run(name, address=HERE):
+            return subprocess.run([program, lab.address, name, address, "25"], check=True, capture_output=True, text=True).stdout.strip()
+        yield run
+
+
+def usable(host, *names, records=1, flags=" every"):
+    return f"usable{flags} {host}; {' '.join([host, *names])}; {records}"
+
+
+def test_signed_zones(ask):
+    """Each domain, and what is found out about its server."""
+    signed = {
+        "ee": usable("mx.ee.signed.example", "ee.signed.example"),
+        "ta": usable("mx.ta.signed.example", "ta.signed.example"),
+        "full": usable("mx.full.signed.example", "full.signed.example", records=2),
+        "wrong": usable("mx.wrong.signed.example", "wrong.signed.example"),
+        "rolled": usable("mx.rolled.signed.example", "rolled.signed.example", records=2),
+        "unusable": "unusable",
+        "nodata": "none",
+        "alias": usable("mx.ee.signed.example", "also.alias.signed.example", "alias.signed.example"),
+        "named": usable("also.named.signed.example", "named.signed.example"),
+        "lame": "failed DANE of mx.lame.signed.example: the server failed",
+        "null": "none any",
+        "missing": "none any",
+        "outside": "none",
+        "large": usable("mx0.large.signed.example", *(f"mx{n}.large.signed.example" for n in range(1, 10)), "large.signed.example",
+                        records=10, flags=" any every"),
+    }
+    assert {name: ask(f"{name}.signed.example") for name in signed} == signed
+    assert ask("signed.example") == usable("signed.example", "signed.example")      # it has no MX
+    assert ask("host=mx.ee.signed.example", ELSEWHERE) == usable("mx.ee.signed.example")
+
+
+def test_any_server(ask):
+    """Nobody has the address."""
+    assert ask("two.signed.example", ELSEWHERE) == usable("mx.ee.signed.example", "mx.ta.signed.example", "two.signed.example", records=2,
+                                                          flags=" any every")
+    assert ask("part.signed.example", ELSEWHERE) == usable("mx.ee.signed.example", "part.signed.example", flags=" any")
+    assert ask("beside.signed.example", ELSEWHERE) == usable("mx.ee.signed.example", "beside.signed.example", flags=" any every")
+
+
+def test_what_is_not_signed(ask):
+    assert ask("unsigned.example") == "none half"
+    assert ask("half.unsigned.example") == usable("mx.ee.signed.example", flags=" half every")
+    assert ask("half.unsigned.example", ELSEWHERE) == "none half any"
+    assert ask("lies.unsigned.example") == "none half"
+
+
+def test_what_does_not_validate(ask):
+    assert ask("expired.example") == "failed any MX of expired.example: the server failed"
+    assert ask("host=mx.expired.example") == "failed DANE of mx.expired.example: the server failed"
+
+
+def test_signed_in_part(ask):
+    """A zone that leaves out unsigned names, which leaves no proof that there are no records; records in a zone that is not signed."""
+    assert ask("optout.example") == "none"
+    assert ask("child.example").startswith("failed DANE of mx.child.example: the name server has validated the address, but not")

@@ -307,7 +307,7 @@ static bool is_named(const struct chain *c, enum dane_usage usage, const struct 
 {
 	struct dane_subject s = { .part = { [DANE_CERTIFICATE] = one->der, [DANE_KEY] = one->key } };
 
-	if (!c->tlsa || !one->key.len)
+	if (!c->tlsa)
 		return false;
 	for (unsigned i = 0; i < DANE_SELECTORS; i++) {
 		sha256(&s.part[i], s.sha256[i]);

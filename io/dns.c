@@ -115,8 +115,7 @@ static void start(struct dns_query *q, const struct dns_servers *servers, const 
 	q->patience = patience;
 	q->question_len = dns_ask(0, name, type, q->question + 2);
 	q->authentic = authentic;
-	q->extended = authentic && q->question_len;
-	set_query_len(q, q->extended ? dns_extend(q->question + 2, q->question_len) : q->question_len);
+	set_query_len(q, authentic && q->question_len ? dns_extend(q->question + 2, q->question_len) : q->question_len);
 	q->answer.count = 0;
 	q->answer.text_len = 0;
 	if (q->question_len)
@@ -149,9 +148,8 @@ static void ask_next_server(struct dns_query *q, int64_t now, const char *why)
 /* A server that cannot read the query is one that cannot read its last record: ask without it. */
 static bool shorten(struct dns_query *q, const unsigned char *in, size_t n)
 {
-	if (!q->extended || !dns_is_unread(in, n, q->question + 2))
+	if (q->query_len == q->question_len || !dns_is_unread(in, n, q->question + 2))
 		return false;
-	q->extended = false;
 	dns_shorten(q->question + 2);
 	set_query_len(q, q->question_len);
 	return true;

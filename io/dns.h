@@ -21,7 +21,6 @@ struct dns_query {
 	int fd;
 	bool tcp;
 	bool authentic; /* it asks for what the server has validated */
-	bool extended;	/* it has a record of RFC 6891 */
 	unsigned attempt; /* attempts so far */
 	int64_t began, patience, retry_at;
 	size_t question_len, query_len, sent, got; /* octets; query_len: with what dns_extend() adds, without the length */

@@ -179,6 +179,9 @@ static void forged(void **state)
 	expect_text("no CA", judge(), NO_MATCH);
 	show(CHAIN_LEAF, CHAIN_LEAF, NULL);
 	assert_true(strcmp(judge(), "ta") != 0);
+	one("2 1 1", CHAIN_SELF);
+	show(CHAIN_SELF, NULL, NULL);
+	expect_text("self-signed", judge(), NO_MATCH);
 	one("3 1 1", CHAIN_MIDDLE); /* and a CA is not the server */
 	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_text("no server", judge(), NO_MATCH);
@@ -271,6 +274,9 @@ static void trusted_cas(void **state)
 	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_names("mail.example.org", NULL);
 	expect_text("not loaded", judge_at(TLS_VERIFY, NULL), NOT_TRUSTED);
+	expect_names("other.example", NULL);
+	expect_text("not loaded, and for another name", judge_at(TLS_VERIFY, NULL), WRONG_NAME);
+	expect_names("mail.example.org", NULL);
 	assert_int_equal(tls_load_anchors(path, &why), 0);
 	unlink(path);
 	expect_text("loaded", judge_at(TLS_VERIFY, NULL), "ca");

@@ -25,6 +25,7 @@ static int server = -1;
 static struct dns_servers servers;
 static struct text asked, got;
 static int64_t now;
+static unsigned deaf; /* so many queries get no answer */
 
 /* ---- the name server ---- */
 
@@ -138,8 +139,10 @@ static bool serve(void)
 	type = dns_get16(in + n - 4);
 	say(&asked, "%s%s %s", asked.len ? ", " : "", type == DNS_MX ? "MX" : type == DNS_TLSA ? "TLSA" : type == DNS_A ? "A" : "AAAA", name);
 	z = find(name, type);
-	if (!z->says)
+	if (!z->says || deaf) {
+		deaf -= deaf > 0;
 		return true;
+	}
 	memcpy(out, in, n);
 	out[2] = 0x81;
 	out[3] = strcmp(z->says, "SERVFAIL") == 0 ? 0x82 : strcmp(z->says, "NXDOMAIN") == 0 ? 0x83 : 0x80;
@@ -178,6 +181,15 @@ static void say_answer(const struct dane_answer *a)
 		say(&got, " %s", a->names[i]);
 }
 
+/* The descriptor that is free. */
+static int free_descriptor(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
 /* Ask about a domain, or a host, until there is an answer, which is put down; so is what was asked. */
 static const char *ask(const char *domain, const char *host, const char *address)
 {
@@ -185,6 +197,7 @@ static const char *ask(const char *domain, const char *host, const char *address
 	struct pollfd p[DANE_POLLED];
 	union net_address to;
 	int64_t began = now;
+	int before = free_descriptor();
 
 	clear(&asked);
 	clear(&got);
@@ -204,6 +217,7 @@ static const char *ask(const char *domain, const char *host, const char *address
 	assert_true(dane_deadline() == INT64_MAX);
 	say_answer(a);
 	dane_end();
+	assert_int_equal(free_descriptor(), before);
 	return got.bytes;
 }
 
@@ -380,6 +394,26 @@ static void slow_host(void **state)
 	expect_text("neither", ask("d.test", NULL, "192.0.2.9"), "usable any every 1 sni a.test for a.test d.test");
 }
 
+/* All of it has five seconds, whatever took how long. */
+static void slow_resolver(void **state)
+{
+	static const struct zone z[] = { { "d.test", DNS_MX, true, "MX 10 a.test" }, { "a.test", DNS_A, true, "A 192.0.2.1" },
+		{ "_25._tcp.a.test", DNS_TLSA, true, NULL } };
+	int64_t began = now;
+
+	(void)state;
+	USE(z);
+	for (deaf = 1; deaf < 4; deaf++) {
+		unsigned lost = deaf;
+
+		began = now;
+		expect_text("slow", ask("d.test", NULL, "192.0.2.1"), "failed: DANE of a.test: no answer in time");
+		assert_int_equal(now, began + PATIENCE);
+		deaf = lost;
+	}
+	deaf = 0;
+}
+
 /* Ten hosts are asked for; of the others nothing is known. */
 static void many_hosts(void **state)
 {
@@ -422,10 +456,9 @@ static void many_records(void **state)
 static void given_up(void **state)
 {
 	union net_address to;
-	int before = dup(0), after;
+	int before = free_descriptor();
 
 	(void)state;
-	close(before);
 	USE(plain);
 	assert_true(net_parse("192.0.2.9", 25, &to));
 	for (unsigned turns = 0; turns < 4; turns++) {
@@ -434,9 +467,7 @@ static void given_up(void **state)
 			while (serve())
 				;
 		dane_end();
-		after = dup(0);
-		close(after);
-		assert_int_equal(after, before);
+		assert_int_equal(free_descriptor(), before);
 		while (serve())
 			;
 	}
@@ -465,7 +496,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(host_that_has_the_address), cmocka_unit_test(one_host),
 		cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host),
-		cmocka_unit_test(two_with_the_address), cmocka_unit_test(slow_host), cmocka_unit_test(many_hosts),
+		cmocka_unit_test(two_with_the_address), cmocka_unit_test(slow_host), cmocka_unit_test(slow_resolver),
+		cmocka_unit_test(many_hosts),
 		cmocka_unit_test(many_records), cmocka_unit_test(given_up), cmocka_unit_test(long_names) };
 
 	open_server();

@@ -1,0 +1,14 @@
+/* The file of --tls-policy: pure/policylist.h, in memory that forked processes share and none can change. */
+#ifndef POLICYFILE_H
+#define POLICYFILE_H
+
+#include "pure/policylist.h"
+
+/* Read this file (see readable.h), of at most 1 MB. false: there is a fault, *why says "--tls-policy FILE: line N: reason", and what was
+ * read before is still in use. */
+bool policyfile_load(const char *file, char *why, size_t why_cap);
+
+/* Find the policy of a domain. false: there is none, or no file. */
+bool policyfile_find(const char *domain, struct tlspolicy *p);
+
+#endif

@@ -336,14 +336,6 @@ bool tlspolicy_fits(const char *pattern, const char *name)
 	return strcasecmp(name, pattern) == 0;
 }
 
-/* Whether it is a name below the parent, however many labels. */
-static bool is_below(const char *name, const char *parent)
-{
-	size_t n = strlen(name), end = strlen(parent);
-
-	return n > end + 1 && name[n - end - 1] == '.' && strcasecmp(name + n - end, parent) == 0;
-}
-
 bool tlspolicy_permits(const struct tlspolicy *p, const char *server)
 {
 	const char *s = tlspolicy_first(p, TLSPOLICY_MX);
@@ -356,43 +348,42 @@ bool tlspolicy_permits(const struct tlspolicy *p, const char *server)
 	return false;
 }
 
-/* Of a server that is not known: the certificate is for one that a pattern permits. It may have the same asterisk, or one where the policy
- * names a server. */
-static bool is_for_permitted(const struct tlspolicy *p, const char *presented)
+static void add_name(struct tlspolicy_names *names, const char *name)
 {
-	const char *s = tlspolicy_first(p, TLSPOLICY_MX);
-
-	for (; s; s = tlspolicy_next(p, TLSPOLICY_MX, s))
-		if (tlspolicy_fits(s, presented) || tlspolicy_fits(presented, s))
-			return true;
-	return false;
+	if (name && names->count < TLSPOLICY_NAMES)
+		names->name[names->count++] = name;
 }
 
-static bool matches(const char *match, const char *presented, const char *server, const char *domain)
+static void add_matching(struct tlspolicy_names *names, const char *match, const char *server, const char *domain)
 {
-	if (strcasecmp(match, "hostname") == 0)
-		return server && tlspolicy_fits(presented, server);
-	if (strcasecmp(match, "nexthop") == 0)
-		return tlspolicy_fits(presented, domain);
-	if (strcasecmp(match, "dot-nexthop") == 0)
-		return is_below(presented, domain);
-	return *match == '.' ? is_below(presented, match + 1) : tlspolicy_fits(presented, match);
+	if (strcasecmp(match, "hostname") == 0) {
+		add_name(names, server);
+	} else if (strcasecmp(match, "nexthop") == 0) {
+		add_name(names, domain);
+	} else if (strcasecmp(match, "dot-nexthop") == 0) {
+		snprintf(names->below, sizeof names->below, ".%s", domain);
+		add_name(names, names->below);
+	} else {
+		add_name(names, match);
+	}
 }
 
-bool tlspolicy_accepts(const struct tlspolicy *p, const char *presented, const char *server, const char *domain)
+void tlspolicy_names(const struct tlspolicy *p, const char *server, const char *domain, struct tlspolicy_names *names)
 {
-	const char *s = tlspolicy_first(p, TLSPOLICY_MATCH);
+	enum tlspolicy_list list = p->list[TLSPOLICY_MX].len ? TLSPOLICY_MX : TLSPOLICY_MATCH;
+	const char *s = tlspolicy_first(p, list);
 
-	if (p->list[TLSPOLICY_MX].len)
-		return server ? tlspolicy_fits(presented, server) : is_for_permitted(p, presented);
-	if (!s && p->level == TLSPOLICY_VERIFY)
-		return matches("hostname", presented, server, domain);
-	if (!s)
-		return matches("nexthop", presented, server, domain) || matches("dot-nexthop", presented, server, domain);
-	for (; s; s = tlspolicy_next(p, TLSPOLICY_MATCH, s))
-		if (matches(s, presented, server, domain))
-			return true;
-	return false;
+	names->count = 0;
+	if (server && (list == TLSPOLICY_MX || (!s && p->level == TLSPOLICY_VERIFY))) {
+		add_name(names, server);
+		return;
+	}
+	if (!s && p->level != TLSPOLICY_VERIFY) {
+		add_matching(names, "nexthop", server, domain);
+		add_matching(names, "dot-nexthop", server, domain);
+	}
+	for (; s; s = tlspolicy_next(p, list, s))
+		add_matching(names, s, server, domain);
 }
 
 bool tlspolicy_has_fingerprint(const struct tlspolicy *p, const unsigned char fingerprint[TLSPOLICY_SHA256])

@@ -62,11 +62,19 @@ const char *tlspolicy_next(const struct tlspolicy *p, enum tlspolicy_list list, 
 /* Whether the domain's policy lets a server of this name have its mail, RFC 8461 4.1. It does if it has no mx_host_pattern=. */
 bool tlspolicy_permits(const struct tlspolicy *p, const char *server);
 
-/* Whether a certificate for this name proves that the server may have the mail; presented may begin with "*.". server: its name by the
- * MX; NULL: not known. domain: the recipient's. With mx_host_pattern= it must be for the server's name or, if that is not known, for one
- * that the patterns permit, RFC 8461 4.2; otherwise for what match= says. Without match= that is the server's name at level verify, at
- * others the domain or a name below it. */
-bool tlspolicy_accepts(const struct tlspolicy *p, const char *presented, const char *server, const char *domain);
+/* Names of which a certificate must have one, as certificate.h has them: "*.NAME" and ".NAME" are for all names with one label before. They
+ * lead into the policy, to what the caller gave, and to below. */
+#define TLSPOLICY_NAMES 24 /* more are left out */
+struct tlspolicy_names {
+	size_t count;
+	const char *name[TLSPOLICY_NAMES];
+	char below[DNS_NAME_MAX + 2];
+};
+
+/* The names by which a server proves that it may have the mail of a domain. server: its name by the MX; NULL: not known. With
+ * mx_host_pattern= that is the name, or what the patterns permit if it is not known, RFC 8461 4.2; otherwise what match= says. Without
+ * match= it is the server's name at level verify, at others the domain and the names below it. None: it cannot prove it. */
+void tlspolicy_names(const struct tlspolicy *p, const char *server, const char *domain, struct tlspolicy_names *names);
 
 /* Whether match= has this SHA-256 of a certificate. */
 bool tlspolicy_has_fingerprint(const struct tlspolicy *p, const unsigned char fingerprint[TLSPOLICY_SHA256]);

@@ -30,7 +30,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
-	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c \
+	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c pure/tlsrpt.c io/tlsrpt.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
 OBJECTS = $(SOURCES:%.c=$(O)/%.o)
 # smtpwarp-stat, a program of its own: what it needs of pure/ and io/, the linker takes.
@@ -215,6 +215,7 @@ UNIT_dane = pure/dane.c $(UNIT_certificate) $(UNIT_dnsmessage)
 UNIT_tlsa = io/dane.c io/dns.c $(UNIT_file) $(UNIT_dane)
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dns = io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
+UNIT_tlsrpt = pure/tlsrpt.c io/tlsrpt.c pure/jsonread.c pure/json.c $(UNIT_dnsmessage)
 UNIT_tlspolicy = pure/tlspolicy.c $(UNIT_dnsmessage)
 UNIT_policylist = pure/policylist.c $(UNIT_tlspolicy)
 UNIT_policyfile = io/policyfile.c $(UNIT_file) $(UNIT_policylist)

@@ -130,20 +130,35 @@ static size_t get_name(const unsigned char *in, size_t n, size_t at, unsigned ch
 	return 0;
 }
 
-static void take_strings(struct dns_answer *answer, const unsigned char *in, size_t n)
+/* Join the strings of a TXT record. Returns octets of out, at most cap. */
+static size_t take_strings(char *out, size_t cap, const unsigned char *in, size_t n)
 {
-	size_t at = 0;
+	size_t at = 0, taken = 0;
 
 	while (at < n) {
 		size_t len = in[at++];
 
-		for (size_t i = 0; i < len && at + i < n && answer->text_len < DNS_TEXT; i++) {
+		for (size_t i = 0; i < len && at + i < n && taken < cap; i++) {
 			unsigned char c = in[at + i];
 
-			answer->text[answer->text_len++] = (char)(c >= ' ' && c < 0x7f ? c : '?');
+			out[taken++] = (char)(c >= ' ' && c < 0x7f ? c : '?');
 		}
 		at += len;
 	}
+	return taken;
+}
+
+static void take_text(struct dns_answer *answer, const unsigned char *in, size_t n)
+{
+	char *end = answer->texts + answer->texts_len;
+	size_t room = sizeof answer->texts - answer->texts_len, len = take_strings(end, room, in, n);
+
+	if (!answer->count++)
+		answer->text_len = take_strings(answer->text, DNS_TEXT, in, n);
+	if (len >= room)
+		return;
+	end[len] = 0;
+	answer->texts_len += len + 1;
 }
 
 /* Write labels as a host name; 0 octets if they are none. The owner of an address decides what is here. */
@@ -234,8 +249,8 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 		answer->address[answer->count++] = dns_get16(data) << 16 | dns_get16(data + 2);
 	if (type == DNS_AAAA && end - at == 16 && answer->count < DNS_ADDRESSES)
 		memcpy(answer->address6[answer->count++], data, 16);
-	if (type == DNS_TXT && !answer->count++)
-		take_strings(answer, data, end - at);
+	if (type == DNS_TXT)
+		take_text(answer, data, end - at);
 	answer->count += type == DNS_PTR || type == DNS_MX;
 	if (type == DNS_MX)
 		return take_exchange(answer, in, at, end);

@@ -43,6 +43,7 @@ struct dns_answer {
 		struct {
 			uint16_t at, len;
 		} tlsa[DNS_TLSAS]; /* TLSA: for dns_tlsa() */
+		char texts[DNS_ADDRESSES * 16]; /* TXT: all records, each whole and with a NUL behind it; what does not fit is left out */
 	};
 	const unsigned char *message; /* as it was given to dns_read() */
 	/* TXT: the strings of the first record, joined; what is not printable ASCII became '?'. PTR: the first name that can be
@@ -50,6 +51,7 @@ struct dns_answer {
 	 * CNAME, or that name cannot be a host's. */
 	size_t text_len;
 	char text[DNS_NAME_MAX + 1];
+	size_t texts_len; /* TXT: octets of texts */
 };
 
 enum dns_result {

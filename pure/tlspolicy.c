@@ -200,12 +200,12 @@ static const char *add_to(struct tlspolicy *p, enum tlspolicy_list list, const s
 	return add(p, list, value->at, value->n);
 }
 
-static unsigned failure_code(const struct words *value)
+static enum tlsrpt_code failure_code(const struct words *value)
 {
-	return is_word(value, "sts-policy-fetch-error") ? 301 :
-	    is_word(value, "sts-policy-invalid")	? 302 :
-	    is_word(value, "sts-webpki-invalid")	? 303 :
-							  205;
+	return is_word(value, "sts-policy-fetch-error") ? TLSRPT_STS_FETCH_ERROR :
+	    is_word(value, "sts-policy-invalid")	? TLSRPT_STS_INVALID :
+	    is_word(value, "sts-webpki-invalid")	? TLSRPT_STS_WEBPKI_INVALID :
+							  TLSRPT_VALIDATION_FAILURE;
 }
 
 static const char *take_type(struct tlspolicy *p, const struct words *value)

@@ -9,6 +9,7 @@
 
 #include "pure/dnsmessage.h"
 #include "pure/levels.h"
+#include "pure/tlsrpt.h"
 
 #define TLSPOLICY_TEXT 16384   /* octets of the lists of a policy: those of an MTA-STS policy with 100 patterns fit */
 #define TLSPOLICY_SHA256 32 /* octets of a fingerprint */
@@ -33,7 +34,7 @@ struct tlspolicy {
 	enum tlspolicy_level level;
 	enum tlspolicy_type type;
 	bool testing;	  /* MTA-STS, "mode: testing": failures are reported, and mail goes all the same, RFC 8461 5 */
-	unsigned failure; /* policy_failure= as a result code of TLSRPT, pure/tlsrpt.h; 0: none. A word that is not known: 205 */
+	enum tlsrpt_code failure; /* policy_failure=: why there is no better policy. A word that is not known: TLSRPT_VALIDATION_FAILURE */
 	char servername[DNS_NAME_MAX + 1]; /* "": none. "hostname" and "nexthop" stand for others, see tlspolicy_servername() */
 	char domain[DNS_NAME_MAX + 1];	   /* policy_domain=; "": none */
 	/* Strings one after another, each with a NUL behind it: len octets from text + at on. MATCH at level FINGERPRINT: 64 hexadecimal

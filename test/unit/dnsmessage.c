@@ -482,7 +482,8 @@ static void addresses_that_lead_back(void **state)
 	}
 }
 
-/* 100 addresses are more than are kept; of texts the first is, without what a terminal or reply could take for more. */
+/* 100 addresses are more than are kept; of texts those that fit are, and the beginning of the first by itself, without what a terminal or
+ * reply could take for more. */
 static void what_is_kept(void **state)
 {
 	unsigned char question[DNS_QUERY], answer[DNS_MESSAGE];
@@ -502,9 +503,9 @@ static void what_is_kept(void **state)
 	asked = dns_ask(7, "a.bb", DNS_TXT, question);
 	memcpy(answer, question, asked);
 	answer[2] = 0x81;
-	answer[7] = 2;
+	answer[7] = 3;
 	n = asked;
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 3; i++) {
 		static const unsigned char head[] = { 0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0, 2, 0 };
 
 		memcpy(answer + n, head, sizeof head);
@@ -518,6 +519,12 @@ static void what_is_kept(void **state)
 	assert_int_equal(a.text_len, DNS_TEXT);
 	assert_memory_equal(a.text, "a??b???yyy", 10);
 	assert_null(memchr(a.text, 'z', a.text_len));
+	assert_int_equal(a.count, 3);
+	assert_int_equal(a.texts_len, 2 * (510 + 1));
+	assert_memory_equal(a.texts, "a??b???yyy", 10);
+	assert_int_equal(strlen(a.texts), 510);
+	assert_memory_equal(a.texts + 511, "a??b???zzz", 10);
+	assert_int_equal(strlen(a.texts + 511), 510);
 }
 
 static void names(void **state)

@@ -277,6 +277,8 @@ $(T)/classify: test/lib/classify.c $(UNIT_replyrules) smtp.c Makefile
 $(T)/ask_dane: test/lib/ask_dane.c $(UNIT_tlsa) Makefile
 	@mkdir -p $(T)
 	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_tlsa)
+$(T)/askmap: test/lib/askmap.c $(UNIT_socketmap) $(UNIT_tlspolicy) pure/json.c Makefile
+	gcc $(TEST_FLAGS) -o $@ $< $(sort $(UNIT_socketmap) $(UNIT_tlspolicy)) pure/json.c
 
 # smtpwarp with an intruder in its sessions, see test/proof/intruder.c. Without link-time optimization functions can be wrapped.
 intruder:

@@ -30,6 +30,7 @@ KINDS = {
     "chained": {"issuer": "intermediate"},
     "wildcard": {"host": "*.example"},
     "localhost": {"host": "localhost"},
+    "mta-sts": {"host": "mta-sts.sts.test", "names": ["mta-sts.sts.test", "mta-sts.testing.test"]},
     "expired": {"days": (-30, -1)},
     "not-yet": {"days": (1, 30)},
     "self-signed": {"issuer": "self"},

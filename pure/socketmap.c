@@ -13,7 +13,7 @@
 static const char *parse_unix(struct socketmap *m, const char *path, size_t n)
 {
 	if (*path != '/' || n >= sizeof m->path)
-		return "a socket's path begins with / and has 107 octets at most";
+		return "takes a socket's path that begins with / and has 107 octets at most";
 	memcpy(m->path, path, n);
 	m->path[n] = 0;
 	m->address.sa.sa_family = AF_UNIX;
@@ -27,7 +27,16 @@ static const char *parse_inet(struct socketmap *m, const char *text, size_t n)
 
 	snprintf(copy, sizeof copy, "%.*s", (int)(n < sizeof copy ? n : 0), text);
 	return endpoint_split(copy, host, sizeof host, 0, &port) && net_parse(host, port, &m->address) ? NULL :
-	    "inet: takes an address and a port";
+	    "takes inet:ADDRESS:PORT:NAME, with an IPv6 address in brackets";
+}
+
+static bool is_map_name(const char *name)
+{
+	size_t n = 0;
+
+	while (isgraph((unsigned char)name[n]))
+		n++;
+	return n && n < SOCKETMAP_NAME && !name[n];
 }
 
 const char *socketmap_parse(struct socketmap *m, const char *text)
@@ -38,11 +47,8 @@ const char *socketmap_parse(struct socketmap *m, const char *text)
 	memset(m, 0, sizeof *m);
 	if ((!is_unix && strncmp(text, "inet:", 5) != 0) || colon < text + 5)
 		return "takes " SOCKETMAP_WORDS;
-	if (!colon[1] || strlen(colon + 1) >= sizeof m->name)
-		return "a map's name has 1 to 63 octets";
-	for (const char *c = colon + 1; *c; c++)
-		if (!isgraph((unsigned char)*c))
-			return "a map's name has no blanks";
+	if (!is_map_name(colon + 1))
+		return "takes the name of a map at its end, 1 to 63 octets without blanks";
 	strcpy(m->name, colon + 1);
 	return (is_unix ? parse_unix : parse_inet)(m, text + 5, (size_t)(colon - text - 5));
 }

@@ -19,7 +19,7 @@ struct socketmap {
 	char name[SOCKETMAP_NAME];
 };
 
-/* Parse SOCKETMAP_WORDS; an IPv6 address stands in brackets. Returns NULL, or what is wrong (static storage). */
+/* Parse SOCKETMAP_WORDS; an IPv6 address stands in brackets. Returns NULL, or what text should have been, "takes ..." (static storage). */
 const char *socketmap_parse(struct socketmap *m, const char *text);
 
 /* Write the question for a key, in lower case. Returns octets; 0: the key is too long. */

@@ -20,7 +20,9 @@ static void servers(void **state)
 		{ "inet:[::1]:8461:postfix", "::1 8461 postfix" },
 	};
 	static const char usage[] = "takes unix:PATH:NAME or inet:ADDRESS:PORT:NAME";
-	static const char inet[] = "inet: takes an address and a port", name[] = "a map's name has 1 to 63 octets";
+	static const char inet[] = "takes inet:ADDRESS:PORT:NAME, with an IPv6 address in brackets";
+	static const char name[] = "takes the name of a map at its end, 1 to 63 octets without blanks";
+	static const char path_needed[] = "takes a socket's path that begins with / and has 107 octets at most";
 	static const char *const bad[][2] = {
 		{ "", usage },
 		{ "unix", usage },
@@ -29,9 +31,9 @@ static void servers(void **state)
 		{ "tcp:127.0.0.1:8461:postfix", usage },
 		{ "unix:/run/map.sock:", name },
 		{ "unix:/run/map.sock:0123456789012345678901234567890123456789012345678901234567890123", name },
-		{ "unix:/run/map.sock:a b", "a map's name has no blanks" },
-		{ "unix:run/map.sock:a", "a socket's path begins with / and has 107 octets at most" },
-		{ "unix::a", "a socket's path begins with / and has 107 octets at most" },
+		{ "unix:/run/map.sock:a b", name },
+		{ "unix:run/map.sock:a", path_needed },
+		{ "unix::a", path_needed },
 		{ "inet:127.0.0.1:8461", inet },
 		{ "inet:127.0.0.1:0:a", inet },
 		{ "inet:127.0.0.1:65536:a", inet },

@@ -72,6 +72,11 @@ bool policyfile_load(const char *file, char *why, size_t why_cap)
 	return !reason;
 }
 
+bool policyfile_loaded(void)
+{
+	return current != NULL;
+}
+
 bool policyfile_find(const char *domain, struct tlspolicy *p)
 {
 	const char *text;

@@ -39,8 +39,10 @@ static void read_again(void **state)
 
 	(void)state;
 	expect_text("no file yet", level_of("example.org"), "not found");
+	assert_false(policyfile_loaded());
 	assert_true(load("example.org secure match=nexthop\n"));
 	expect_text("read", level_of("example.org"), "secure");
+	assert_true(policyfile_loaded());
 	assert_false(load("# one\nexample.org must\n"));
 	snprintf(want, sizeof want, "--tls-policy %s: line 2: %s", file, level);
 	expect_text("fault", why, want);

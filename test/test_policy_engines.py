@@ -18,15 +18,15 @@ ZONES["none.test"] = ["@ MX 10 mx"]
 
 
 @pytest.fixture(scope="module")
-def askmap():
-    program = building.ROOT / "build/test/askmap"
+def ask_map():
+    program = building.ROOT / "build/test/ask_map"
     building.make("test", str(program.relative_to(building.ROOT)))
     return program
 
 
 @pytest.fixture
-def ask(host, askmap): 
-    return lambda where, domain: json.loads(subprocess.run([askmap, where, domain], capture_output=True, text=True, check=True).stdout)
+def ask(host, ask_map):
+    return lambda where, domain: json.loads(subprocess.run([ask_map, where, domain], capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.fixture

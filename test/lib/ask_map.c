@@ -1,6 +1,6 @@
 /* Asks a server of maps, as a session does, and says in JSON what the policy is.
  *
- *	askmap unix:PATH:NAME|inet:ADDRESS:PORT:NAME DOMAIN
+ *	ask_map unix:PATH:NAME|inet:ADDRESS:PORT:NAME DOMAIN
  */
 #define _GNU_SOURCE
 #include "io/socketmap.h"
@@ -50,12 +50,12 @@ int main(int argc, char **argv)
 	static struct socketmap_query q;
 	static char out[1 << 17];
 	struct socketmap map;
-	const char *why = argc == 3 ? socketmap_parse(&map, argv[1]) : "usage: askmap MAP DOMAIN";
+	const char *why = argc == 3 ? socketmap_parse(&map, argv[1]) : "usage: ask_map MAP DOMAIN";
 	struct pollfd fd;
 	struct json j;
 
 	if (why) {
-		fprintf(stderr, "askmap: %s\n", why);
+		fprintf(stderr, "ask_map: %s\n", why);
 		return 64;
 	}
 	for (socketmap_start(&q, &map, argv[2], now(), 5000000); q.state == SOCKETMAP_RUNNING; socketmap_turn(&q, now()))

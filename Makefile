@@ -280,6 +280,10 @@ $(T)/ask_map: test/lib/ask_map.c $(UNIT_socketmap) $(UNIT_tlspolicy) pure/json.c
 	@mkdir -p $(T)
 	gcc $(TEST_FLAGS) -o $@ $< $(sort $(UNIT_socketmap) $(UNIT_tlspolicy)) pure/json.c
 
+$(T)/send_report: test/lib/send_report.c $(UNIT_tlsrpt) Makefile
+	@mkdir -p $(T)
+	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_tlsrpt)
+
 $(T)/classify: test/lib/classify.c $(UNIT_replyrules) smtp.c Makefile
 	@mkdir -p $(T)
 	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_replyrules) smtp.c

@@ -37,7 +37,6 @@ struct dns_answer {
 	bool cut; /* TLSA: there were more records than are used */
 	unsigned count; /* of records; A, AAAA: of addresses that follow */
 	union {
-		char texts[DNS_ADDRESSES * 16]; /* TXT: all records, each whole and with a NUL behind it; what does not fit is left out */
 		uint32_t address[DNS_ADDRESSES]; /* A: in host order */
 		unsigned char address6[DNS_ADDRESSES][16]; /* AAAA */
 		char exchange[DNS_ADDRESSES * 16]; /* MX: for dns_exchange() */

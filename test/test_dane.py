@@ -18,6 +18,7 @@ def domain(name, *records, mx="mx"):
 
 def zones(certs):
     leaf, ca = certs.pair("good")[0].read_bytes(), certs.ca.read_bytes()
+    whole = [tlsa("3 0 0", certs.pair(kind)[0].read_bytes()) for kind in ("rsa", "rsa3072", "rsa4096", "rsa8192")]
     good, zeros = tlsa("3 1 1", leaf), "TLSA 3 1 1 " + 64 * "0"
     return {
         "signed.example": [
@@ -25,6 +26,7 @@ def zones(certs):
             *domain("wrong", zeros), *domain("rolled", zeros, good), *domain("unusable", tlsa("1 1 1", leaf), tlsa("0 0 1", ca)),
             *domain("nodata"), *domain("alias", mx="also"), "also.alias CNAME mx.ee",
             *domain("named", good, mx="also"), "also.named CNAME mx.nodata", f"_25._tcp.also.named {good}",
+            *domain("whole", *whole[:3]), *domain("huge", *whole, tlsa("3 0 0", leaf), tlsa("2 0 0", ca)),
             *domain("lame"), "_tcp.mx.lame NS ns.lame", "ns.lame A 127.0.0.1",
             f"@ A {HERE}", f"_25._tcp {good}", "null MX 0 .",
             "two MX 10 mx.ee", "two MX 20 mx.ta", "part MX 10 mx.ee", "part MX 20 mx.nodata",
@@ -74,6 +76,8 @@ def test_signed_zones(ask):
         "nodata": "none",
         "alias": usable("mx.ee.signed.example", "also.alias.signed.example", "alias.signed.example"),
         "named": usable("also.named.signed.example", "named.signed.example"),
+        "whole": usable("mx.whole.signed.example", "whole.signed.example", records=3),      # over TCP
+        "huge": "failed DANE of mx.huge.signed.example: the answer is too long",
         "lame": "failed DANE of mx.lame.signed.example: the server failed",
         "null": "none any",
         "missing": "none any",

@@ -85,9 +85,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	CHECK(!a.texts_len || (question[asked - 3] == DNS_TXT && a.texts_len <= sizeof a.texts && !a.texts[a.texts_len - 1]));
 	for (size_t i = 0; i < a.texts_len; i++)
 		CHECK(!a.texts[i] || (a.texts[i] >= ' ' && a.texts[i] < 0x7f));
-	CHECK(r != DNS_FOREIGN || a.count == 0);
-	for (size_t i = 0; question[asked - 3] != DNS_MX && i < a.text_len; i++)
-		CHECK(a.text[i] >= ' ' && a.text[i] < 0x7f);
 	for (unsigned i = 0; r == DNS_FOUND && question[asked - 3] == DNS_A && i < a.count; i++) {
 		const unsigned char bytes[] = { (unsigned char)(a.address[i] >> 24), (unsigned char)(a.address[i] >> 16),
 			(unsigned char)(a.address[i] >> 8), (unsigned char)a.address[i] };

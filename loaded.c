@@ -9,6 +9,7 @@
 #include "io/keys.h"
 #include "io/memory.h"
 #include "io/passwords.h"
+#include "io/policyfile.h"
 #include "io/providers.h"
 #include "io/readable.h"
 #include "io/routes.h"
@@ -212,11 +213,16 @@ static bool load_rules(char *why, size_t cap)
 	return rulefiles_load(options->reply_rules, options->reply_rules_count, why, cap);
 }
 
+static bool load_policies(char *why, size_t cap)
+{
+	return !options->policy_file || policyfile_load(options->policy_file, why, cap);
+}
+
 void loaded_check_rules(void)
 {
 	char why[FAULT_MAX];
 
-	if (!load_rules(why, sizeof why) || !load_providers(why, sizeof why))
+	if (!load_rules(why, sizeof why) || !load_providers(why, sizeof why) || !load_policies(why, sizeof why))
 		fault_die(EX_CONFIG, "%s", why);
 }
 
@@ -236,6 +242,8 @@ void loaded_read_again(void)
 	if (!load_providers(why, sizeof why))
 		tell_of_old(why);
 	if (!load_rules(why, sizeof why))
+		tell_of_old(why);
+	if (!load_policies(why, sizeof why))
 		tell_of_old(why);
 	loaded_open_state();
 	reason = options->tls != TLS_NONE ? loaded_read_anchors() : NULL;
@@ -311,6 +319,7 @@ static void let_read(bool alone)
 	readable_add(tls_has_anchors() ? NULL : options->tls_ca); /* which routes and hooks may want */
 	if (alone) {
 		readable_add(options->providers);
+		readable_add(options->policy_file);
 		for (unsigned i = 0; i < options->reply_rules_count; i++)
 			readable_add(options->reply_rules[i]);
 		readable_add(RULEFILES_SHIPPED);
@@ -328,6 +337,8 @@ static unsigned ports(uint16_t port[SANDBOX_PORTS])
 		port[n++] = options->upstream[i].port;
 	for (unsigned i = 0; i < options->dns.count; i++)
 		port[n++] = net_port(&options->dns.server[i]);
+	if (options->policy_map && options->policy_map->address.sa.sa_family != AF_UNIX)
+		port[n++] = net_port(&options->policy_map->address);
 	return n;
 }
 

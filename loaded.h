@@ -61,7 +61,7 @@ bool loaded_index_routes(int into);
 /* --compile-routes. */
 _Noreturn void loaded_compile_routes(void);
 
-/* Runs as the user that sessions run as, who has to read them again: rules and providers. */
+/* Runs as the user that sessions run as, who has to read them again: rules, providers and TLS policies. */
 void loaded_check_rules(void);
 
 /* Whether sessions may look up the names of clients or servers. */

@@ -95,7 +95,7 @@ static struct {
 	pid_t broker; /* 0: there is none */
 } k;
 
-static void tell_with(int what, int32_t value, const int *descriptor, unsigned n)
+static void tell_with(enum keeper_word what, int32_t value, const int *descriptor, unsigned n)
 {
 	struct keeper_news news;
 
@@ -105,7 +105,7 @@ static void tell_with(int what, int32_t value, const int *descriptor, unsigned n
 	requests_pass(CONTROL, &news, sizeof news, descriptor, n, MSG_DONTWAIT);
 }
 
-static void tell(int what, int32_t value)
+static void tell(enum keeper_word what, int32_t value)
 {
 	tell_with(what, value, NULL, 0);
 }

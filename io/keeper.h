@@ -21,7 +21,7 @@ struct keeper_task {
 };
 
 struct keeper_news {
-	enum { KEEPER_NOTHING, KEEPER_BROKER_ENDED, KEEPER_NO_BROKER, KEEPER_SHUT, KEEPER_NOT_STARTED, KEEPER_GONE } what;
+	enum keeper_word { KEEPER_NOTHING, KEEPER_BROKER_ENDED, KEEPER_NO_BROKER, KEEPER_SHUT, KEEPER_NOT_STARTED, KEEPER_GONE } what;
 	int32_t value; /* of BROKER_ENDED as wait(2) has it; of NO_BROKER and NOT_STARTED errno */
 };
 

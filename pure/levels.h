@@ -6,10 +6,11 @@
 
 #include <stdbool.h>
 
-/* From TLS_ENCRYPT on nothing goes in plain text. */
+/* From TLS_ENCRYPT on nothing goes in plain text. DANE, DANE_ONLY: until the recipient is known. */
 #define TLS_LEVELS(X)                                                                                                  \
-	X(NONE, "none") X(MAY, "may") X(OFFERED, "verify-if-offered") X(ENCRYPT, "encrypt") X(VERIFY, "verify")
-#define TLS_LEVEL_WORDS "none, may, verify-if-offered, encrypt or verify"
+	X(NONE, "none") X(MAY, "may") X(OFFERED, "verify-if-offered") X(DANE, "dane") X(ENCRYPT, "encrypt")             \
+	X(DANE_ONLY, "dane-only") X(VERIFY, "verify")
+#define TLS_LEVEL_WORDS "none, may, verify-if-offered, dane, encrypt, dane-only or verify"
 
 enum tls_level {
 #define X(level, name) TLS_##level,

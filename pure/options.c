@@ -18,7 +18,7 @@
 /* What an option takes. */
 enum kind {
 	/* Options that may be given several times: */
-	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, INSPECT, DNSBL, DNS_SERVER, RULES,
+	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, INSPECT, POLICY, EXEMPT, DNSBL, DNS_SERVER, RULES,
 	LISTS, /* how many kinds those are */
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, OCTETS, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
@@ -101,6 +101,10 @@ static const struct row rows[] = {
 	    "begin TLS with the upstream at once, or when the recipient is known"),
 	OF_TEXT("tls-ca", tls_ca, "FILE", OPTIONS_CA_FILE, "certificates of trusted CAs, PEM"),
 	OF_TEXT("tls-name", tls_name, "NAME", NULL, "name that the upstream's certificate must have"),
+	OF_LIST("tls-policy", POLICY, "MAP", "TLS by the recipient's domain, in Postfix's words: FILE or socketmap:" SOCKETMAP_WORDS),
+	OF_LIST("dane-exempt", EXEMPT, "CIDR", "servers at these addresses are not asked for TLSA records"),
+	OF_SWITCH("dns-trust-ad", dns.trusted, "believe name servers on other hosts, too, that they have validated what they say"),
+	OF_TEXT("tlsrpt", tlsrpt, "PATH", NULL, "socket of the program that collects reports of TLS, such as tlsrpt-collectd"),
 	OF_TEXT("tls-cert", tls_cert, "FILE", NULL, "certificates to show to an upstream that asks for one, PEM"),
 	OF_TEXT("tls-key", tls_key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --tls-cert"),
 	OF_TEXT("upstream-auth", upstream_auth, "FILE", NULL,
@@ -376,6 +380,8 @@ static const char *add_proxy(struct options *o, const char *value)
 static struct {
 	struct net_block allow[OPTIONS_ALLOW_MAX];
 	struct tls_inspect inspect[OPTIONS_INSPECT_MAX];
+	struct net_block exempt[OPTIONS_EXEMPT_MAX];
+	struct socketmap policy_map;
 	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
 	struct ere valid_recipients;
 	char reply_rules[OPTIONS_REPLY_RULES_MAX][256];
@@ -416,6 +422,27 @@ static const char *add_inspect(struct options *o, const char *value)
 	o->inspect = large.inspect;
 	o->inspects++;
 	return NULL;
+}
+
+static const char *add_exempt(struct options *o, const char *value)
+{
+	if (o->dane_exempts == OPTIONS_EXEMPT_MAX)
+		return TOO_MANY(OPTIONS_EXEMPT_MAX);
+	o->dane_exempt = large.exempt;
+	return net_block_parse(value, &large.exempt[o->dane_exempts++]) ? NULL : "takes ADDRESS/BITS, such as 192.0.2.0/24";
+}
+
+/* A file, a map, or one of each. */
+static const char *add_policy(struct options *o, const char *value)
+{
+	static const char map[] = "socketmap:";
+
+	if (strncmp(value, map, sizeof map - 1) != 0)
+		return o->policy_file ? "is given twice with a file" : set_text(&o->policy_file, value);
+	if (o->policy_map)
+		return "is given twice with a map";
+	o->policy_map = &large.policy_map;
+	return socketmap_parse(&large.policy_map, value + sizeof map - 1);
 }
 
 static const char *add_dns_server(struct options *o, const char *value)
@@ -501,6 +528,10 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 		return add_source(o, value);
 	case PROXY:
 		return add_proxy(o, value);
+	case POLICY:
+		return add_policy(o, value);
+	case EXEMPT:
+		return add_exempt(o, value);
 	case INSPECT:
 		return add_inspect(o, value);
 	case ALLOW:
@@ -836,6 +867,8 @@ enum options_word options_read(struct options *o, int argc, char **argv, char **
 		return OPTIONS_BAD;
 	if (o->routes)
 		o->limits.on_recipient = true;
+	if (o->tls == TLS_DANE || o->tls == TLS_DANE_ONLY || o->policy_file || o->policy_map)
+		o->tls_on_recipient = true;
 	o->limits.mail_late = o->limits.on_recipient || o->tls_on_recipient;
 	o->tls_on_recipient = o->tls_on_recipient && !o->limits.on_recipient; /* the connection begins later still */
 	if (o->cert && o->client_tls == CLIENT_TLS_NONE)

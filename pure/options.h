@@ -8,6 +8,7 @@
 #include "pure/endpoint.h"
 #include "pure/ere.h"
 #include "pure/levels.h"
+#include "pure/socketmap.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@
 #define OPTIONS_PROXY_MAX 16
 #define OPTIONS_ALLOW_MAX 64
 #define OPTIONS_INSPECT_MAX 64
+#define OPTIONS_EXEMPT_MAX 64
 #define OPTIONS_DNSBL_MAX 16
 #define OPTIONS_OPERANDS 2 /* of --try-hook */
 #define OPTIONS_REPLY_RULES_MAX 8
@@ -53,6 +55,11 @@ struct options {
 	bool tls_on_recipient; /* --tls-on recipient */
 	const char *tls_ca;
 	const char *tls_name;
+	const char *policy_file;	/* NULL: none */
+	const struct socketmap *policy_map; /* NULL: none */
+	const struct net_block *dane_exempt;
+	unsigned dane_exempts;
+	const char *tlsrpt;		/* path of a socket; NULL: no reports */
 	const char *tls_cert, *tls_key; /* to show to upstreams; as cert and key */
 	const char *upstream_auth;	/* file; NULL: none */
 	const char *cert, *key; /* to show to clients; NULL: none. key NULL: it is in the file of cert */

@@ -69,7 +69,7 @@ static void record_outcome(const struct session *s, enum record_tls_result resul
 {
 	const char *name = s->client.leg.tls ? tls_asked_name(s->client.leg.tls) : NULL;
 
-	record_tls(s, &(struct record_handshake){ RECORD_CLIENT, result, client_tls_name(inspect_client_tls(s)), name, reason, facts,
+	record_tls(s, &(struct record_handshake){ RECORD_CLIENT, result, client_tls_name(inspect_client_tls(s)), name, NULL, reason, facts,
 	    s->shake_at ? s->now - s->shake_at : -1 });
 }
 

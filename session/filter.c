@@ -157,6 +157,14 @@ static const char *set_route(struct route *r, const struct verdict *v)
 	return NULL;
 }
 
+/* The same, where TLS begins before a recipient is known. */
+static const char *set_early_route(struct route *r, const struct verdict *v)
+{
+	const char *fault = set_route(r, v);
+
+	return fault ? fault : r->tls == TLS_DANE || r->tls == TLS_DANE_ONLY ? "tls: dane needs --tls-on recipient" : NULL;
+}
+
 /* Check a line of a verdict for what the grammar does not know, and change *route by it. Returns NULL, or what is wrong. */
 static const char *check_line(const struct session *s, const struct verdict *v, struct route *route)
 {
@@ -167,7 +175,7 @@ static const char *check_line(const struct session *s, const struct verdict *v, 
 
 		if (filter.event != HOOK_CONNECT && !undecided)
 			return "the server is connected already: this word needs --connect-on recipient";
-		return set_route(route, v);
+		return s->o->limits.mail_late ? set_route(route, v) : set_early_route(route, v);
 	}
 	if (v->word == VERDICT_REWRITE && !held_rewritten(s, v->text, v->text_len, &cmd))
 		return "rewrite takes an address";

@@ -23,7 +23,8 @@ void gate_delay(struct session *s, int64_t until)
 
 bool gate_has_news(const struct session *s)
 {
-	return s->checks.passed || s->filtered || s->secured || s->client.told || s->hello.ready || s->server.news != SERVER_NO_NEWS;
+	return s->checks.passed || s->filtered || s->secured || s->client.told || s->hello.ready || s->server.news != SERVER_NO_NEWS ||
+	    (s->policy && s->policy->news);
 }
 
 bool gate_is_open(const struct session *s)

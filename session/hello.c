@@ -7,6 +7,7 @@
 #include "session/identity.h"
 #include "session/inspect.h"
 #include "session/observe.h"
+#include "session/policy.h"
 #include "session/record.h"
 #include "session/server.h"
 #include "session/serverstate.h"
@@ -131,7 +132,7 @@ static bool may_authenticate(const struct session *s)
 /* Whether TLS with the server begins with the client's next message: what AUTH is worth shows only then. */
 static bool tls_comes_later(const struct session *s)
 {
-	return inspect_waits(s) && s->server.route.tls != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
+	return inspect_waits(s) && policy_level(s) != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
 }
 
 static void end_hello(struct session *s)

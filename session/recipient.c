@@ -5,6 +5,7 @@
 #include "session/held.h"
 #include "session/hello.h"
 #include "session/identity.h"
+#include "session/policy.h"
 #include "session/record.h"
 #include "session/refusal.h"
 #include "session/routing.h"
@@ -110,6 +111,7 @@ void recipient_unreachable(struct session *s, const char *text)
 	gate_enter(s, GATE_OPEN);
 	dialogue_forget_server(&s->dialogue);
 	r->unreachable = s->server.route;
+	r->terms = s->policy->now;
 	r->unreachable_in = s->dialogue.transactions;
 	snprintf(r->unreachable_why, sizeof r->unreachable_why, "451 %s", text);
 	held_refuse(s, r->unreachable_why);
@@ -160,7 +162,7 @@ static bool is_unreachable(const struct session *s, const struct route *wanted)
 {
 	const struct recipient *r = s->recipient;
 
-	return r->unreachable_in == s->dialogue.transactions && route_is_same(wanted, &r->unreachable);
+	return r->unreachable_in == s->dialogue.transactions && route_is_same(wanted, &r->unreachable) && policy_is_same(s, &r->terms);
 }
 
 /* Ask the server of this route about the held RCPT, over the open connection if `here`, else over a new one. */
@@ -171,6 +173,10 @@ static void ask_server(struct session *s, const struct route *wanted, bool here)
 	if (!here || s->o->tls_on_recipient)
 		server_take_route(s, wanted);
 	if (here)
+		policy_raise(s);
+	else
+		policy_agree(s);
+	if (here)
 		hello_secure(s);
 	else if (s->o->limits.on_recipient)
 		server_open(s);
@@ -179,26 +185,25 @@ static void ask_server(struct session *s, const struct route *wanted, bool here)
 }
 
 /* Whether the open connection will do for this route. With --tls-on recipient it is to the right server, but TLS on it, or the lack of
- * TLS, may be another route's. */
+ * TLS, may be what another recipient wanted. */
 static bool is_here(const struct session *s, const struct route *wanted)
 {
-	bool undecided = s->o->tls_on_recipient && !s->server.leg.tls && !s->server.no_tls;
+	bool undecided = s->o->tls_on_recipient && !s->server.leg.tls && !s->server.no_tls && s->tx.server != TRANSACTION_BOUND;
 
 	if (!serverstate_is_open(s))
 		return false;
-	return route_is_same(wanted, &s->server.route) || (undecided && s->tx.server != TRANSACTION_BOUND);
+	if (undecided)
+		return true;
+	return policy_is_met(s) && ((s->o->tls_on_recipient && s->policy->now.word) || route_is_same(wanted, &s->server.route));
 }
 
 /* A recipient on the route of the authenticated connection must go over that connection: on another the server would not know the client.
  * The session ends if it is closed. */
-static void route_rcpt(struct session *s, const struct smtp_command *cmd)
+static void route_held(struct session *s)
 {
 	const struct route *wanted = &s->routes->wanted;
 	bool bound = s->tx.server == TRANSACTION_BOUND, home, here;
 
-	held_put(s, cmd);
-	if (!find_route(s))
-		return;
 	home = is_home(s, wanted);
 	here = home ? serverstate_is_open(s) && s->server.auth == SERVER_AUTH_SAID : is_here(s, wanted);
 	if (bound && here)
@@ -211,6 +216,30 @@ static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 		held_refuse(s, s->recipient->unreachable_why);
 	else
 		ask_server(s, wanted, here);
+}
+
+void recipient_policy_known(struct session *s, const char *refusal)
+{
+	if (refusal)
+		held_refuse(s, refusal);
+	else
+		route_held(s);
+}
+
+static void route_rcpt(struct session *s, const struct smtp_command *cmd)
+{
+	const struct route *wanted = &s->routes->wanted;
+
+	held_put(s, cmd);
+	if (!find_route(s))
+		return;
+	if (policy_is_due(s, wanted)) {
+		gate_enter(s, GATE_POLICY);
+		policy_ask(s, wanted);
+		return;
+	}
+	policy_of_route(s);
+	route_held(s);
 }
 
 /* The client's AUTH goes to this server. */

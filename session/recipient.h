@@ -1,5 +1,5 @@
 /* --connect-on recipient: MAIL is answered in our own name. The server is chosen, and connected to, when a recipient is known; it may be
- * another for the next message.
+ * another for the next message. With --tls-on recipient it is connected already, and TLS with it waits for the recipient.
  *
  * Invariants: all accepted recipients of a transaction have one server; a client's password goes only to the server whose AUTH it was
  * shown, and its mail on that route only over the connection that carried AUTH. Routes are put together in routing.c, connections are
@@ -18,6 +18,9 @@ void recipient_prepare_route(struct session *s, enum smtp_verb verb);
 
 /* Handle MAIL, RCPT, RSET and QUIT; note where AUTH goes. false: the command goes on to the server. */
 bool recipient_command(struct session *s, const struct smtp_command *cmd);
+
+/* The policy of the held RCPT is known: refuse it with this reply, or (NULL) ask its server. */
+void recipient_policy_known(struct session *s, const char *refusal);
 
 /* In GATE_SERVER: the server of the held RCPT takes mail. Tell it of the client, then send MAIL. */
 void recipient_server_ready(struct session *s);

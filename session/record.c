@@ -381,6 +381,8 @@ void record_tls(const struct session *s, const struct record_handshake *h)
 	json_string(&j, "cipher", facts ? facts->cipher : NULL);
 	json_bool(&j, "verified", facts && facts->verified);
 	json_string(&j, "name", h->name);
+	if (h->policy)
+		json_string(&j, "policy", h->policy);
 	json_string(&j, "reason", h->reason);
 	json_ms(&j, "tls_ms", h->us);
 	event_end(&j, line, facts || h->result == RECORD_TLS_PASSTHROUGH ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);

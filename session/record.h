@@ -27,7 +27,9 @@ enum record_tls_result { RECORD_TLS_OK, RECORD_TLS_FAILED, RECORD_TLS_FALLBACK, 
 struct record_handshake {
 	enum record_side side;
 	enum record_tls_result result;
-	const char *level, *name, *reason;
+	const char *level, *name;
+	const char *policy; /* of the recipient's domain; NULL: none */
+	const char *reason;
 	const struct tls_facts *facts; /* NULL: there is no TLS */
 	int64_t us;		       /* how long the handshake took, microseconds; -1: there was none */
 };

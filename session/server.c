@@ -4,6 +4,7 @@
 #include "session/identity.h"
 #include "session/inspect.h"
 #include "session/observe.h"
+#include "session/policy.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
 #include "session/transaction.h"
@@ -410,6 +411,7 @@ void server_failed(struct session *s, const char *enhanced, const char *reason)
 		s->server.news = SERVER_LOST;
 	} else if (s->tx.server == TRANSACTION_REUSES) { /* the server may have been tired of the old connection only */
 		transaction_bind(s, TRANSACTION_DIALS);
+		policy_agree(s);
 		server_open(s);
 	} else {
 		try_other(s);
@@ -478,8 +480,8 @@ static void note_handshake(struct session *s, enum record_tls_result result, con
 	observe_tls(s, result == RECORD_TLS_FALLBACK ? STATEMAP_TLS_FALLBACK :
 		       result != RECORD_TLS_OK ? (server_needs_tls(s) ? STATEMAP_TLS_VIOLATED : STATEMAP_TLS_FAILED) :
 		       s->server.facts.verified ? STATEMAP_TLS_VERIFIED : STATEMAP_TLS_OK, us);
-	record_tls(s, &(struct record_handshake){ RECORD_SERVER, result, tls_level_name(s->server.route.tls), server_tls_name(s),
-	    reason, s->server.has_facts ? &s->server.facts : NULL, us });
+	record_tls(s, &(struct record_handshake){ RECORD_SERVER, result, tls_level_name(policy_level(s)), server_tls_name(s),
+	    policy_word(s, result == RECORD_TLS_FAILED, result == RECORD_TLS_FALLBACK), reason, s->server.has_facts ? &s->server.facts : NULL, us });
 }
 
 void server_starttls(struct session *s)
@@ -517,13 +519,14 @@ void server_start_handshake(struct session *s)
 	static struct buffer ciphertext;
 	static unsigned char ciphertext_bytes[4096]; /* holds a small record with its header, so that one read gets both */
 	const char *why, *name = server_tls_name(s);
+	struct tls_demand demand;
 	struct tls *t;
 
 	load_anchors(s);
 	s->server.handshake_at = s->now;
 	serverstate_enter(s, s->server.state == SERVER_STARTTLS ? SERVER_SHAKE : SERVER_SHAKE_FIRST);
-	t = tls_start(&(struct tls_demand){ .level = s->server.route.tls == TLS_NONE ? TLS_MAY : s->server.route.tls, .sni = name, .names = &name,
-	    .count = name != NULL }, &why);
+	policy_demand(s, &name, &demand);
+	t = tls_start(&demand, &why);
 	if (!t) {
 		server_tls_failed(s, why);
 		return;
@@ -573,7 +576,7 @@ bool server_wants_tls(const struct session *s)
 		return false;
 	if (inspect_waits(s))
 		return false;
-	return s->server.route.tls != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
+	return policy_level(s) != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
 }
 
 /* With --tls verify-if-offered a server that was asked for STARTTLS must not be used in plain: whoever can spoil the handshake would get
@@ -582,7 +585,7 @@ bool server_needs_tls(const struct session *s)
 {
 	bool begun = s->server.state == SERVER_STARTTLS || s->server.state == SERVER_SHAKE;
 
-	return s->server.route.tls >= TLS_ENCRYPT || (s->server.route.tls == TLS_OFFERED && begun) || upstreamauth_is_due(s);
+	return policy_level(s) >= TLS_ENCRYPT || (policy_level(s) == TLS_OFFERED && begun) || upstreamauth_is_due(s);
 }
 
 void server_tls_failed(struct session *s, const char *reason)
@@ -626,6 +629,8 @@ void server_unusable(struct session *s, const char *enhanced, const char *reason
 
 bool server_handshake(struct session *s)
 {
+	const char *fault;
+
 	if (s->server.leg.broken || tls_failure(s->server.leg.tls)) {
 		server_tls_failed(s, s->server.leg.why ? s->server.leg.why : "TLS failed");
 		return false;
@@ -633,6 +638,11 @@ bool server_handshake(struct session *s)
 	if (!tls_handshake_done(s->server.leg.tls))
 		return false;
 	s->server.tls = s->now - s->server.handshake_at;
+	fault = policy_fault(s);
+	if (fault) {
+		server_tls_failed(s, fault);
+		return false;
+	}
 	tls_facts(s->server.leg.tls, &s->server.facts);
 	s->server.has_facts = true;
 	note_handshake(s, RECORD_TLS_OK, s->server.facts.reason, s->server.tls);

@@ -17,6 +17,7 @@
 #include "session/identity.h"
 #include "session/maildata.h"
 #include "session/observe.h"
+#include "session/policy.h"
 #include "session/recipient.h"
 #include "session/record.h"
 #include "session/refusal.h"
@@ -135,7 +136,7 @@ static void note_hangup(struct session *s, short revents)
 
 static void wait_and_read(struct session *s, int64_t until)
 {
-	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED + OBSERVE_POLLED];
+	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED + OBSERVE_POLLED + POLICY_POLLED];
 	unsigned polled = 2;
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
@@ -154,6 +155,7 @@ static void wait_and_read(struct session *s, int64_t until)
 	polled += identity_watch(s, p + polled);
 	polled += server_watch(s, p + polled);
 	polled += observe_watch(s, p + polled);
+	polled += policy_watch(s, p + polled);
 	if (ppoll(p, polled, until == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	clock_tick(s);
@@ -290,6 +292,7 @@ static void turn(struct session *s)
 	if (serverstate_is_shaking(s) && server_handshake(s))
 		hello_secured(s);
 	server_turn(s);
+	policy_turn(s);
 	checks_turn(s);
 	filter_turn(s);
 	if (steps_in_message(s))
@@ -329,6 +332,8 @@ static void prepare(struct session *s)
 	held_prepare(s);
 	routing_prepare(s);
 	recipient_prepare(s);
+	if (s->o->limits.mail_late)
+		policy_prepare(s);
 	filter_prepare(s);
 	server_prepare(s);
 	hello_prepare(s);

@@ -24,7 +24,7 @@
 
 #define GATE_STAGES(X)                                                                                                 \
 	X(OPEN, GATE_BIT(CHECKS) | GATE_BIT(TARPIT) | GATE_BIT(HOOKS) | GATE_BIT(SERVER) | GATE_BIT(LIST) |            \
-	    GATE_BIT(TOLD) | GATE_BIT(KEPT) | GATE_BIT(STARTTLS) | GATE_BIT(SHAKE) | GATE_BIT(SECURE))                                  \
+	    GATE_BIT(TOLD) | GATE_BIT(KEPT) | GATE_BIT(STARTTLS) | GATE_BIT(SHAKE) | GATE_BIT(SECURE) | GATE_BIT(POLICY))                                  \
 	X(CHECKS, GATE_BIT(OPEN) | GATE_BIT(TARPIT)) /* DNS lists are asked, the greeting is delayed */                \
 	X(TARPIT, GATE_BIT(OPEN))		     /* a reply is ready, but delayed */                               \
 	X(HOOKS, GATE_BIT(OPEN) | GATE_BIT(TARPIT))  /* hooks decide */                                                \
@@ -32,6 +32,7 @@
 	X(LIST, GATE_BIT(OPEN))	    /* EHLO with --auth waits for the server's list of extensions */                   \
 	X(TOLD, GATE_BIT(OPEN))	    /* the held MAIL waits for XFORWARD, or for the client's host name */              \
 	X(SECURE, GATE_BIT(OPEN))   /* the held MAIL waits for TLS with the server */                                  \
+	X(POLICY, GATE_BIT(OPEN))   /* the held RCPT waits for the TLS policy of its domain */                          \
 	X(KEPT, GATE_BIT(OPEN))	    /* a kept message is on its way to the server */                                   \
 	X(STARTTLS, GATE_BIT(OPEN) | GATE_BIT(SHAKE) | GATE_BIT(TUNNEL)) /* STARTTLS waits for 220 */                  \
 	X(SHAKE, GATE_BIT(OPEN))    /* the TLS handshake with the client */                                            \
@@ -67,6 +68,31 @@ struct end {
 	int64_t at;	    /* when it was decided */
 	int64_t over;	    /* when both legs were closed, for records */
 	uint64_t dropped;   /* records that log hooks had lost by then */
+};
+
+/* ---- the TLS policy of a recipient's domain ---- */
+
+enum policy_stage { POLICY_IDLE, POLICY_DANE, POLICY_NO_DANE, POLICY_MAP };
+
+/* BY_LEVEL: a level says all; else names or TLSA records of the domain say what the certificate must be. */
+enum policy_source { POLICY_BY_LEVEL, POLICY_BY_DANE, POLICY_BY_RULE };
+
+struct policy_terms {
+	enum tls_level level; /* none of DANE's */
+	enum policy_source source;
+	const char *word; /* in Postfix's words, static storage; NULL: the route's level counts */
+	char domain[DNS_NAME_MAX + 1]; /* not BY_LEVEL */
+};
+
+struct policy {
+	enum policy_stage stage;
+	bool news;    /* it is known, for steps.c to take */
+	bool refused; /* no mail may go */
+	bool dane_asked, map_asked;
+	struct policy_terms now;    /* for the held recipient */
+	struct policy_terms agreed; /* for the connection */
+	struct route wanted;
+	char domain[DNS_NAME_MAX + 1]; /* that was asked for last; "": none, or what has no policy */
 };
 
 /* ---- the server ---- */
@@ -203,6 +229,7 @@ struct routes_of_session {
 struct recipient {
 	struct route home;	   /* the route of the connection that carried the client's AUTH */
 	struct route unreachable;  /* the route on which a server could last not be reached or used */
+	struct policy_terms terms; /* and the TLS that was wanted there */
 	char unreachable_why[320]; /* the reply that says why */
 	uint32_t unreachable_in;   /* the transaction in which that was, as dialogue.transactions counts; 0: none */
 };
@@ -373,6 +400,7 @@ struct session {
 	struct observe observe;	      /* observe.c */
 	struct routes_of_session *routes; /* routing.c */
 	struct recipient *recipient;  /* recipient.c */
+	struct policy *policy;	      /* policy.c; NULL: recipients have none */
 	struct upstreamauth auth;     /* upstreamauth.c */
 	struct transaction tx;	      /* transaction.c */
 	struct trace trace;	      /* trace.c */

@@ -10,6 +10,7 @@
 #include "session/identity.h"
 #include "session/maildata.h"
 #include "session/observe.h"
+#include "session/policy.h"
 #include "session/recipient.h"
 #include "session/record.h"
 #include "session/replies.h"
@@ -233,6 +234,18 @@ static bool take_server_news(struct session *s)
 	return false;
 }
 
+static bool take_policy(struct session *s)
+{
+	const char *refusal;
+
+	if (!s->policy->news)
+		return false;
+	refusal = policy_take(s);
+	gate_enter(s, GATE_OPEN);
+	recipient_policy_known(s, refusal);
+	return true;
+}
+
 static bool take_one(struct session *s)
 {
 	switch (s->gate.stage) {
@@ -244,6 +257,8 @@ static bool take_one(struct session *s)
 		return take_ready(s) || take_told(s) || take_server_news(s);
 	case GATE_LIST:
 		return take_server_news(s);
+	case GATE_POLICY:
+		return take_policy(s);
 	case GATE_SECURE:
 		return take_ready(s) || take_server_news(s);
 	case GATE_TOLD:
@@ -416,6 +431,7 @@ static void gate_deadline(const struct session *s, struct steps_deadline *d)
 	case GATE_LIST:
 	case GATE_TOLD:
 	case GATE_SECURE:
+	case GATE_POLICY:
 	case GATE_KEPT:
 	case GATE_STARTTLS:
 		state_deadline(s, d);
@@ -434,6 +450,7 @@ struct steps_deadline steps_deadline(const struct session *s)
 		sooner(&d, s->client.leg.moved_at, t->block, STEPS_STALLED, "client does not take replies");
 	sooner(&d, 0, identity_deadline(), STEPS_NOT_OVERDUE, "");
 	sooner(&d, 0, observe_deadline(s), STEPS_NOT_OVERDUE, "");
+	sooner(&d, 0, policy_deadline(s), STEPS_NOT_OVERDUE, "");
 	gate_deadline(s, &d);
 	return d;
 }

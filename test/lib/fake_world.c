@@ -488,6 +488,7 @@ static struct tls *begin_tls(struct tls *t, const char **why)
 struct tls *tls_start(const struct tls_demand *demand, const char **why)
 {
 	world_tls_server.level = demand->level;
+	world_tls_server.tlsa = demand->tlsa;
 	snprintf(world_tls_server.name, sizeof world_tls_server.name, "%s", demand->sni ? demand->sni : "");
 	return begin_tls(&world_tls_server, why);
 }
@@ -753,4 +754,93 @@ bool log_flush_streams(void)
 
 void log_close_streams(void)
 {
+}
+
+/* ---- TLS policies ---- */
+
+struct world_policy world_policy;
+
+void dane_ask(const char *domain, const char *host, const union net_address *address, uint16_t port, const struct dns_servers *given,
+    int64_t now, int64_t patience)
+{
+	(void)address;
+	(void)given;
+	(void)now;
+	(void)patience;
+	world_policy.dane_asked++;
+	snprintf(world_policy.asked, sizeof world_policy.asked, "%s%s:%u", domain ? domain : "", host ? host : "", port);
+}
+
+const struct dane_answer *dane_turn(int64_t now)
+{
+	(void)now;
+	return world_policy.dane;
+}
+
+int64_t dane_deadline(void)
+{
+	return INT64_MAX;
+}
+
+unsigned dane_watch(struct pollfd *p)
+{
+	(void)p;
+	return 0;
+}
+
+void dane_end(void)
+{
+	world_policy.dane_ended++;
+}
+
+void socketmap_start(struct socketmap_query *q, const struct socketmap *map, const char *key, int64_t now, int64_t patience)
+{
+	(void)now;
+	(void)patience;
+	q->map = map;
+	q->state = SOCKETMAP_RUNNING;
+	world_policy.map_asked++;
+	snprintf(world_policy.asked, sizeof world_policy.asked, "%s", key);
+}
+
+void socketmap_turn(struct socketmap_query *q, int64_t now)
+{
+	(void)now;
+	if (!world_policy.map)
+		return;
+	q->state = SOCKETMAP_DONE;
+	q->result = world_policy.map_result;
+	q->text = world_policy.map;
+	q->text_len = strlen(world_policy.map);
+	snprintf(q->failure, sizeof q->failure, "%s", world_policy.map);
+}
+
+int64_t socketmap_deadline(const struct socketmap_query *q)
+{
+	(void)q;
+	return INT64_MAX;
+}
+
+unsigned socketmap_watch(const struct socketmap_query *q, struct pollfd *p)
+{
+	(void)q;
+	(void)p;
+	return 0;
+}
+
+bool policyfile_loaded(void)
+{
+	return true;
+}
+
+bool policyfile_load(const char *file, char *why, size_t why_cap)
+{
+	snprintf(why, why_cap, "%s", file);
+	return false;
+}
+
+bool policyfile_find(const char *domain, struct tlspolicy *p)
+{
+	return world_policy.file_domain && strcmp(domain, world_policy.file_domain) == 0 &&
+	    !tlspolicy_parse(p, world_policy.file, strlen(world_policy.file));
 }

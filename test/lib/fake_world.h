@@ -5,6 +5,9 @@
 #define FAKE_WORLD_H
 
 #include "hooks.h"
+#include "io/dane.h"
+#include "io/policyfile.h"
+#include "io/socketmap.h"
 #include "pure/dnsmessage.h"
 #include "tls.h"
 
@@ -80,6 +83,17 @@ extern unsigned world_questions;
 /* Something was asked that has its answer already: it comes with the next turn. */
 extern bool world_answers;
 
+/* ---- TLS policies ---- */
+
+extern struct world_policy {
+	const struct dane_answer *dane; /* what dane_turn() answers; NULL: nothing yet */
+	const char *map;		/* what the map says; NULL: nothing yet */
+	enum socketmap_result map_result;
+	const char *file_domain, *file; /* the only policy of the file; NULL: there is none */
+	unsigned dane_asked, dane_ended, map_asked;
+	char asked[300]; /* what was asked for last */
+} world_policy;
+
 /* ---- TLS ---- */
 
 struct tls {
@@ -88,6 +102,7 @@ struct tls {
 	const char *failure, *cannot, *asked_name; /* cannot: why no handshake begins */
 	char name[256];	      /* that the server's certificate must have */
 	enum tls_level level;
+	const struct dane_set *tlsa;
 	struct tls_facts facts;
 	size_t in_at, in_len, out_at, out_len;
 	unsigned char in[1 << 15], out[1 << 15];

@@ -338,14 +338,14 @@ static void test_choices(void **state)
 	static const struct {
 		const char *name, *want;
 		unsigned (*number)(void);
-		const char *words[5];
-		unsigned numbers[5];
+		const char *words[8];
+		unsigned numbers[8];
 	} rows[] = {
 		{ "connect-on", "takes connect or recipient", connect_on, { "connect", "recipient" }, { 0, 1 } },
 		{ "tls-on", "takes connect or recipient", tls_on, { "connect", "recipient" }, { 0, 1 } },
-		{ "tls", "takes none, may, verify-if-offered, encrypt or verify", tls,
-		    { "none", "may", "verify-if-offered", "encrypt", "verify" },
-		    { TLS_NONE, TLS_MAY, TLS_OFFERED, TLS_ENCRYPT, TLS_VERIFY } },
+		{ "tls", "takes none, may, verify-if-offered, dane, encrypt, dane-only or verify", tls,
+		    { "none", "may", "verify-if-offered", "dane", "encrypt", "dane-only", "verify" },
+		    { TLS_NONE, TLS_MAY, TLS_OFFERED, TLS_DANE, TLS_ENCRYPT, TLS_DANE_ONLY, TLS_VERIFY } },
 		{ "client-tls", "takes may, require, implicit, passthrough or auto", client_tls,
 		    { "may", "require", "implicit", "passthrough", "auto" },
 		    { CLIENT_TLS_MAY, CLIENT_TLS_REQUIRE, CLIENT_TLS_IMPLICIT, CLIENT_TLS_PASSTHROUGH, CLIENT_TLS_AUTO } },
@@ -378,6 +378,7 @@ static const unsigned *count_of(const char *name)
 	    strcmp(name, "accept-proxy") == 0	? &o.proxies :
 	    strcmp(name, "allow-clients") == 0	? &o.allows :
 	    strcmp(name, "tls-inspect") == 0	? &o.inspects :
+	    strcmp(name, "dane-exempt") == 0	? &o.dane_exempts :
 	    strcmp(name, "dnsbl") == 0		? &o.dnsbls :
 						  &o.dns.count;
 }
@@ -393,6 +394,7 @@ static void test_how_many_times(void **state)
 		{ "--accept-proxy", "::1", OPTIONS_PROXY_MAX },
 		{ "--allow-clients", "::1", OPTIONS_ALLOW_MAX },
 		{ "--tls-inspect", "to:::1", OPTIONS_INSPECT_MAX },
+		{ "--dane-exempt", "::1", OPTIONS_EXEMPT_MAX },
 		{ "--dnsbl", "list.example", OPTIONS_DNSBL_MAX },
 		{ "--dns-server", "::1", DNS_SERVERS },
 	};
@@ -508,6 +510,11 @@ static void test_own_values(void **state)
 		{ "accept-proxy", "10.0.0.1/8", "takes ADDRESS/BITS, such as 10.0.0.0/8 or ::1" },
 		{ "allow-clients", "2001:db8::/32", NULL },
 		{ "tls-inspect", "10.0.0.0/8", NULL },
+		{ "dane-exempt", "10.0.0.0/8", NULL },
+		{ "dane-exempt", "10.0.0.0/33", "takes ADDRESS/BITS, such as 192.0.2.0/24" },
+		{ "tls-policy", "/etc/file", NULL },
+		{ "tls-policy", "socketmap:unix:/run/x:name", NULL },
+		{ "tls-policy", "", "must not be empty" },
 		{ "tls-inspect", "to:2001:db8::/32", NULL },
 		{ "tls-inspect", "to:", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },
 		{ "tls-inspect", "from:10.0.0.0/8", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },

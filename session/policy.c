@@ -1,0 +1,410 @@
+/* The TLS policy of a recipient's domain. See policy.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "session/policy.h"
+#include "io/policyfile.h"
+#include "io/socketmap.h"
+#include "session/mxname.h"
+#include "session/record.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define PATIENCE INT64_C(5000000) /* for each of the lookups */
+
+/* What sessions with policies alone touch. */
+static struct {
+	_Alignas(4096) const struct dane_answer *dane; /* of `domain`; NULL: it has not been asked for, or has no say */
+	bool has_rule;
+	struct tlspolicy rule;
+	struct tlspolicy_names names;
+	struct socketmap_query query;
+	char refusal[480];
+} known;
+
+void policy_prepare(struct session *s)
+{
+	static struct policy policy;
+
+	s->policy = &policy;
+}
+
+/* ---- what is asked ---- */
+
+static bool wants_dane(enum tls_level level)
+{
+	return level == TLS_DANE || level == TLS_DANE_ONLY;
+}
+
+/* A verdict that names a level, other than one of DANE's, is the operator's last word. */
+bool policy_is_due(const struct session *s, const struct route *wanted)
+{
+	return wants_dane(wanted->tls) || (!wanted->tls_given && (s->o->policy_file || s->o->policy_map));
+}
+
+/* The server by its name, where the operator has named it. NULL: the client has chosen it, or it has no name. */
+static const struct upstream *named_server(const struct session *s, const struct route *wanted)
+{
+	return wanted->upstream.host[0] ? &wanted->upstream : s->server.upstream ? s->server.upstream :
+	    s->o->upstreams ? &s->o->upstream[0] : NULL;
+}
+
+static bool is_exempt(const struct session *s)
+{
+	for (unsigned i = 0; i < s->o->dane_exempts; i++)
+		if (net_in_block(&s->server.original, &s->o->dane_exempt[i]))
+			return true;
+	return false;
+}
+
+/* ---- what it comes to ---- */
+
+static void settle(struct session *s, enum tls_level level, const char *word)
+{
+	s->policy->now = (struct policy_terms){ .level = level, .word = word };
+	s->policy->stage = POLICY_IDLE;
+	s->policy->news = true;
+}
+
+/* The same, by names or records of the domain. */
+static void settle_by_domain(struct session *s, enum tls_level level, const char *word, enum policy_source source)
+{
+	settle(s, level, word);
+	s->policy->now.source = source;
+	snprintf(s->policy->now.domain, sizeof s->policy->now.domain, "%s", s->policy->domain);
+}
+
+static void refuse(struct session *s, const char *what, const char *why)
+{
+	snprintf(known.refusal, sizeof known.refusal, "451 4.7.5 %s%s%.300s", what, *why ? ": " : "", why);
+	record_error(s, known.refusal + 4);
+	settle(s, TLS_VERIFY, "dane-only");
+	s->policy->refused = true;
+	s->policy->domain[0] = 0; /* it is asked for again */
+}
+
+static void ask_map(struct session *s)
+{
+	s->policy->stage = POLICY_MAP;
+	socketmap_start(&known.query, s->o->policy_map, s->policy->domain, s->now, PATIENCE);
+}
+
+static void ask_dane(struct session *s)
+{
+	const struct upstream *u = named_server(s, &s->policy->wanted);
+	bool named = u && net_is_name(u->host);
+
+	s->policy->stage = POLICY_DANE;
+	s->policy->dane_asked = true;
+	if (u ? named : s->policy->domain[0] != 0)
+		dane_ask(named ? NULL : s->policy->domain, named ? u->host : NULL, &s->server.original,
+		    named ? u->port : net_port(&s->server.original), &s->o->dns, s->now, PATIENCE);
+	else
+		s->policy->stage = POLICY_NO_DANE; /* there is no name to ask about */
+}
+
+/* DANE has no say. */
+static void go_without_dane(struct session *s)
+{
+	if (known.has_rule)
+		settle(s, known.rule.level == TLSPOLICY_DANE_ONLY ? TLS_DANE_ONLY : TLS_MAY, "may");
+	else if (s->o->policy_map && s->policy->domain[0] && !s->policy->wanted.tls_given && !s->policy->map_asked)
+		ask_map(s);
+	else
+		settle(s, s->policy->wanted.tls == TLS_DANE_ONLY ? TLS_DANE_ONLY : TLS_MAY, "may");
+	if (s->policy->news && s->policy->now.level == TLS_DANE_ONLY && !is_exempt(s))
+		refuse(s, "dane-only", "there are no signed TLSA records for the server");
+	else if (s->policy->news && s->policy->now.level == TLS_DANE_ONLY)
+		settle(s, TLS_MAY, "may");
+}
+
+/* A server that is none of those that the domain has, if not all of those have records, may be one of the others: it is not held to them. */
+static void take_dane(struct session *s, const struct dane_answer *a)
+{
+	bool only = known.has_rule ? known.rule.level == TLSPOLICY_DANE_ONLY : s->policy->wanted.tls == TLS_DANE_ONLY;
+
+	switch (a->word) {
+	case DANE_NONE:
+		dane_end();
+		go_without_dane(s);
+		return;
+	case DANE_USABLE:
+		known.dane = a;
+		if (a->identified || a->every || only)
+			settle_by_domain(s, TLS_VERIFY, a->half ? "dane:halfdane" : "dane", POLICY_BY_DANE);
+		else
+			settle_by_domain(s, TLS_MAY, "dane?", POLICY_BY_DANE);
+		return;
+	case DANE_UNUSABLE:
+		dane_end();
+		if (only)
+			refuse(s, "dane-only", "none of the server's TLSA records can be used");
+		else
+			settle(s, TLS_ENCRYPT, "dane:encrypt");
+		return;
+	case DANE_FAILED:
+		refuse(s, "DANE", a->why);
+		dane_end();
+		return;
+	}
+}
+
+/* A policy of the file or of the map. */
+static void take_rule(struct session *s)
+{
+	const struct tlspolicy *p = &known.rule;
+	enum tls_level level = tlspolicy_tls(p);
+	char what[DNS_NAME_MAX + 40];
+
+	known.has_rule = true;
+	if ((p->level == TLSPOLICY_DANE || p->level == TLSPOLICY_DANE_ONLY) && !s->policy->dane_asked && !is_exempt(s)) {
+		ask_dane(s);
+		return;
+	}
+	if (p->level == TLSPOLICY_DANE || p->level == TLSPOLICY_DANE_ONLY) {
+		go_without_dane(s);
+		return;
+	}
+	tlspolicy_names(p, NULL, s->policy->domain, &known.names);
+	if (level == TLS_VERIFY && !known.names.count) {
+		snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain);
+		refuse(s, what, "it names no certificate: give match=");
+		return;
+	}
+	if (level == TLS_VERIFY || p->level == TLSPOLICY_FINGERPRINT || p->testing)
+		settle_by_domain(s, level, tlspolicy_level_name(p->level), POLICY_BY_RULE);
+	else
+		settle(s, level, tlspolicy_level_name(p->level));
+}
+
+static void take_map(struct session *s)
+{
+	const struct socketmap_query *q = &known.query;
+	const char *why = q->failure;
+	char what[DNS_NAME_MAX + 40];
+
+	s->policy->map_asked = true;
+	snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain);
+	switch (q->result) {
+	case SOCKETMAP_FOUND:
+		why = tlspolicy_parse(&known.rule, q->text, q->text_len);
+		if (!why) {
+			take_rule(s);
+			return;
+		}
+		break;
+	case SOCKETMAP_NOTHING:
+		if (wants_dane(s->policy->wanted.tls))
+			go_without_dane(s);
+		else
+			settle(s, s->policy->wanted.tls, tls_level_name(s->policy->wanted.tls));
+		return;
+	case SOCKETMAP_MORE:
+	case SOCKETMAP_FAILED:
+	case SOCKETMAP_BAD:
+		break;
+	}
+	refuse(s, what, why);
+}
+
+/* ---- asking ---- */
+
+/* Where no listener has read the file. false: it cannot be read, and the recipient is refused. */
+static bool has_file(struct session *s)
+{
+	char why[300];
+
+	if (policyfile_loaded() || policyfile_load(s->o->policy_file, why, sizeof why))
+		return true;
+	refuse(s, "TLS policies cannot be read", why);
+	return false;
+}
+
+static void forget(struct session *s)
+{
+	if (known.dane)
+		dane_end();
+	known.dane = NULL;
+	known.has_rule = false;
+	s->policy->dane_asked = s->policy->map_asked = s->policy->refused = false;
+}
+
+/* The file comes first, for in it the operator exempts what is broken elsewhere. */
+static void ask(struct session *s)
+{
+	const struct route *wanted = &s->policy->wanted;
+	bool by_operator = wanted->tls_given || !s->policy->domain[0];
+
+	if (!by_operator && s->o->policy_file && !has_file(s))
+		return;
+	if (!by_operator && s->o->policy_file && policyfile_find(s->policy->domain, &known.rule))
+		take_rule(s);
+	else if (wants_dane(wanted->tls) && !is_exempt(s))
+		ask_dane(s);
+	else if (wants_dane(wanted->tls))
+		go_without_dane(s);
+	else if (!by_operator && s->o->policy_map)
+		ask_map(s);
+	else
+		settle(s, wanted->tls, tls_level_name(wanted->tls));
+}
+
+void policy_ask(struct session *s, const struct route *wanted)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+	char domain[DNS_NAME_MAX + 1];
+
+	if (!mxname_domain(cmd->address, cmd->address_len, domain))
+		domain[0] = 0;
+	if (domain[0] && strcmp(domain, s->policy->domain) == 0 && route_is_same(wanted, &s->policy->wanted)) {
+		s->policy->news = true; /* it is known */
+		return;
+	}
+	forget(s);
+	s->policy->wanted = *wanted;
+	snprintf(s->policy->domain, sizeof s->policy->domain, "%s", domain);
+	ask(s);
+	policy_turn(s);
+}
+
+void policy_turn(struct session *s)
+{
+	const struct dane_answer *a;
+	enum policy_stage before;
+
+	if (!s->policy)
+		return;
+	do {
+		before = s->policy->stage;
+		if (before == POLICY_NO_DANE) {
+			go_without_dane(s);
+		} else if (before == POLICY_DANE && (a = dane_turn(s->now))) {
+			take_dane(s, a);
+		} else if (before == POLICY_MAP) {
+			socketmap_turn(&known.query, s->now);
+			if (known.query.state == SOCKETMAP_DONE)
+				take_map(s);
+		}
+	} while (s->policy->stage != before);
+}
+
+unsigned policy_watch(const struct session *s, struct pollfd *p)
+{
+	if (!s->policy || s->policy->stage == POLICY_IDLE)
+		return 0;
+	return s->policy->stage == POLICY_DANE ? dane_watch(p) : socketmap_watch(&known.query, p);
+}
+
+int64_t policy_deadline(const struct session *s)
+{
+	if (!s->policy || s->policy->stage == POLICY_IDLE)
+		return INT64_MAX;
+	return s->policy->stage == POLICY_DANE ? dane_deadline() : socketmap_deadline(&known.query);
+}
+
+const char *policy_take(struct session *s)
+{
+	s->policy->news = false;
+	return s->policy->refused ? known.refusal : NULL;
+}
+
+/* Sessions without policies write nothing here. */
+void policy_of_route(struct session *s)
+{
+	if (!s->policy->now.word)
+		return;
+	forget(s);
+	s->policy->domain[0] = 0;
+	s->policy->now = (struct policy_terms){ .word = NULL };
+}
+
+/* ---- the connection ---- */
+
+static bool are_same(const struct policy_terms *a, const struct policy_terms *b)
+{
+	return a->level == b->level && a->source == b->source && strcmp(a->domain, b->domain) == 0;
+}
+
+bool policy_is_same(const struct session *s, const struct policy_terms *terms)
+{
+	return are_same(&s->policy->now, terms);
+}
+
+bool policy_is_met(const struct session *s)
+{
+	const struct policy_terms *now = &s->policy->now, *agreed = &s->policy->agreed;
+
+	if (!now->word && !agreed->word)
+		return true;
+	if (now->source == POLICY_BY_LEVEL && now->level != TLS_NONE && now->level <= TLS_ENCRYPT && s->server.leg.tls)
+		return true;
+	return are_same(now, agreed);
+}
+
+void policy_agree(struct session *s)
+{
+	if (s->policy && (s->policy->now.word || s->policy->agreed.word))
+		s->policy->agreed = s->policy->now;
+}
+
+void policy_raise(struct session *s)
+{
+	const struct policy_terms *now = &s->policy->now, *agreed = &s->policy->agreed;
+
+	if (!s->server.leg.tls || (agreed->source == POLICY_BY_LEVEL && now->level > agreed->level))
+		policy_agree(s);
+}
+
+/* Before a recipient is known nothing is agreed on. */
+static bool has_terms(const struct session *s)
+{
+	return s->policy && s->policy->agreed.word;
+}
+
+enum tls_level policy_level(const struct session *s)
+{
+	enum tls_level level = has_terms(s) ? s->policy->agreed.level : s->server.route.tls;
+
+	return level == TLS_DANE ? TLS_MAY : level == TLS_DANE_ONLY ? TLS_ENCRYPT : level;
+}
+
+void policy_demand(const struct session *s, const char *const *name, struct tls_demand *demand)
+{
+	enum policy_source source = has_terms(s) ? s->policy->agreed.source : POLICY_BY_LEVEL;
+	enum tls_level level = policy_level(s);
+
+	*demand = (struct tls_demand){ .level = level == TLS_NONE ? TLS_MAY : level, .sni = *name, .names = name, .count = *name != NULL };
+	if (source != POLICY_BY_LEVEL)
+		demand->count = 0;
+	if (source == POLICY_BY_DANE && known.dane) {
+		demand->sni = known.dane->host;
+		demand->names = known.dane->names;
+		demand->count = known.dane->count;
+		demand->tlsa = &known.dane->set;
+	} else if (source == POLICY_BY_RULE && known.has_rule) {
+		const char *sni = tlspolicy_servername(&known.rule, NULL, s->policy->domain);
+
+		demand->sni = sni ? sni : *name;
+		demand->names = known.names.name;
+		demand->count = known.names.count;
+	}
+}
+
+const char *policy_fault(const struct session *s)
+{
+	unsigned char fingerprint[TLS_FINGERPRINT];
+
+	if (!has_terms(s) || s->policy->agreed.source != POLICY_BY_RULE || known.rule.level != TLSPOLICY_FINGERPRINT || known.rule.testing)
+		return NULL;
+	return tls_fingerprint(s->server.leg.tls, fingerprint) && tlspolicy_has_fingerprint(&known.rule, fingerprint) ? NULL :
+	    "the certificate's fingerprint is not one that the policy names";
+}
+
+const char *policy_word(const struct session *s, bool violated, bool plain)
+{
+	static char word[32];
+
+	if (!has_terms(s))
+		return NULL;
+	snprintf(word, sizeof word, "%s%s%s", violated ? "!" : "", s->policy->agreed.word, plain ? ":none" : "");
+	return word;
+}

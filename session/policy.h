@@ -1,0 +1,65 @@
+/* The TLS policy of the held recipient's domain: TLSA records (DANE, RFC 7672), a file or a map of policies (--tls-policy), else the level of
+ * the route. It is looked up before TLS with the server begins, and nothing here waits: the session polls.
+ *
+ * Invariants: one domain's policy is known at a time, the one that was asked for last; what a connection has agreed on stays with it until
+ * it is left. A lookup that fails refuses the recipient for now: no mail goes with less than a policy that may be there demands.
+ */
+#ifndef POLICY_H
+#define POLICY_H
+
+#include "io/dane.h"
+#include "session/state.h"
+#include "tls.h"
+
+#include <poll.h>
+
+#define POLICY_POLLED (DANE_POLLED + 1)
+
+/* Give the part its storage. Call it once, first of all. */
+void policy_prepare(struct session *s);
+
+/* Whether the recipient that wants this route has a policy to be asked for. */
+bool policy_is_due(const struct session *s, const struct route *wanted);
+
+/* Ask for the policy of the held recipient, on this route. `policy->news` becomes true when it is known, perhaps at once. */
+void policy_ask(struct session *s, const struct route *wanted);
+
+/* Go on as far as possible without waiting; the descriptors to poll, at most POLICY_POLLED (returns how many); when to call policy_turn()
+ * though nothing comes in. */
+void policy_turn(struct session *s);
+unsigned policy_watch(const struct session *s, struct pollfd *p);
+int64_t policy_deadline(const struct session *s);
+
+/* Clear `news`. Returns the reply that refuses the recipient, which stays until the next question; NULL: mail may go, if TLS comes to what
+ * the policy demands. */
+const char *policy_take(struct session *s);
+
+/* There is no policy to ask for: the route's level counts. */
+void policy_of_route(struct session *s);
+
+/* Whether TLS on the open connection is what the recipient's policy wants, or more. */
+bool policy_is_met(const struct session *s);
+
+/* Whether these are the terms of the recipient's policy. */
+bool policy_is_same(const struct session *s, const struct policy_terms *terms);
+
+/* The next connection is to have what the recipient's policy wants. */
+void policy_agree(struct session *s);
+
+/* The same for the open connection, whose TLS, if it has begun, meets that: so that one that takes its place does as well. */
+void policy_raise(struct session *s);
+
+/* What TLS with the server must come to. */
+enum tls_level policy_level(const struct session *s);
+
+/* The same for the handshake. *name: the one that the route or the server's address has, NULL: none; it must stay. */
+void policy_demand(const struct session *s, const char *const *name, struct tls_demand *demand);
+
+/* Why the handshake, which has succeeded, is not what the policy demands; NULL: it is. Static storage. */
+const char *policy_fault(const struct session *s);
+
+/* The policy in Postfix's words, for records: "dane", "dane:encrypt", "secure"; violated: "!" before it; plain: ":none" behind it. NULL:
+ * there was none. Static storage. */
+const char *policy_word(const struct session *s, bool violated, bool plain);
+
+#endif

@@ -1,0 +1,397 @@
+/* TLS policies of recipients' domains: who is asked, in which order, what TLS comes to, and which recipients go over one connection. */
+#include "test/lib/fake_session.h"
+#include "test/lib/fake_story.h"
+
+#include <string.h>
+
+#define MAIL "MAIL FROM:<a@b.test>"
+#define RCPT "RCPT TO:<r@d.test>"
+#define OTHER "RCPT TO:<r@e.test>"
+#define MAIL_OK "250 2.1.0 Ok"
+#define LIST "250-mx.test\n250 STARTTLS"
+#define MAP "--tls-policy socketmap:unix:/run/map:name "
+
+static struct dane_answer answer;
+
+/* A session that has come to the first recipient. */
+static void to_rcpt(const char *options)
+{
+	char line[300];
+
+	snprintf(line, sizeof line, "%s", options);
+	session_begins(line);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(LIST);
+	client(MAIL);
+	nothing_said_yet();
+	client(RCPT);
+}
+
+/* The server takes TLS, MAIL and RCPT. */
+static void goes_through(void)
+{
+	server("220 go");
+	server_shakes();
+	server("250 mx.test");
+	server("250 ok");
+	server("250 ok");
+	stands_at(OPEN, READY);
+}
+
+static void dane_says(enum dane_word word)
+{
+	answer = (struct dane_answer){ .word = word, .identified = true, .every = true, .host = "mx.d.test", .names = { "mx.d.test", "d.test" },
+		.count = 2 };
+	snprintf(answer.why, sizeof answer.why, "mx.d.test: the name server failed");
+	world_policy.dane = &answer;
+	goes_on();
+}
+
+static void map_says(enum socketmap_result result, const char *text)
+{
+	world_policy.map_result = result;
+	world_policy.map = text;
+	goes_on();
+}
+
+/* ---- DANE ---- */
+
+static void records_that_can_be_used(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	stands_at(POLICY, READY);
+	assert_string_equal(world_policy.asked, "d.test:25");
+	server_gets("");
+	dane_says(DANE_USABLE);
+	server_gets("STARTTLS");
+	server("220 go");
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_string_equal(world_tls_server.name, "mx.d.test");
+	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
+	server_shakes();
+	server("250 mx.test");
+	server("250 ok");
+	server("250 ok");
+	client_gets("250 ok");
+	assert_string_equal(member_of("tls", "policy"), "\"dane\"");
+}
+
+static void no_records(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	dane_says(DANE_NONE);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+	assert_string_equal(member_of("tls", "policy"), "\"may\"");
+}
+
+static void no_records_where_they_are_demanded(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane-only");
+	dane_says(DANE_NONE);
+	client_gets("451 4.7.5 dane-only: there are no signed TLSA records for the server");
+	server_gets("");
+	stands_at(OPEN, READY);
+}
+
+static void records_that_cannot_be_used(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	dane_says(DANE_UNUSABLE);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	assert_null(world_tls_server.tlsa);
+	assert_string_equal(member_of("tls", "policy"), "\"dane:encrypt\"");
+}
+
+static void lookup_that_fails(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	dane_says(DANE_FAILED);
+	client_gets("451 4.7.5 DANE: mx.d.test: the name server failed");
+	server_gets("");
+	client(RCPT); /* it is asked again */
+	assert_int_equal(world_policy.dane_asked, 2);
+}
+
+static void server_that_need_not_have_records(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	dane_says(DANE_NONE);
+	world_policy.dane = NULL;
+	goes_through();
+	client("RSET");
+	server("250 ok");
+	client(MAIL "\n" OTHER);
+	stands_at(POLICY, READY);
+	assert_string_equal(world_policy.asked, "e.test:25");
+	answer = (struct dane_answer){ .word = DANE_USABLE, .host = "mx.e.test", .names = { "mx.e.test" }, .count = 1 };
+	world_policy.dane = &answer;
+	goes_on();
+	stands_at(SERVER, CONNECTING); /* another TLS than that of the domain before */
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
+}
+
+static void handshake_that_fails(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	dane_says(DANE_USABLE);
+	server("220 go");
+	server_shake_fails("no TLSA record names the certificate");
+	client_gets("451 4.7.5 192.0.2.99: no TLSA record names the certificate");
+	assert_string_equal(member_of("tls", "policy"), "\"!dane\"");
+}
+
+static void starttls_that_is_missing(void **state)
+{
+	(void)state;
+	session_begins("--tls dane");
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(PLAIN);
+	client(MAIL "\n" RCPT);
+	dane_says(DANE_USABLE);
+	client_gets("220 mx.test ESMTP\n250-mx.test\n250 PIPELINING\n" MAIL_OK "\n451 4.7.5 192.0.2.99: STARTTLS is not offered");
+}
+
+static void named_upstream(void **state)
+{
+	(void)state;
+	name_is("mx.relay.test", "192.0.2.25");
+	to_rcpt("--tls dane --upstream mx.relay.test:2525");
+	assert_string_equal(world_policy.asked, "mx.relay.test:2525");
+}
+
+static void upstream_without_a_name(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane --upstream 192.0.2.25");
+	assert_int_equal(world_policy.dane_asked, 0);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+}
+
+static void exempt_server(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane --dane-exempt 192.0.2.0/24");
+	assert_int_equal(world_policy.dane_asked, 0);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+}
+
+/* ---- file and map ---- */
+
+static void file_comes_first(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "encrypt";
+	to_rcpt("--tls dane --tls-policy f " MAP);
+	assert_int_equal(world_policy.dane_asked + world_policy.map_asked, 0);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	assert_string_equal(member_of("tls", "policy"), "\"encrypt\"");
+}
+
+static void map_comes_after_dane(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane " MAP);
+	dane_says(DANE_NONE);
+	stands_at(POLICY, READY);
+	assert_string_equal(world_policy.asked, "d.test");
+	map_says(SOCKETMAP_FOUND, "secure match=mx.d.test servername=hostname");
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_string_equal(member_of("tls", "policy"), "\"secure\"");
+}
+
+static void map_alone(void **state)
+{
+	(void)state;
+	to_rcpt("--tls encrypt " MAP);
+	assert_int_equal(world_policy.dane_asked, 0);
+	map_says(SOCKETMAP_NOTHING, "");
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+}
+
+static void map_that_wants_dane(void **state)
+{
+	(void)state;
+	to_rcpt(MAP);
+	map_says(SOCKETMAP_FOUND, "dane-only");
+	stands_at(POLICY, READY);
+	assert_int_equal(world_policy.dane_asked, 1);
+	dane_says(DANE_NONE);
+	client_gets("451 4.7.5 dane-only: there are no signed TLSA records for the server");
+}
+
+static void map_that_fails(void **state)
+{
+	static const struct {
+		enum socketmap_result result;
+		const char *text, *why;
+	} rows[] = {
+		{ SOCKETMAP_FAILED, "TEMP out of order", "TEMP out of order" },
+		{ SOCKETMAP_BAD, "no netstring", "no netstring" },
+		{ SOCKETMAP_FOUND, "nonsense", NULL },
+		{ SOCKETMAP_FOUND, "verify", "it names no certificate: give match=" },
+	};
+	char want[200];
+
+	(void)state;
+	to_rcpt(MAP);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		client_heard();
+		if (i)
+			client(RCPT);
+		map_says(rows[i].result, rows[i].text);
+		world_policy.map = NULL;
+		if (!rows[i].why)
+			continue;
+		snprintf(want, sizeof want, "451 4.7.5 TLS policy of d.test: %s", rows[i].why);
+		client_gets(want);
+	}
+	server_gets("");
+	assert_int_equal(world_policy.map_asked, 4);
+}
+
+static void fingerprints(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "fingerprint match=5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A";
+	to_rcpt("--tls-policy f");
+	goes_through();
+	client_gets("250 ok");
+}
+
+static void fingerprint_of_another(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "fingerprint match=00:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A";
+	to_rcpt("--tls-policy f");
+	server("220 go");
+	server_shakes();
+	client_gets("451 4.7.5 192.0.2.99: the certificate's fingerprint is not one that the policy names");
+	assert_string_equal(member_of("tls", "policy"), "\"!fingerprint\"");
+}
+
+/* ---- which recipients go together ---- */
+
+static void recipients_of_other_policies(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test";
+	to_rcpt("--tls-policy f");
+	goes_through();
+	client_heard();
+	client("RCPT TO:<s@d.test>");
+	server("250 ok");
+	client_gets("250 ok");
+	client(OTHER); /* what it wants is less than what there is */
+	server("250 ok");
+	client_gets("250 ok");
+	world_policy.file_domain = "f.test";
+	world_policy.file = "secure match=mx.f.test";
+	client("RCPT TO:<r@f.test>");
+	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+}
+
+/* The connection is lost while it is used again, for a stricter policy than it was made by: the next has that. */
+static void stricter_policy_outlives_a_connection(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "e.test";
+	world_policy.file = "encrypt";
+	to_rcpt("--tls-policy f");
+	goes_through();
+	client("RSET");
+	server("250 ok");
+	nothing_said_yet();
+	client(MAIL "\n" OTHER);
+	client_gets(MAIL_OK);
+	server_gets(MAIL);
+	server_closes();
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	client_gets("451 4.7.5 192.0.2.99: STARTTLS is not offered");
+}
+
+/* ---- with --connect-on recipient ---- */
+
+static void late(void **state)
+{
+	(void)state;
+	session_begins("--tls dane --connect-on recipient");
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	stands_at(POLICY, NONE);
+	dane_says(DANE_USABLE);
+	stands_at(SERVER, CONNECTING);
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
+}
+
+/* ---- verdicts ---- */
+
+static void verdict_has_the_last_word(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_RCPT, "exempt");
+	to_rcpt("--tls dane " MAP);
+	hook_says("tls may\n");
+	assert_int_equal(world_policy.dane_asked + world_policy.map_asked, 0);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+}
+
+static void verdict_that_wants_dane(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_RCPT, "dane");
+	to_rcpt("--tls-on recipient");
+	hook_says("tls dane\n");
+	dane_says(DANE_UNUSABLE);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(no_records), cmocka_unit_test(no_records_where_they_are_demanded),
+		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(lookup_that_fails),
+		cmocka_unit_test(server_that_need_not_have_records),
+		cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
+		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(file_comes_first),
+		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
+		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
+		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(stricter_policy_outlives_a_connection), cmocka_unit_test(late),
+		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
+	};
+
+	return run_session_tests(tests);
+}

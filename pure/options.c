@@ -23,7 +23,7 @@ enum kind {
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, OCTETS, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
 	/* What one option takes: */
-	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, KEPT, RECIPIENTS, OVERRIDE
+	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, TLSRPT, KEPT, RECIPIENTS, OVERRIDE
 };
 
 /* Few pointers: each costs a relocation as well, 32 octets together. */
@@ -104,7 +104,7 @@ static const struct row rows[] = {
 	OF_LIST("tls-policy", POLICY, "MAP", "TLS by the recipient's domain, in Postfix's words: FILE or socketmap:" SOCKETMAP_WORDS),
 	OF_LIST("dane-exempt", EXEMPT, "CIDR", "servers at these addresses are not asked for TLSA records"),
 	OF_SWITCH("dns-trust-ad", dns.trusted, "believe name servers on other hosts, too, that they have validated what they say"),
-	OF_TEXT("tlsrpt", tlsrpt, "PATH", NULL, "socket of the program that collects reports of TLS, such as tlsrpt-collectd"),
+	OF_OWN("tlsrpt", TLSRPT, tlsrpt, "PATH", NULL, "socket of the program that collects reports of TLS, such as tlsrpt-collectd"),
 	OF_TEXT("tls-cert", tls_cert, "FILE", NULL, "certificates to show to an upstream that asks for one, PEM"),
 	OF_TEXT("tls-key", tls_key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --tls-cert"),
 	OF_TEXT("upstream-auth", upstream_auth, "FILE", NULL,
@@ -382,6 +382,7 @@ static struct {
 	struct tls_inspect inspect[OPTIONS_INSPECT_MAX];
 	struct net_block exempt[OPTIONS_EXEMPT_MAX];
 	struct socketmap policy_map;
+	char policy_file[256];
 	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
 	struct ere valid_recipients;
 	char reply_rules[OPTIONS_REPLY_RULES_MAX][256];
@@ -437,8 +438,14 @@ static const char *add_policy(struct options *o, const char *value)
 {
 	static const char map[] = "socketmap:";
 
-	if (strncmp(value, map, sizeof map - 1) != 0)
-		return o->policy_file ? "is given twice with a file" : set_text(&o->policy_file, value);
+	if (strncmp(value, map, sizeof map - 1) != 0 && o->policy_file)
+		return "is given twice with a file";
+	if (strncmp(value, map, sizeof map - 1) != 0) {
+		if (!*value || strlen(value) >= sizeof large.policy_file)
+			return "takes the path of a file, 255 octets at most, or socketmap:" SOCKETMAP_WORDS;
+		o->policy_file = strcpy(large.policy_file, value);
+		return NULL;
+	}
 	if (o->policy_map)
 		return "is given twice with a map";
 	o->policy_map = &large.policy_map;
@@ -552,6 +559,8 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 		return endpoint_is_host(value) ? set_text(&o->hostname, value) : "takes a host name";
 	case LOG:
 		return set_log(o, value);
+	case TLSRPT:
+		return value[0] == '/' ? set_text(&o->tlsrpt, value) : "takes the path of a socket, /PATH";
 	case KEPT:
 		return set_kept(o, value);
 	case RECIPIENTS:

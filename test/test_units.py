@@ -126,7 +126,9 @@ def test_example_settings(tmp_path, certs):
     assert len(names) > 5
     assert [name for name in names if f"--{name.lower().replace('_', '-')} " not in known] == []
     file = tmp_path / "smtpwarp.conf"
-    file.write_text(text.replace("\n#SMTPWARP_", "\nSMTPWARP_"), encoding="utf-8")
+    policies = tmp_path / "tls_policy"
+    policies.write_text("example.org may\n")
+    file.write_text(text.replace("\n#SMTPWARP_", "\nSMTPWARP_").replace("/etc/smtpwarp/tls_policy", str(policies)), encoding="utf-8")
     plugins = Hooks(tmp_path / "plugins")       # where an installation has them
     for name in re.search(r"^#SMTPWARP_PLUGINS=(.*)$", text, re.M)[1].split(","):
         plugins.place({"rspamd": "data"}.get(name, "log"), name).symlink_to(shipped(name))

@@ -514,7 +514,7 @@ static void test_own_values(void **state)
 		{ "dane-exempt", "10.0.0.0/33", "takes ADDRESS/BITS, such as 192.0.2.0/24" },
 		{ "tls-policy", "/etc/file", NULL },
 		{ "tls-policy", "socketmap:unix:/run/x:name", NULL },
-		{ "tls-policy", "", "must not be empty" },
+		{ "tls-policy", "", "takes the path of a file, 255 octets at most, or socketmap:" SOCKETMAP_WORDS },
 		{ "tls-inspect", "to:2001:db8::/32", NULL },
 		{ "tls-inspect", "to:", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },
 		{ "tls-inspect", "from:10.0.0.0/8", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },

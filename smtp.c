@@ -694,7 +694,7 @@ static unsigned char *put_offer(unsigned char *at, unsigned char *end, const cha
 	return at + smtp_reply_write(250, false, (const unsigned char *)text, strlen(text), at, (size_t)(end - at));
 }
 
-/* The server's order, behind it LIMITS and STARTTLS of our own, and PIPELINING, which our queue provides for every client. */
+/* The server's order, behind it LIMITS, STARTTLS and REQUIRETLS of our own, and PIPELINING, which our queue provides for every client. */
 size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer, unsigned char *out, size_t cap)
 {
 	unsigned char *at = out, *end = out + cap, *last, size[32];
@@ -725,6 +725,8 @@ size_t smtp_ehlo_write(const struct smtp_ehlo *e, const struct smtp_offer *offer
 		at = put_offer(last = at, end, "LIMITS RCPTMAX=1");
 	if (offer->starttls)
 		at = put_offer(last = at, end, "STARTTLS");
+	if (offer->requires_later && !(offer->requiretls && e->extensions & SMTP_EXT_REQUIRETLS))
+		at = put_offer(last = at, end, "REQUIRETLS");
 	if (!pipelining)
 		at = put_offer(last = at, end, "PIPELINING");
 	last[3] = ' ';

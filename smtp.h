@@ -155,6 +155,7 @@ struct smtp_offer {
 	bool requiretls;     /* the upstream's TLS was verified */
 	bool starttls;	     /* the client may ask for TLS */
 	bool single;	     /* a message has one recipient, RFC 9422 3.2 */
+	bool requires_later; /* REQUIRETLS is ours: whether it can be kept shows with the recipient */
 };
 
 /* "MAIL"; pseudo verbs have names in lower case. Static storage. */

@@ -206,7 +206,7 @@ static const char *check_mail(const struct dialogue *d, const struct smtp_comman
 		return "503 5.5.1 A message is open already";
 	if (limit && cmd->octets > limit)
 		return too_large;
-	if (cmd->requiretls && !(d->offer.requiretls && (d->ehlo.extensions & SMTP_EXT_REQUIRETLS)))
+	if (cmd->requiretls && !d->offer.requires_later && !(d->offer.requiretls && (d->ehlo.extensions & SMTP_EXT_REQUIRETLS)))
 		return "530 5.7.30 REQUIRETLS cannot be kept on the way to this server";
 	return NULL;
 }
@@ -360,7 +360,7 @@ static void store(struct dialogue_transaction *tx, struct dialogue_mailbox *m, c
 static void clear_transaction(struct dialogue_transaction *tx)
 {
 	tx->mail = DIALOGUE_NO_MAIL;
-	tx->chunks = tx->binarymime = tx->eightbit = tx->smtputf8 = tx->complete = false;
+	tx->chunks = tx->binarymime = tx->eightbit = tx->smtputf8 = tx->requiretls = tx->complete = false;
 	tx->octets = 0;
 	tx->rcpts = tx->accepted = tx->unanswered = tx->text_len = tx->said_len = tx->settled = 0;
 	tx->decision.code = 0;
@@ -376,6 +376,7 @@ static void begin_transaction(struct dialogue *d, const struct smtp_command *cmd
 	d->tx.binarymime = cmd->binarymime;
 	d->tx.eightbit = cmd->eightbit;
 	d->tx.smtputf8 = cmd->smtputf8;
+	d->tx.requiretls = cmd->requiretls;
 	store(&d->tx, &d->tx.sender, cmd);
 }
 

@@ -92,6 +92,7 @@ struct dialogue_transaction {
 	bool binarymime; /* needs BDAT, RFC 3030 3 */
 	bool eightbit;	 /* BODY=8BITMIME */
 	bool smtputf8;
+	bool requiretls; /* RFC 8689 */
 	bool complete;	 /* all of it was sent, with the final dot or BDAT LAST */
 	uint64_t octets; /* octets of content so far, without dot stuffing */
 	uint32_t rcpts, accepted, unanswered, text_len, said_len;

@@ -148,6 +148,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 	const struct smtp_offer offer = {
 		.size_limit = s->o->limits.message_size,
 		.requiretls = d->encrypted && s->server.facts.verified && s->server.leg.tls, /* RFC 8689 2 */
+		.requires_later = d->encrypted && policy_promises(s),
 		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s) && !tls_comes_later(s),
 		.starttls = clienttls_offers(s),
 		.single = d->lmtp && s->hello.verb == SMTP_EHLO && !s->o->limits.on_recipient,

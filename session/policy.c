@@ -35,6 +35,13 @@ static bool wants_dane(enum tls_level level)
 	return level == TLS_DANE || level == TLS_DANE_ONLY;
 }
 
+bool policy_promises(const struct session *s)
+{
+	const struct options *o = s->o;
+
+	return o->limits.mail_late && (wants_dane(o->tls) || o->tls == TLS_VERIFY || o->policy_file || o->policy_map);
+}
+
 /* A verdict that names a level, other than one of DANE's, is the operator's last word. */
 bool policy_is_due(const struct session *s, const struct route *wanted)
 {
@@ -352,6 +359,11 @@ void policy_raise(struct session *s)
 
 	if (!s->server.leg.tls || (agreed->source == POLICY_BY_LEVEL && now->level > agreed->level))
 		policy_agree(s);
+}
+
+bool policy_is_proven(const struct session *s)
+{
+	return s->server.leg.tls && s->server.facts.verified && are_same(&s->policy->now, &s->policy->agreed);
 }
 
 /* Before a recipient is known nothing is agreed on. */

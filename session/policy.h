@@ -18,6 +18,12 @@
 /* Give the part its storage. Call it once, first of all. */
 void policy_prepare(struct session *s);
 
+/* Whether recipients have policies that may make TLS with their servers good enough for REQUIRETLS, RFC 8689 4.2.1. */
+bool policy_promises(const struct session *s);
+
+/* Whether TLS with the server is by the policy of the held recipient, and its certificate was verified. */
+bool policy_is_proven(const struct session *s);
+
 /* Whether the recipient that wants this route has a policy to be asked for. */
 bool policy_is_due(const struct session *s, const struct route *wanted);
 

@@ -67,6 +67,8 @@ static unsigned extension_of(const struct session *s, const struct smtp_param *p
 		return SMTP_EXT_SIZE;
 	if (smtp_is(p->keyword, p->keyword_len, "BODY"))
 		return SMTP_EXT_8BITMIME;
+	if (smtp_is(p->keyword, p->keyword_len, "REQUIRETLS"))
+		return SMTP_EXT_REQUIRETLS;
 	if (smtp_is(p->keyword, p->keyword_len, "AUTH"))
 		return s->server.auth == SERVER_AUTH_SAID ? SMTP_EXT_AUTH : 0;
 	return SMTP_EXT_SMTPUTF8;
@@ -117,8 +119,24 @@ void recipient_unreachable(struct session *s, const char *text)
 	held_refuse(s, r->unreachable_why);
 }
 
+/* Whether the held recipient's server can be given a message that must not leave TLS, RFC 8689 4.2.1. A 5xx reply would keep the client from
+ * trying the domain's other servers. false: the recipient is refused. */
+static bool keeps_requiretls(struct session *s)
+{
+	static const char reply[] = "451 4.7.30 REQUIRETLS cannot be kept on the way to this server";
+
+	if (!s->dialogue.tx.requiretls || (policy_is_proven(s) && s->dialogue.ehlo.extensions & SMTP_EXT_REQUIRETLS))
+		return true;
+	if (s->gate.stage != GATE_OPEN)
+		gate_enter(s, GATE_OPEN);
+	held_refuse(s, reply);
+	return false;
+}
+
 void recipient_server_ready(struct session *s)
 {
+	if (!keeps_requiretls(s))
+		return;
 	if (s->dialogue.tx.smtputf8 && !(s->dialogue.ehlo.extensions & SMTP_EXT_SMTPUTF8)) { /* RFC 6531 3.5 */
 		gate_enter(s, GATE_OPEN);
 		held_refuse(s, "553 5.6.7 The recipient's server does not know SMTPUTF8");
@@ -206,8 +224,10 @@ static void route_held(struct session *s)
 
 	home = is_home(s, wanted);
 	here = home ? serverstate_is_open(s) && s->server.auth == SERVER_AUTH_SAID : is_here(s, wanted);
-	if (bound && here)
+	if (bound && here && keeps_requiretls(s))
 		held_send(s);
+	else if (bound && here)
+		return;
 	else if (bound && (s->dialogue.tx.accepted || s->dialogue.tx.unanswered))
 		held_refuse(s, "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
 	else if (home && !here)

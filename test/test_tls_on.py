@@ -229,3 +229,26 @@ def test_what_it_is_not_for(warp, options):
     assert process.spawn("--check").wait() == 78
     process.exit_codes = (78,)
     assert "--tls-on recipient: " in process.error_path.read_text()
+
+
+# REQUIRETLS, RFC 8689
+
+@pytest.mark.parametrize("level, extensions, outcome", [
+    ("verify", ["REQUIRETLS"], "250"), ("verify", [], "451 4.7.30"), ("may", ["REQUIRETLS"], None)])
+def test_requiretls(warp, certs, mail_server, level, extensions, outcome):
+    """Offered inside of TLS, and only by policies that verify; whether it can be kept shows with the recipient."""
+    server = mail_server("SIZE", tls=certs.context(), replies={
+        "EHLO": lambda line, seen=[]: "250-server.example\n250 STARTTLS" if not seen.append(1) and len(seen) <= 2
+        else "\n".join(["250-server.example", *(f"250-{word}" for word in extensions), "250 SIZE"])})
+    made = warp(*LATE, "--tls", level, *certs.options(), "--tls-ca", certs.ca, "--tls-name", certificates.HOST, upstream=server)
+    client = made.connect()
+    client.expect("220")
+    assert "REQUIRETLS" not in client.ask("EHLO c", "250").texts
+    client.ask(f"{MAIL} REQUIRETLS", "530 5.7.30")
+    client.ask("STARTTLS", "220")
+    client.begin_tls(context(certs), certificates.HOST)
+    assert ("REQUIRETLS" in client.ask("EHLO c", "250").texts) == bool(outcome)
+    client.ask(f"{MAIL} REQUIRETLS", "250" if outcome else "530 5.7.30")
+    if outcome:
+        client.ask(RCPT, outcome)
+        assert (f"{MAIL} REQUIRETLS" in server.commands) == (outcome == "250")

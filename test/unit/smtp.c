@@ -508,66 +508,66 @@ static void test_40_41_42_50_ehlo_lists(void **state)
 		uint64_t size;
 		const char *want;
 	} rows[] = {
-		{ "domain only", "mx.example at your service\n", { 0, false, false, false, false }, 0, 0,
+		{ "domain only", "mx.example at your service\n", { 0, false, false, false, false, false }, 0, 0,
 		    "250-mx.example at your service\\r\\n250 PIPELINING\\r\\n" },
-		{ "pipelining stands once, where it stood", "h\nPIPELINING\nDSN\npipelining\n", { 0, false, false, false, false },
+		{ "pipelining stands once, where it stood", "h\nPIPELINING\nDSN\npipelining\n", { 0, false, false, false, false, false },
 		    SMTP_EXT_PIPELINING, 0, "250-h\\r\\n250-PIPELINING\\r\\n250 DSN\\r\\n" },
-		{ "pipelining and ours behind it", "h\nPIPELINING\nSTARTTLS\nDSN\n", { 0, false, false, true, false },
+		{ "pipelining and ours behind it", "h\nPIPELINING\nSTARTTLS\nDSN\n", { 0, false, false, true, false, false },
 		    SMTP_EXT_PIPELINING | SMTP_EXT_STARTTLS, 0,
 		    "250-h\\r\\n250-PIPELINING\\r\\n250-DSN\\r\\n250 STARTTLS\\r\\n" },
-		{ "as the upstream spells it", "h\n8bitmime\nSmtpUTF8\n", { 0, false, false, false, false },
+		{ "as the upstream spells it", "h\n8bitmime\nSmtpUTF8\n", { 0, false, false, false, false, false },
 		    SMTP_EXT_8BITMIME | SMTP_EXT_SMTPUTF8, 0,
 		    "250-h\\r\\n250-8bitmime\\r\\n250-SmtpUTF8\\r\\n250 PIPELINING\\r\\n" },
-		{ "unknown ones are removed", "h\nX-FROB\nTURN\nDSN\n", { 0, false, false, false, false }, 0, 0,
+		{ "unknown ones are removed", "h\nX-FROB\nTURN\nDSN\n", { 0, false, false, false, false, false }, 0, 0,
 		    "250-h\\r\\n250-DSN\\r\\n250 PIPELINING\\r\\n" },
-		{ "xclient and xforward are ours alone", "h\nXCLIENT ADDR\nXFORWARD NAME\n", { 0, true, true, false, false },
+		{ "xclient and xforward are ours alone", "h\nXCLIENT ADDR\nXFORWARD NAME\n", { 0, true, true, false, false, false },
 		    SMTP_EXT_XCLIENT | SMTP_EXT_XFORWARD, 0, "250-h\\r\\n250 PIPELINING\\r\\n" },
-		{ "beginning of a keyword", "h\nDS\nDSNX\n", { 0, false, false, false, false }, 0, 0,
+		{ "beginning of a keyword", "h\nDS\nDSNX\n", { 0, false, false, false, false, false }, 0, 0,
 		    "250-h\\r\\n250 PIPELINING\\r\\n" },
-		{ "empty lines and blanks", "h\n\n  \n ETRN \n", { 0, false, false, false, false }, 0, 0,
+		{ "empty lines and blanks", "h\n\n  \n ETRN \n", { 0, false, false, false, false, false }, 0, 0,
 		    "250-h\\r\\n250-ETRN\\r\\n250 PIPELINING\\r\\n" },
-		{ "duplicates", "h\nSIZE 5\nsize 9\nHELP\nHELP me\n", { 0, false, false, false, false }, SMTP_EXT_SIZE, 5,
+		{ "duplicates", "h\nSIZE 5\nsize 9\nHELP\nHELP me\n", { 0, false, false, false, false, false }, SMTP_EXT_SIZE, 5,
 		    "250-h\\r\\n250-SIZE 5\\r\\n250-HELP\\r\\n250 PIPELINING\\r\\n" },
-		{ "starttls is ours alone", "h\nstarttls\n", { 0, true, true, false, false }, SMTP_EXT_STARTTLS, 0,
+		{ "starttls is ours alone", "h\nstarttls\n", { 0, true, true, false, false, false }, SMTP_EXT_STARTTLS, 0,
 		    "250-h\\r\\n250 PIPELINING\\r\\n" },
-		{ "starttls of ours", "h\nDSN\n", { 0, false, false, true, false }, 0, 0,
+		{ "starttls of ours", "h\nDSN\n", { 0, false, false, true, false, false }, 0, 0,
 		    "250-h\\r\\n250-DSN\\r\\n250-STARTTLS\\r\\n250 PIPELINING\\r\\n" },
-		{ "starttls once", "h\nSTARTTLS\nSIZE 0\n", { 18446744073709551615u, false, false, true, false },
+		{ "starttls once", "h\nSTARTTLS\nSIZE 0\n", { 18446744073709551615u, false, false, true, false, false },
 		    SMTP_EXT_STARTTLS | SMTP_EXT_SIZE, 0,
 		    "250-h\\r\\n250-SIZE 18446744073709551615\\r\\n250-STARTTLS\\r\\n250 PIPELINING\\r\\n" },
-		{ "size lower than ours", "h\nSIZE 1000\n", { 2000, false, false, false, false }, SMTP_EXT_SIZE, 1000,
+		{ "size lower than ours", "h\nSIZE 1000\n", { 2000, false, false, false, false, false }, SMTP_EXT_SIZE, 1000,
 		    "250-h\\r\\n250-SIZE 1000\\r\\n250 PIPELINING\\r\\n" },
-		{ "size higher than ours", "h\nSize 3000\n", { 2000, false, false, false, false }, SMTP_EXT_SIZE, 3000,
+		{ "size higher than ours", "h\nSize 3000\n", { 2000, false, false, false, false, false }, SMTP_EXT_SIZE, 3000,
 		    "250-h\\r\\n250-SIZE 2000\\r\\n250 PIPELINING\\r\\n" },
-		{ "size without number", "h\nSIZE\n", { 2000, false, false, false, false }, SMTP_EXT_SIZE, 0,
+		{ "size without number", "h\nSIZE\n", { 2000, false, false, false, false, false }, SMTP_EXT_SIZE, 0,
 		    "250-h\\r\\n250-SIZE 2000\\r\\n250 PIPELINING\\r\\n" },
-		{ "size 0 is no limit", "h\nSIZE 0\n", { 2000, false, false, false, false }, SMTP_EXT_SIZE, 0,
+		{ "size 0 is no limit", "h\nSIZE 0\n", { 2000, false, false, false, false, false }, SMTP_EXT_SIZE, 0,
 		    "250-h\\r\\n250-SIZE 2000\\r\\n250 PIPELINING\\r\\n" },
-		{ "no limit of ours", "h\nSIZE 0\n", { 0, false, false, false, false }, SMTP_EXT_SIZE, 0,
+		{ "no limit of ours", "h\nSIZE 0\n", { 0, false, false, false, false, false }, SMTP_EXT_SIZE, 0,
 		    "250-h\\r\\n250-SIZE 0\\r\\n250 PIPELINING\\r\\n" },
-		{ "size after two blanks", "h\nSIZE  1000\n", { 2000, false, false, false, false }, SMTP_EXT_SIZE, 1000,
+		{ "size after two blanks", "h\nSIZE  1000\n", { 2000, false, false, false, false, false }, SMTP_EXT_SIZE, 1000,
 		    "250-h\\r\\n250-SIZE 1000\\r\\n250 PIPELINING\\r\\n" },
-		{ "huge limit of ours", "h\nSIZE 0\n", { UINT64_MAX, false, false, false, false }, SMTP_EXT_SIZE, 0,
+		{ "huge limit of ours", "h\nSIZE 0\n", { UINT64_MAX, false, false, false, false, false }, SMTP_EXT_SIZE, 0,
 		    "250-h\\r\\n250-SIZE 18446744073709551615\\r\\n250 PIPELINING\\r\\n" },
-		{ "auth hidden", "h\nAUTH PLAIN LOGIN\nAUTH=LOGIN\n", { 0, false, false, false, false }, SMTP_EXT_AUTH, 0,
+		{ "auth hidden", "h\nAUTH PLAIN LOGIN\nAUTH=LOGIN\n", { 0, false, false, false, false, false }, SMTP_EXT_AUTH, 0,
 		    "250-h\\r\\n250 PIPELINING\\r\\n" },
-		{ "auth shown", "h\nAUTH PLAIN LOGIN\nAUTH=LOGIN\nauth=x\n", { 0, true, false, false, false }, SMTP_EXT_AUTH, 0,
+		{ "auth shown", "h\nAUTH PLAIN LOGIN\nAUTH=LOGIN\nauth=x\n", { 0, true, false, false, false, false }, SMTP_EXT_AUTH, 0,
 		    "250-h\\r\\n250-AUTH PLAIN LOGIN\\r\\n250-AUTH=LOGIN\\r\\n250 PIPELINING\\r\\n" },
-		{ "old form alone", "h\nauth=login\n", { 0, true, false, false, false }, SMTP_EXT_AUTH, 0,
+		{ "old form alone", "h\nauth=login\n", { 0, true, false, false, false, false }, SMTP_EXT_AUTH, 0,
 		    "250-h\\r\\n250-auth=login\\r\\n250 PIPELINING\\r\\n" },
-		{ "requiretls not verified", "h\nREQUIRETLS\n", { 0, true, false, false, false }, SMTP_EXT_REQUIRETLS, 0,
+		{ "requiretls not verified", "h\nREQUIRETLS\n", { 0, true, false, false, false, false }, SMTP_EXT_REQUIRETLS, 0,
 		    "250-h\\r\\n250 PIPELINING\\r\\n" },
-		{ "requiretls verified", "h\nREQUIRETLS\n", { 0, false, true, false, false }, SMTP_EXT_REQUIRETLS, 0,
+		{ "requiretls verified", "h\nREQUIRETLS\n", { 0, false, true, false, false, false }, SMTP_EXT_REQUIRETLS, 0,
 		    "250-h\\r\\n250-REQUIRETLS\\r\\n250 PIPELINING\\r\\n" },
-		{ "chunking", "h\nCHUNKING\nBINARYMIME\n", { 0, false, false, false, false }, SMTP_EXT_CHUNKING, 0,
+		{ "chunking", "h\nCHUNKING\nBINARYMIME\n", { 0, false, false, false, false, false }, SMTP_EXT_CHUNKING, 0,
 		    "250-h\\r\\n250-CHUNKING\\r\\n250-BINARYMIME\\r\\n250 PIPELINING\\r\\n" },
 		{ "parameters", "h\nLIMITS RCPTMAX=5\nDELIVERBY 240\nMT-PRIORITY STANAG4406\nNO-SOLICITING x:y\n",
-		    { 0, false, false, false, false }, 0, 0,
+		    { 0, false, false, false, false, false }, 0, 0,
 		    "250-h\\r\\n250-LIMITS RCPTMAX=5\\r\\n250-DELIVERBY 240\\r\\n250-MT-PRIORITY STANAG4406\\r\\n"
 		    "250-NO-SOLICITING x:y\\r\\n250 PIPELINING\\r\\n" },
-		{ "limits of ours", "h\nLIMITS MAILMAX=2 RCPTMAX=5\nHELP\n", { 0, false, false, true, true }, 0, 0,
+		{ "limits of ours", "h\nLIMITS MAILMAX=2 RCPTMAX=5\nHELP\n", { 0, false, false, true, true, false }, 0, 0,
 		    "250-h\\r\\n250-HELP\\r\\n250-LIMITS RCPTMAX=1\\r\\n250-STARTTLS\\r\\n250 PIPELINING\\r\\n" },
-		{ "controls in a line", "h\033x\nHELP \001\n", { 0, false, false, false, false }, 0, 0,
+		{ "controls in a line", "h\033x\nHELP \001\n", { 0, false, false, false, false, false }, 0, 0,
 		    "250-h x\\r\\n250-HELP  \\r\\n250 PIPELINING\\r\\n" },
 	};
 	static struct smtp_ehlo e;
@@ -620,7 +620,7 @@ static void test_54_what_stands_behind_a_keyword(void **state)
 
 static void test_41_ehlo_of_2000_lines(void **state)
 {
-	static const struct smtp_offer everything = { 0, true, true, false, false };
+	static const struct smtp_offer everything = { 0, true, true, false, false, false };
 	static struct smtp_ehlo e;
 	static unsigned char out[SMTP_EHLO_WRITTEN];
 	char line[600];
@@ -650,7 +650,7 @@ static void test_41_ehlo_of_longest_lines(void **state)
 	static const char *const words[] = { "HELP", "VRFY", "EXPN", "ETRN", "DSN", "8BITMIME", "SMTPUTF8", "LIMITS",
 		"AUTH", "AUTH=", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "NO-SOLICITING", "BINARYMIME",
 		"ENHANCEDSTATUSCODES", "REQUIRETLS", "CHUNKING", "SIZE", "STARTTLS", "PIPELINING" };
-	static const struct smtp_offer everything = { UINT64_MAX, true, true, true, true };
+	static const struct smtp_offer everything = { UINT64_MAX, true, true, true, true, false };
 	static struct smtp_ehlo e;
 	unsigned char line[255], out[SMTP_EHLO_WRITTEN];
 

@@ -235,10 +235,10 @@ UNIT_options = pure/options.c pure/socketmap.c pure/endpoint.c pure/sink.c $(UNI
 UNIT_lookup = io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_net = io/net.c io/netlink.c pure/address.c
 UNIT_user = io/user.c
-UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c
+UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c pure/certificate.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
 UNIT_agent = io/companion.c io/requests.c io/passwords.c $(UNIT_keys)
-UNIT_tls = io/trust.c io/agent.c pure/levels.c $(UNIT_dane) $(UNIT_agent)
+UNIT_tls = $(sort io/trust.c io/agent.c pure/levels.c $(UNIT_dane) $(UNIT_agent))
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))

@@ -135,8 +135,8 @@ static void start_agent(enum agent_kind kind)
 void loaded_begin_agents(bool many)
 {
 	many_agents = many;
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		if (keys_secret(side) && !agent_start((enum agent_kind)side, many))
+	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair++)
+		if (keys_secret(pair) && !agent_start((enum agent_kind)pair, many))
 			fault_die_errno(EX_OSERR, "a process to keep keys");
 	if (passwords_have_secret() && !agent_start(AGENT_PASSWORDS, many))
 		fault_die_errno(EX_OSERR, "a process to keep passwords");
@@ -150,15 +150,15 @@ static void tell_of_lost(const char *why)
 }
 
 /* Some agents of a key may be left, but only together do they know the same one. */
-static void refresh_key(enum keys_side side, bool force)
+static void refresh_key(enum keys_pair pair, bool force)
 {
-	bool lacks = agent_lacks((enum agent_kind)side);
+	bool lacks = agent_lacks((enum agent_kind)pair);
 	char why[FAULT_MAX];
 
-	if (!keys_refresh(side, force || lacks, why, sizeof why))
+	if (!keys_refresh(pair, force || lacks, why, sizeof why))
 		(lacks ? tell_of_lost : tell_of_old)(why);
-	if (keys_secret(side))
-		start_agent((enum agent_kind)side);
+	if (keys_secret(pair))
+		start_agent((enum agent_kind)pair);
 }
 
 static void refresh_passwords(bool force)
@@ -176,9 +176,9 @@ static void refresh_passwords(bool force)
 
 static void refresh_keys(bool force)
 {
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		if (keys_current(side))
-			refresh_key(side, force);
+	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair++)
+		if (keys_current(pair))
+			refresh_key(pair, force);
 }
 
 bool loaded_agent_ended(pid_t pid, int how)

@@ -165,14 +165,24 @@ static void check_tls_on(void)
 				     "use --connect-on recipient");
 }
 
-static void load_keys(enum keys_side side, const char *cert, const char *key)
+static void load_pair(enum keys_pair pair, const char *cert, const char *key)
 {
 	char why[FAULT_MAX];
 
 	if (key && !cert)
-		fault_die(EX_CONFIG, "--%s %s: there is no --%s", keys_option(side, true), key, keys_option(side, false));
-	if (cert && !keys_load(side, cert, key ? key : cert, why, sizeof why))
+		fault_die(EX_CONFIG, "--%s %s: there is no --%s", keys_option(pair, true), key, keys_option(pair, false));
+	if (cert && !keys_load(pair, cert, key ? key : cert, why, sizeof why))
 		fault_die(EX_CONFIG, "%s", why);
+}
+
+static void load_keys(void)
+{
+	_Static_assert(OPTIONS_FILES_MAX == KEYS_CLIENTS_MAX, "each --cert has a place");
+	if (options.certs && options.keys && options.certs != options.keys)
+		fault_die(EX_CONFIG, "--key is given %u times, but --cert %u times: give a --key for each --cert, in the same order, or none", options.keys, options.certs);
+	for (unsigned i = 0; i < options.certs || i < options.keys; i++)
+		load_pair(KEYS_CLIENTS + i, i < options.certs ? options.cert[i] : NULL, i < options.keys ? options.key[i] : NULL);
+	load_pair(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
 }
 
 /* Who --user is. false: it is not given. */
@@ -196,8 +206,7 @@ static void check_options(void)
 	check_anchors();
 	check_client_tls();
 	check_tls_on();
-	load_keys(KEYS_CLIENTS, options.cert, options.key);
-	load_keys(KEYS_UPSTREAM, options.tls_cert, options.tls_key);
+	load_keys();
 	if (options.upstream_auth && !passwords_load(options.upstream_auth, why, sizeof why))
 		fault_die(EX_CONFIG, "%s", why);
 	if (*options.state != '/' && strcmp(options.state, "none") != 0)
@@ -258,8 +267,8 @@ static void warn_of_exposed(const char *option, const char *file)
 
 static void warn_of_exposed_secrets(void)
 {
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		warn_of_exposed(keys_option(side, true), keys_exposed(side));
+	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair++)
+		warn_of_exposed(keys_option(pair, true), keys_exposed(pair));
 	warn_of_exposed("upstream-auth", passwords_exposed() ? options.upstream_auth : NULL);
 }
 
@@ -603,8 +612,10 @@ static void check_files(void)
 {
 	if (!options.user)
 		return;
-	check_readable("cert", options.cert);
-	check_readable("key", options.key);
+	for (unsigned i = 0; i < options.certs; i++)
+		check_readable("cert", options.cert[i]);
+	for (unsigned i = 0; i < options.keys; i++)
+		check_readable("key", options.key[i]);
 	check_readable("tls-cert", options.tls_cert);
 	check_readable("tls-key", options.tls_key);
 	check_readable("upstream-auth", options.upstream_auth);

@@ -501,21 +501,25 @@ static bool make_ready(struct tls *t, uint32_t flags)
 
 /* ---- our keys ---- */
 
-/* BearSSL calls these two with the key that it was given: only its place says which one is meant, for an agent has the key itself. A hash's
- * size says which it is. */
-static size_t sign(bool ours, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
+/* The pair that a key belongs to. BearSSL calls us with the key that it was given: only its place says which one is meant, for an agent has
+ * the key itself. */
+static enum keys_pair pair_of(const void *key)
 {
-	size_t len = agent_sign(ours ? KEYS_UPSTREAM : KEYS_CLIENTS, hash, n, signature);
+	enum keys_pair pair = KEYS_CLIENTS;
+	const struct keys *k = keys_current(pair);
+
+	while (pair < KEYS_UPSTREAM && (!k || (key != &k->rsa && key != &k->ec)))
+		k = keys_current(++pair);
+	return pair;
+}
+
+/* A hash's size says which it is. */
+static size_t sign(const void *key, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
+{
+	size_t len = agent_sign(pair_of(key), hash, n, signature);
 
 	unsigned_ = !len;
 	return len;
-}
-
-static bool is_for_upstream(const void *key)
-{
-	const struct keys *k = keys_current(KEYS_UPSTREAM);
-
-	return k && (key == &k->rsa || key == &k->ec);
 }
 
 static uint32_t sign_rsa(const unsigned char *oid, const unsigned char *hash, size_t n, const br_rsa_private_key *key,
@@ -525,7 +529,7 @@ static uint32_t sign_rsa(const unsigned char *oid, const unsigned char *hash, si
 	size_t len = (key->n_bitlen + 7) / 8;
 
 	(void)oid;
-	if (sign(is_for_upstream(key), hash, n, whole) != len)
+	if (sign(key, hash, n, whole) != len)
 		return 0;
 	memcpy(signature, whole, len);
 	return 1;
@@ -535,7 +539,7 @@ static size_t sign_ec(const br_ec_impl *impl, const br_hash_class *hash_class, c
     void *signature)
 {
 	unsigned char whole[AGENT_SIGNATURE_MAX];
-	size_t len = sign(is_for_upstream(key), hash, hash_class->desc >> BR_HASHDESC_OUT_OFF & BR_HASHDESC_OUT_MASK, whole);
+	size_t len = sign(key, hash, hash_class->desc >> BR_HASHDESC_OUT_OFF & BR_HASHDESC_OUT_MASK, whole);
 
 	(void)impl;
 	if (len > EC_SIGNATURE_MAX)
@@ -596,20 +600,50 @@ struct tls *tls_start(const struct tls_demand *demand, const char **why)
 	return br_ssl_client_reset(&t->engine.client, demand->sni, 0) ? t : NULL;
 }
 
+static void show_pair(br_ssl_server_context *s, const struct keys *k)
+{
+	if (k->type == BR_KEYTYPE_RSA) /* with ECDHE the key only signs, so nothing is needed that decrypts */
+		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, &k->rsa, BR_KEYTYPE_SIGN, NULL, sign_rsa);
+	else
+		br_ssl_server_set_single_ec(s, k->chain, k->certificates, &k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(), sign_ec);
+}
+
+/* BearSSL asks what to show once it knows the client's name for us and its algorithms. The name decides (RFC 6066 3); of several pairs that
+ * have it, and of all if none has, the first whose kind of key the client takes. From then on BearSSL asks what show_pair() has put in our
+ * place. */
+static int choose(const br_ssl_server_policy_class **policy, const br_ssl_server_context *asker, br_ssl_server_choices *choices)
+{
+	br_ssl_server_context *s = &towards_client.engine.server;
+	const char *name = tls_asked_name(&towards_client);
+
+	(void)policy;
+	(void)asker;
+	for (unsigned any = name ? 0 : 1; any <= 1; any++)
+		for (enum keys_pair pair = KEYS_CLIENTS; pair < KEYS_UPSTREAM && keys_current(pair); pair++) {
+			if (!any && !keys_have_name(keys_current(pair), name))
+				continue;
+			show_pair(s, keys_current(pair));
+			if ((*s->policy_vtable)->choose(s->policy_vtable, s, choices))
+				return 1;
+		}
+	return 0;
+}
+
 struct tls *tls_serve(const char **why)
 {
+	static const br_ssl_server_policy_class by_name = { .context_size = sizeof(void *), .choose = choose };
+	static const br_ssl_server_policy_class *policy = &by_name;
 	struct tls *t = &towards_client;
 	br_ssl_server_context *s = &t->engine.server;
-	const struct keys *k = keys_current(KEYS_CLIENTS);
 
 	br_ssl_server_zero(s);
 	br_ssl_engine_set_versions(&s->eng, BR_TLS12, BR_TLS12);
 	set_algorithms(&s->eng, GOOD_COUNT, FIRST_SHA256);
 	br_ssl_engine_set_default_ec(&s->eng);
-	if (k->type == BR_KEYTYPE_RSA) /* with ECDHE the key only signs, so nothing is needed that decrypts */
-		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, &k->rsa, BR_KEYTYPE_SIGN, NULL, sign_rsa);
+	if (keys_current(KEYS_CLIENTS + 1))
+		br_ssl_server_set_policy(s, &policy);
 	else
-		br_ssl_server_set_single_ec(s, k->chain, k->certificates, &k->ec, BR_KEYTYPE_SIGN, 0, br_ec_get_default(), sign_ec);
+		show_pair(s, keys_current(KEYS_CLIENTS));
 	*why = "no random numbers";
 	return make_ready(t, BR_OPT_ENFORCE_SERVER_PREFERENCES) && br_ssl_server_reset(s) ? t : NULL;
 }

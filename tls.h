@@ -36,7 +36,8 @@ struct tls_demand {
  * the handshake cannot begin. */
 struct tls *tls_start(const struct tls_demand *demand, const char **why);
 
-/* Begin to serve a client's handshake with the keys of keys.h, which must be loaded: TLS 1.2 (RFC 8996), ECDHE, cipher suites
+/* Begin to serve a client's handshake with the keys of keys.h, of which the first must be loaded, and of several those whose certificate has
+ * the name that the client asks for (SNI, RFC 6066 3), else the first: TLS 1.2 (RFC 8996), ECDHE, cipher suites
  * in our order (RFC 9325 4.2). Returns NULL with *why set if there are no random numbers. */
 struct tls *tls_serve(const char **why);
 

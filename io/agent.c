@@ -54,9 +54,9 @@ static size_t ask(enum agent_kind kind, const void *request, size_t len, void *a
 	return n > 0 ? (size_t)n : 0;
 }
 
-size_t agent_sign(enum keys_side side, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
+size_t agent_sign(enum keys_pair pair, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX])
 {
-	return ask((enum agent_kind)side, hash, n, signature, AGENT_SIGNATURE_MAX);
+	return ask((enum agent_kind)pair, hash, n, signature, AGENT_SIGNATURE_MAX);
 }
 
 struct question {
@@ -150,21 +150,21 @@ static const struct hash {
 };
 
 /* The hash of so many octets, if this key may sign it; else NULL. */
-static const struct hash *find_hash(enum keys_side side, const struct keys_secret *k, size_t len)
+static const struct hash *find_hash(enum keys_pair pair, const struct keys_secret *k, size_t len)
 {
 	for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++) {
 		const struct hash *h = &hashes[i];
 
 		if (h->len == len)
-			return h->oid ? side == KEYS_UPSTREAM || len >= 32 ? h : NULL : side == KEYS_UPSTREAM && k->rsa ? h : NULL;
+			return h->oid ? pair == KEYS_UPSTREAM || len >= 32 ? h : NULL : pair == KEYS_UPSTREAM && k->rsa ? h : NULL;
 	}
 	return NULL;
 }
 
-static size_t sign(enum keys_side side, const struct request *r, unsigned char *signature)
+static size_t sign(enum keys_pair pair, const struct request *r, unsigned char *signature)
 {
-	const struct keys_secret *k = keys_secret(side);
-	const struct hash *h = find_hash(side, k, r->len);
+	const struct keys_secret *k = keys_secret(pair);
+	const struct hash *h = find_hash(pair, k, r->len);
 
 	if (!h)
 		return 0;
@@ -301,9 +301,9 @@ static void prepare(enum agent_kind kind, int requests)
 	companion_prepare();
 	dup2(requests, STDIN_FILENO);
 	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		if ((enum agent_kind)side != kind)
-			keys_forget(side);
+	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair++)
+		if ((enum agent_kind)pair != kind)
+			keys_forget(pair);
 	if (kind != AGENT_PASSWORDS)
 		passwords_forget();
 	else if (getrlimit(RLIMIT_NOFILE, &files) == 0) /* one for each process that has asked */
@@ -323,7 +323,7 @@ static _Noreturn void run_agent(enum agent_kind kind, int requests)
 		size_t n = 0;
 
 		if (is_awaited(&r))
-			n = kind == AGENT_PASSWORDS ? give_password(&r, &u.pair) : sign((enum keys_side)kind, &r, u.signature);
+			n = kind == AGENT_PASSWORDS ? give_password(&r, &u.pair) : sign((enum keys_pair)kind, &r, u.signature);
 		if (!n)
 			count_refusal(r.asker);
 		answer(&r, &u, n);
@@ -347,7 +347,7 @@ static void forget(enum agent_kind kind)
 	if (kind == AGENT_PASSWORDS)
 		passwords_forget();
 	else
-		keys_forget((enum keys_side)kind);
+		keys_forget((enum keys_pair)kind);
 }
 
 /* Returns how many processes there are, at most n. */
@@ -385,7 +385,7 @@ static void leave(struct agents *a)
 bool agent_start(enum agent_kind kind, bool many)
 {
 	struct agents *a = &agents[kind];
-	const unsigned wanted = many && kind == AGENT_CLIENTS ? processors() : 1;
+	const unsigned wanted = many && kind < AGENT_UPSTREAM ? processors() : 1;
 	int pair[2], on = 1, error;
 
 	leave(a);

@@ -24,6 +24,7 @@ struct agent_pair {
 	char text[2 * SASL_WORD_MAX];
 };
 
+/* For each pair of keys.h one of its own. */
 enum agent_kind { AGENT_CLIENTS = KEYS_CLIENTS, AGENT_UPSTREAM = KEYS_UPSTREAM, AGENT_PASSWORDS, AGENT_KINDS };
 
 /* Fork agents for the secret that was read last, and forget it here. many: there are many sessions, so that handshakes should use all
@@ -45,7 +46,7 @@ void agent_stop(void);
 /* Have a hash signed: of 20, 28, 32, 48 or 64 octets, SHA-1 to SHA-512, or 36, MD5 and SHA-1 of TLS 1.0 with RSA; for clients only from
  * SHA-256 on. The signature is that of PKCS#1 1.5, or of ECDSA in ASN.1. Waits for it, at most 10 seconds. Returns its octets, at most
  * AGENT_SIGNATURE_MAX; 0: there is none. */
-size_t agent_sign(enum keys_side side, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX]);
+size_t agent_sign(enum keys_pair pair, const unsigned char *hash, size_t n, unsigned char signature[AGENT_SIGNATURE_MAX]);
 
 /* The user and the password for this server, which passwords_for() knows. A process gets those of AGENT_LINES lines of the file at most, as
  * long as it lives. Waits as agent_sign() does. false: it does not get them. */

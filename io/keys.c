@@ -3,6 +3,7 @@
 #include "io/keys.h"
 #include "io/file.h"
 #include "pure/base64.h"
+#include "pure/certificate.h"
 #include "pure/text.h"
 
 #include <errno.h>
@@ -161,17 +162,17 @@ static struct store {
 	bool exposed;
 	struct keys *keys;	    /* the text follows it */
 	struct keys_secret *secret; /* in a file of its own: mremap(2) would give a process all of one file that it has a part of */
-} stores[KEYS_SIDES];
+} stores[KEYS_PAIRS];
 
 /* Pages that are not used cost nothing. */
 #define KEYS_ROOM (sizeof(struct keys) + FILE_MAX)
 #define SECRET_ROOM (sizeof(struct keys_secret) + FILE_MAX)
 
-const char *keys_option(enum keys_side side, bool key)
+const char *keys_option(enum keys_pair pair, bool key)
 {
 	static const char names[] = "tls-cert\0tls-key";
 
-	return names + (key ? 9 : 0) + (side == KEYS_CLIENTS ? 4 : 0);
+	return names + (key ? 9 : 0) + (pair == KEYS_UPSTREAM ? 0 : 4);
 }
 
 static void take_stamp(const char *path, struct stamp *s, mode_t *mode)
@@ -259,7 +260,7 @@ static const char *load(struct store *store, bool *about_key, mode_t *mode)
 	}
 	if (reason)
 		return reason;
-	keys_forget((enum keys_side)(store - stores));
+	keys_forget((enum keys_pair)(store - stores));
 	if (store->keys)
 		munmap(store->keys, KEYS_ROOM); /* sessions may still use it */
 	store->keys = k;
@@ -267,9 +268,9 @@ static const char *load(struct store *store, bool *about_key, mode_t *mode)
 	return NULL;
 }
 
-bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap)
+bool keys_load(enum keys_pair pair, const char *cert, const char *key, char *why, size_t why_cap)
 {
-	struct store *store = &stores[side];
+	struct store *store = &stores[pair];
 	bool about_key = false;
 	const char *reason;
 	mode_t mode = 0;
@@ -278,41 +279,48 @@ bool keys_load(enum keys_side side, const char *cert, const char *key, char *why
 	store->key = key;
 	reason = load(store, &about_key, &mode);
 	if (reason)
-		snprintf(why, why_cap, "--%s %s: %s", keys_option(side, about_key), about_key ? key : cert, reason);
+		snprintf(why, why_cap, "--%s %s: %s", keys_option(pair, about_key), about_key ? key : cert, reason);
 	else
 		store->exposed = mode & (S_IROTH | S_IWOTH);
 	return !reason;
 }
 
-bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap)
+bool keys_refresh(enum keys_pair pair, bool force, char *why, size_t why_cap)
 {
-	struct store *store = &stores[side];
+	struct store *store = &stores[pair];
 	struct stamp now[2];
 	mode_t mode;
 
 	take_stamp(store->cert, &now[0], &mode);
 	take_stamp(store->key, &now[1], &mode);
-	return (!force && memcmp(now, store->stamp, sizeof now) == 0) || keys_load(side, store->cert, store->key, why, why_cap);
+	return (!force && memcmp(now, store->stamp, sizeof now) == 0) || keys_load(pair, store->cert, store->key, why, why_cap);
 }
 
-const struct keys *keys_current(enum keys_side side)
+const struct keys *keys_current(enum keys_pair pair)
 {
-	return stores[side].keys;
+	return stores[pair].keys;
 }
 
-const struct keys_secret *keys_secret(enum keys_side side)
+bool keys_have_name(const struct keys *k, const char *name)
 {
-	return stores[side].secret;
+	struct certificate leaf;
+
+	return certificate_read(&leaf, k->chain[0].data, k->chain[0].data_len) && certificate_is_for(&leaf, name);
 }
 
-void keys_forget(enum keys_side side)
+const struct keys_secret *keys_secret(enum keys_pair pair)
 {
-	if (stores[side].secret)
-		munmap(stores[side].secret, SECRET_ROOM);
-	stores[side].secret = NULL;
+	return stores[pair].secret;
 }
 
-const char *keys_exposed(enum keys_side side)
+void keys_forget(enum keys_pair pair)
 {
-	return stores[side].keys && stores[side].exposed ? stores[side].key : NULL;
+	if (stores[pair].secret)
+		munmap(stores[pair].secret, SECRET_ROOM);
+	stores[pair].secret = NULL;
+}
+
+const char *keys_exposed(enum keys_pair pair)
+{
+	return stores[pair].keys && stores[pair].exposed ? stores[pair].key : NULL;
 }

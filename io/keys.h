@@ -9,8 +9,10 @@
 #include <stddef.h>
 
 #define KEYS_CHAIN_MAX 10 /* certificates */
+#define KEYS_CLIENTS_MAX 8 /* pairs of a certificate and its key */
 
-enum keys_side { KEYS_CLIENTS, KEYS_UPSTREAM, KEYS_SIDES };
+/* The first pair for clients, after which the others come without a gap, and that for upstreams. */
+enum keys_pair { KEYS_CLIENTS, KEYS_UPSTREAM = KEYS_CLIENTS + KEYS_CLIENTS_MAX, KEYS_PAIRS };
 
 /* A chain, and what its key is, without the key. Pointers lead into the text given to keys_parse(). */
 struct keys {
@@ -35,27 +37,30 @@ const char *keys_parse(struct keys *k, struct keys_secret *secret, unsigned char
     size_t key_len, bool *about_key);
 
 /* The option that names the file: "cert", "key", "tls-cert" or "tls-key". */
-const char *keys_option(enum keys_side side, bool key);
+const char *keys_option(enum keys_pair pair, bool key);
 
 /* Read the two files, which may be the same one. What was read before stays valid in processes that were forked with it. The
  * names must stay. Returns true, or false with everything as before and why filled: "--cert FILE: reason". */
-bool keys_load(enum keys_side side, const char *cert, const char *key, char *why, size_t why_cap);
+bool keys_load(enum keys_pair pair, const char *cert, const char *key, char *why, size_t why_cap);
 
 /* Read them again if they have changed since they were last looked at, or in any case with force. Returns as keys_load();
  * complains of a bad file once. */
-bool keys_refresh(enum keys_side side, bool force, char *why, size_t why_cap);
+bool keys_refresh(enum keys_pair pair, bool force, char *why, size_t why_cap);
 
 /* What was read last; NULL: nothing. Lies in memory that forked processes share, that none of them can change for
  * another, and that core dumps omit. */
-const struct keys *keys_current(enum keys_side side);
+const struct keys *keys_current(enum keys_pair pair);
+
+/* Whether its first certificate has this host name, as certificate_is_for() says. */
+bool keys_have_name(const struct keys *k, const char *name);
 
 /* Its key, in such memory, too; NULL: it is forgotten, or there is none. */
-const struct keys_secret *keys_secret(enum keys_side side);
+const struct keys_secret *keys_secret(enum keys_pair pair);
 
 /* This process, and what it forks from now on, has the key no longer. What keys_load() reads next it has again. */
-void keys_forget(enum keys_side side);
+void keys_forget(enum keys_pair pair);
 
 /* The key's file, if users other than its owner and group can read or write it; else NULL. */
-const char *keys_exposed(enum keys_side side);
+const char *keys_exposed(enum keys_pair pair);
 
 #endif

@@ -18,7 +18,7 @@
 /* What an option takes. */
 enum kind {
 	/* Options that may be given several times: */
-	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, INSPECT, POLICY, EXEMPT, DNSBL, DNS_SERVER, RULES,
+	LISTEN, UPSTREAM, SOURCE, PROXY, ALLOW, INSPECT, POLICY, EXEMPT, DNSBL, DNS_SERVER, RULES, CERTS, KEYS,
 	LISTS, /* how many kinds those are */
 	/* What several options take: */
 	SWITCH, TEXT, NUMBER, OCTETS, SIZE, SECONDS, EITHER, CHOICE, CHOICE_OR_NONE,
@@ -109,8 +109,8 @@ static const struct row rows[] = {
 	OF_TEXT("tls-key", tls_key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --tls-cert"),
 	OF_TEXT("upstream-auth", upstream_auth, "FILE", NULL,
 	    "authenticate to upstreams for all clients: lines of HOST USER:PASSWORD"),
-	OF_TEXT("cert", cert, "FILE", NULL, "certificates to show to clients, PEM; offers them STARTTLS"),
-	OF_TEXT("key", key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --cert"),
+	OF_LIST("cert", CERTS, "FILE", "certificates to show to clients, PEM; offers them STARTTLS; of several, by the name they ask for"),
+	OF_LIST("key", KEYS, "FILE", "key of the first of them, PEM, for each --cert; without it: in the file of --cert"),
 	OF_CHOICE_OR_NONE("client-tls", client_tls, CLIENT_TLS_WORDS, "HOW",
 	    "TLS towards clients: " CLIENT_TLS_WORDS "; without it: may, if there is --cert"),
 	OF_LIST("tls-inspect", INSPECT, "CIDR",
@@ -385,7 +385,7 @@ static struct {
 	char policy_file[256];
 	struct dnsbl dnsbl[OPTIONS_DNSBL_MAX];
 	struct ere valid_recipients;
-	char reply_rules[OPTIONS_REPLY_RULES_MAX][256];
+	char reply_rules[OPTIONS_FILES_MAX][256], cert[OPTIONS_FILES_MAX][256], key[OPTIONS_FILES_MAX][256];
 } large;
 
 static const char *add_allow(struct options *o, const char *value)
@@ -465,14 +465,14 @@ static const char *add_dns_server(struct options *o, const char *value)
 	return NULL;
 }
 
-static const char *add_reply_rules(struct options *o, const char *value)
+static const char *add_file(char (*room)[256], const char (**files)[256], unsigned *count, const char *value)
 {
-	if (o->reply_rules_count == OPTIONS_REPLY_RULES_MAX)
-		return TOO_MANY(OPTIONS_REPLY_RULES_MAX);
-	if (!*value || strlen(value) >= sizeof *large.reply_rules)
+	if (*count == OPTIONS_FILES_MAX)
+		return TOO_MANY(OPTIONS_FILES_MAX);
+	if (!*value || strlen(value) >= sizeof *room)
 		return "takes the path of a file, 255 octets at most";
-	strcpy(large.reply_rules[o->reply_rules_count++], value);
-	o->reply_rules = large.reply_rules;
+	strcpy(room[(*count)++], value);
+	*files = (const char(*)[256])room;
 	return NULL;
 }
 
@@ -548,7 +548,11 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 	case DNS_SERVER:
 		return add_dns_server(o, value);
 	case RULES:
-		return add_reply_rules(o, value);
+		return add_file(large.reply_rules, &o->reply_rules, &o->reply_rules_count, value);
+	case CERTS:
+		return add_file(large.cert, &o->cert, &o->certs, value);
+	case KEYS:
+		return add_file(large.key, &o->key, &o->keys, value);
 	case WARP_IP:
 		return set_warp_ip(o, value);
 	case HOOKS:

@@ -21,7 +21,7 @@
 #define OPTIONS_EXEMPT_MAX 64
 #define OPTIONS_DNSBL_MAX 16
 #define OPTIONS_OPERANDS 2 /* of --try-hook */
-#define OPTIONS_REPLY_RULES_MAX 8
+#define OPTIONS_FILES_MAX 8 /* of a kind */
 #define OPTIONS_HOOKS "/etc/smtpwarp/hooks"
 #ifndef OPTIONS_PROVIDERS
 #define OPTIONS_PROVIDERS "/usr/share/smtpwarp/providers"
@@ -62,7 +62,8 @@ struct options {
 	const char *tlsrpt;		/* path of a socket; NULL: no reports */
 	const char *tls_cert, *tls_key; /* to show to upstreams; as cert and key */
 	const char *upstream_auth;	/* file; NULL: none */
-	const char *cert, *key; /* to show to clients; NULL: none. key NULL: it is in the file of cert */
+	const char (*cert)[256], (*key)[256]; /* files of pairs to show to clients; NULL: none. key NULL: each key is in the file of cert */
+	unsigned certs, keys;
 	enum client_tls client_tls;
 	const struct tls_inspect *inspect; /* --tls-inspect: with --client-tls auto, whose STARTTLS is not passed on */
 	unsigned inspects;

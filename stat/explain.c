@@ -21,7 +21,7 @@
 struct explain {
 	const char *state, *providers, *reply, *what;
 	enum reply_stage stage; /* of the reply; REPLY_STAGES_END: of any */
-	char rules[OPTIONS_REPLY_RULES_MAX][256];
+	char rules[OPTIONS_FILES_MAX][256];
 	unsigned files; /* of rules */
 	char site[STATEMAP_SITE];
 };
@@ -206,7 +206,7 @@ static void take_option(struct explain *e, struct arguments *a, const char *opti
 		if (e->stage == REPLY_STAGES_END)
 			arguments_wrong(value, "is no stage: connect, banner, ehlo, tls, mail, rcpt, data or dot");
 	} else if (strcmp(option, "reply-rules") == 0) {
-		if (e->files == OPTIONS_REPLY_RULES_MAX || strlen(value) >= sizeof *e->rules)
+		if (e->files == OPTIONS_FILES_MAX || strlen(value) >= sizeof *e->rules)
 			arguments_wrong(value, "is too much: 8 files, with names of 255 octets");
 		strcpy(e->rules[e->files++], value);
 	} else {

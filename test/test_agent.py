@@ -76,6 +76,21 @@ def test_key_is_in_no_session(warp, certs, mail_server, tmp_path, kind, together
     assert keepers == agents_of(made.listener.pid) and 1 <= len(keepers) <= 4
 
 
+def test_each_pair_has_agents_of_its_own(warp, certs, mail_server):
+    """And they end one without the other."""
+    made = warp(*certs.options("good"), *certs.options("rsa"), upstream=mail_server()).listen()
+    secured(made, certs)
+    first, second = (only_agents_have(secrets_of(certs.pair(kind)[1]), made.listener.pid) for kind in ("good", "rsa"))
+    assert first and second and not set(first) & set(second)
+    assert sorted(first + second) == sorted(agents_of(made.listener.pid))
+    for agent in second:
+        os.kill(agent, signal.SIGKILL)
+    made.wait_for("error", count=len(second))
+    secured(made, certs)
+    assert set(first) < set(agents_of(made.listener.pid)) and not set(second) & set(agents_of(made.listener.pid))
+    assert len(only_agents_have(secrets_of(certs.pair("rsa")[1]), made.listener.pid)) == len(second)
+
+
 @pytest.mark.parametrize("kind", ["good", "rsa"])
 def test_key_for_upstreams(warp, certs, mail_server, kind):
     """Each agent has one key."""

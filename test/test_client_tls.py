@@ -727,6 +727,78 @@ def test_key_that_others_can_read(warp, certs, mail_server, tmp_path, mode, warn
     assert errors == ([f"warning: --key {copy}: every user of this host can get at it"] if warned else [])
 
 
+# A certificate for each name
+
+def leaf(certs, kind):
+    return ssl.PEM_cert_to_DER_cert(certs.pair(kind)[0].read_text().partition("-----END")[0] + "-----END CERTIFICATE-----\n")
+
+
+def shown_for(name, *more):
+    """The first certificate that openssl s_client is shown when it asks for this name; None: for none. The handshake ends in order."""
+    text = shown("-starttls", "smtp", "-tls1_2", *(["-noservername"] if name is None else ["-servername", name]), *more)
+    assert "Verification" in text or "Verify return code" in text
+    return ssl.PEM_cert_to_DER_cert(re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", text, re.S)[0])
+
+
+RSA_ONLY, EC_ONLY = ["-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], ["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"]
+
+
+@pytest.mark.parametrize("name, more, kind", [
+    (None, [], "wrong-name"), ("unknown.test", [], "wrong-name"), ("other.example", [], "wrong-name"), ("OTHER.Example", [], "wrong-name"),
+    (certificates.HOST, [], "rsa"), (certificates.HOST.upper(), [], "rsa"), (certificates.HOST, EC_ONLY, "p384"),
+    ("any.example", [], "wildcard"), ("example", [], "wrong-name"), ("one.more.example", [], "wrong-name"),
+    (None, RSA_ONLY, "rsa"), ("any.example", RSA_ONLY, "rsa"), ("a" * 60 + ".test", [], "wrong-name")])
+def test_certificate_for_the_name(warp, certs, mail_server, name, more, kind):
+    """RFC 6066 3: the first pair that has the name and a kind of key that the client takes; without one, the first of such a kind."""
+    options = [word for pair in ("wrong-name", "rsa", "p384", "wildcard") for word in certs.options(pair)]
+    made = warp(*options, upstream=mail_server()).listen()
+    assert shown_for(name, *more) == leaf(certs, kind)
+    record = made.wait_for("tls", side="client")
+    assert record["result"] == "ok" and record["name"] == name
+    assert ("RSA" in record["cipher"]) == (kind == "rsa")
+
+
+@pytest.mark.parametrize("how", ["inetd", "variables"])
+def test_certificates_in_other_ways(warp, certs, mail_server, how):
+    """A session that starts by itself; variables with several values; a file that has a key, too."""
+    pairs = [certs.pair("wrong-name"), certs.pair("rsa")]
+    env = {f"SMTPWARP_{name}": ",".join(str(pair[i]) for pair in pairs) for i, name in enumerate(["CERT", "KEY"])}
+    made = (warp(upstream=mail_server(), env=env).listen() if how == "variables" else
+            warp(*certs.options("wrong-name"), *certs.options("rsa"), upstream=mail_server()))
+    for name, kind in (certificates.HOST, "rsa"), ("other.example", "wrong-name"):
+        client = made.greeted()
+        client.ask("STARTTLS", "220")
+        client.begin_tls(certs.trusting(), name)
+        assert client.sock.getpeercert(True) == leaf(certs, kind)
+        client.ask("EHLO client.example", "250")
+        client.close()
+
+
+def test_certificates_each_with_its_key_in_one_file(warp, certs, mail_server, tmp_path):
+    options = []
+    for kind in "wrong-name", "rsa":
+        both = tmp_path / f"{kind}.pem"
+        both.write_bytes(b"".join(path.read_bytes() for path in certs.pair(kind)))
+        both.chmod(0o600)
+        options += ["--cert", both]
+    warp(*options, upstream=mail_server()).listen()
+    assert shown_for(certificates.HOST) == leaf(certs, "rsa") and shown_for(None) == leaf(certs, "wrong-name")
+
+
+def test_faults_of_one_of_several_pairs(certs, tmp_path):
+    good, rsa = certs.options("good"), certs.options("rsa")
+    for arguments, reason in [
+            ([*good, "--cert", tmp_path / "gone", "--key", rsa[3]], f"--cert {tmp_path / 'gone'}: No such file"),
+            ([*good, *rsa[:3], good[3]], f"--key {good[3]}: the key is not that of the first certificate"),
+            ([*good, *rsa[:2]], "--key is given 1 times, but --cert 2 times"),
+            ([*good, *rsa[2:]], "--key is given 2 times, but --cert 1 times"),
+            ([*rsa[2:], *good[2:]], f"--key {rsa[3]}: there is no --cert"),
+            (good * 9, "can be given 8 times at most")]:
+        result = check(*arguments)
+        assert result.returncode in (64, 78) and reason in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    assert check(*good * 8).returncode == 0
+
+
 # A certificate is renewed
 
 class Renewed:
@@ -775,6 +847,34 @@ def test_renewed_certificate(warp, certs, mail_server, tmp_path):
     old.begin_tls(certs.trusting(), certificates.HOST)
     assert "ECDSA" in old.sock.cipher()[0]
     assert not made.records("error")
+
+
+def test_renewed_certificate_of_several(warp, certs, mail_server, tmp_path):
+    """The second pair alone, also while the first is no good and stays as it was; then the first."""
+    first, second = Renewed(certs, tmp_path / "first"), Renewed(certs, tmp_path / "second")
+    first.replace("wrong-name")
+    second.replace("good")
+    made = warp(*first.options, *second.options, upstream=mail_server()).listen()
+
+    def now():
+        return [next(kind for kind in ("wrong-name", "good", "rsa", "wildcard") if leaf(certs, kind) == shown_for(name))
+                for name in (None, certificates.HOST)]
+    assert now() == ["wrong-name", "good"]
+    old = made.greeted()
+    second.replace("rsa")
+    assert now() == ["wrong-name", "rsa"]
+    first.key.write_text("nonsense")
+    second.replace("good")
+    assert now() == ["wrong-name", "good"]
+    errors = [record["error"] for record in made.records("error")]
+    assert errors == [f"--key {first.key}: no private key in it; what was read before is still in use"]
+    first.replace("wildcard")
+    assert now() == ["wildcard", "wildcard"]
+    second.replace("rsa")
+    assert now() == ["wildcard", "wildcard"]
+    old.ask("STARTTLS", "220")      # a session that began before still has its keys
+    old.begin_tls(certs.trusting(), "other.example")
+    assert old.sock.getpeercert(True) == leaf(certs, "wrong-name")
 
 
 @pytest.mark.parametrize("first", ["cert", "key"])

@@ -27,8 +27,8 @@ static void load(void)
 {
 	char why[500] = "";
 
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
-		if (!keys_load(side, cert_file, key_file, why, sizeof why))
+	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair++)
+		if (!keys_load(pair, cert_file, key_file, why, sizeof why))
 			fail_msg("%s", why);
 	if (!passwords_load(password_file, why, sizeof why))
 		fail_msg("%s", why);
@@ -76,10 +76,10 @@ static void it_signs_hashes_of_tls_and_nothing_else(void **state)
 
 	(void)state;
 	memset(hash, 7, sizeof hash);
-	for (enum keys_side side = 0; side < KEYS_SIDES; side++)
+	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair += KEYS_UPSTREAM)
 		for (size_t n = 0; n < 100; n++) {
-			size_t len = agent_sign(side, hash, n, signature);
-			bool strong = n == 32 || n == 48 || n == 64, weak = side == KEYS_UPSTREAM && (n == 20 || n == 28);
+			size_t len = agent_sign(pair, hash, n, signature);
+			bool strong = n == 32 || n == 48 || n == 64, weak = pair == KEYS_UPSTREAM && (n == 20 || n == 28);
 
 			assert_int_equal(len > 0, strong || weak);
 			assert_true(!len || is_signed(hash, n, signature, len));

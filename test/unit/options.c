@@ -249,7 +249,7 @@ static void test_texts(void **state)
 	} rows[] = {
 		{ "user", &o.user }, { "routes", &o.routes }, { "compile-routes", &o.compile_routes }, { "tls-ca", &o.tls_ca },
 		{ "tls-name", &o.tls_name }, { "tls-cert", &o.tls_cert }, { "tls-key", &o.tls_key },
-		{ "upstream-auth", &o.upstream_auth }, { "cert", &o.cert }, { "key", &o.key }, { "hooks", &o.hooks },
+		{ "upstream-auth", &o.upstream_auth }, { "hooks", &o.hooks },
 		{ "plugins", &o.plugins }, { "plugins-dir", &o.plugins_dir },
 	};
 
@@ -380,6 +380,9 @@ static const unsigned *count_of(const char *name)
 	    strcmp(name, "tls-inspect") == 0	? &o.inspects :
 	    strcmp(name, "dane-exempt") == 0	? &o.dane_exempts :
 	    strcmp(name, "dnsbl") == 0		? &o.dnsbls :
+	    strcmp(name, "reply-rules") == 0	? &o.reply_rules_count :
+	    strcmp(name, "cert") == 0		? &o.certs :
+	    strcmp(name, "key") == 0		? &o.keys :
 						  &o.dns.count;
 }
 
@@ -397,6 +400,9 @@ static void test_how_many_times(void **state)
 		{ "--dane-exempt", "::1", OPTIONS_EXEMPT_MAX },
 		{ "--dnsbl", "list.example", OPTIONS_DNSBL_MAX },
 		{ "--dns-server", "::1", DNS_SERVERS },
+		{ "--reply-rules", "file", OPTIONS_FILES_MAX },
+		{ "--cert", "file", OPTIONS_FILES_MAX },
+		{ "--key", "file", OPTIONS_FILES_MAX },
 	};
 
 	(void)state;
@@ -522,6 +528,9 @@ static void test_own_values(void **state)
 		    "takes ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32, with no bit set behind the prefix" },
 		{ "dnsbl", "list.example=127.0.0.[2;4..11]*3", NULL },
 		{ "dnsbl", "list", "takes ZONE, ZONE=127.0.0.[2;4..11] or ZONE=127.0.0.2*WEIGHT" },
+		{ "cert", "any text", NULL },
+		{ "cert", "", "takes the path of a file, 255 octets at most" },
+		{ "key", "", "takes the path of a file, 255 octets at most" },
 		{ "dns-server", "192.0.2.1", NULL },
 		{ "dns-server", "[::1]:5353", NULL },
 		{ "dns-server", "ns.example", "takes ADDRESS, ADDRESS:PORT or [IPv6]:PORT" },
@@ -582,7 +591,11 @@ static void test_consequences(void **state)
 	assert_true(o.limits.on_recipient);
 	expect_text("routes win", READ("--routes", "f", "--connect-on", "connect"), "");
 	assert_true(o.limits.on_recipient);
-	expect_text("cert", READ("--cert", "f"), "");
+	expect_text("cert", READ("--cert", "f", "--cert", "g", "--key", "h"), "");
+	assert_true(o.certs == 2 && o.keys == 1);
+	expect_text("first", o.cert[0], "f");
+	expect_text("second", o.cert[1], "g");
+	expect_text("key", o.key[0], "h");
 	assert_int_equal(o.client_tls, CLIENT_TLS_MAY);
 	assert_false(o.limits.require_tls);
 	expect_text("require", READ("--client-tls", "require"), "");

@@ -85,6 +85,7 @@ struct tls {
 
 static struct tls towards_upstream, towards_client;
 static struct chain chain; /* of the upstream */
+static const struct keys *shown_pair; /* to the client */
 static bool unsigned_; /* by our key: its agent has not answered */
 /* Beside BearSSL's codes of errors, and TRUST_CONSTRAINED. */
 enum { UNMATCHED = TRUST_CONSTRAINED + 1, UNUSABLE };
@@ -602,6 +603,7 @@ struct tls *tls_start(const struct tls_demand *demand, const char **why)
 
 static void show_pair(br_ssl_server_context *s, const struct keys *k)
 {
+	shown_pair = k;
 	if (k->type == BR_KEYTYPE_RSA) /* with ECDHE the key only signs, so nothing is needed that decrypts */
 		br_ssl_server_set_single_rsa(s, k->chain, k->certificates, &k->rsa, BR_KEYTYPE_SIGN, NULL, sign_rsa);
 	else
@@ -892,9 +894,12 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	explicit_bzero(&session, sizeof session);
 	facts->verified = false;
 	facts->proof = TLS_UNPROVEN;
-	facts->reason = facts->cn = facts->holder = NULL;
-	if (t == &towards_client) /* clients are not asked for certificates */
+	facts->reason = facts->cn = facts->holder = facts->signature = facts->key = NULL;
+	if (t == &towards_client) { /* clients are not asked for certificates */
+		facts->signature = shown_pair->signature;
+		facts->key = shown_pair->kind;
 		return;
+	}
 	facts->reason = reason_against(version, suite);
 	facts->verified = !facts->reason;
 	if (facts->verified)

@@ -97,9 +97,10 @@ enum tls_fault tls_fault(const struct tls *t);
 /* What is known after the handshake. reason: why the certificate does not verify; NULL: it does. Static storage. If a proxy
  * before us ended the client's TLS: version and cipher are what it says, NULL if it says nothing, and cn is the name in the
  * client's certificate. Otherwise cn is NULL. holder: the first host name in the upstream's certificate, if a trusted CA has signed
- * it; else NULL, also if it is verified by TLSA records. */
+ * it; else NULL, also if it is verified by TLSA records. signature, key: of the certificate that the client was shown, as keys.h says, or as
+ * the proxy does; NULL: not known. */
 struct tls_facts {
-	const char *version, *cipher, *reason, *cn;
+	const char *version, *cipher, *reason, *cn, *signature, *key;
 	bool verified;
 	enum tls_proof proof;
 	const char *holder;

@@ -122,6 +122,11 @@ static const char mismatch[] = "the key is not that of the first certificate";
 
 static void describe(struct keys *k, const struct keys_secret *secret)
 {
+	struct certificate leaf;
+
+	k->signature = certificate_read(&leaf, k->chain[0].data, k->chain[0].data_len) ? certificate_signature(&leaf) : NULL;
+	snprintf(k->kind, sizeof k->kind, secret->rsa ? "RSA%u" : "EC%u",
+	    secret->rsa ? (unsigned)secret->rsa->n_bitlen : secret->ec->curve == BR_EC_secp256r1 ? 256 : 384);
 	k->type = secret->rsa ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
 	if (secret->rsa)
 		k->rsa.n_bitlen = secret->rsa->n_bitlen;

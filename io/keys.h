@@ -21,6 +21,8 @@ struct keys {
 	unsigned type;		/* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
 	br_rsa_private_key rsa; /* its size in bits alone */
 	br_ec_private_key ec;	/* its curve alone */
+	char kind[8];		/* of key and its bits, as HAProxy has it: RSA2048, EC256 */
+	const char *signature;	/* how the first certificate was signed, as certificate_signature() says */
 };
 
 /* The key itself. Pointers lead into the decoder. */

@@ -126,7 +126,7 @@ bool certificate_read(struct certificate *c, const unsigned char *der, size_t n)
 	if (!take(&in, SEQUENCE, &whole) || !take(&whole, SEQUENCE, &body))
 		return false;
 	c->der = (struct certificate_span){ der, n - in.len };
-	return skip(&whole, SEQUENCE) && skip(&whole, BIT_STRING) && !whole.len && read_body(c, body);
+	return take(&whole, SEQUENCE, &c->algorithm) && skip(&whole, BIT_STRING) && !whole.len && read_body(c, body);
 }
 
 static unsigned char lower(unsigned char c)
@@ -186,6 +186,32 @@ bool certificate_is_for(const struct certificate *c, const char *name)
 			return true;
 	}
 	return false;
+}
+
+const char *certificate_signature(const struct certificate *c)
+{
+	static const struct {
+		char oid[10], name[18];
+	} known[] = {
+		/* RFC 4055 5, RFC 5758 3.2, RFC 8410 3 */
+		{ "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b", "RSA-SHA256" },
+		{ "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0c", "RSA-SHA384" },
+		{ "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0d", "RSA-SHA512" },
+		{ "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a", "RSASSA-PSS" },
+		{ "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05", "RSA-SHA1" },
+		{ "\x2a\x86\x48\xce\x3d\x04\x03\x02", "ecdsa-with-SHA256" },
+		{ "\x2a\x86\x48\xce\x3d\x04\x03\x03", "ecdsa-with-SHA384" },
+		{ "\x2a\x86\x48\xce\x3d\x04\x03\x04", "ecdsa-with-SHA512" },
+		{ "\x2b\x65\x70", "ED25519" },
+	};
+	struct certificate_span algorithm = c->algorithm, oid;
+
+	if (!take(&algorithm, OID, &oid))
+		return NULL;
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (is_oid(&oid, known[i].oid))
+			return known[i].name;
+	return NULL;
 }
 
 bool certificate_same_name(const struct certificate_span *a, const struct certificate_span *b)

@@ -11,8 +11,8 @@
 #define SSL_FIXED 5 /* octets of PP2_TYPE_SSL before what is nested in it: client, verify */
 
 enum { TCP4 = 0x11, TCP6 = 0x21 };
-enum { PP2_TYPE_CRC32C = 0x03, PP2_TYPE_SSL = 0x20 };
-enum { PP2_SUBTYPE_SSL_VERSION = 0x21, PP2_SUBTYPE_SSL_CN, PP2_SUBTYPE_SSL_CIPHER };
+enum { PP2_TYPE_ALPN = 0x01, PP2_TYPE_AUTHORITY, PP2_TYPE_CRC32C, PP2_TYPE_SSL = 0x20 };
+enum { PP2_SUBTYPE_SSL_VERSION = 0x21, PP2_SUBTYPE_SSL_CN, PP2_SUBTYPE_SSL_CIPHER, PP2_SUBTYPE_SSL_SIG_ALG, PP2_SUBTYPE_SSL_KEY_ALG };
 enum { PP2_CLIENT_SSL = 0x01, PP2_CLIENT_CERT_CONN = 0x02, PP2_CLIENT_CERT_SESS = 0x04 };
 
 static const unsigned char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
@@ -149,16 +149,20 @@ static bool next_tlv(const unsigned char *in, size_t n, size_t *at, const unsign
 	return true;
 }
 
+static bool is_plain(const unsigned char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!(((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z') || (text[i] >= '0' && text[i] <= '9') ||
+		      memchr("-._", text[i], 3)))
+			return false;
+	return true;
+}
+
 /* Copy a text to out, which has cap octets and is all zero or set already. strict: for texts that go into header fields, too. */
 static void take_text(char *out, size_t cap, const unsigned char *text, size_t n, bool strict)
 {
-	if (*out || n >= cap || memchr(text, 0, n))
-		return;
-	for (size_t i = 0; strict && i < n; i++)
-		if (!(((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z') || (text[i] >= '0' && text[i] <= '9') ||
-		      memchr("-._", text[i], 3)))
-			return;
-	memcpy(out, text, n);
+	if (!*out && n < cap && !memchr(text, 0, n) && (!strict || is_plain(text, n)))
+		memcpy(out, text, n);
 }
 
 /* Read the value of PP2_TYPE_SSL, n octets. Returns NULL, or what is wrong. For a client without TLS only lengths are checked. */
@@ -183,6 +187,10 @@ static const char *read_tls(const unsigned char *in, size_t n, struct proxyproto
 			take_text(given.cipher, sizeof given.cipher, value, len, true);
 		else if (type == PP2_SUBTYPE_SSL_CN && given.verified)
 			take_text(given.cn, sizeof given.cn, value, len, false);
+		else if (type == PP2_SUBTYPE_SSL_SIG_ALG)
+			take_text(given.signature, sizeof given.signature, value, len, true);
+		else if (type == PP2_SUBTYPE_SSL_KEY_ALG)
+			take_text(given.key, sizeof given.key, value, len, true);
 	}
 	if (in[0] & PP2_CLIENT_SSL)
 		*tls = given;
@@ -211,6 +219,10 @@ static const char *read_tlvs(const unsigned char *in, size_t n, size_t at, struc
 		} else if (type == PP2_TYPE_SSL) {
 			why = told ? "a PROXY v2 header that tells of TLS twice" : read_tls(value, len, &p->tls);
 			told = true;
+		} else if (type == PP2_TYPE_AUTHORITY) {
+			take_text(p->authority, sizeof p->authority, value, len, true);
+		} else if (type == PP2_TYPE_ALPN) {
+			take_text(p->alpn, sizeof p->alpn, value, len, false);
 		}
 		if (why)
 			return why;
@@ -293,11 +305,12 @@ static unsigned char *put16(unsigned char *at, size_t n)
 	return at;
 }
 
-static unsigned char *put_tlv(unsigned char *at, int type, const char *text)
+/* Nothing, if there is no text, or no room for it before end. */
+static unsigned char *put_tlv(unsigned char *at, const unsigned char *end, int type, const char *text)
 {
 	size_t n = strlen(text);
 
-	if (!n)
+	if (!n || n + 3 > (size_t)(end - at))
 		return at;
 	*at++ = (unsigned char)type;
 	at = put16(at, n);
@@ -306,7 +319,7 @@ static unsigned char *put_tlv(unsigned char *at, int type, const char *text)
 }
 
 /* verify is 0 only if the client showed a certificate that verified */
-static unsigned char *put_tls(unsigned char *at, const struct proxyproto_tls *tls)
+static unsigned char *put_tls(unsigned char *at, const unsigned char *end, const struct proxyproto_tls *tls)
 {
 	unsigned char *length = at + 1, *fixed = at + 3;
 
@@ -314,9 +327,11 @@ static unsigned char *put_tls(unsigned char *at, const struct proxyproto_tls *tl
 	memset(fixed, 0, SSL_FIXED);
 	fixed[0] = PP2_CLIENT_SSL | (tls->verified ? PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS : 0);
 	fixed[SSL_FIXED - 1] = !tls->verified;
-	at = put_tlv(fixed + SSL_FIXED, PP2_SUBTYPE_SSL_VERSION, tls->version);
-	at = put_tlv(at, PP2_SUBTYPE_SSL_CN, tls->cn);
-	at = put_tlv(at, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
+	at = put_tlv(fixed + SSL_FIXED, end, PP2_SUBTYPE_SSL_VERSION, tls->version);
+	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CN, tls->cn);
+	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
+	at = put_tlv(at, end, PP2_SUBTYPE_SSL_SIG_ALG, tls->signature);
+	at = put_tlv(at, end, PP2_SUBTYPE_SSL_KEY_ALG, tls->key);
 	put16(length, (size_t)(at - length) - 2);
 	return at;
 }
@@ -335,6 +350,7 @@ static size_t write_v2(const struct proxyproto *p, unsigned char *out)
 {
 	bool known = has_addresses(p);
 	unsigned char *at = out + V2_FIXED;
+	const unsigned char *end = out + PROXYPROTO_WRITTEN;
 
 	memcpy(out, signature, sizeof signature);
 	out[12] = known ? 0x21 : 0x20;
@@ -342,7 +358,11 @@ static size_t write_v2(const struct proxyproto *p, unsigned char *out)
 	if (known)
 		at = put_addresses(at, p);
 	if (known && p->tls.on)
-		at = put_tls(at, &p->tls);
+		at = put_tls(at, end, &p->tls);
+	if (known && is_plain((const unsigned char *)p->authority, strlen(p->authority))) /* it may be a client's */
+		at = put_tlv(at, end, PP2_TYPE_AUTHORITY, p->authority);
+	if (known)
+		at = put_tlv(at, end, PP2_TYPE_ALPN, p->alpn);
 	put16(out + 14, (size_t)(at - out) - V2_FIXED);
 	return (size_t)(at - out);
 }

@@ -111,25 +111,28 @@ static void take_tls(struct session *s, const struct proxyproto_tls *tls)
 {
 	if (!tls->on)
 		return;
-	s->client.facts = (struct tls_facts){ .version = given(tls->version), .cipher = given(tls->cipher), .cn = given(tls->cn), .verified = tls->verified };
+	s->client.facts = (struct tls_facts){ .version = given(tls->version), .cipher = given(tls->cipher), .cn = given(tls->cn), .verified = tls->verified,
+		.signature = given(tls->signature), .key = given(tls->key) };
 	s->client.has_facts = true;
 	dialogue_encrypted(&s->dialogue);
 }
 
+static struct proxyproto accepted; /* what the proxy before us says */
+
 const char *identity_accept(struct session *s)
 {
-	static struct proxyproto header;
-	const char *fault = is_proxy(s) ? read_header(s, &header) : NULL;
+	const char *fault = is_proxy(s) ? read_header(s, &accepted) : NULL;
 
 	if (fault || !is_proxy(s))
 		return fault;
-	if (header.source.sa.sa_family == AF_UNSPEC) /* the proxy speaks for itself, e.g. in a health check */
+	if (accepted.source.sa.sa_family == AF_UNSPEC) /* the proxy speaks for itself, e.g. in a health check */
 		return NULL;
-	unmap_both(&header);
+	unmap_both(&accepted);
 	s->client.proxy = s->client.peer;
-	s->client.address = header.source;
-	s->client.reached = header.dest;
-	take_tls(s, &header.tls);
+	s->client.address = accepted.source;
+	s->client.reached = accepted.dest;
+	s->client.authority = given(accepted.authority);
+	take_tls(s, &accepted.tls);
 	return NULL;
 }
 
@@ -250,11 +253,21 @@ static void describe_tls(const struct tls_facts *facts, struct proxyproto_tls *t
 	put_text(tls->version, sizeof tls->version, facts->version);
 	put_text(tls->cipher, sizeof tls->cipher, facts->cipher);
 	put_text(tls->cn, sizeof tls->cn, facts->cn);
+	put_text(tls->signature, sizeof tls->signature, facts->signature);
+	put_text(tls->key, sizeof tls->key, facts->key);
+}
+
+/* The name that the client asked for, of us or of the proxy before us. If that has ended the client's TLS, ours is with the proxy. */
+static const char *asked_name(const struct session *s)
+{
+	if (s->client.authority || accepted.tls.on || !s->client.leg.tls)
+		return s->client.authority;
+	return tls_asked_name(s->client.leg.tls);
 }
 
 void identity_send_proxy(struct session *s)
 {
-	struct proxyproto header = { s->client.address, *reached(s), { 0 } };
+	struct proxyproto header = { .source = s->client.address, .dest = *reached(s) };
 	static const char note[] = "a PROXY header was sent";
 	unsigned char *line;
 
@@ -263,6 +276,8 @@ void identity_send_proxy(struct session *s)
 		return;
 	if (s->client.has_facts)
 		describe_tls(&s->client.facts, &header.tls);
+	put_text(header.authority, sizeof header.authority, asked_name(s));
+	put_text(header.alpn, sizeof header.alpn, given(accepted.alpn));
 	line = leg_room(&s->server.leg, PROXYPROTO_WRITTEN);
 	leg_wrote(&s->server.leg, proxyproto_write(s->o->send_proxy, &header, line, PROXYPROTO_WRITTEN));
 	leg_flush(&s->server.leg); /* in the clear, for TLS may begin next; a socket that is still empty takes it */

@@ -79,6 +79,8 @@ static void ends(struct json *j, const struct session *s)
 	json_close(j, '}');
 	if (s->client.proxy.sa.sa_family != AF_UNSPEC)
 		event_address(j, "proxy", &s->client.proxy);
+	if (s->client.authority)
+		json_string(j, "authority", s->client.authority);
 	if (s->server.address.sa.sa_family == AF_UNSPEC) {
 		json_null(j, "server");
 	} else {

@@ -186,6 +186,7 @@ struct client {
 	union net_address reached; /* where the client connected to, by the PROXY header; AF_UNSPEC: there was no header */
 	bool has_facts;
 	struct tls_facts facts;	   /* of its TLS, when has_facts: with us, or with the proxy before us */
+	const char *authority;	   /* the name that it asked for, by the PROXY header; NULL: that has none. Not to be trusted */
 	unsigned forward;	   /* bits: attributes that the server takes by XFORWARD, see identity.c */
 	unsigned untold;	   /* bits: attributes left for the next XCLIENT or XFORWARD command */
 	bool name_due;		   /* XCLIENT, XFORWARD or MAIL waits for the client's host name */

@@ -36,9 +36,9 @@ def tlv(kind, value):
     return struct.pack(">BH", kind, len(value)) + value
 
 
-def ended(version=b"TLSv1.3", cipher=b"TLS_AES_128_GCM_SHA256", cn=b"", flags=1, verify=1):
+def ended(version=b"TLSv1.3", cipher=b"TLS_AES_128_GCM_SHA256", cn=b"", flags=1, verify=1, signature=b"", key=b""):
     """PP2_TYPE_SSL, of a proxy that has ended the client's TLS."""
-    texts = ((0x21, version), (0x22, cn), (0x23, cipher))
+    texts = ((0x21, version), (0x22, cn), (0x23, cipher), (0x24, signature), (0x25, key))
     return tlv(0x20, struct.pack(">BI", flags, verify) + b"".join(tlv(kind, text) for kind, text in texts if text))
 
 
@@ -342,11 +342,31 @@ def test_55_no_starttls_to_pass_through(warp, mail_server, certs, level):
 
 
 @pytest.mark.parametrize("said", [ended(), ended(cipher=b""), ended(b"x" * 64, b"y" * 64), ended(flags=0),
-                                  ended(cn=b"J\xc3\xbcrgen", flags=7, verify=0), ended(cn=b"c" * 255, flags=7, verify=0)])
-def test_55_tls_is_passed_on(proxied, said):
-    """What we were told is told to a server with PROXY headers of version 2."""
-    begin(proxy := proxied("--send-proxy", "v2"), v2(tlvs=said + tlv(1, b"h2")))
-    assert read_v2(proxy.upstream.accept())[-1] == ({} if said[3] == 0 else {0x20: said[3:]})
+                                  ended(cn=b"J\xc3\xbcrgen", flags=7, verify=0), ended(cn=b"c" * 255, flags=7, verify=0),
+                                  ended(signature=b"RSA-SHA256", key=b"RSA2048"), ended(key=b"EC256")])
+@pytest.mark.parametrize("name", [b"", b"mail.example", b"a" * 250])
+def test_55_tls_is_passed_on(proxied, said, name):
+    """What we were told is told to a server with PROXY headers of version 2, as far as 512 octets hold it."""
+    begin(proxy := proxied("--send-proxy", "v2"), v2(tlvs=said + tlv(1, b"h2") + tlv(5, b"id") + (tlv(2, name) if name else b"")))
+    there_is_room = len(said) + len(name) < 400
+    wanted = {**({} if said[3] == 0 else {0x20: said[3:]}), **({2: name} if name and there_is_room else {}), 1: b"h2"}
+    assert read_v2(proxy.upstream.accept())[-1] == wanted
+
+
+@pytest.mark.parametrize("name, shown", [
+    (b"mail.example", "mail.example"), (b"A_b-3." * 42 + b"abc", "A_b-3." * 42 + "abc"), (b"a" * 256, None), (b"", None), (b"a b", None),
+    (b'a"b', None), (b"a\r\nRCPT TO:<b@c>", None), (b"a\0b", None), (b"\xc3\xa9.example", None), (b"../x", None)])
+@pytest.mark.parametrize("with_tls", [False, True])
+def test_55_name_that_the_client_asked_for(proxied, hooks, mail_server, name, shown, with_tls):
+    """In all records and for hooks, if it may be a host's; TLS or not."""
+    hooks.script("connect", f"cat >{hooks.directory}/seen")
+    proxy = proxied(*hooks.options, upstream=mail_server(*SERVER))
+    client = begin(proxy, v2(tlvs=(ended() if with_tls else b"") + tlv(2, name) + tlv(2, b"second.example" if shown else b"a/b")))
+    client.expect("220")
+    client.ask("QUIT", "221")
+    proxy.wait_exit()
+    assert [record.get("authority") for record in proxy.records()] == [shown] * len(proxy.records())
+    assert json.loads((hooks.directory / "seen").read_text()).get("authority") == shown
 
 
 @pytest.mark.parametrize("said, field", [
@@ -412,8 +432,8 @@ def test_tls_in_the_header_to_the_server(warp, certs, secure, how, mode, told, v
         assert server.line().startswith("PROXY TCP4 127.0.0.1 ")
         return
     tlvs = read_v2(server)[-1]
-    said = ended(b"TLSv1.2", b"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
-    assert tlvs == ({0x20: said[3:]} if told else {})
+    said = ended(b"TLSv1.2", b"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", signature=b"ecdsa-with-SHA256", key=b"EC256")
+    assert tlvs == ({0x20: said[3:], 2: certificates.HOST.encode()} if told else {})
 
 
 def test_name_of_a_suite_in_the_header(warp, certs):
@@ -422,7 +442,7 @@ def test_name_of_a_suite_in_the_header(warp, certs):
     tls = certs.trusting()
     tls.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
     proxy.connect().begin_tls(tls, certificates.HOST)
-    assert read_v2(proxy.upstream.accept())[-1][0x20].endswith(b"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")
+    assert b"\x23\0\x2dTLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256\x24" in read_v2(proxy.upstream.accept())[-1][0x20]
 
 
 @pytest.mark.parametrize("upstream_tls", [False, True])

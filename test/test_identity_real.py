@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import re
 import ssl
+import struct
 import subprocess
 import tempfile
 
@@ -12,6 +13,7 @@ import pytest
 import certificates
 import mta
 import peers
+from test_identity import read_v2
 from warp import send_message
 
 CLIENT = "127.0.0.9"    # an address that none of the programs in between has
@@ -188,6 +190,79 @@ def test_55_haproxy_ends_tls(warp, certs, mail_server, haproxy, tmp_path, header
         assert told == {"version": "TLSv1.3" if version.name == "TLSv1_3" else "TLSv1.2", "verified": shows, **name}
         assert re.fullmatch("(TLS_|ECDHE-RSA-)[A-Z0-9_-]+", cipher) if "ssl-cipher" in header else cipher is None
     assert not proxy.records("error")
+
+
+def told_of(server):
+    """The TLVs of the header that begins a connection, with those in PP2_TYPE_SSL, as HAProxy's numbers name them."""
+    tlvs = read_v2(server)[-1]
+    nested = tlvs.pop(0x20, b"")[5:]
+    while nested:
+        kind, length = struct.unpack(">BH", nested[:3])
+        tlvs[kind], nested = nested[3:3 + length], nested[3 + length:]
+    return tlvs
+
+
+ALPN, AUTHORITY, VERSION, CN, CIPHER, SIGNATURE, KEY = 1, 2, 0x21, 0x22, 0x23, 0x24, 0x25
+
+
+@pytest.mark.parametrize("kind, signature, key", [("good", b"ecdsa-with-SHA256", b"EC256"), ("p384", b"ecdsa-with-SHA256", b"EC384"),
+                                                  ("rsa", b"ecdsa-with-SHA256", b"RSA2048"), ("chained", b"RSA-SHA256", b"EC256")])
+def test_55_names_and_certificates_as_haproxy_tells(warp, certs, haproxy, tmp_path, kind, signature, key):
+    """HAProxy tells of its certificate and of the name that the client has asked for: we pass that on, show the name in records, and tell
+    the same of our own."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"".join(path.read_bytes() for path in certs.pair(kind)))
+    tls = certs.trusting()
+    tls.load_cert_chain(*certs.pair("localhost"))
+    tls.set_alpn_protocols(["smtp"])
+    options = "send-proxy-v2-ssl-cn proxy-v2-options ssl,cert-cn,ssl-cipher,cert-sig,cert-key,authority,crc32c"
+    ends = f"ssl crt {both} alpn smtp ca-file {certs.ca} verify optional"
+    listener = peers.Listener()
+    haproxy(f"{listener.name_port} {options}", f"127.0.0.1:{DOOR} {ends}")
+    client = peers.connect("127.0.0.1", DOOR)
+    client.begin_tls(tls, certificates.HOST)
+    said = told_of(listener.accept())
+    said.pop(3)     # the checksum
+    assert said.pop(CIPHER) and said == {ALPN: b"smtp", AUTHORITY: certificates.HOST.encode(), VERSION: b"TLSv1.2", CN: b"localhost", SIGNATURE: signature, KEY: key}
+
+    proxy = warp(*GUARD, "--accept-proxy", "127.0.0.1", "--send-proxy", "v2", "--tls", "none").listen()
+    haproxy(f"127.0.0.1:2525 {options}", f"127.0.0.1:{DOOR + 1} {ends}")
+    client = peers.connect("127.0.0.1", DOOR + 1)
+    client.begin_tls(tls, certificates.HOST)
+    server = proxy.upstream.accept()
+    passed_on = told_of(server)
+    assert passed_on.pop(CIPHER) and passed_on == said
+    server.send("220 server.example")
+    client.expect("220")
+    assert proxy.wait_for("connect")["authority"] == certificates.HOST
+
+
+@pytest.mark.parametrize("name", [certificates.HOST, None, "any_name.test"])
+def test_55_names_and_certificates_for_haproxy(warp, certs, haproxy, mail_server, tmp_path, name):
+    """It reads what we tell, and logs the name."""
+    server = mail_server()
+    haproxy(server.name_port, bind=f"127.0.0.1:{DOOR} accept-proxy\n    log-format name=%[fc_pp_authority]=")
+    proxy = warp(*certs.options("wrong-name"), *certs.options("rsa"), "--client-tls", "implicit", "--send-proxy", "v2", "--tls", "none",
+                 "--upstream", f"127.0.0.1:{DOOR}").listen()
+    tls = certs.trusting()
+    tls.check_hostname = False
+    client = peers.connect("127.0.0.1", 2525)
+    client.begin_tls(tls, name)
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    send_message(client)
+    client.ask("QUIT", "221")
+    client.close()
+    log = tmp_path / "haproxy.log"
+    proxy.wait_until(lambda: "name=" in log.read_text(), "the log of HAProxy")
+    assert f"name={name or '-'}=" in log.read_text()
+    assert len(server.messages) == 1 and "authority" not in proxy.wait_for("message")
+
+    direct = warp(*certs.options("wrong-name"), *certs.options("rsa"), "--client-tls", "implicit", "--send-proxy", "v2", "--tls", "none")
+    direct.connect().begin_tls(tls, name)
+    told = told_of(direct.upstream.accept())
+    assert told.pop(CIPHER) and told == {VERSION: b"TLSv1.2", SIGNATURE: b"ecdsa-with-SHA256", **({AUTHORITY: name.encode()} if name else {}),
+                                         KEY: b"RSA2048" if name == certificates.HOST else b"EC256"}
 
 
 def test_55_haproxy_without_tls(warp, mail_server, haproxy):

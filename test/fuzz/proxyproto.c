@@ -25,6 +25,12 @@ static enum proxyproto_status read_copy(const uint8_t *in, size_t n, size_t *use
 	return status;
 }
 
+/* A text that was written to a header of n octets, for which there may have been no room. */
+static bool may_lack(const char *text, const char *written, size_t n)
+{
+	return strcmp(text, written) == 0 || (!*written && n + 3 + strlen(text) > PROXYPROTO_WRITTEN);
+}
+
 static void check_written(const struct proxyproto *p)
 {
 	unsigned char out[PROXYPROTO_WRITTEN];
@@ -34,10 +40,14 @@ static void check_written(const struct proxyproto *p)
 
 	for (unsigned version = 1; version <= 2; version++) {
 		size_t n = proxyproto_write(version, p, out, sizeof out);
-		size_t same = version == 1 ? offsetof(struct proxyproto, tls) : sizeof again; /* v1 has no word for TLS */
 
 		CHECK(read_copy(out, n, &used, &again, &why) == PROXYPROTO_DONE && used == n);
-		CHECK(memcmp(p, &again, same) == 0);
+		CHECK(memcmp(p, &again, offsetof(struct proxyproto, tls)) == 0);
+		if (version == 1) /* it has no word for what follows */
+			continue;
+		CHECK(memcmp(&p->tls, &again.tls, offsetof(struct proxyproto_tls, signature)) == 0);
+		CHECK(may_lack(p->tls.signature, again.tls.signature, n) && may_lack(p->tls.key, again.tls.key, n));
+		CHECK(may_lack(p->authority, again.authority, n) && may_lack(p->alpn, again.alpn, n));
 	}
 }
 
@@ -67,7 +77,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	CHECK(p.source.sa.sa_family == p.dest.sa.sa_family);
 	CHECK(!p.tls.on || p.source.sa.sa_family != AF_UNSPEC);
 	CHECK(p.tls.verified || !*p.tls.cn);
-	CHECK(!strpbrk(p.tls.version, "\r\n ()\\") && !strpbrk(p.tls.cipher, "\r\n ()\\"));
+	CHECK(!strpbrk(p.tls.version, "\r\n ()\\") && !strpbrk(p.tls.cipher, "\r\n ()\\") && !strpbrk(p.authority, "\r\n ()\\"));
+	CHECK(!strpbrk(p.tls.signature, "\r\n ()\\") && !strpbrk(p.tls.key, "\r\n ()\\"));
+	CHECK((!*p.authority && !*p.alpn) || p.source.sa.sa_family != AF_UNSPEC);
 	check_written(&p);
 	return 0;
 }

@@ -261,6 +261,31 @@ static void test_two_lists_of_names(void **state)
 	assert_false(certificate_is_for(&c, "a.b"));
 }
 
+static void test_signatures(void **state)
+{
+	static const struct {
+		struct input algorithm;
+		const char *want;
+	} rows[] = {
+		{ IN("\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"), "RSA-SHA256" },
+		{ IN("\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03"), "ecdsa-with-SHA384" },
+		{ IN("\x06\x03\x2b\x65\x70"), "ED25519" },
+		{ IN("\x06\x03\x2b\x65\x71"), NULL },
+		{ IN("\x06\x00"), NULL },
+		{ IN("\x06\x09\x2b\x65\x70"), NULL },
+		{ IN("\x05\x00"), NULL },
+		{ IN(""), NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		const unsigned char *in = guarded(rows[i].algorithm.bytes, rows[i].algorithm.len);
+		const char *name = certificate_signature(&(struct certificate){ .algorithm = { in, rows[i].algorithm.len } });
+
+		expect_text("name", name ? name : "none", rows[i].want ? rows[i].want : "none");
+	}
+}
+
 static void test_optional_parts(void **state)
 {
 	static const struct {
@@ -348,6 +373,7 @@ int main(void)
 		cmocka_unit_test(test_60_several_extensions),
 		cmocka_unit_test(test_whom_it_is_for),
 		cmocka_unit_test(test_two_lists_of_names),
+		cmocka_unit_test(test_signatures),
 		cmocka_unit_test(test_optional_parts),
 		cmocka_unit_test(test_every_beginning),
 		cmocka_unit_test(test_hostile_octets),

@@ -25,6 +25,16 @@ static void say_tls(const struct proxyproto_tls *tls)
 	if (tls->on)
 		say(&got, " %s %s %s%s", *tls->version ? tls->version : "-", *tls->cipher ? tls->cipher : "-",
 		    tls->verified ? "verified " : "", tls->cn);
+	if (*tls->signature || *tls->key)
+		say(&got, " %s %s", tls->signature, tls->key);
+}
+
+static void say_names(const struct proxyproto *p)
+{
+	if (*p->authority)
+		say(&got, " authority %s", p->authority);
+	if (*p->alpn)
+		say(&got, " alpn %s", p->alpn);
 }
 
 /* What the first n octets of a connection are, offered in parts that end where `way` says (see offer() of unit.h). */
@@ -52,6 +62,7 @@ static void read_parts(const unsigned char *in, size_t n, size_t way)
 		say_address(&p.dest);
 		say(&got, " +%zu", n - used);
 		say_tls(&p.tls);
+		say_names(&p);
 	}
 }
 
@@ -158,7 +169,7 @@ static void test_v2(void **state)
 		{ IN(SIG "\x21\x32\0\1/"), "none none +0" },
 		/* more room than addresses, filled with TLVs */
 		{ IN(SIG "\x21\x11\0\x0f" V4 "\4\0\0"), ENDS4 "0" },
-		{ IN(SIG "\x21\x11\0\x17" V4 "\4\0\1\0\1\0\4smtp"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\0\x17" V4 "\4\0\1\0\1\0\4smtp"), ENDS4 "0 alpn smtp" },
 		{ IN(SIG "\x21\x11\0\x0d" V4 "\4"), FIT },
 		{ IN(SIG "\x21\x11\0\x0e" V4 "\4\0"), FIT },
 		{ IN(SIG "\x21\x11\0\x0f" V4 "\4\0\1"), FIT },
@@ -244,6 +255,34 @@ static void test_tls(void **state)
 	run_rows(rows, COUNT(rows));
 }
 
+#define Y "y23456789-y23456789-y23456789-y23456789-y23456789-" /* 50 */
+
+static void test_names(void **state)
+{
+	static const struct row rows[] = {
+		{ IN(SIG "\x21\x11\0\x16" V4 "\2\0\7a.b-c_D"), ENDS4 "0 authority a.b-c_D" },
+		{ IN(SIG "\x21\x11\0\x19" V4 "\1\0\3h\n2\2\0\4a.bc"), ENDS4 "0 authority a.bc alpn h\n2" },
+		/* two of one: the first; and what is not passed on */
+		{ IN(SIG "\x21\x11\0\x14" V4 "\2\0\1a\2\0\1b"), ENDS4 "0 authority a" },
+		{ IN(SIG "\x21\x11\0\x14" V4 "\2\0\0\2\0\2.b"), ENDS4 "0 authority .b" },
+		{ IN(SIG "\x21\x11\0\x13" V4 "\2\0\4a\r\nb"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\0\x12" V4 "\2\0\3a\0b"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\0\x12" V4 "\1\0\3a\0b"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\1\x0e" V4 "\2\0\xff" Y Y Y Y Y "12345"), ENDS4 "0 authority " Y Y Y Y Y "12345" },
+		{ IN(SIG "\x21\x11\1\x0f" V4 "\2\1\0" Y Y Y Y Y "123456"), ENDS4 "0" },
+		{ IN(SIG "\x21\x11\0\x0f" V4 "\2\0\1"), FIT },
+		/* nested, or of nobody */
+		{ IN(SIG "\x21\x11\0\x18" V4 "\x20\0\x9\1\0\0\0\1\2\0\1a"), ENDS4 "0 - - " },
+		{ IN(SIG "\x20\x11\0\x10" V4 "\2\0\1a"), "none none +0" },
+		/* of the proxy's certificate */
+		{ IN(SIG "\x21\x11\0\x2b" V4 "\x20\0\x1c\1\0\0\0\1\x24\0\xaRSA-SHA256\x25\0\7RSA2048"), ENDS4 "0 - -  RSA-SHA256 RSA2048" },
+		{ IN(SIG "\x21\x11\0\x1e" V4 "\x20\0\xf\1\0\0\0\1\x25\0\1 \x24\0\3a(b"), ENDS4 "0 - - " },
+	};
+
+	(void)state;
+	run_rows(rows, COUNT(rows));
+}
+
 /* All 65535 octets of what may follow, of which the last is a TLV's. */
 static void test_longest_v2(void **state)
 {
@@ -286,7 +325,7 @@ static const unsigned char *write_guarded(unsigned version, const char *source, 
     const struct proxyproto_tls *tls, size_t *n)
 {
 	static const unsigned char zeros[PROXYPROTO_WRITTEN];
-	struct proxyproto p = { address(source, 4711), address(dest, 25), *tls };
+	struct proxyproto p = { .source = address(source, 4711), .dest = address(dest, 25), .tls = *tls };
 	unsigned char *out = (unsigned char *)(uintptr_t)guarded(zeros, sizeof zeros);
 
 	assert_int_equal(proxyproto_write(version, &p, out, PROXYPROTO_WRITTEN - 1), 0);
@@ -304,7 +343,7 @@ static void test_writing(void **state)
 		struct input want;
 	} rows[] = {
 		{ 1, "192.0.2.1", "198.51.100.2", { 0 }, IN("PROXY TCP4 192.0.2.1 198.51.100.2 4711 25\r\n") },
-		{ 1, "2001:db8::1", "::1", { true, false, "TLSv1.2", "x", "" }, IN("PROXY TCP6 2001:db8::1 ::1 4711 25\r\n") },
+		{ 1, "2001:db8::1", "::1", { .on = true, .version = "TLSv1.2", .cipher = "x" }, IN("PROXY TCP6 2001:db8::1 ::1 4711 25\r\n") },
 		{ 1, "", "", { 0 }, IN("PROXY UNKNOWN\r\n") },
 		{ 1, "192.0.2.1", "::1", { 0 }, IN("PROXY UNKNOWN\r\n") },
 		{ 1, "192.0.2.1", "", { 0 }, IN("PROXY UNKNOWN\r\n") },
@@ -312,13 +351,13 @@ static void test_writing(void **state)
 		{ 2, "2001:db8::1", "::1", { 0 },
 		    IN(SIG "\x21\x21\0\x24\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\022\147\0\031") },
 		{ 2, "", "", { 0 }, IN(SIG "\x20\0\0\0") },
-		{ 2, "", "", { true, false, "TLSv1.2", "x", "" }, IN(SIG "\x20\0\0\0") },
+		{ 2, "", "", { .on = true, .version = "TLSv1.2", .cipher = "x" }, IN(SIG "\x20\0\0\0") },
 		{ 2, "::1", "192.0.2.1", { 0 }, IN(SIG "\x20\0\0\0") },
-		{ 2, "192.0.2.1", "198.51.100.2", { true, true, "", "", "me" },
+		{ 2, "192.0.2.1", "198.51.100.2", { .on = true, .verified = true, .cn = "me" },
 		    IN(SIG "\x21\x11\0\x19" V4 "\x20\0\xa\7\0\0\0\0\x22\0\2me") },
-		{ 2, "192.0.2.1", "198.51.100.2", { true, false, "", "", "" },
+		{ 2, "192.0.2.1", "198.51.100.2", { .on = true },
 		    IN(SIG "\x21\x11\0\x14" V4 "\x20\0\5\1\0\0\0\1") },
-		{ 2, "192.0.2.1", "198.51.100.2", { true, false, "TLSv1.2", "AES", "" },
+		{ 2, "192.0.2.1", "198.51.100.2", { .on = true, .version = "TLSv1.2", .cipher = "AES" },
 		    IN(SIG "\x21\x11\0\x24" V4 "\x20\0\x15\1\0\0\0\1\x21\0\7TLSv1.2\x23\0\3AES") },
 	};
 
@@ -337,7 +376,7 @@ static void test_writing(void **state)
 static void test_longest_written(void **state)
 {
 	static const char six[] = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-	struct proxyproto_tls tls = { true, true, X63 "a", X63 "b", "" };
+	struct proxyproto_tls tls = { true, true, X63 "a", X63 "b", "", X63 "c", X63 "d" };
 
 	(void)state;
 	memset(tls.cn, 'c', sizeof tls.cn - 1);
@@ -355,6 +394,51 @@ static void test_longest_written(void **state)
 	}
 }
 
+static void test_writing_names(void **state)
+{
+	static const struct {
+		unsigned version;
+		const char *source, *authority, *alpn, *key, *want;
+	} rows[] = {
+		{ 1, "192.0.2.1", "a.example", "smtp", "EC256", ENDS4 "0" },
+		{ 2, "192.0.2.1", "a.example", "smtp", "EC256", ENDS4 "0 TLSv1.2 -  RSA-SHA256 EC256 authority a.example alpn smtp" },
+		{ 2, "192.0.2.1", "a.example", "", "", ENDS4 "0 TLSv1.2 -  RSA-SHA256  authority a.example" },
+		{ 2, "192.0.2.1", "a.example\r\nRCPT", "h\r\n2", "", ENDS4 "0 TLSv1.2 -  RSA-SHA256  alpn h\r\n2" },
+		{ 2, "192.0.2.1", "a example", "", NULL, ENDS4 "0" },
+		{ 2, "192.0.2.1", Y Y Y Y Y "12345", "", NULL, ENDS4 "0 authority " Y Y Y Y Y "12345" },
+		{ 2, "", "a.example", "smtp", "EC256", "none none +0" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct proxyproto p = { .source = address(rows[i].source, 4711), .dest = address("198.51.100.2", 25) };
+		unsigned char out[PROXYPROTO_WRITTEN];
+
+		if (rows[i].key)
+			p.tls = (struct proxyproto_tls){ true, false, "TLSv1.2", "", "", "RSA-SHA256", "" };
+		snprintf(p.tls.key, sizeof p.tls.key, "%s", rows[i].key ? rows[i].key : "");
+		snprintf(p.authority, sizeof p.authority, "%s", rows[i].authority);
+		snprintf(p.alpn, sizeof p.alpn, "%s", rows[i].alpn);
+		read_parts(out, proxyproto_write(rows[i].version, &p, out, sizeof out), 0);
+		expect_text(rows[i].authority, got.bytes, *rows[i].source ? rows[i].want : "none none +0");
+	}
+}
+
+/* What has no room is left out; what has some behind it is not. */
+static void test_names_without_room(void **state)
+{
+	struct proxyproto p = { .source = address("192.0.2.1", 4711), .dest = address("198.51.100.2", 25),
+		.tls = { true, true, "TLSv1.2", "x", "", X63, "RSA2048" }, .authority = Y Y Y, .alpn = "smtp" };
+	unsigned char out[PROXYPROTO_WRITTEN];
+
+	(void)state;
+	memset(p.tls.cn, 'c', sizeof p.tls.cn - 1);
+	clear(&want);
+	say(&want, ENDS4 "0 TLSv1.2 x verified %s " X63 " RSA2048 alpn smtp", p.tls.cn);
+	read_parts(out, proxyproto_write(2, &p, out, sizeof out), 0);
+	expect_text("no authority", got.bytes, want.bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -364,6 +448,9 @@ int main(void)
 		cmocka_unit_test(test_longest_v2),
 		cmocka_unit_test(test_writing),
 		cmocka_unit_test(test_longest_written),
+		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_writing_names),
+		cmocka_unit_test(test_names_without_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

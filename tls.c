@@ -70,12 +70,26 @@ struct chain {
 	unsigned char der[32768];
 };
 
+/* A session with an upstream that may be resumed: with whom, its secrets, and what was found of its certificate. */
+struct past {
+	union net_address server; /* AF_UNSPEC: none is here */
+	unsigned char demand[br_sha256_SIZE];
+	br_ssl_session_parameters secrets;
+	unsigned verdict;
+	int status; /* of the holder, as in br_name_element */
+	char holder[256];
+	unsigned char fingerprint[TLS_FINGERPRINT];
+};
+
 struct tls {
 	union { /* client and server begin with common */
 		br_ssl_engine_context common;
 		br_ssl_client_context client;
 		br_ssl_server_context server;
 	} engine;
+	union net_address server; /* of the upstream, for find_past() */
+	unsigned char demand[br_sha256_SIZE];
+	const struct past *resumed; /* until the upstream begins a handshake in full */
 	bool handshake_done;
 	bool used;
 	unsigned char first; /* first octet from the peer; 0: none yet */
@@ -85,6 +99,7 @@ struct tls {
 
 static struct tls towards_upstream, towards_client;
 static struct chain chain; /* of the upstream */
+static struct past pasts[4];
 static const struct keys *shown_pair; /* to the client */
 static bool unsigned_; /* by our key: its agent has not answered */
 /* Beside BearSSL's codes of errors, and TRUST_CONSTRAINED. */
@@ -124,6 +139,7 @@ static void x509_start_chain(const br_x509_class **context, const char *name)
 {
 	struct chain *c = (struct chain *)(void *)context;
 
+	towards_upstream.resumed = NULL;
 	(void)name; /* that for SNI: there may be several to look for */
 	c->len = 0;
 	c->certificates = 0;
@@ -573,11 +589,84 @@ static void prepare_chain(const struct tls_demand *demand)
 		chain.names[i] = demand->names[i];
 }
 
+/* ---- resumption ---- */
+
+/* What decides whether a server may be resumed, but for its address. */
+static void digest(const struct tls_demand *demand, unsigned char out[br_sha256_SIZE])
+{
+	br_sha256_context h;
+
+	br_sha256_init(&h);
+	br_sha256_update(&h, &demand->level, sizeof demand->level);
+	if (demand->sni)
+		br_sha256_update(&h, demand->sni, strlen(demand->sni));
+	for (size_t i = 0; i < demand->count; i++) {
+		br_sha256_update(&h, "", 1);
+		br_sha256_update(&h, demand->names[i], strlen(demand->names[i]));
+	}
+	br_sha256_out(&h, out);
+}
+
+/* NULL: there is none. */
+static struct past *find_past(const struct tls *t)
+{
+	for (size_t i = 0; i < sizeof pasts / sizeof *pasts; i++)
+		if (net_same(&pasts[i].server, &t->server) && memcmp(pasts[i].demand, t->demand, sizeof t->demand) == 0)
+			return &pasts[i];
+	return NULL;
+}
+
+/* The last connection is over, and its engine is about to be used again. What has failed is not resumed (RFC 5246 7.2.2), nor what was to be
+ * resumed and failed. */
+static void remember(const struct tls *t)
+{
+	static unsigned next;
+	struct past *past = find_past(t);
+	bool good = t->handshake_done && !tls_failure(t) && t->engine.common.session.session_id_len;
+
+	if (past && !good)
+		explicit_bzero(past, sizeof *past);
+	if (!good || t->resumed || t->server.sa.sa_family == AF_UNSPEC)
+		return;
+	past = past ? past : &pasts[next++ % (sizeof pasts / sizeof *pasts)];
+	past->server = t->server;
+	memcpy(past->demand, t->demand, sizeof past->demand);
+	br_ssl_engine_get_session_parameters(&t->engine.common, &past->secrets);
+	past->verdict = chain.verdict;
+	past->status = chain.holder.status;
+	memcpy(past->holder, chain.holder_text, sizeof past->holder);
+	tls_fingerprint(t, past->fingerprint);
+}
+
+/* Whose TLSA records have decided, those may decide otherwise later. The path of a Unix socket is not known here. */
+static void find_resumed(struct tls *t, const struct tls_demand *demand)
+{
+	t->resumed = NULL;
+	t->server.sa.sa_family = AF_UNSPEC;
+	if (!demand->server || demand->server->sa.sa_family == AF_UNIX || demand->tlsa)
+		return;
+	t->server = *demand->server;
+	digest(demand, t->demand);
+	t->resumed = find_past(t);
+	if (!t->resumed)
+		return;
+	chain.verdict = t->resumed->verdict;
+	chain.holder.status = t->resumed->status;
+	memcpy(chain.holder_text, t->resumed->holder, sizeof chain.holder_text);
+	br_ssl_engine_set_session_parameters(&t->engine.common, &t->resumed->secrets);
+}
+
+bool tls_resumes(const struct tls *t)
+{
+	return t->resumed && !t->handshake_done;
+}
+
 struct tls *tls_start(const struct tls_demand *demand, const char **why)
 {
 	struct tls *t = &towards_upstream;
 	br_ssl_engine_context *e = &t->engine.common;
 
+	remember(t);
 	br_ssl_client_zero(&t->engine.client);
 	br_ssl_engine_set_versions(e, demand->level == TLS_MAY ? BR_TLS10 : BR_TLS12, BR_TLS12);
 	prepare_chain(demand);
@@ -598,7 +687,8 @@ struct tls *tls_start(const struct tls_demand *demand, const char **why)
 	if (!make_ready(t, 0))
 		return NULL;
 	*why = "the name is too long for TLS";
-	return br_ssl_client_reset(&t->engine.client, demand->sni, 0) ? t : NULL;
+	find_resumed(t, demand);
+	return br_ssl_client_reset(&t->engine.client, demand->sni, t->resumed != NULL) ? t : NULL;
 }
 
 static void show_pair(br_ssl_server_context *s, const struct keys *k)
@@ -654,6 +744,9 @@ void tls_wipe(void)
 {
 	if (towards_upstream.used)
 		explicit_bzero(&towards_upstream, sizeof towards_upstream);
+	for (size_t i = 0; i < sizeof pasts / sizeof *pasts; i++)
+		if (pasts[i].server.sa.sa_family != AF_UNSPEC)
+			explicit_bzero(&pasts[i], sizeof pasts[i]);
 	if (towards_client.used)
 		explicit_bzero(&towards_client, sizeof towards_client);
 }
@@ -857,6 +950,10 @@ const char *tls_failure(const struct tls *t)
 
 bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPRINT])
 {
+	if (t->resumed) {
+		memcpy(fingerprint, t->resumed->fingerprint, TLS_FINGERPRINT);
+		return true;
+	}
 	if (t != &towards_upstream || !chain.certificates)
 		return false;
 	sha256(&chain.certificate[0].der, fingerprint);
@@ -892,7 +989,7 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 		;
 	facts->cipher = suite < sizeof suites / sizeof *suites ? suite_names[suite] : "unknown";
 	explicit_bzero(&session, sizeof session);
-	facts->verified = false;
+	facts->verified = facts->resumed = false;
 	facts->proof = TLS_UNPROVEN;
 	facts->reason = facts->cn = facts->holder = facts->signature = facts->key = NULL;
 	if (t == &towards_client) { /* clients are not asked for certificates */
@@ -902,6 +999,7 @@ void tls_facts(const struct tls *t, struct tls_facts *facts)
 	}
 	facts->reason = reason_against(version, suite);
 	facts->verified = !facts->reason;
+	facts->resumed = t->resumed != NULL;
 	if (facts->verified)
 		facts->proof = !chain.tlsa ? TLS_BY_CA : chain.by_leaf ? TLS_BY_EE : TLS_BY_TA;
 	if (!chain.verdict && !chain.tlsa && chain.holder.status == 1)

@@ -5,6 +5,7 @@
 #ifndef TLS_H
 #define TLS_H
 
+#include "pure/address.h"
 #include "pure/dane.h"
 #include "pure/levels.h"
 
@@ -30,18 +31,25 @@ struct tls_demand {
 	const char *const *names;
 	size_t count;
 	const struct dane_set *tlsa; /* they decide, and trusted CAs do not count: RFC 7672 3.1. NULL: CAs */
+	/* Whom it is demanded of. Up to four servers are remembered whose last connection has ended without a fault: if the same is demanded of
+	 * one again, without TLSA records, its session is resumed (RFC 5246 F.1.4), should it agree. Then facts and fingerprint are those of
+	 * the handshake that was in full. NULL: of nobody who may be remembered. */
+	const union net_address *server;
 };
 
 /* Begin a handshake with the upstream. A level that verifies fails here if there is nothing to verify by. Returns NULL with *why set if
  * the handshake cannot begin. */
 struct tls *tls_start(const struct tls_demand *demand, const char **why);
 
+/* Whether a session is to be resumed, and that is not done: if it fails, the server is remembered no longer. */
+bool tls_resumes(const struct tls *t);
+
 /* Begin to serve a client's handshake with the keys of keys.h, of which the first must be loaded, and of several those whose certificate has
  * the name that the client asks for (SNI, RFC 6066 3), else the first: TLS 1.2 (RFC 8996), ECDHE, cipher suites
  * in our order (RFC 9325 4.2). Returns NULL with *why set if there are no random numbers. */
 struct tls *tls_serve(const char **why);
 
-/* Overwrite both engines: secrets must not outlive a session. Every struct tls is invalid afterwards. */
+/* Overwrite both engines, and what is remembered: secrets must not outlive a session. Every struct tls is invalid afterwards. */
 void tls_wipe(void);
 
 /* Give bytes from the peer. Returns how many were taken. */
@@ -102,6 +110,7 @@ enum tls_fault tls_fault(const struct tls *t);
 struct tls_facts {
 	const char *version, *cipher, *reason, *cn, *signature, *key;
 	bool verified;
+	bool resumed; /* the session of an earlier connection */
 	enum tls_proof proof;
 	const char *holder;
 };

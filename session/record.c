@@ -382,6 +382,8 @@ void record_tls(const struct session *s, const struct record_handshake *h)
 	json_string(&j, "version", facts ? facts->version : NULL);
 	json_string(&j, "cipher", facts ? facts->cipher : NULL);
 	json_bool(&j, "verified", facts && facts->verified);
+	if (facts && facts->resumed)
+		json_bool(&j, "resumed", true);
 	json_string(&j, "name", h->name);
 	if (h->policy)
 		json_string(&j, "policy", h->policy);

@@ -526,6 +526,7 @@ void server_start_handshake(struct session *s)
 	s->server.handshake_at = s->now;
 	serverstate_enter(s, s->server.state == SERVER_STARTTLS ? SERVER_SHAKE : SERVER_SHAKE_FIRST);
 	policy_demand(s, &name, &demand);
+	demand.server = &s->server.address;
 	t = tls_start(&demand, &why);
 	if (!t) {
 		server_tls_failed(s, why);
@@ -588,12 +589,26 @@ bool server_needs_tls(const struct session *s)
 	return policy_level(s) >= TLS_ENCRYPT || (policy_level(s) == TLS_OFFERED && begun) || upstreamauth_is_due(s);
 }
 
+/* A handshake in full may be better than one that resumes a session, which is no longer remembered then. */
+static void shake_again(struct session *s, const char *reason)
+{
+	char error[400];
+
+	snprintf(error, sizeof error, "%s: its TLS session could not be resumed: %s", s->server.host, reason);
+	record_error(s, error);
+	redial(s);
+}
+
 void server_tls_failed(struct session *s, const char *reason)
 {
 	bool fallback = !server_needs_tls(s) && !implicit_tls(s);
 	const char *failure = s->server.leg.tls ? tls_failure(s->server.leg.tls) : NULL;
 
 	reason = failure ? failure : reason;
+	if (s->server.leg.tls && tls_resumes(s->server.leg.tls)) {
+		shake_again(s, reason);
+		return;
+	}
 	note_handshake(s, fallback ? RECORD_TLS_FALLBACK : RECORD_TLS_FAILED, reason,
 	    s->server.handshake_at ? s->now - s->server.handshake_at : -1);
 	if (implicit_tls(s)) {

@@ -262,6 +262,15 @@ static void tunnel_turn(struct session *s)
 	note_termination(s);
 }
 
+static bool secure_server(struct session *s)
+{
+	bool secured = serverstate_is_shaking(s) && server_handshake(s);
+
+	if (secured)
+		hello_secured(s);
+	return secured;
+}
+
 /* Let each part go on once. true: something was handled or sent, so more may be possible now. */
 static bool go_round(struct session *s)
 {
@@ -276,6 +285,7 @@ static bool go_round(struct session *s)
 	handled = steps_take(s) || handled;
 	handled = maildata_send(s) || handled;
 	flush(s);
+	handled = secure_server(s) || handled; /* a handshake that resumes a session ends with what was sent now */
 	if (handled || s->client.leg.sent != to_client)
 		s->waiting.active_at = s->now;
 	return handled || s->server.leg.sent != to_server || s->client.leg.sent != to_client;
@@ -289,8 +299,7 @@ static void turn(struct session *s)
 		tunnel_turn(s);
 		return;
 	}
-	if (serverstate_is_shaking(s) && server_handshake(s))
-		hello_secured(s);
+	secure_server(s);
 	server_turn(s);
 	policy_turn(s);
 	checks_turn(s);

@@ -4,12 +4,14 @@ import re
 import socket
 import ssl
 import struct
+import subprocess
 
 import pytest
 
 import certificates
 import peers
 from hooks import Hooks
+from test_identity_real import Postfix
 
 TLS = ssl.TLSVersion
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
@@ -854,3 +856,178 @@ def test_57_failover_from_tls_to_plain_claims_no_tls(warp, certs):
         server.send(reply)
         client.expect(reply[:3])
     assert proxy.wait_for("message")["server"]["tls"] is None
+
+
+# Resumption: RFC 5246 F.1.4
+
+def late(proxy, *recipients):
+    """A session whose messages go to these, one after the other. Returns the tls records of its upstreams."""
+    client = proxy.connect()
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+    for recipient in recipients:
+        client.ask("MAIL FROM:<a@b.example>", "250")
+        client.send(f"RCPT TO:<{recipient}@d.example>")
+        if client.reply().code == 250:
+            client.ask("DATA", "354")
+            client.send("Subject: hello", "", "hello", ".")
+            client.expect("250")
+        else:
+            client.ask("RSET", "250")
+    client.ask("QUIT", "221")
+    client.close()
+    proxy.wait_for("close")
+    return proxy.records("tls", side="upstream")
+
+
+@pytest.fixture
+def routed(warp, certs, tmp_path):
+    """routed(a=(server, level, name), ...): a smtpwarp that sends mail for each recipient to a server."""
+    def make(**servers):
+        routes = tmp_path / "routes"
+        routes.write_text("".join(f"{who}@d.example;{server.url};{level} {name}\n" for who, (server, level, name) in servers.items()))
+        return warp("--tls-ca", certs.ca, "--transparent", "--routes", routes)
+    return make
+
+
+def resumed(records):
+    return [record.get("resumed", False) for record in records]
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("level, kind, verified", [("may", "good", True), ("may", "expired", False), ("encrypt", "self-signed", False),
+                                                   ("verify", "rsa", True), ("verify", "chained", True)])
+def test_64_session_is_resumed(routed, certs, mail_server, level, kind, verified, implicit):
+    """With each of two servers in turn; what is known of them is what the first handshake has shown."""
+    contexts = [certs.context(kind) for _ in range(2)]
+    servers = [mail_server(tls=context, implicit=implicit, orderly=True) for context in contexts]
+    for server in servers:
+        server.url = f"smtps://{server.name_port}" if implicit else server.name_port
+    proxy = routed(a=(servers[0], level, certificates.HOST), b=(servers[1], level, certificates.HOST))
+    records = late(proxy, "a", "b", "a", "b", "a")
+    assert resumed(records) == [False, False, True, True, True], [[context.session_stats()[word] for word in ("accept", "hits", "misses", "number")] for context in contexts]
+    assert [context.session_stats()["hits"] for context in contexts] == [2, 1]
+    assert {(record["verified"], record["reason"], record["cipher"]) for record in records} == {
+        (verified, records[0]["reason"], records[0]["cipher"])}
+    assert verified == (records[0]["reason"] is None)
+    assert [len(server.messages) for server in servers] == [3, 2] and not proxy.records("error")
+    assert all(message["tls"] for server in servers for message in server.messages)
+    assert resumed(late(proxy, "a", "b")) == [False, False, True, True, True, False, False], "another session knows nothing of it"
+
+
+def test_64_not_for_another_level_or_name(routed, certs, mail_server):
+    """Nor at another address, though the server knows it: it is one context."""
+    context = certs.context("wildcard")
+    one, two = (mail_server(tls=context, orderly=True) for _ in range(2))
+    proxy = routed(a=(one, "may", certificates.HOST), b=(one, "verify", certificates.HOST), c=(one, "may", "other.example"),
+                   d=(two, "may", certificates.HOST))
+    records = late(proxy, "a", "b", "c", "d", "b", "a")
+    assert resumed(records) == [False, False, False, False, True, True]
+    assert context.session_stats()["hits"] == 2
+
+
+@pytest.mark.parametrize("kind, verified", [("good", True), ("rsa", True), ("expired", False)])
+def test_64_server_that_forgets(routed, certs, mail_server, kind, verified):
+    """It goes the full way, and is judged by what it shows now."""
+    one, other = (mail_server(tls=certs.context("good"), orderly=True) for _ in range(2))
+    other.replies["MAIL"] = lambda line: setattr(one, "tls", certs.context(kind)) or "250 2.1.0 fine"
+    proxy = routed(a=(one, "may", certificates.HOST), b=(other, "may", certificates.HOST))
+    records = late(proxy, "a", "b", "a")
+    assert resumed(records) == [False, False, False]
+    assert [record["verified"] for record in records] == [True, True, verified]
+
+
+def test_64_verify_after_a_server_has_forgotten(routed, certs, mail_server):
+    one, other = (mail_server(tls=certs.context("good"), orderly=True) for _ in range(2))
+    other.replies["MAIL"] = lambda line: setattr(one, "tls", certs.context("expired")) or "250 2.1.0 fine"
+    proxy = routed(a=(one, "verify", certificates.HOST), b=(other, "verify", certificates.HOST))
+    assert [record["result"] for record in late(proxy, "a", "b", "a")] == ["ok", "ok", "failed"]
+    assert len(one.messages) == 1
+
+
+class Fickle:
+    """An ssl.SSLContext that breaks one handshake off."""
+
+    def __init__(self, context, broken):
+        self.context, self.broken, self.count = context, broken, 0
+
+    def wrap_socket(self, sock, **options):
+        self.count += 1
+        if self.count == self.broken:
+            sock.recv(4096)
+            sock.sendall(b"\x15\x03\x03\0\2\2\x28")     # a fatal alert: handshake_failure
+            raise OSError("broken off")
+        return self.context.wrap_socket(sock, **options)
+
+
+@pytest.mark.parametrize("level", ["may", "verify"])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_64_handshake_in_full_after_one_that_was_to_resume(routed, certs, mail_server, level, implicit):
+    """A server that breaks it off is connected to again, and gets no mail in plain; after that nothing is resumed with it."""
+    tls = Fickle(certs.context("good"), 2)
+    one, other = mail_server(tls=tls, orderly=True, implicit=implicit), mail_server(tls=certs.context("good"), orderly=True)
+    if implicit:
+        one.url = f"smtps://{one.name_port}"
+    proxy = routed(a=(one, level, certificates.HOST), b=(other, level, certificates.HOST))
+    records = late(proxy, "a", "b", "a", "b", "a")
+    assert resumed(records) == [False, False, False, True, True] and {record["result"] for record in records} == {"ok"}
+    assert [message["tls"] for message in one.messages] == [True] * 3 and tls.count == 4
+    error, = [record["error"] for record in proxy.records("error")]
+    assert error.startswith("127.0.0.1: its TLS session could not be resumed: the peer found no common parameters")
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_64_postfix_resumes(host, routed, certs, mail_server, remembers):
+    """It says so in its log, if it is told to remember sessions; without a cache it goes the full way."""
+    lines = ["smtpd_tls_session_cache_database = btree:$data_directory/smtpd_scache"] if remembers else []
+    with Postfix(host, "smtpd_tls_loglevel = 2", *lines, certificate=True) as server:
+        server.url = "127.0.0.1:25"
+        other = mail_server(tls=certs.context("good"), orderly=True)
+        proxy = routed(a=(server, "encrypt", certificates.HOST), b=(other, "encrypt", certificates.HOST))
+        records = late(proxy, "a", "b", "a", "b", "a")
+        server.wait_stored(3)
+        assert resumed(records) == ([False, False, True, True, True] if remembers else [False, False, False, True, False])
+        assert ("eusing old session" in server.logfile.read_text()) == remembers
+    assert not proxy.records("error")
+
+
+def test_64_openssl_resumes(host, routed, certs, mail_server, tmp_path):
+    """s_server, which has its part of SMTP said for it, calls the second connection reused."""
+    cert, key = certs.pair("good")
+    other = mail_server(tls=certs.context("good"), orderly=True)
+    with open(tmp_path / "said", "wb") as said:
+        process = host.popen(["openssl", "s_server", "-accept", "127.0.0.1:4650", "-cert", cert, "-key", key, "-tls1_2", "-crlf", "-naccept", "2"],
+                             stdin=subprocess.PIPE, stdout=said, stderr=said)
+    host.wait_listening(4650)
+    process.url = "smtps://127.0.0.1:4650"
+    proxy = routed(a=(process, "encrypt", certificates.HOST), b=(other, "encrypt", certificates.HOST))
+    client = proxy.connect()
+    client.expect("220")
+    client.ask("EHLO client.example", "250")
+
+    def told():
+        return (tmp_path / "said").read_text(errors="replace")
+
+    def plays(commands, seen):
+        """The server's side of one connection up to a refused RCPT."""
+        for command, reply in commands:
+            proxy.wait_until(lambda c=command: told().count(c) > seen, f"{command}: {told()[-500:]}")
+            process.stdin.write(f"{reply}\n".encode())
+            process.stdin.flush()
+    conversation = [("CIPHER is", "220 server.example"), ("EHLO client", "250 server.example"), ("MAIL FROM", "250 fine"),
+                    ("RCPT TO", "550 5.1.1 nobody")]
+    for count, recipient in enumerate(["a", "b", "a"]):
+        client.ask("MAIL FROM:<a@b.example>", "250")
+        client.send(f"RCPT TO:<{recipient}@d.example>")
+        if recipient == "a":
+            plays(conversation, count // 2)
+        client.expect("550" if recipient == "a" else "250")
+        client.send("RSET")
+        if recipient == "a":
+            plays([("RSET", "250 fine")], count // 2)
+        client.expect("250")
+    client.close()
+    proxy.wait_for("close")
+    process.kill()
+    process.wait()
+    assert resumed(proxy.records("tls")) == [False, False, True] and "Reused session-id" in told()

@@ -413,12 +413,14 @@ class MailServer:
     address     may be the path of a Unix socket, for LMTP
     lmtp        it speaks LMTP: "." gives the reply for one recipient, a callable gets that one
     banner      text of its greeting
+    orderly     it ends TLS with close_notify at QUIT, without which OpenSSL forgets the session
 
     messages holds a dict of each message taken (from, to, data, tls), peers every connection, commands every command.
     """
 
     def __init__(self, *extensions, address="127.0.0.1", port=0, tls=None, implicit=False, replies=None,
-                 helo_only=False, lmtp=False, banner="220 server.example ESMTP ready"):
+                 helo_only=False, lmtp=False, banner="220 server.example ESMTP ready", orderly=False):
+        self.orderly = orderly
         self.extensions, self.tls, self.implicit, self.banner, self.lmtp = extensions, tls, implicit, banner, lmtp
         unknown = ["EHLO", "HELO"] if lmtp else ["EHLO", "LHLO"] if helo_only else ["LHLO"]
         self.replies = {verb: "500 5.5.1 what?" for verb in unknown}
@@ -583,6 +585,9 @@ class Conversation:
 
     def do_quit(self, _):
         self.peer.send("221 2.0.0 bye")
+        if self.server.orderly:
+            with contextlib.suppress(OSError):  # it does not wait for the other side's
+                self.peer.sock.unwrap()
         self.peer.half_close()
         return False
 

@@ -22,6 +22,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -31,12 +32,13 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 
 import certificates
+import mta
 import netns
 
 BINARY = os.path.abspath(os.environ.get("SMTPWARP", pathlib.Path(__file__).parent.parent / "smtpwarp"))
 HOST = "127.0.0.1"
 SINK, OWN_SINK = 2525, 2526
-PROGRAMS = ("haproxy", "smtp-source", "smtp-sink", "inetd", "tcpserver", "strip")
+PROGRAMS = ("haproxy", "smtp-source", "smtp-sink", "inetd", "tcpserver", "stunnel", "postconf", "strip")
 DESCRIPTORS_SPARE = 200
 HAPROXY_SESSIONS = 2000
 QUIET = 0.05                # seconds in which CPU use of a finished load trickles in
@@ -112,9 +114,9 @@ class Group:
     def _directories(self):
         return {self.cpu_directory, self.memory_directory}
 
-    def enter(self):
+    def enter(self, pid=0):
         for directory in self._directories():
-            (directory / "cgroup.procs").write_text("0")
+            (directory / "cgroup.procs").write_text(str(pid))
 
     def pids(self):
         return [int(pid) for pid in (self.cpu_directory / "cgroup.procs").read_text().split()]
@@ -189,7 +191,7 @@ class Bench:
     def start_sinks(self):
         self.sink = self.spawn(["smtp-sink", "-u", "nobody", "-m", "20000", f"{HOST}:{SINK}", "4096"])
         self.host.wait_listening(SINK, alive=lambda: self.sink.poll() is None)
-        context = certificates.Store(self.directory / "certificates").context("good")
+        context = certificates.Store(self.directory / "certificates").context("good", maximum=ssl.TLSVersion.TLSv1_2)
         server = multiprocessing.get_context("fork").Process(target=own_sink, args=(context,), daemon=True)
         server.start()
         self.stack.callback(server.kill)
@@ -216,6 +218,10 @@ class Bench:
             return [BINARY, *listen, *bare[:-1], f"{self.directory}/state-{port}"]
         if name == "smtpwarp, TLS":
             return [BINARY, *listen, "--upstream", f"{HOST}:{OWN_SINK}", "--tls", "encrypt", "--log", "none"]
+        if name == "smtpwarp, no TLS":
+            return [BINARY, *listen, "--upstream", f"{HOST}:{OWN_SINK}", "--tls", "none", "--log", "none"]
+        if name == "stunnel":
+            return ["stunnel", self.write(f"stunnel-{port}", stunnel_configuration(port))]
         if name in HOOKS:
             return ["sh", "-c", self.with_hook(name, [BINARY, *listen, *bare])]
         if name == "inetd":
@@ -283,6 +289,54 @@ listen smtp
     bind {HOST}:{port}
     server sink {HOST}:{sink}
 """
+
+
+def stunnel_configuration(port):
+    """It says STARTTLS to the server, and makes each handshake in full."""
+    return f"""
+foreground = yes
+pid =
+syslog = no
+debug = 0
+[smtp]
+client = yes
+accept = {HOST}:{port}
+connect = {HOST}:{OWN_SINK}
+protocol = smtp
+sessionResume = no
+"""
+
+
+class Queue(mta.Postfix):
+    """A Postfix that sends each message over a connection of its own, after release()."""
+
+    def __init__(self, bench, level):
+        super().__init__(bench.host, relay=HOST)
+        bench.port += 1
+        self.port = bench.port
+        self.CLIENT = self.CLIENT.replace("[{relay}]:25", f"[{HOST}]:{OWN_SINK}").replace("{level}", level) + (
+            "smtp_connection_cache_on_demand = no\n")
+        self.group = Group(self.port)
+
+    def start(self):
+        super().start()
+        master = self.process.pid
+        for pid in master, *pathlib.Path(f"/proc/{master}/task/{master}/children").read_text().split():
+            self.group.enter(pid)
+
+    def stop(self):
+        super().stop()
+        self.group.close()
+
+    def send(self, count):
+        """Messages on hold go out. Returns microseconds of CPU for each."""
+        subprocess.run(["smtp-source", "-s", "5", "-m", str(count), "-l", "4096", f"{HOST}:{self.port}"], check=True)
+        time.sleep(QUIET)
+        cpu = self.group.cpu()
+        self.release()
+        self.wait_idle()
+        time.sleep(QUIET)
+        return (self.group.cpu() - cpu) / count
 
 
 # A sink with STARTTLS, and for idle sessions: smtp-sink's time for each new one grows with their number. It is slow
@@ -413,6 +467,34 @@ def report_hooks(bench):
                          *([f"{more:+,.0f}", f"{share:.0f} %"] if name != "no hook" else ["", ""]),
                          *bench.judge(f"{name}, {load.name}, % of a shell hook's cost", share, goal)])
     table(["load", "", "messages/s", "CPU µs/message", "for the hook", "of a shell hook's", "goal", ""], rows)
+
+
+# TLS with the upstream
+
+TLS_LOAD = Load("4 KB, 1 a connection", 4096, 1, 300, sessions=20)
+
+
+def report_tls(bench):
+    """A handshake is what a connection with TLS costs more than one without."""
+    heading("TLS with the upstream: connections with one 4 KB message, TLS 1.2, P-256, each handshake in full")
+    proxies = {name: bench.contestant(name) for name in ("smtpwarp, no TLS", "smtpwarp, TLS", "stunnel")}
+    queues = {level: bench.stack.enter_context(Queue(bench, level)) for level in ("none", "encrypt")}
+    samples = collections.defaultdict(list)
+    for _ in range(bench.options.rounds):
+        for name, contestant in proxies.items():
+            samples[name].append(run_load(bench, TLS_LOAD, contestant).cpu)
+        for level, queue in queues.items():
+            samples[level].append(queue.send(TLS_LOAD.messages))
+    own = [tls - plain for tls, plain in zip(samples["smtpwarp, TLS"], samples["smtpwarp, no TLS"])]
+    theirs = [tls - plain for tls, plain in zip(samples["encrypt"], samples["none"])]
+    stunnel = [mine / other for mine, other in zip(samples["smtpwarp, TLS"], samples["stunnel"])]
+    postfix = [mine / other for mine, other in zip(own, theirs)]
+    figure = {name: f"{statistics.median(values):,.0f}" for name, values in samples.items()}
+    table(["", "CPU µs/connection, plain", "with TLS", "a handshake", "smtpwarp to it"], [
+        ["smtpwarp", figure["smtpwarp, no TLS"], figure["smtpwarp, TLS"], f"{statistics.median(own):,.0f}", ""],
+        ["Postfix, with its queue", figure["none"], figure["encrypt"], f"{statistics.median(theirs):,.0f}",
+         f"a handshake: {statistics.median(postfix):.2f} ×"],
+        ["stunnel", "", figure["stunnel"], "", f"a connection: {statistics.median(stunnel):.2f} ×"]])
 
 
 # One session after another, connect to the reply to QUIT
@@ -693,6 +775,7 @@ def main():
         report_latency(bench, contestants)
         report_start_cost(bench, samples)
         report_hooks(bench)
+        report_tls(bench)
         report_idle(bench)
         report_stat(bench)
         report_size(bench)

@@ -921,7 +921,7 @@ static const struct {
 	{ BR_ERR_RECV_FATAL_ALERT + 80, "the peer had an internal error" },
 	{ BR_ERR_RECV_FATAL_ALERT + 112, "the peer does not know the name it was asked for" },
 	{ BR_ERR_X509_TIME_UNKNOWN, "the time is unknown" },
-	{ BR_ERR_SEND_FATAL_ALERT + 40, "no cipher suite or curve in common" },
+	{ BR_ERR_SEND_FATAL_ALERT + 40, "no cipher suite or curve in common (perhaps the peer takes only TLS 1.3)" },
 	{ BR_ERR_SEND_FATAL_ALERT + 70, "no TLS version in common" },
 };
 

@@ -321,11 +321,154 @@ static void hostile_chains(void **state)
 	expect_text("too long", judge(), "certificate chain is too long");
 }
 
+/* ---- whose session is resumed ---- */
+
+#define SERVER(host, at_port) &(union net_address){ .v4 = { .sin_family = AF_INET, .sin_addr = { host }, .sin_port = at_port } }
+
+static const char *const first_name[] = { "a.example", "b.example" }, *const other_name[] = { "c.example", "b.example" };
+
+static bool resumes(const struct tls_demand *demand)
+{
+	const char *why;
+	struct tls *t = tls_start(demand, &why);
+
+	assert_non_null(t);
+	return tls_resumes(t);
+}
+
+/* As if the handshake had ended well, with a session that may be resumed. */
+static void complete(void)
+{
+	towards_upstream.handshake_done = true;
+	towards_upstream.engine.common.session.session_id_len = 32;
+	towards_upstream.engine.common.session.version = BR_TLS12;
+}
+
+static void only_of_the_same_server_and_demand(void **state)
+{
+	static const struct dane_set none;
+	const struct tls_demand demand = { TLS_VERIFY, "a.example", first_name, 1, NULL, SERVER(1, 25) }, others[] = {
+		{ TLS_MAY, "a.example", first_name, 1, NULL, SERVER(1, 25) },
+		{ TLS_VERIFY, "b.example", first_name, 1, NULL, SERVER(1, 25) },
+		{ TLS_VERIFY, NULL, first_name, 1, NULL, SERVER(1, 25) },
+		{ TLS_VERIFY, "a.example", other_name, 1, NULL, SERVER(1, 25) },
+		{ TLS_VERIFY, "a.example", first_name, 2, NULL, SERVER(1, 25) },
+		{ TLS_VERIFY, "a.example", first_name, 1, &none, SERVER(1, 25) },
+		{ TLS_VERIFY, "a.example", first_name, 1, NULL, SERVER(2, 25) },
+		{ TLS_VERIFY, "a.example", first_name, 1, NULL, SERVER(1, 26) },
+		{ TLS_VERIFY, "a.example", first_name, 1, NULL, NULL },
+	};
+
+	(void)state;
+	tls_wipe();
+	assert_false(resumes(&demand));
+	for (size_t i = 0; i < COUNT(others); i++) {
+		complete();
+		assert_false(resumes(&others[i]));
+		assert_true(resumes(&demand));
+	}
+	complete();
+	tls_wipe();
+	assert_false(resumes(&demand));
+}
+
+static void not_if_it_has_failed(void **state)
+{
+	const struct tls_demand demand = { TLS_MAY, NULL, NULL, 0, NULL, SERVER(1, 25) };
+
+	(void)state;
+	tls_wipe();
+	for (unsigned i = 0; i < 2; i++) {
+		assert_false(resumes(&demand));
+		complete();
+		assert_true(resumes(&demand)); /* and is never done */
+	}
+	assert_false(resumes(&demand));
+	complete();
+	towards_upstream.engine.common.err = BR_ERR_BAD_MAC;
+	assert_false(resumes(&demand));
+	complete();
+	towards_upstream.engine.common.session.session_id_len = 0;
+	assert_false(resumes(&demand));
+}
+
+static void never_by_tlsa_or_unix_socket(void **state)
+{
+	static const struct dane_set none;
+	const struct tls_demand by_tlsa = { TLS_VERIFY, NULL, NULL, 0, &none, SERVER(1, 25) },
+				local = { TLS_MAY, NULL, NULL, 0, NULL, &(union net_address){ .sa = { .sa_family = AF_UNIX } } };
+
+	(void)state;
+	tls_wipe();
+	for (unsigned i = 0; i < 3; i++) {
+		assert_false(resumes(&by_tlsa));
+		complete();
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_false(resumes(&local));
+		complete();
+	}
+}
+
+/* The fifth takes the place of the first. */
+static void of_four(void **state)
+{
+	struct tls_demand demand = { .level = TLS_MAY };
+
+	(void)state;
+	tls_wipe();
+	for (in_addr_t host = 1; host <= 5; host++) {
+		demand.server = SERVER(host, 25);
+		assert_false(resumes(&demand));
+		complete();
+	}
+	for (in_addr_t host = 5; host >= 1; host--) {
+		demand.server = SERVER(host, 25);
+		assert_int_equal(resumes(&demand), host > 1);
+		complete();
+	}
+}
+
+/* What is known of the certificate is what the first handshake has shown, until another is shown. */
+static void facts_of_a_resumed_session(void **state)
+{
+	static const char *const mail[] = { "mail.example" };
+	const struct tls_demand demand = { TLS_MAY, "mail.example", mail, 1, NULL, SERVER(1, 25) };
+	unsigned char first[TLS_FINGERPRINT], again[TLS_FINGERPRINT];
+	struct tls_facts facts;
+	const char *reason;
+
+	(void)state;
+	tls_wipe();
+	assert_false(resumes(&demand));
+	show(CHAIN_SELF, NULL, NULL);
+	expect_names("mail.example", NULL);
+	reason = judge_at(TLS_MAY, NULL);
+	complete();
+	assert_true(tls_fingerprint(&towards_upstream, first));
+	assert_true(resumes(&demand));
+	complete();
+	show(CHAIN_LEAF, NULL, NULL);
+	chain.certificates = 0; /* of another server's */
+	tls_facts(&towards_upstream, &facts);
+	assert_true(facts.resumed);
+	expect_text("reason", facts.reason, reason);
+	assert_true(tls_fingerprint(&towards_upstream, again));
+	assert_memory_equal(first, again, sizeof first);
+	judge_at(TLS_MAY, NULL);
+	tls_facts(&towards_upstream, &facts);
+	assert_false(facts.resumed);
+	assert_true(tls_fingerprint(&towards_upstream, again));
+	assert_memory_not_equal(first, again, sizeof first);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(server_itself), cmocka_unit_test(by_a_ca), cmocka_unit_test(forged),
 		cmocka_unit_test(ca_not_sent), cmocka_unit_test(several_records), cmocka_unit_test(unusable_keys),
-		cmocka_unit_test(hostile_chains), cmocka_unit_test(trusted_cas) };
+		cmocka_unit_test(hostile_chains), cmocka_unit_test(trusted_cas), cmocka_unit_test(only_of_the_same_server_and_demand),
+		cmocka_unit_test(not_if_it_has_failed), cmocka_unit_test(never_by_tlsa_or_unix_socket), cmocka_unit_test(of_four),
+		cmocka_unit_test(facts_of_a_resumed_session) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

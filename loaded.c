@@ -3,6 +3,7 @@
 #include "loaded.h"
 
 #include "io/agent.h"
+#include "io/dns.h"
 #include "io/event.h"
 #include "io/fault.h"
 #include "io/file.h"
@@ -20,12 +21,16 @@
 #include "tls.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
+
+#define RESOLVER_PATIENCE INT64_C(5000000) /* for a name server, --check */
 
 static struct options *options;
 static const char *anchors_warning; /* about the file of --tls-ca; NULL: none */
@@ -288,11 +293,49 @@ _Noreturn void loaded_compile_routes(void)
 
 /* ---- walls ---- */
 
+/* Whether sessions may ask for TLSA records. */
+static bool wants_validation(void)
+{
+	return options->tls == TLS_DANE || options->tls == TLS_DANE_ONLY || options->policy_file || options->policy_map;
+}
+
+static int64_t microseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+void loaded_warn_of_resolver(void)
+{
+	static struct dns_query query;
+	struct dns_servers servers;
+	struct pollfd p;
+
+	if (!wants_validation())
+		return;
+	dns_servers_choose(&servers, &options->dns);
+	dns_start_authentic(&query, &servers, ".", DNS_NS, microseconds(), RESOLVER_PATIENCE);
+	while (query.state == DNS_RUNNING) {
+		int64_t left = dns_deadline(&query) - microseconds();
+
+		poll(&p, dns_watch(&query, &p), left > 0 ? (int)(left / 1000) + 1 : 0);
+		dns_turn(&query, microseconds());
+	}
+	if (query.failure)
+		fault("warning: DANE: no name server answers: %s; mail would be deferred", query.failure);
+	else if (!query.answer.authentic)
+		fault("warning: DANE: there is no name server here that validates, so no TLSA record would count: run one on this host, such as "
+		      "unbound, or believe others, --dns-trust-ad");
+}
+
 bool loaded_wants_names(void)
 {
 	bool names = options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
 	    (!options->no_client_names && (options->xclient || options->xforward || options->received));
 
+	names = names || wants_validation() || options->tlsrpt;
 	for (unsigned i = 0; i < options->upstreams; i++)
 		names = names || net_is_name(options->upstream[i].host);
 	return names;

@@ -33,7 +33,7 @@ static size_t put_name(const char *name, unsigned char out[DNS_NAME_MAX + 2])
 
 	if (strlen(name) > DNS_NAME_MAX)
 		return 0;
-	for (;;) {
+	for (bool root = strcmp(name, ".") == 0; !root;) {
 		size_t len = strcspn(name, ".");
 
 		if (!len || len > 63)
@@ -251,7 +251,7 @@ static bool take_record(struct dns_answer *answer, unsigned type, const unsigned
 		memcpy(answer->address6[answer->count++], data, 16);
 	if (type == DNS_TXT)
 		take_text(answer, data, end - at);
-	answer->count += type == DNS_PTR || type == DNS_MX;
+	answer->count += type == DNS_PTR || type == DNS_MX || type == DNS_NS;
 	if (type == DNS_MX)
 		return take_exchange(answer, in, at, end);
 	if (type == DNS_TLSA)

@@ -15,7 +15,7 @@
 #define DNS_TLSAS 256	   /* TLSA records of an answer that are used */
 #define DNS_SERVERS 3	   /* the limit of resolv.conf(5) */
 
-enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
+enum dns_type { DNS_A = 1, DNS_NS = 2, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
 
 struct dns_servers {
 	unsigned count;
@@ -66,7 +66,7 @@ enum dns_result {
 void dns_put16(unsigned char *out, unsigned value);
 unsigned dns_get16(const unsigned char *in);
 
-/* Write a question about a name such as "example.org". Returns octets; 0: it is no name, or too long. */
+/* Write a question about a name such as "example.org", or "." for the root. Returns octets; 0: it is no name, or too long. */
 size_t dns_ask(uint16_t id, const char *name, enum dns_type type, unsigned char out[DNS_QUERY]);
 
 /* Ask in this question, n octets, for what the server has validated (AD, RFC 6840 5.7), and for answers of up to 1232 octets in a

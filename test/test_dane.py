@@ -114,3 +114,15 @@ def test_signed_in_part(ask):
     """A zone that leaves out unsigned names, which leaves no proof that there are no records; records in a zone that is not signed."""
     assert ask("optout.example") == "none"
     assert ask("child.example").startswith("failed DANE of mx.child.example: the name server has validated the address, but not")
+
+
+def test_check_asks_whether_name_servers_validate(host, certs, tmp_path):
+    """--check warns of those that do not, and of those that do not answer."""
+    def check(server):
+        return subprocess.run([TOP / "smtpwarp", "--check", "--tls", "dane", "--dns-server", server, "--log", "none", "--tls-ca", certs.ca],
+                              capture_output=True, text=True, check=True).stderr
+    with Signed(host, tmp_path, {".": []}, {".": {}}) as lab:
+        with host:
+            assert check(lab.address) == ""
+            assert "no name server here that validates" in check(f"{lab.address}:5353")
+            assert "no name server answers" in check("127.0.0.1:5")

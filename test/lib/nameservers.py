@@ -53,7 +53,7 @@ zone:
         directory.mkdir(exist_ok=True)
         config = self.CONFIG.format(directory=directory, address=address, port=port)
         for name, lines in zones.items():
-            head = f"$ORIGIN {name}.\n$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A {address}\n"
+            head = f"$ORIGIN {name.rstrip('.')}.\n$TTL 60\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A {address}\n"
             (directory / f"{name}.zone").write_text(head + "\n".join(lines) + "\n")
             edit(name, directory / f"{name}.zone")
             config += self.ZONE.format(name=name)

@@ -529,13 +529,15 @@ static void what_is_kept(void **state)
 
 static void names(void **state)
 {
-	static const char *const bad[] = { "", ".", "a..b", ".a", "a.", "a.b." };
+	static const char *const bad[] = { "", "..", "a..b", ".a", "a.", "a.b.", "a.." };
 	unsigned char out[DNS_QUERY];
 	char name[300];
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(bad); i++)
 		assert_int_equal(dns_ask(1, bad[i], DNS_A, out), 0);
+	assert_int_equal(dns_ask(1, ".", DNS_NS, out), 12 + 1 + 4);
+	assert_memory_equal(out + 12, "\0\0\2\0\1", 5);
 	for (size_t n = 1; n < sizeof name - 1; n++) { /* labels of 63 octets, and the last of what is left */
 		memset(name, 'x', n);
 		name[n] = 0;

@@ -524,7 +524,7 @@ static const char *set_log(struct options *o, const char *value)
 	return sink_parse(value, &path) != SINK_UNKNOWN ? set_text(&o->log, value) : "takes " SINK_WORDS;
 }
 
-static const char *apply_own(struct options *o, enum kind kind, const char *value)
+static const char *add_one(struct options *o, enum kind kind, const char *value)
 {
 	switch (kind) {
 	case LISTEN:
@@ -553,6 +553,14 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 		return add_file(large.cert, &o->cert, &o->certs, value);
 	case KEYS:
 		return add_file(large.key, &o->key, &o->keys, value);
+	default:
+		return NULL;
+	}
+}
+
+static const char *apply_own(struct options *o, enum kind kind, const char *value)
+{
+	switch (kind) {
 	case WARP_IP:
 		return set_warp_ip(o, value);
 	case HOOKS:
@@ -606,7 +614,7 @@ static const char *apply_row(struct options *o, const struct row *row, const cha
 		*(unsigned *)member += !want;
 		return want;
 	default:
-		return apply_own(o, (enum kind)row->kind, value);
+		return row->kind < LISTS ? add_one(o, (enum kind)row->kind, value) : apply_own(o, (enum kind)row->kind, value);
 	}
 }
 

@@ -1,0 +1,120 @@
+"""--tls-policy and --tls dane in sessions: what real engines and zones come to, by listener and by inetd. DESIGN 5; the order of who is
+asked is in unit/policy.c, what senders see in test_tls_policies.py."""
+import os
+
+import pytest
+
+import certificates
+from nameservers import Nsd
+from policies import DAEMON, MtaStsDaemon, PolicyServer, SocketMap
+from signedzone import Signed, tlsa
+from test_client_tls_auto import MAIL
+from warp import MESSAGE
+
+needs_daemon = pytest.mark.skipif(not os.path.exists(DAEMON), reason="postfix-mta-sts-resolver is not installed")
+WAYS = pytest.mark.parametrize("way", ["alone", "listener", "listener, nobody"])
+
+
+def policy(mode, *names):
+    return ["version: STSv1", f"mode: {mode}", *(f"mx: {name}" for name in names), "max_age: 86400"]
+
+
+def begun(proxy, way):
+    if way == "listener, nobody":
+        proxy.options += ["--user", "nobody"]
+        for folder in proxy.directory, *proxy.directory.parents[:-2]:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    return proxy.listen() if way.startswith("listener") else proxy
+
+
+def outcome(proxy, recipient):
+    """The reply to a recipient; if it is accepted the message is delivered."""
+    client = proxy.greeted()
+    client.ask(MAIL, "250")
+    client.send(f"RCPT TO:<{recipient}>")
+    reply = client.reply().lines[-1]
+    if reply.startswith("250"):
+        client.ask("DATA", "354")
+        client.send_raw(MESSAGE)
+        client.expect("250")
+    client.close()
+    return reply
+
+
+@needs_daemon
+@WAYS
+@pytest.mark.parametrize("kind, enforced", [("good", "250"), ("wrong-name", "451 4.7.5"), ("self-signed", "451 4.7.5"), (None, "451 4.7.5")])
+def test_mta_sts(host, warp, certs, mail_server, tmp_path, way, kind, enforced):
+    """Enforced for the domain that wants it, for no other, and not where the domain only tests."""
+    zones = {name: ['_mta-sts TXT "v=STSv1; id=20260101;"', "mta-sts A 127.0.0.1"] for name in ("sts.test", "testing.test")}
+    zones["none.test"] = ["@ MX 10 mx"]
+    served = {"sts.test": policy("enforce", certificates.HOST), "testing.test": policy("testing", certificates.HOST)}
+    server = mail_server("SIZE", tls=certs.context(kind) if kind else None)
+    with Nsd(host, tmp_path / "nsd", zones), PolicyServer(certs.context("mta-sts"), served), \
+            MtaStsDaemon(host, tmp_path / "engine", certs.ca, 8461) as engine:
+        proxy = begun(warp("--tls-policy", f"socketmap:{engine.map}", "--tls-ca", certs.ca, upstream=server), way)
+        assert outcome(proxy, "b@STS.test").startswith(enforced)
+        assert outcome(proxy, "b@testing.test").startswith("250")
+        assert outcome(proxy, "b@none.test").startswith("250")
+        assert {message["tls"] for message in server.messages} == {bool(kind)}
+        said = [record.get("policy") for record in proxy.records("tls")]
+        assert set(said) <= {"secure", "!secure", "may", "may:none"} and bool(said)
+
+
+@WAYS
+def test_engine_that_is_silent(warp, mail_server, tmp_path, way):
+    """The recipient is deferred, and the next one asks again."""
+    with SocketMap(tmp_path / "map.sock", {b"map d.test": b"TEMP broken", b"map e.test": b"OK may"}) as engine:
+        (tmp_path / "map.sock").chmod(0o777)
+        proxy = begun(warp("--tls-policy", f"socketmap:{engine.map}:map", upstream=mail_server()), way)
+        assert outcome(proxy, "b@d.test") == "451 4.7.5 TLS policy of d.test: TEMP broken"
+        assert outcome(proxy, "b@e.test").startswith("250")
+
+
+@WAYS
+@pytest.mark.parametrize("words, kind, wanted", [
+    ("none", "good", "250"), ("encrypt", None, "451 4.7.5"), (f"secure match={certificates.HOST}", "good", "250"),
+    (f"secure match={certificates.HOST}", "expired", "451 4.7.5"), ("secure", "good", "451 4.7.5"),
+    ("fingerprint match=00:11", "good", None)])
+def test_file(warp, certs, mail_server, tmp_path, way, words, kind, wanted):
+    path = tmp_path / "policies"
+    path.write_text(f"# ours\nother.test none\n.d.test {words}\n")
+    server = mail_server("SIZE", tls=certs.context(kind) if kind else None)
+    proxy = warp("--tls-policy", path, "--tls-ca", certs.ca, upstream=server)
+    if wanted is None:
+        assert proxy.spawn("--check").wait() == 78
+        proxy.exit_codes = (78,)
+        assert "line 3" in proxy.error_path.read_text()
+        return
+    begun(proxy, way)
+    assert outcome(proxy, "b@sub.d.test").startswith(wanted)
+    assert outcome(proxy, "b@d.test").startswith("250")
+
+
+def test_file_is_read_again(warp, certs, mail_server, tmp_path):
+    path = tmp_path / "policies"
+    path.write_text("d.test may\n")
+    proxy = warp("--tls-policy", path, "--tls-ca", certs.ca, upstream=mail_server()).listen()
+    assert outcome(proxy, "b@d.test").startswith("250")
+    path.write_text("d.test encrypt\n")
+    proxy.hang_up()
+    proxy.wait_until(lambda: outcome(proxy, "b@d.test").startswith("451"), "the new policy")
+    path.write_text("d.test nonsense\n")
+    proxy.hang_up()
+    proxy.wait_until(lambda: any("line 1" in record["error"] for record in proxy.records("error")), "the fault")
+    assert outcome(proxy, "b@d.test").startswith("451")
+
+
+@WAYS
+@pytest.mark.parametrize("record, reply, word, verified", [
+    ("right", "250", "dane", True), ("wrong", "451 4.7.5", "!dane", False), (None, "250", "may", False)])
+def test_dane(host, warp, certs, mail_server, tmp_path, way, record, reply, word, verified):
+    """With a zone that is signed and unbound: at a server whose certificate has expired, which does not count."""
+    server = mail_server("SIZE", tls=certs.context("expired"))
+    words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}", None: 'TXT "none"'}[record]
+    with Signed(host, tmp_path, {"d.example": ["mx A 127.0.0.1", f"_{server.port}._tcp.mx {words}"]}, {"d.example": {}}) as lab:
+        proxy = begun(warp("--tls", "dane", "--dns-server", lab.address, "--upstream", f"mx.d.example:{server.port}",
+                           "--allow-clients", "127.0.0.1"), way)
+        assert outcome(proxy, "b@anywhere.test").startswith(reply)
+        said = proxy.wait_for("tls")
+        assert (said["policy"], said["verified"]) == (word, verified)

@@ -328,7 +328,7 @@ void policy_of_route(struct session *s)
 
 static bool are_same(const struct policy_terms *a, const struct policy_terms *b)
 {
-	return a->level == b->level && a->source == b->source && strcmp(a->domain, b->domain) == 0;
+	return !a->word == !b->word && a->level == b->level && a->source == b->source && strcmp(a->domain, b->domain) == 0;
 }
 
 bool policy_is_same(const struct session *s, const struct policy_terms *terms)
@@ -336,15 +336,15 @@ bool policy_is_same(const struct session *s, const struct policy_terms *terms)
 	return are_same(&s->policy->now, terms);
 }
 
+/* TLS that was begun for "may" may be weaker than what "encrypt" takes. A certificate was judged by the names of one policy only. */
 bool policy_is_met(const struct session *s)
 {
-	const struct policy_terms *now = &s->policy->now, *agreed = &s->policy->agreed;
+	const struct policy_terms *now = &s->policy->now;
+	bool may = now->level == TLS_MAY || (now->level == TLS_ENCRYPT && policy_level(s) > TLS_MAY);
 
-	if (!now->word && !agreed->word)
+	if (now->word && now->source == POLICY_BY_LEVEL && may && s->server.leg.tls)
 		return true;
-	if (now->source == POLICY_BY_LEVEL && now->level != TLS_NONE && now->level <= TLS_ENCRYPT && s->server.leg.tls)
-		return true;
-	return are_same(now, agreed);
+	return are_same(now, &s->policy->agreed);
 }
 
 void policy_agree(struct session *s)
@@ -355,9 +355,7 @@ void policy_agree(struct session *s)
 
 void policy_raise(struct session *s)
 {
-	const struct policy_terms *now = &s->policy->now, *agreed = &s->policy->agreed;
-
-	if (!s->server.leg.tls || (agreed->source == POLICY_BY_LEVEL && now->level > agreed->level))
+	if (!s->server.leg.tls)
 		policy_agree(s);
 }
 

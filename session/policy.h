@@ -52,7 +52,7 @@ bool policy_is_same(const struct session *s, const struct policy_terms *terms);
 /* The next connection is to have what the recipient's policy wants. */
 void policy_agree(struct session *s);
 
-/* The same for the open connection, whose TLS, if it has begun, meets that: so that one that takes its place does as well. */
+/* The same for the open connection, unless TLS has begun on it, which meets that then. */
 void policy_raise(struct session *s);
 
 /* What TLS with the server must come to. */

@@ -317,14 +317,16 @@ static void recipients_of_other_policies(void **state)
 	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
 }
 
-/* The connection is lost while it is used again, for a stricter policy than it was made by: the next has that. */
-static void stricter_policy_outlives_a_connection(void **state)
+/* The connection is lost while it is used again, for another policy than it was made by: the next has that. */
+static void policy_outlives_a_connection(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "e.test";
-	world_policy.file = "encrypt";
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test";
 	to_rcpt("--tls-policy f");
 	goes_through();
+	world_policy.file_domain = "e.test";
+	world_policy.file = "encrypt";
 	client("RSET");
 	server("250 ok");
 	nothing_said_yet();
@@ -336,6 +338,52 @@ static void stricter_policy_outlives_a_connection(void **state)
 	server(BANNER);
 	server(PLAIN);
 	client_gets("451 4.7.5 192.0.2.99: STARTTLS is not offered");
+}
+
+/* What suffices for "may" may be less than "encrypt" takes: TLS 1.0. */
+static void tls_for_less_is_not_enough(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "e.test";
+	world_policy.file = "encrypt";
+	to_rcpt("--tls-policy f");
+	goes_through();
+	client("RSET");
+	server("250 ok");
+	nothing_said_yet();
+	client(MAIL "\n" OTHER);
+	stands_at(SERVER, CONNECTING);
+}
+
+/* "may" has let a certificate pass that the level of the others does not. */
+static void tls_without_proof_is_not_enough(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "may";
+	to_rcpt("--tls verify-if-offered --tls-name mx.test " MAP "--tls-policy f");
+	goes_through();
+	client_heard();
+	client(OTHER);
+	map_says(SOCKETMAP_NOTHING, "");
+	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+}
+
+/* A policy of another recipient is no verdict on this one. */
+static void verdict_beside_a_policy_of_none(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "none";
+	hook_is_there(HOOK_RCPT, "strict");
+	to_rcpt("--tls encrypt --tls-policy f");
+	hook_says("accept\n");
+	server("250 ok");
+	server("250 ok");
+	client_heard();
+	client("RCPT TO:<s@d.test>");
+	hook_says("tls encrypt\n");
+	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
 }
 
 /* ---- with --connect-on recipient ---- */
@@ -389,7 +437,8 @@ int main(void)
 		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(file_comes_first),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
-		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(stricter_policy_outlives_a_connection), cmocka_unit_test(late),
+		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
+		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
 	};
 

@@ -48,11 +48,13 @@ bool policy_is_due(const struct session *s, const struct route *wanted)
 	return wants_dane(wanted->tls) || (!wanted->tls_given && (s->o->policy_file || s->o->policy_map));
 }
 
-/* The server by its name, where the operator has named it. NULL: the client has chosen it, or it has no name. */
+/* The server by its name, where the operator has named it: the one that is connected, else the one that is tried first. NULL: the client has
+ * chosen it, or it has no name. */
 static const struct upstream *named_server(const struct session *s, const struct route *wanted)
 {
-	return wanted->upstream.host[0] ? &wanted->upstream : s->server.upstream ? s->server.upstream :
-	    s->o->upstreams ? &s->o->upstream[0] : NULL;
+	if (s->o->tls_on_recipient)
+		return s->server.upstream;
+	return wanted->upstream.host[0] ? &wanted->upstream : s->o->upstreams ? &s->o->upstream[0] : NULL;
 }
 
 static bool is_exempt(const struct session *s)

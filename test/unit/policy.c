@@ -403,6 +403,51 @@ static void late(void **state)
 	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
 }
 
+/* The server of the recipient before is none of this one's. */
+static void server_of_another_recipient(void **state)
+{
+	char options[200];
+
+	(void)state;
+	name_is("mx.relay.test", "192.0.2.25");
+	snprintf(options, sizeof options, "--tls dane --allow-clients 192.0.2.0/24 --routes %s", file_of("d.test;mx.relay.test;\n"));
+	session_begins(options);
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	assert_string_equal(world_policy.asked, "mx.relay.test:25");
+	dane_says(DANE_NONE);
+	world_policy.dane = NULL;
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	client(MAIL "\n" OTHER);
+	assert_string_equal(world_policy.asked, "e.test:25");
+}
+
+/* The list is asked for as --tls demands, whatever a recipient before has wanted. */
+static void list_after_a_policy_of_none(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "none";
+	session_begins("--tls encrypt --tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
+	client("HELO c.test\n" MAIL "\n" RCPT);
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("250 ok");
+	server("250 ok");
+	client("EHLO c.test");
+	server_connects();
+	server(BANNER);
+	server_heard();
+	server(LIST);
+	server_gets("STARTTLS");
+}
+
 /* ---- verdicts ---- */
 
 static void verdict_has_the_last_word(void **state)
@@ -439,6 +484,7 @@ int main(void)
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
 		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
+		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
 		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
 	};
 

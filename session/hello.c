@@ -444,9 +444,10 @@ bool hello_owes_tls(const struct session *s)
 	return s->server.state == SERVER_READY && tls_comes_later(s);
 }
 
+/* TLS that begins after AUTH makes the server forget the client, RFC 3207 4.2. */
 void hello_secure(struct session *s)
 {
-	if (!server_wants_tls(s))
+	if (!server_wants_tls(s) || s->dialogue.authenticated)
 		s->hello.ready = true;
 	else if (s->hello.verb == SMTP_HELO) /* the server has not shown its list yet */
 		begin_hello(s);

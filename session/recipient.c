@@ -25,12 +25,14 @@ void recipient_prepare(struct session *s)
 }
 
 /* Whether the client is authenticated, and this is the route of the connection that carried its AUTH. A route that names no server counts
- * as one to the --upstream of that connection. */
+ * as one to the --upstream of that connection. With --tls-on recipient there is no other server. */
 static bool is_home(const struct session *s, const struct route *r)
 {
 	const struct route *home = &s->recipient->home;
 	struct route first = *r;
 
+	if (s->o->tls_on_recipient)
+		return s->dialogue.authenticated;
 	if (!r->upstream.host[0])
 		first.upstream = home->upstream;
 	first.others[0] = 0;
@@ -188,12 +190,12 @@ static void ask_server(struct session *s, const struct route *wanted, bool here)
 {
 	gate_enter(s, GATE_SERVER);
 	transaction_bind(s, here ? TRANSACTION_REUSES : TRANSACTION_DIALS);
-	if (!here || s->o->tls_on_recipient)
+	if (!here || (s->o->tls_on_recipient && !s->dialogue.authenticated))
 		server_take_route(s, wanted);
-	if (here)
-		policy_raise(s);
-	else
+	if (!here)
 		policy_agree(s);
+	else if (!s->dialogue.authenticated)
+		policy_raise(s);
 	if (here)
 		hello_secure(s);
 	else if (s->o->limits.on_recipient)
@@ -215,6 +217,23 @@ static bool is_here(const struct session *s, const struct route *wanted)
 	return policy_is_met(s) && ((s->o->tls_on_recipient && s->policy->now.word) || route_is_same(wanted, &s->server.route));
 }
 
+/* Whether the connection that carried the client's AUTH is there. */
+static bool has_home(const struct session *s)
+{
+	return serverstate_is_open(s) && (s->o->tls_on_recipient || s->server.auth == SERVER_AUTH_SAID);
+}
+
+/* Whether TLS on that connection, which stays as it is, is what the recipient on this route wants. */
+static bool is_safe_at_home(const struct session *s, const struct route *wanted)
+{
+	const struct policy_terms *now = &s->policy->now;
+	enum tls_level level = now->word ? now->level : wanted->tls;
+
+	if (now->word && policy_is_met(s))
+		return true;
+	return now->source == POLICY_BY_LEVEL && (level <= TLS_MAY || level == policy_level(s));
+}
+
 /* A recipient on the route of the authenticated connection must go over that connection: on another the server would not know the client.
  * The session ends if it is closed. */
 static void route_held(struct session *s)
@@ -223,8 +242,10 @@ static void route_held(struct session *s)
 	bool bound = s->tx.server == TRANSACTION_BOUND, home, here;
 
 	home = is_home(s, wanted);
-	here = home ? serverstate_is_open(s) && s->server.auth == SERVER_AUTH_SAID : is_here(s, wanted);
-	if (bound && here && keeps_requiretls(s))
+	here = home ? has_home(s) : is_here(s, wanted);
+	if (home && here && !is_safe_at_home(s, wanted))
+		held_refuse(s, "451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
+	else if (bound && here && keeps_requiretls(s))
 		held_send(s);
 	else if (bound && here)
 		return;

@@ -229,7 +229,7 @@ static void try_next(struct session *s)
 /* Try the next server, which may have TLS where this one had not. But a client that has this one's banner cannot be given to another. */
 static void try_other(struct session *s)
 {
-	if (s->server.redialing && !s->o->limits.on_recipient) {
+	if ((s->server.redialing || is_held(s)) && !s->o->limits.on_recipient) {
 		give_up(s);
 		return;
 	}
@@ -400,7 +400,7 @@ void server_close(struct session *s)
 
 void server_failed(struct session *s, const char *enhanced, const char *reason)
 {
-	bool said = s->server.auth == SERVER_AUTH_SAID;
+	bool said = s->server.auth == SERVER_AUTH_SAID || (s->o->tls_on_recipient && s->dialogue.authenticated);
 
 	observe_unreachable(s, 0);
 	set_failure(s, enhanced, reason);
@@ -412,7 +412,10 @@ void server_failed(struct session *s, const char *enhanced, const char *reason)
 	} else if (s->tx.server == TRANSACTION_REUSES) { /* the server may have been tired of the old connection only */
 		transaction_bind(s, TRANSACTION_DIALS);
 		policy_agree(s);
-		server_open(s);
+		if (s->o->limits.on_recipient)
+			server_open(s);
+		else
+			server_again(s);
 	} else {
 		try_other(s);
 	}

@@ -448,6 +448,53 @@ static void list_after_a_policy_of_none(void **state)
 	server_gets("STARTTLS");
 }
 
+/* The connection that carried the client's AUTH stays as it is. */
+static void policy_beyond_the_connection_for_auth(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test";
+	session_begins("--tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
+	client("EHLO c.test");
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
+	server("220 go");
+	server_shakes();
+	server("250-mx.test\n250 AUTH PLAIN");
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	server("235 ok");
+	nothing_said_yet();
+	client(MAIL "\n" RCPT);
+	server_gets("");
+	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
+	client(OTHER);
+	server_gets(MAIL);
+}
+
+/* --tls-on recipient: the same. Here the password goes in plain text, as the client and the server have it without smtpwarp. */
+static void policy_beyond_an_authenticated_client(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "encrypt";
+	session_begins("--tls none --tls-policy f --plain-auth");
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	server("235 ok");
+	nothing_said_yet();
+	client(MAIL "\n" RCPT);
+	server_gets("");
+	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
+	client(OTHER);
+	server_gets(MAIL);
+	server_closes();
+	ended(LINGER, "upstream", "the connection that was authenticated is closed");
+}
+
 /* ---- verdicts ---- */
 
 static void verdict_has_the_last_word(void **state)
@@ -485,6 +532,7 @@ int main(void)
 		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
+		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),
 		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
 	};
 

@@ -414,13 +414,14 @@ class MailServer:
     lmtp        it speaks LMTP: "." gives the reply for one recipient, a callable gets that one
     banner      text of its greeting
     orderly     it ends TLS with close_notify at QUIT, without which OpenSSL forgets the session
+    conversation  class of its conversations: a Conversation that does more than replies can say
 
     messages holds a dict of each message taken (from, to, data, tls), peers every connection, commands every command.
     """
 
     def __init__(self, *extensions, address="127.0.0.1", port=0, tls=None, implicit=False, replies=None,
-                 helo_only=False, lmtp=False, banner="220 server.example ESMTP ready", orderly=False):
-        self.orderly = orderly
+                 helo_only=False, lmtp=False, banner="220 server.example ESMTP ready", orderly=False, conversation=None):
+        self.orderly, self.conversation = orderly, conversation or Conversation
         self.extensions, self.tls, self.implicit, self.banner, self.lmtp = extensions, tls, implicit, banner, lmtp
         unknown = ["EHLO", "HELO"] if lmtp else ["EHLO", "LHLO"] if helo_only else ["LHLO"]
         self.replies = {verb: "500 5.5.1 what?" for verb in unknown}
@@ -451,7 +452,7 @@ class MailServer:
             if self.implicit:
                 peer.start_tls(self.tls)
             peer.send(self.banner)
-            conversation = Conversation(self, peer)
+            conversation = self.conversation(self, peer)
             while conversation.command(peer.line(timeout=60)):
                 pass
         except (Ended, OSError):

@@ -1,0 +1,237 @@
+"""What a sender's TLS policy comes to behind smtpwarp, in each of its modes, with each kind of server and of attack, and without smtpwarp:
+smtpwarp(8), "What senders' policies come to", has the same table.
+
+One Postfix sends one message for each cell, to a domain of its own: its policy map and the mode's redirect go by that. Names come from
+zones that are signed, through a resolver that validates, which Postfix and smtpwarp both ask.
+"""
+import collections
+import re
+import ssl
+import time
+
+import pytest
+
+import building
+import hosts
+import mta
+import netns
+import peers
+from signedzone import Signed, tlsa
+from waiting import wait_until
+
+pytestmark = pytest.mark.skipif(bool(netns.unsupported()), reason=netns.unsupported())
+
+CHAPTER = (building.ROOT / "man/smtpwarp.8").read_text().partition(".Ss What senders' policies come to\n")[2].partition("\n.Sh ")[0]
+PORT = 10100        # of the first smtpwarp
+SUBMIT_PORT = 10026
+RESOLVER = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
+
+POLICIES = "none", "may", "dane", "dane-only", "encrypt", "verify", "secure"
+AUTO, PASSTHROUGH, DANE = ("--client-tls", "auto"), ("--client-tls", "passthrough"), ("--tls", "dane")
+MODES = {"alone": None, "bare": (), "cert": ("--cert", "{cert}", "--key", "{key}"), "auto": AUTO, "pass": PASSTHROUGH, "dane": DANE,
+         "both": (*AUTO, *DANE)}
+LETTERS = "PTV-"    # by how strong they are: sent in plain, over TLS, over TLS that has been verified; not sent
+
+
+class Injecting(peers.Conversation):
+    """Somebody in between adds a reply behind the 220."""
+
+    def do_starttls(self, _):
+        self.peer.send("220 2.0.0 go ahead", "250 2.0.0 taken")
+        self.peer.start_tls(self.server.tls)
+        self.reset()
+
+
+class Resetting(peers.Conversation):
+    """Somebody in between resets the connection when the handshake begins."""
+
+    def do_starttls(self, _):
+        self.peer.send("220 2.0.0 go ahead")
+        self.peer.take(1)
+        self.peer.reset()
+        return False
+
+
+Server = collections.namedtuple("Server", "title certificate records conversation zone minimum", defaults=(None, "signed.example", None))
+
+SERVERS = {     # what the manual calls it, the certificate it shows (None: no STARTTLS), its TLSA record
+    "good": Server("TLSA records that match", "any-mx", "good"),
+    "wrong": Server("TLSA records that do not match", "any-mx", "wrong"),
+    "bogus": Server("TLSA records that do not validate", "any-mx", "bogus"),
+    "unusable": Server("TLSA records that cannot be used", "any-mx", "unusable"),
+    "none": Server("no TLSA records, self-signed", "any-mx-self-signed", None),
+    "unsigned": Server("TLSA records that nobody has signed, self-signed", "any-mx-self-signed", "wrong", zone="unsigned.example"),
+    "plain": Server("no TLSA records, no STARTTLS", None, None),
+    "tls13": Server("no TLSA records, TLS 1.3 only", "any-mx", None, minimum=ssl.TLSVersion.TLSv1_3),
+    "ed25519": Server("TLSA records that match, an Ed25519 key", "any-mx-ed25519", "ed25519"),
+    "stripped": Server("TLSA records; somebody strips STARTTLS", None, "good"),
+    "replaced": Server("TLSA records; somebody replaces the certificate", "any-mx-self-signed", "good"),
+    "injected": Server("TLSA records; somebody adds a reply to the 220", "any-mx", "good", Injecting),
+    "reset": Server("no TLSA records; somebody resets the handshake", "any-mx", None, Resetting),
+    "later": Server("the same, when the message has waited five minutes", "any-mx", None, Resetting),
+    "cut": Server("TLSA records; somebody resets the handshake", "any-mx", "good", Resetting),
+}
+
+
+class Postfix(mta.Postfix):
+    """Takes the policy from the domain: POLICY--SERVER--MODE."""
+
+    def __init__(self, host, trust, resolver, options):
+        super().__init__(host, relay="none", trust=trust)
+        self.port, self.resolver = SUBMIT_PORT, f"nameserver {resolver}\noptions {options}\n"
+
+    def prepare(self):
+        options = {"relayhost": "", "smtp_host_lookup": "dns", "smtp_tls_security_level": "dane", "smtp_tls_loglevel": "1",
+                   "smtp_tls_secure_cert_match": "nexthop, dot-nexthop", "smtp_dns_support_level": "dnssec", "dnssec_probe": "",
+                   "inet_protocols": "ipv4", "transport_maps": f"regexp:{self.directory}/etc/transports",
+                   "smtp_tls_policy_maps": f"regexp:{self.directory}/etc/policies"}
+        lines = [line for line in mta.Postfix.CLIENT.splitlines() if line.partition(" ")[0] not in options]
+        self.CLIENT = "\n".join([*lines, *(f"{name} = {value}" for name, value in options.items())]) + "\n"
+        self.MASTER = mta.Postfix.MASTER + "later unix - - n - - smtp -o minimal_backoff_time=1s\n"
+        super().prepare()
+        self.write("etc/transports", "/--later--/ later:\n")
+        self.write("etc/policies", "".join(f"/^{policy}--/ {policy}\n" for policy in POLICIES))
+        self.write("resolv.conf", self.resolver)
+
+    def argv(self):
+        return ["unshare", "--mount", "sh", "-ec", RESOLVER, "sh", self.directory / "resolv.conf", *super().argv()]
+
+    def outcomes(self):
+        """domain -> status of the first try, whether Postfix has verified the server."""
+        verified, found = {}, {}
+        for line in self.logfile.read_text().splitlines() if self.logfile.exists() else ():
+            process = re.search(r"postfix/(?:later/)?smtp\[(\d+)\]", line)
+            if process and "TLS connection established" in line:
+                verified[process[1]] = "Verified TLS" in line
+            elif process and (status := re.search(r" to=<[^>]*@([^>]*)>,.* status=(\w+) ", line)):
+                found.setdefault(status[1], (status[2], verified.pop(process[1], False)))
+        return found
+
+
+def domains():
+    """Of each cell, by policy, server and mode."""
+    return {(policy, server, mode): f"{policy}--{server}--{mode}.{SERVERS[server].zone}"
+            for policy in POLICIES for server in SERVERS for mode in MODES}
+
+
+def address(server, mode):
+    return f"10.7.{list(MODES).index(mode)}.{1 + list(SERVERS).index(server)}"
+
+
+def zones(certs):
+    leaf = certs.pair("any-mx")[0].read_bytes()
+    words = {"good": tlsa("3 1 1", leaf), "wrong": "TLSA 3 1 1 " + 64 * "0", "unusable": tlsa("1 1 1", leaf),
+             "bogus": "CNAME _25._tcp.expired.example.", "ed25519": tlsa("3 1 1", certs.pair("any-mx-ed25519")[0].read_bytes())}
+    lines = {"signed.example": [], "unsigned.example": [], "expired.example": [f"_25._tcp {words['good']}"]}
+    for name, server in SERVERS.items():
+        for mode in MODES:
+            mx = f"mx--{name}--{mode}"
+            lines[server.zone] += [f"{mx} A {address(name, mode)}", *([f"_25._tcp.{mx} {words[server.records]}"] if server.records else []),
+                                   *(f"{policy}--{name}--{mode} MX 10 {mx}" for policy in POLICIES)]
+    return lines
+
+
+class Lab:
+    """The network, with a smtpwarp for each mode; the third octet of a server's address is the mode's, the fourth the server's."""
+
+    def __init__(self, net, certs, resolver):
+        self.net, self.certs = net, certs
+        net.mail.ip("route add local 10.7.0.0/16 dev lo")
+        net.mail.nft(self._nat("prerouting", (f"ip daddr & 0.0.0.255 == {1 + n} tcp dport 25 redirect to :{2501 + n}"
+                                              for n in range(len(SERVERS)))))
+        net.host.ns.nft(self._nat("output", [f"meta skuid {net.host.uid} accept", *(
+            f"ip daddr 10.7.{n}.0/24 tcp dport 25 redirect to :{PORT + n}" for n, mode in enumerate(MODES) if MODES[mode] is not None)]))
+        with net.mail:
+            net.servers = [peers.MailServer(address="0.0.0.0", port=2501 + n, conversation=server.conversation, tls=server.certificate and
+                                            certs.context(server.certificate, server.minimum)) for n, server in enumerate(SERVERS.values())]
+        for n, options in enumerate(MODES.values()):
+            if options is not None:
+                self._smtpwarp(PORT + n, resolver, options)
+
+    @staticmethod
+    def _nat(hook, rules):
+        lines = "\n".join(rules)
+        return f"table ip policies {{\nchain {hook} {{\ntype nat hook {hook} priority -100; policy accept;\n{lines}\n}}\n}}"
+
+    def _smtpwarp(self, port, resolver, options):
+        cert, key = self.certs.pair("localhost")
+        child = self.net.host.popen([self.net.host.smtpwarp, "--listen", f"127.0.0.1:{port}", "--user", hosts.USER, "--log", "syslog",
+                                     "--dns-server", resolver, *(option.format(cert=cert, key=key) for option in options)])
+        self.net.host.ns.wait_listening(port, alive=lambda: child.poll() is None)
+
+    def send(self, postfix):
+        """A message for each cell; what the cells come to, as letters."""
+        postfix.submit([mta.Mail("a@client.example", [f"b@{domain}"], b"Subject: one\r\n\r\nA line.\r\n") for domain in domains().values()])
+        held = time.time()
+        wait_until(lambda: time.time() > held + 1)      # see "later"
+        postfix.release()
+        wait_until(lambda: len(postfix.outcomes()) == len(domains()),
+                   lambda: f"{len(postfix.outcomes())} of {len(domains())}; {postfix.log()}", 120, lambda _: time.sleep(0.1))
+        wait_until(self._is_over, "the ends of all sessions")
+        outcomes, taken, verified = postfix.outcomes(), self._taken(), self._verified()
+
+        def letter(domain):
+            status, by_sender = outcomes[domain]
+            assert (status, domain in taken) in (("sent", True), ("deferred", False)), (domain, status)
+            return "-" if status != "sent" else "P" if not taken[domain] else "V" if by_sender or domain in verified else "T"
+        return {key: letter(domain) for key, domain in domains().items()}
+
+    def _taken(self):
+        """domain -> whether the server took its message over TLS."""
+        return {message["to"][0].partition("@")[2].rstrip(">"): message["tls"] for message in self.net.messages}
+
+    def _is_over(self):
+        """Whether each session has written all its records."""
+        events = [event for event in self.net.host.syslog_events() if "session" in event]
+        return {event["session"] for event in events} == {event["session"] for event in events if event["event"] == "close"}
+
+    def _verified(self):
+        """The domains to which a smtpwarp has sent over TLS that it has verified."""
+        return {recipient["address"].partition("@")[2] for record in self.net.host.syslog_events() if record["event"] == "message"
+                for recipient in record["rcpt_to"] if (record["server"]["tls"] or {}).get("verified")}
+
+
+def is_weaker(one, other):
+    return LETTERS.index(one) < LETTERS.index(other)
+
+
+def rows(cells, server):
+    """Policies that come to the same, and what they come to in each mode: "P!" where that is weaker than without smtpwarp."""
+    same = {}
+    for policy in POLICIES:
+        came_to = [cells[policy, server, mode] for mode in MODES]
+        same.setdefault(tuple(one + "!" * is_weaker(one, came_to[0]) for one in came_to), []).append(policy)
+    return {" ".join(policies): came_to for came_to, policies in same.items()}
+
+
+def table(cells):
+    """As the manual has it: servers that come to the same have their rows once."""
+    lines, names = [f"{'':32}" + "".join(f"{mode:6}" for mode in MODES).rstrip()], list(SERVERS)
+    for n, (name, server) in enumerate(SERVERS.items()):
+        lines.append(server.title)
+        if [rows(cells, other) for other in names[n + 1:n + 2]] != [rows(cells, name)]:
+            lines += [f"  {policies:30}" + "".join(f"{one:6}" for one in came_to).rstrip() for policies, came_to in rows(cells, name).items()]
+    return "\n".join(lines)
+
+
+@pytest.fixture(name="net")
+def fixture_net(tmp_path):
+    tmp_path.chmod(0o755)
+    with hosts.network() as network:
+        yield network
+
+
+def run(net, certs, resolver, options=""):
+    """The cells, where both Postfix and smtpwarp ask this resolver; options: of Postfix's resolv.conf."""
+    with Postfix(net.host.ns, certs.ca, resolver, options) as postfix:
+        return Lab(net, certs, resolver).send(postfix)
+
+
+def test_policies(net, certs, tmp_path):
+    """The table is the manual's."""
+    with Signed(net.host.ns, tmp_path / "dns", zones(certs), {"signed.example": {}, "expired.example": {"expired": True}}):
+        cells = run(net, certs, Signed.address, "edns0 trust-ad")
+    print("", table(cells), sep="\n")
+    assert table(cells) == re.search(r"(?s)^\.Bd -literal.*?\n(.*?)\n\.Ed$", CHAPTER, re.M)[1]
+    assert {mode for policy, server, mode in cells if is_weaker(cells[policy, server, mode], cells[policy, server, "alone"])} == \
+        {"bare", "cert", "dane"}

@@ -5,6 +5,7 @@ One Postfix sends one message for each cell, to a domain of its own: its policy 
 zones that are signed, through a resolver that validates, which Postfix and smtpwarp both ask.
 """
 import collections
+import json
 import re
 import ssl
 import time
@@ -134,8 +135,9 @@ def zones(certs):
 class Lab:
     """The network, with a smtpwarp for each mode; the third octet of a server's address is the mode's, the fourth the server's."""
 
-    def __init__(self, net, certs, resolver):
+    def __init__(self, net, certs, resolver, logs):
         self.net, self.certs = net, certs
+        self.logs = [logs / f"{mode}.log" for mode, options in MODES.items() if options is not None]
         net.mail.ip("route add local 10.7.0.0/16 dev lo")
         net.mail.nft(self._nat("prerouting", (f"ip daddr & 0.0.0.255 == {1 + n} tcp dport 25 redirect to :{2501 + n}"
                                               for n in range(len(SERVERS)))))
@@ -144,19 +146,19 @@ class Lab:
         with net.mail:
             net.servers = [peers.MailServer(address="0.0.0.0", port=2501 + n, conversation=server.conversation, tls=server.certificate and
                                             certs.context(server.certificate, server.minimum)) for n, server in enumerate(SERVERS.values())]
-        for n, options in enumerate(MODES.values()):
+        for n, (mode, options) in enumerate(MODES.items()):
             if options is not None:
-                self._smtpwarp(PORT + n, resolver, options)
+                self._smtpwarp(PORT + n, "--log", f"file:{logs / mode}.log", "--dns-server", resolver, *options)
 
     @staticmethod
     def _nat(hook, rules):
         lines = "\n".join(rules)
         return f"table ip policies {{\nchain {hook} {{\ntype nat hook {hook} priority -100; policy accept;\n{lines}\n}}\n}}"
 
-    def _smtpwarp(self, port, resolver, options):
+    def _smtpwarp(self, port, *options):
         cert, key = self.certs.pair("localhost")
-        child = self.net.host.popen([self.net.host.smtpwarp, "--listen", f"127.0.0.1:{port}", "--user", hosts.USER, "--log", "syslog",
-                                     "--dns-server", resolver, *(option.format(cert=cert, key=key) for option in options)])
+        child = self.net.host.popen([self.net.host.smtpwarp, "--listen", f"127.0.0.1:{port}", "--user", hosts.USER,
+                                     *(option.format(cert=cert, key=key) for option in options)])
         self.net.host.ns.wait_listening(port, alive=lambda: child.poll() is None)
 
     def send(self, postfix):
@@ -167,7 +169,7 @@ class Lab:
         postfix.release()
         wait_until(lambda: len(postfix.outcomes()) == len(domains()),
                    lambda: f"{len(postfix.outcomes())} of {len(domains())}; {postfix.log()}", 120, lambda _: time.sleep(0.1))
-        wait_until(self._is_over, "the ends of all sessions")
+        wait_until(lambda: not self._open(), lambda: f"these sessions do not end: {self._open()}", pause=lambda _: time.sleep(0.1))
         outcomes, taken, verified = postfix.outcomes(), self._taken(), self._verified()
 
         def letter(domain):
@@ -180,14 +182,17 @@ class Lab:
         """domain -> whether the server took its message over TLS."""
         return {message["to"][0].partition("@")[2].rstrip(">"): message["tls"] for message in self.net.messages}
 
-    def _is_over(self):
-        """Whether each session has written all its records."""
-        events = [event for event in self.net.host.syslog_events() if "session" in event]
-        return {event["session"] for event in events} == {event["session"] for event in events if event["event"] == "close"}
+    def _records(self):
+        return [json.loads(line) for path in self.logs for line in path.read_text().split("\n")[:-1]]
+
+    def _open(self):
+        """The sessions that have not written all their records: the last one of each."""
+        last = {record["session"]: record for record in self._records() if "session" in record}
+        return [record for record in last.values() if record["event"] != "close"]
 
     def _verified(self):
         """The domains to which a smtpwarp has sent over TLS that it has verified."""
-        return {recipient["address"].partition("@")[2] for record in self.net.host.syslog_events() if record["event"] == "message"
+        return {recipient["address"].partition("@")[2] for record in self._records() if record["event"] == "message"
                 for recipient in record["rcpt_to"] if (record["server"]["tls"] or {}).get("verified")}
 
 
@@ -210,7 +215,7 @@ def table(cells):
     for n, (name, server) in enumerate(SERVERS.items()):
         lines.append(server.title)
         if [rows(cells, other) for other in names[n + 1:n + 2]] != [rows(cells, name)]:
-            lines += [f"  {policies:30}" + "".join(f"{one:6}" for one in came_to).rstrip() for policies, came_to in rows(cells, name).items()]
+            lines += [f"  {policies:30}" + "".join(f"{one:6}" for one in each).rstrip() for policies, each in rows(cells, name).items()]
     return "\n".join(lines)
 
 
@@ -221,16 +226,16 @@ def fixture_net(tmp_path):
         yield network
 
 
-def run(net, certs, resolver, options=""):
+def run(net, certs, resolver, logs, options=""):
     """The cells, where both Postfix and smtpwarp ask this resolver; options: of Postfix's resolv.conf."""
     with Postfix(net.host.ns, certs.ca, resolver, options) as postfix:
-        return Lab(net, certs, resolver).send(postfix)
+        return Lab(net, certs, resolver, logs).send(postfix)
 
 
 def test_policies(net, certs, tmp_path):
     """The table is the manual's."""
     with Signed(net.host.ns, tmp_path / "dns", zones(certs), {"signed.example": {}, "expired.example": {"expired": True}}):
-        cells = run(net, certs, Signed.address, "edns0 trust-ad")
+        cells = run(net, certs, Signed.address, tmp_path, "edns0 trust-ad")
     print("", table(cells), sep="\n")
     assert table(cells) == re.search(r"(?s)^\.Bd -literal.*?\n(.*?)\n\.Ed$", CHAPTER, re.M)[1]
     assert {mode for policy, server, mode in cells if is_weaker(cells[policy, server, mode], cells[policy, server, "alone"])} == \

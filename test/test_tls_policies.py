@@ -7,6 +7,7 @@ zones that are signed, through a resolver that validates, which Postfix and smtp
 import collections
 import json
 import re
+import socket
 import ssl
 import time
 
@@ -15,6 +16,7 @@ import pytest
 import building
 import hosts
 import mta
+import nameservers
 import netns
 import peers
 from signedzone import Signed, tlsa
@@ -132,6 +134,21 @@ def zones(certs):
     return lines
 
 
+def answers(certs, flags):
+    """Those of a resolver that validates nothing."""
+    types = {"A": (nameservers.A, lambda zone, words: socket.inet_aton(words[0])),
+             "MX": (15, lambda zone, words: b"\0\x0a" + nameservers.written(f"{words[1]}.{zone}")),
+             "TLSA": (52, lambda zone, words: bytes(map(int, words[:3])) + bytes.fromhex(words[3]))}
+    known = {(f"{name}.{zone}", types[kind][0]): types[kind][1](zone, words) for zone, lines in zones(certs).items()
+             for name, kind, *words in map(str.split, lines) if kind in types}
+
+    def answer(query, _):
+        kind = nameservers.query_type(query)
+        data = known.get((nameservers.query_name(query)[0].lower(), kind))
+        return nameservers.reply(query, *([nameservers.record(kind, data)] if data else []), flags=flags)
+    return answer
+
+
 class Lab:
     """The network, with a smtpwarp for each mode; the third octet of a server's address is the mode's, the fourth the server's."""
 
@@ -200,6 +217,10 @@ def is_weaker(one, other):
     return LETTERS.index(one) < LETTERS.index(other)
 
 
+def weaker_modes(cells):
+    return {mode for policy, server, mode in cells if is_weaker(cells[policy, server, mode], cells[policy, server, "alone"])}
+
+
 def rows(cells, server):
     """Policies that come to the same, and what they come to in each mode: "P!" where that is weaker than without smtpwarp."""
     same = {}
@@ -238,5 +259,17 @@ def test_policies(net, certs, tmp_path):
         cells = run(net, certs, Signed.address, tmp_path, "edns0 trust-ad")
     print("", table(cells), sep="\n")
     assert table(cells) == re.search(r"(?s)^\.Bd -literal.*?\n(.*?)\n\.Ed$", CHAPTER, re.M)[1]
-    assert {mode for policy, server, mode in cells if is_weaker(cells[policy, server, mode], cells[policy, server, "alone"])} == \
-        {"bare", "cert", "dane"}
+    assert weaker_modes(cells) == {"bare", "cert", "dane"}
+
+
+@pytest.mark.parametrize("flags", [0x8180, 0x81a0], ids=["silent", "lying"])
+def test_a_resolver_that_nobody_trusts(net, certs, tmp_path, flags):
+    """On another host, it says that it has validated nothing, or all: TLSA records count for nothing. (Postfix believes it.)"""
+    with net.mail:
+        resolver = nameservers.Rude(answers(certs, flags), net.mail.ip4, 53)
+    with resolver:
+        cells = run(net, certs, net.mail.ip4, tmp_path)
+    assert {key: cells[key] for key in cells if key[2] in ("dane", "both")} == \
+        {(policy, server, {"bare": "dane", "auto": "both"}[mode]): cells[policy, server, mode] for policy, server, mode in cells
+         if mode in ("bare", "auto")}
+    assert weaker_modes(cells) == {"bare", "cert", "dane"}

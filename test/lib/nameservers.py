@@ -86,6 +86,11 @@ def query_name(query):
     return ".".join(labels), at + 1
 
 
+def written(name):
+    """As messages have it."""
+    return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+
+
 def query_type(query):
     return struct.unpack_from("!H", query, query_name(query)[1])[0]
 

@@ -32,13 +32,17 @@ static void say(enum what what, int message, int rcpt, const char *line)
 static void proxy_header(void)
 {
 	static const unsigned char v2[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x08\x10\x00\x00\x19";
+	static const unsigned char named[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x1a\xc0\0\x02\x07\xc0\0\x02\x08\x10\x00\x00\x19\2\0\4a.bc\1\0\4smtp";
 	static const unsigned char local[] = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 	static const char v1[] = "PROXY TCP4 192.0.2.7 192.0.2.8 4096 25\r\n", unknown[] = "PROXY UNKNOWN\r\n";
 	static const char wrong[] = "PROXY TCP4 192.0.2.7\r\n";
 
 	switch (below(fuzz.plan.client_wild == 2 ? 5 : 4)) {
 	case 0:
-		queue(v2, sizeof v2 - 1);
+		if (percent(50))
+			queue(v2, sizeof v2 - 1);
+		else
+			queue(named, sizeof named - 1);
 		return;
 	case 1:
 		queue(local, sizeof local - 1);

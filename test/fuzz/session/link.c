@@ -203,7 +203,9 @@ void link_close(struct link *l, bool reset)
 	if (l->passed)
 		close(l->passed);
 	l->passed = 0;
-	if (l->ssl)
+	if (l->ssl) {
+		SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN); /* or the session could not be resumed */
 		SSL_free(l->ssl);
+	}
 	l->ssl = NULL;
 }

@@ -101,7 +101,8 @@ static void tls(struct plan *p)
 				p->argv[i] = "--tls=none";
 		return;
 	}
-	arg(p, "--cert=%s/cert.pem", workplace);
+	for (unsigned certs = percent(25) ? 2 : 1; certs; certs--)
+		arg(p, "--cert=%s/cert.pem", workplace);
 	p->client_tls = percent(20) ? CT_REQUIRE : percent(20) ? CT_IMPLICIT : CT_MAY;
 	if (p->client_tls != CT_MAY)
 		arg(p, "--client-tls=%s", p->client_tls == CT_REQUIRE ? "require" : "implicit");

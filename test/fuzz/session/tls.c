@@ -106,7 +106,8 @@ void tls_prepare(const char *directory)
 	SSL_CTX_set_num_tickets(tls_server, 0);
 	SSL_CTX_set_options(tls_server, SSL_OP_NO_TICKET);
 	SSL_CTX_set_options(tls_client, SSL_OP_NO_TICKET);
-	SSL_CTX_set_session_cache_mode(tls_server, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_session_cache_mode(tls_server, SSL_SESS_CACHE_SERVER); /* for smtpwarp to resume sessions */
+	SSL_CTX_sess_set_cache_size(tls_server, 64);
 	X509_free(ca);
 	X509_free(cert);
 	EVP_PKEY_free(ca_key);

@@ -43,7 +43,7 @@ static void check_recipients(const struct dialogue_transaction *tx)
 
 static void check_ehlo(const struct smtp_ehlo *ehlo)
 {
-	static const struct smtp_offer offer = { 500, true, true, true, true };
+	static const struct smtp_offer offer = { 500, true, true, true, true, true };
 	static unsigned char out[SMTP_EHLO_WRITTEN];
 	size_t n = smtp_ehlo_write(ehlo, &offer, out, sizeof out);
 	struct smtp_line line = { .last = false };

@@ -1350,6 +1350,103 @@ static void late_list_refused(void **state)
 	ended(LINGER, "smtpwarp", "4.4.1 192.0.2.25: greeting 554 no");
 }
 
+/* ---- --client-tls auto ---- */
+
+#define AUTO "--upstream 192.0.2.25 --client-tls auto --allow-clients 192.0.2.0/24 "
+#define OFFERED "250-mx.test\n250-AUTH PLAIN\n250 STARTTLS"
+
+/* The client has begun a message without TLS. */
+static void to_mail(const char *options)
+{
+	session_begins(options);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(OFFERED);
+	client_heard();
+	server_heard();
+	client("MAIL FROM:<a@b.test>");
+	stands_at(SECURE, STARTTLS);
+	server_gets("STARTTLS");
+	client_gets("");
+}
+
+static void message_without_tls(void **state)
+{
+	(void)state;
+	session_begins(AUTO);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server_gets("EHLO c.test");
+	server(OFFERED);
+	client_gets("220 mx.test ESMTP\n250-mx.test\n250-STARTTLS\n250 PIPELINING");
+	client("MAIL FROM:<a@b.test>");
+	stands_at(SECURE, STARTTLS);
+	server("220 go");
+	server_shakes();
+	server("250 mx.test");
+	server_gets("STARTTLS\nEHLO c.test\nMAIL FROM:<a@b.test>");
+	server("250 ok");
+	client_gets("250 ok");
+	stands_at(OPEN, READY);
+	client("RSET");
+	server("250 ok");
+	client("MAIL FROM:<c@b.test>");
+	stands_at(OPEN, READY);
+}
+
+static void starttls_is_refused_for_a_message(void **state)
+{
+	(void)state;
+	to_mail(AUTO);
+	server("454 no");
+	server_gets("MAIL FROM:<a@b.test>");
+	stands_at(OPEN, READY);
+}
+
+static void tls_that_a_message_must_have(void **state)
+{
+	(void)state;
+	to_mail(AUTO "--tls encrypt ");
+	server("454 no");
+	client_gets("451 4.7.5 192.0.2.25: STARTTLS was refused: 454 no");
+	server_gets("");
+	stands_at(OPEN, GONE);
+	client("RSET");
+	client_gets("421 4.7.5 192.0.2.25: no TLS");
+}
+
+static void upstream_is_silent_after_starttls(void **state)
+{
+	(void)state;
+	to_mail(AUTO);
+	passes(300);
+	client_gets("421 4.4.2 192.0.2.25: upstream did not reply in time");
+}
+
+static void greeting_is_refused_inside_of_tls(void **state)
+{
+	(void)state;
+	to_mail(AUTO);
+	server("220 go");
+	server_shakes();
+	server("451 later");
+	client_gets("451 4.4.1 192.0.2.25: EHLO was refused: 451 later");
+}
+
+static void helo_cannot_ask_for_tls(void **state)
+{
+	(void)state;
+	session_begins(AUTO);
+	server_connects();
+	server(BANNER);
+	client("HELO c.test");
+	server_gets("EHLO c.test");
+	server(OFFERED);
+	server_gets("STARTTLS");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1378,6 +1475,9 @@ int main(void)
 		cmocka_unit_test(server_closes_anywhere), cmocka_unit_test(says_421_after_second_ehlo),
 		cmocka_unit_test(late_greeting), cmocka_unit_test(late_server), cmocka_unit_test(late_refusals),
 		cmocka_unit_test(late_list), cmocka_unit_test(late_list_refused),
+		cmocka_unit_test(message_without_tls), cmocka_unit_test(starttls_is_refused_for_a_message),
+		cmocka_unit_test(tls_that_a_message_must_have), cmocka_unit_test(upstream_is_silent_after_starttls),
+		cmocka_unit_test(greeting_is_refused_inside_of_tls), cmocka_unit_test(helo_cannot_ask_for_tls),
 	};
 
 	return run_session_tests(tests);

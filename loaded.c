@@ -332,7 +332,9 @@ void loaded_warn_of_resolver(void)
 
 bool loaded_wants_names(void)
 {
-	bool names = options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	bool dane = options->tls == TLS_DANE || options->tls == TLS_DANE_ONLY || options->policy_file || options->policy_map;
+	bool names = dane || options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	    (options->limits.mail_late && hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL)) ||
 	    (!options->no_client_names && (options->xclient || options->xforward || options->received));
 
 	names = names || wants_validation() || options->tlsrpt;

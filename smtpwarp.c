@@ -147,6 +147,8 @@ static void check_client_tls(void)
 	    "with --connect-on recipient or --routes there is none to ask" :
 	    options.upstream_auth ? "smtpwarp cannot send what --upstream-auth has" :
 	    options.client_tls == CLIENT_TLS_PASSTHROUGH && options.tls > TLS_MAY ? "smtpwarp cannot see to what --tls demands" :
+	    options.client_tls == CLIENT_TLS_PASSTHROUGH && (options.policy_file || options.policy_map) ?
+	    "smtpwarp cannot see to what --tls-policy demands" :
 	    passes_all() ? blinded() : NULL;
 
 	if (options.inspects && options.client_tls != CLIENT_TLS_AUTO)

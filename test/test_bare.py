@@ -78,7 +78,8 @@ def test_mail_passes_where_there_is_nothing(alone, mail_server, how):
 @pytest.mark.parametrize("options, told", [
     (["--tls", "none"], []), (["--tls", "none", "--transparent"], [PORTS]), (["--upstream", "mail.test"], [RESOLVER, CAS]),
     (["--upstream", "mail.test", "--dns-server", "127.0.0.9"], [CAS]), (["--tls", "none", "--received"], [RESOLVER]),
-    (["--tls", "none", "--received", "--client-names", "none"], []), (["--tls", "none", "--dnsbl", "bl.test"], [RESOLVER])])
+    (["--tls", "none", "--received", "--client-names", "none"], []), (["--tls", "none", "--dnsbl", "bl.test"], [RESOLVER]),
+    (["--tls", "dane"], [RESOLVER, CAS])])
 def test_each_lack_that_matters_is_told_once(alone, options, told):
     proxy = alone(*options).listen()
     finish(proxy)

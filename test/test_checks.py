@@ -200,10 +200,11 @@ def test_proxy_before_an_open_relay_is_warned_of(net, words, warned):
     assert result.returncode == 0 and ("warning: --accept-proxy" in result.stderr) == warned
 
 
-@pytest.mark.parametrize("options", [["--valid-recipients", "."], ["--override-recipient", "a@b.example"], "rcpt hook"], ids=str)
+@pytest.mark.parametrize("options", [["--valid-recipients", "."], ["--override-recipient", "a@b.example"], "rcpt hook",
+                                     ["--tls-policy", "socketmap:unix:/run/map:name"]], ids=str)
 @pytest.mark.parametrize("check", [[], ["--check"]], ids=["start", "check"])
 def test_passthrough_is_blind(net, hooks, check, options):
-    """What is said inside TLS goes past every check of recipients: it does not start with one."""
+    """What is said inside TLS goes past every check of recipients, and their TLS policies: it does not start with one."""
     hooks.script("rcpt" if options == "rcpt hook" else "log", "exit 0")
     words = [*hooks.options, *(options if options != "rcpt hook" else [])]
     result = run(net, *check, "--listen", "127.0.0.1:2525", "--client-tls", "passthrough", *words)

@@ -3,7 +3,6 @@
 #include "session/policy.h"
 #include "io/policyfile.h"
 #include "io/socketmap.h"
-#include "session/mxname.h"
 #include "session/record.h"
 
 #include <stdio.h>
@@ -57,12 +56,38 @@ static const struct upstream *named_server(const struct session *s, const struct
 	return wanted->upstream.host[0] ? &wanted->upstream : s->o->upstreams ? &s->o->upstream[0] : NULL;
 }
 
+/* Whether it is by the address of the server that gets the mail. One that is still to be looked up has none. */
 static bool is_exempt(const struct session *s)
 {
+	const struct upstream *u = named_server(s, &s->policy->wanted);
+	union net_address a = s->o->tls_on_recipient ? s->server.address : s->server.original;
+
+	if (u && !s->o->tls_on_recipient && !net_parse(u->host, u->port, &a))
+		return false;
 	for (unsigned i = 0; i < s->o->dane_exempts; i++)
-		if (net_in_block(&s->server.original, &s->o->dane_exempt[i]))
+		if (net_in_block(&a, &s->o->dane_exempt[i]))
 			return true;
 	return false;
+}
+
+/* The domain of the held recipient as policies have it, in lower case and without a dot at its end; "": it has none. The operator may have
+ * a word for a domain that is none in the DNS. */
+static void take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
+{
+	const unsigned char *end = cmd->address + cmd->address_len, *at = cmd->address_len ? memrchr(cmd->address, '@', cmd->address_len) : NULL;
+	size_t n = at ? (size_t)(end - at - 1) : 0;
+
+	n -= n && end[-1] == '.';
+	if (!n || n > DNS_NAME_MAX || at[1] == '[')
+		n = 0;
+	for (size_t i = 0; i < n; i++)
+		domain[i] = (char)(at[1 + i] >= 'A' && at[1 + i] <= 'Z' ? at[1 + i] + 32 : at[1 + i]);
+	domain[n] = 0;
+}
+
+static bool is_in_dns(const char *domain)
+{
+	return strchr(domain, '.') && dns_is_host(domain);
 }
 
 /* ---- what it comes to ---- */
@@ -104,11 +129,17 @@ static void ask_dane(struct session *s)
 
 	s->policy->stage = POLICY_DANE;
 	s->policy->dane_asked = true;
-	if (u ? named : s->policy->domain[0] != 0)
+	if (u ? named : is_in_dns(s->policy->domain))
 		dane_ask(named ? NULL : s->policy->domain, named ? u->host : NULL, &s->server.original,
 		    named ? u->port : net_port(&s->server.original), &s->o->dns, s->now, PATIENCE);
 	else
 		s->policy->stage = POLICY_NO_DANE; /* there is no name to ask about */
+}
+
+/* Whether the map is to be asked after DANE. */
+static bool map_is_due(const struct session *s)
+{
+	return !known.has_rule && s->o->policy_map && s->policy->domain[0] && !s->policy->wanted.tls_given && !s->policy->map_asked;
 }
 
 /* DANE has no say. */
@@ -116,7 +147,7 @@ static void go_without_dane(struct session *s)
 {
 	if (known.has_rule)
 		settle(s, known.rule.level == TLSPOLICY_DANE_ONLY ? TLS_DANE_ONLY : TLS_MAY, "may");
-	else if (s->o->policy_map && s->policy->domain[0] && !s->policy->wanted.tls_given && !s->policy->map_asked)
+	else if (map_is_due(s))
 		ask_map(s);
 	else
 		settle(s, s->policy->wanted.tls == TLS_DANE_ONLY ? TLS_DANE_ONLY : TLS_MAY, "may");
@@ -130,15 +161,14 @@ static void go_without_dane(struct session *s)
 static void take_dane(struct session *s, const struct dane_answer *a)
 {
 	bool only = known.has_rule ? known.rule.level == TLSPOLICY_DANE_ONLY : s->policy->wanted.tls == TLS_DANE_ONLY;
+	bool held = a->identified || a->every || only;
 
 	switch (a->word) {
-	case DANE_NONE:
-		dane_end();
-		go_without_dane(s);
-		return;
 	case DANE_USABLE:
+		if (!held && map_is_due(s))
+			break;
 		known.dane = a;
-		if (a->identified || a->every || only)
+		if (held)
 			settle_by_domain(s, TLS_VERIFY, a->half ? "dane:halfdane" : "dane", POLICY_BY_DANE);
 		else
 			settle_by_domain(s, TLS_MAY, "dane?", POLICY_BY_DANE);
@@ -154,7 +184,11 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 		refuse(s, "DANE", a->why);
 		dane_end();
 		return;
+	case DANE_NONE:
+		break;
 	}
+	dane_end();
+	go_without_dane(s);
 }
 
 /* A policy of the file or of the map. */
@@ -262,8 +296,7 @@ void policy_ask(struct session *s, const struct route *wanted)
 	const struct smtp_command *cmd = &s->held->cmd;
 	char domain[DNS_NAME_MAX + 1];
 
-	if (!mxname_domain(cmd->address, cmd->address_len, domain))
-		domain[0] = 0;
+	take_domain(cmd, domain);
 	if (domain[0] && strcmp(domain, s->policy->domain) == 0 && route_is_same(wanted, &s->policy->wanted)) {
 		s->policy->news = true; /* it is known */
 		return;

@@ -195,6 +195,49 @@ static void exempt_server(void **state)
 	assert_int_equal(world_tls_server.level, TLS_MAY);
 }
 
+/* Not where the client meant to go is exempt, but the server that gets its mail. */
+static void exempt_place_of_another_server(void **state)
+{
+	(void)state;
+	name_is("mx.relay.test", "203.0.113.25");
+	to_rcpt("--tls dane --dane-exempt 192.0.2.0/24 --upstream mx.relay.test");
+	assert_string_equal(world_policy.asked, "mx.relay.test:25");
+}
+
+/* ---- domains ---- */
+
+static void domain_with_a_dot_at_its_end(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane --tls-policy f");
+	dane_says(DANE_NONE);
+	world_policy.dane = NULL;
+	goes_through();
+	world_policy.file_domain = "e.test";
+	world_policy.file = "secure match=mx.e.test";
+	client_heard();
+	client("RCPT TO:<r@E.test.>");
+	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+}
+
+/* There is nothing to ask the DNS about, but the operator may have a word for it. */
+static void domain_that_is_none_in_the_dns(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "intranet";
+	world_policy.file = "secure match=mx.intranet";
+	session_begins("--tls dane --tls-policy f " MAP);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(LIST);
+	client(MAIL "\nRCPT TO:<r@Intranet>");
+	server_heard();
+	server("220 go");
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_int_equal(world_policy.dane_asked, 0);
+}
+
 /* ---- file and map ---- */
 
 static void file_comes_first(void **state)
@@ -220,6 +263,21 @@ static void map_comes_after_dane(void **state)
 	goes_through();
 	assert_int_equal(world_tls_server.level, TLS_VERIFY);
 	assert_string_equal(member_of("tls", "policy"), "\"secure\"");
+}
+
+/* A server that is not held to TLSA records of others, is to what the map says. */
+static void map_comes_after_records_of_others(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane " MAP);
+	answer = (struct dane_answer){ .word = DANE_USABLE, .host = "mx.d.test", .names = { "mx.d.test" }, .count = 1 };
+	world_policy.dane = &answer;
+	goes_on();
+	stands_at(POLICY, READY);
+	map_says(SOCKETMAP_FOUND, "secure match=mx.d.test");
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_null(world_tls_server.tlsa);
 }
 
 static void map_alone(void **state)
@@ -526,7 +584,9 @@ int main(void)
 		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(lookup_that_fails),
 		cmocka_unit_test(server_that_need_not_have_records),
 		cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
-		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(file_comes_first),
+		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(exempt_place_of_another_server),
+		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_that_is_none_in_the_dns), cmocka_unit_test(file_comes_first),
+		cmocka_unit_test(map_comes_after_records_of_others),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
 		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),

@@ -1,5 +1,5 @@
 """--tls-policy and --tls dane in sessions: what real engines and zones come to, by listener and by inetd. DESIGN 5; the order of who is
-asked is in unit/policy.c, what senders see in test_tls_policies.py."""
+asked is in unit/policy.c, what senders see in test_tls_policies.py. PROTOCOL 61, 62."""
 import os
 
 import pytest
@@ -44,7 +44,7 @@ def outcome(proxy, recipient):
 @needs_daemon
 @WAYS
 @pytest.mark.parametrize("kind, enforced", [("good", "250"), ("wrong-name", "451 4.7.5"), ("self-signed", "451 4.7.5"), (None, "451 4.7.5")])
-def test_mta_sts(host, warp, certs, mail_server, tmp_path, way, kind, enforced):
+def test_62_mta_sts(host, warp, certs, mail_server, tmp_path, way, kind, enforced):
     """Enforced for the domain that wants it, for no other, and not where the domain only tests."""
     zones = {name: ['_mta-sts TXT "v=STSv1; id=20260101;"', "mta-sts A 127.0.0.1"] for name in ("sts.test", "testing.test")}
     zones["none.test"] = ["@ MX 10 mx"]
@@ -108,7 +108,7 @@ def test_file_is_read_again(warp, certs, mail_server, tmp_path):
 @WAYS
 @pytest.mark.parametrize("record, reply, word, verified", [
     ("right", "250", "dane", True), ("wrong", "451 4.7.5", "!dane", False), (None, "250", "may", False)])
-def test_dane(host, warp, certs, mail_server, tmp_path, way, record, reply, word, verified):
+def test_61_dane(host, warp, certs, mail_server, tmp_path, way, record, reply, word, verified):
     """With a zone that is signed and unbound: at a server whose certificate has expired, which does not count."""
     server = mail_server("SIZE", tls=certs.context("expired"))
     words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}", None: 'TXT "none"'}[record]

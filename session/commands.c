@@ -18,6 +18,7 @@
 #include "session/trace.h"
 #include "session/transaction.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define COMMAND_ROOM (SMTP_AUTH_LINE_MAX + 64) /* octets that the server's leg must have room for before a command is handled */
@@ -108,10 +109,35 @@ static void send_mail(struct session *s, const struct smtp_command *cmd)
 	transaction_sent(s, SMTP_MAIL);
 }
 
-void commands_mail_secured(struct session *s)
+void commands_secured(struct session *s)
 {
+	const struct smtp_command *cmd = &s->held->cmd;
+
 	gate_enter(s, GATE_OPEN);
-	send_mail(s, &s->held->cmd);
+	if (cmd->verb == SMTP_MAIL) {
+		send_mail(s, cmd);
+		return;
+	}
+	if (s->dialogue.ehlo.extensions & SMTP_EXT_AUTH)
+		held_send_command(s, cmd);
+	else
+		talk_reply(s, "454 4.7.0 The server has no AUTH inside of TLS");
+	held_wipe(s);
+}
+
+void commands_not_secured(struct session *s, const char *reason)
+{
+	bool mail = s->held->cmd.verb == SMTP_MAIL;
+	char reply[300];
+
+	gate_enter(s, GATE_OPEN);
+	snprintf(reply, sizeof reply, "%s %s", mail ? "451" : "454", reason);
+	if (mail) {
+		held_refuse(s, reply);
+		return;
+	}
+	talk_reply(s, reply);
+	held_wipe(s);
 }
 
 static void pass_command(struct session *s, const struct smtp_command *cmd)
@@ -133,7 +159,7 @@ static void pass_command(struct session *s, const struct smtp_command *cmd)
 		gate_enter(s, GATE_STARTTLS);
 	if (clienttls_is_ours(s, cmd->verb) || (s->o->limits.mail_late && recipient_command(s, cmd)))
 		return;
-	if (cmd->verb == SMTP_MAIL && hello_owes_tls(s)) {
+	if ((cmd->verb == SMTP_MAIL || cmd->verb == SMTP_AUTH) && hello_owes_tls(s)) {
 		held_put(s, cmd);
 		gate_enter(s, GATE_SECURE);
 		hello_secure(s);

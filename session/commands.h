@@ -11,8 +11,11 @@
 /* Handle what was read from the client, as far as possible. true: something was handled. */
 bool commands_turn(struct session *s);
 
-/* In GATE_SECURE: it is settled whether the server speaks TLS. Send it the held MAIL. */
-void commands_mail_secured(struct session *s);
+/* In GATE_SECURE: it is settled whether the server speaks TLS. Send it the held MAIL or AUTH. */
+void commands_secured(struct session *s);
+
+/* In GATE_SECURE: TLS with the server has failed, and the held MAIL or AUTH must not go without. Refuse it with this text ("4.7.5 reason"). */
+void commands_not_secured(struct session *s, const char *reason);
 
 /* No hook has refused the held command: pass it on, RCPT with the address of --override-recipient if there is one. */
 void commands_pass_held(struct session *s);

@@ -44,6 +44,12 @@ void held_put(struct session *s, const struct smtp_command *cmd)
 	parse_held(s, cmd->line_len);
 }
 
+void held_wipe(struct session *s)
+{
+	explicit_bzero(s->held->line, s->held->cmd.line_len);
+	s->held->cmd.verb = SMTP_NOTHING;
+}
+
 static size_t write_rcpt(const struct smtp_command *from, const unsigned char *address, size_t n, unsigned char *out)
 {
 	size_t at = (size_t)sprintf((char *)out, "RCPT TO:<");

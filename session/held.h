@@ -22,6 +22,9 @@ bool held_rewritten(const struct session *s, const unsigned char *address, size_
 /* Give the held RCPT this address, and note the client's own for the record. false: as for held_rewritten(), and nothing has changed. */
 bool held_rewrite(struct session *s, const unsigned char *address, size_t n);
 
+/* Overwrite the held command, which may have a password: it is none any more. */
+void held_wipe(struct session *s);
+
 /* Send the held command to the server. */
 void held_send(struct session *s);
 

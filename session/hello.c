@@ -129,7 +129,7 @@ static bool may_authenticate(const struct session *s)
 	return client_may_authenticate(s) && (!exposed || s->o->plain_auth);
 }
 
-/* Whether TLS with the server begins with the client's next message: what AUTH is worth shows only then. */
+/* Whether TLS with the server begins later: with the client's next AUTH or MAIL, or with its recipient. */
 static bool tls_comes_later(const struct session *s)
 {
 	return inspect_waits(s) && policy_level(s) != TLS_NONE && !s->server.no_tls && !s->server.leg.tls;
@@ -149,7 +149,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 		.size_limit = s->o->limits.message_size,
 		.requiretls = d->encrypted && s->server.facts.verified && s->server.leg.tls, /* RFC 8689 2 */
 		.requires_later = d->encrypted && policy_promises(s),
-		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s) && !tls_comes_later(s),
+		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s) && !(s->o->tls_on_recipient && tls_comes_later(s)),
 		.starttls = clienttls_offers(s),
 		.single = d->lmtp && s->hello.verb == SMTP_EHLO && !s->o->limits.on_recipient,
 	};

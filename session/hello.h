@@ -26,7 +26,7 @@ void hello_said(struct session *s, const struct smtp_command *cmd);
 /* Forget the client's name, RFC 3207 4.2. */
 void hello_forget(struct session *s);
 
-/* --client-tls auto, --tls-on recipient: whether TLS with the server was put off, and is wanted now. */
+/* --client-tls auto, --tls-on recipient: whether TLS with the server was put off, and is wanted now, before AUTH or MAIL. */
 bool hello_owes_tls(const struct session *s);
 
 /* In GATE_SECURE and GATE_SERVER: begin TLS with the server, if that is wanted and offered. hello.ready or server.news comes, or

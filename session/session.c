@@ -327,7 +327,7 @@ static uint32_t commands_alone(const struct session *s)
 	if (filter_wants(s, HOOK_DATA))
 		alone |= 1u << SMTP_DATA | 1u << SMTP_BDAT;
 	if (s->o->client_tls == CLIENT_TLS_AUTO || s->o->tls_on_recipient)
-		alone |= 1u << SMTP_MAIL | 1u << SMTP_RSET;
+		alone |= 1u << SMTP_MAIL | 1u << SMTP_RSET | 1u << SMTP_AUTH;
 	return alone;
 }
 

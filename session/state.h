@@ -31,7 +31,7 @@
 	X(SERVER, GATE_BIT(OPEN))   /* the held RCPT waits until a server has answered MAIL */                         \
 	X(LIST, GATE_BIT(OPEN))	    /* EHLO with --auth waits for the server's list of extensions */                   \
 	X(TOLD, GATE_BIT(OPEN))	    /* the held MAIL waits for XFORWARD, or for the client's host name */              \
-	X(SECURE, GATE_BIT(OPEN))   /* the held MAIL waits for TLS with the server */                                  \
+	X(SECURE, GATE_BIT(OPEN))   /* the held MAIL or AUTH waits for TLS with it */                                  \
 	X(POLICY, GATE_BIT(OPEN))   /* the held RCPT waits for the TLS policy of its domain */                          \
 	X(KEPT, GATE_BIT(OPEN))	    /* a kept message is on its way to the server */                                   \
 	X(STARTTLS, GATE_BIT(OPEN) | GATE_BIT(SHAKE) | GATE_BIT(TUNNEL)) /* STARTTLS waits for 220 */                  \

@@ -197,20 +197,10 @@ static bool take_ready(struct session *s)
 		return false;
 	hello_take_ready(s);
 	if (s->gate.stage == GATE_SECURE)
-		commands_mail_secured(s);
+		commands_secured(s);
 	else
 		recipient_server_ready(s);
 	return true;
-}
-
-/* TLS with the server has failed, and the held MAIL must not go without. */
-static void refuse_mail(struct session *s)
-{
-	char reply[300];
-
-	snprintf(reply, sizeof reply, "451 %s", s->server.text->failure);
-	gate_enter(s, GATE_OPEN);
-	held_refuse(s, reply);
 }
 
 static bool take_server_news(struct session *s)
@@ -222,7 +212,7 @@ static bool take_server_news(struct session *s)
 		return false;
 	case SERVER_OUT:
 		if (s->gate.stage == GATE_SECURE)
-			refuse_mail(s);
+			commands_not_secured(s, s->server.text->failure);
 		else
 			recipient_unreachable(s, s->server.text->failure);
 		return true;

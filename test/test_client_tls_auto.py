@@ -121,15 +121,34 @@ def fixture_offered(warp):
     return make
 
 
-def test_auth_is_not_shown(offered):
-    """What it is worth shows only inside of TLS."""
-    session = offered()
-    session.client.send("EHLO client.example")
-    session.server.expect_line("EHLO client.example")
-    session.server.send("250-server.example", "250-STARTTLS", "250 AUTH PLAIN")
-    texts = session.client.expect("250").texts
-    assert "STARTTLS" in texts and "AUTH PLAIN" not in texts
-    session.client.ask("AUTH PLAIN AGEAYg==", "538 5.7.11")
+def test_auth_without_tls(warp, certs, mail_server):
+    """A client on this host that says its password in the clear: it crosses the network inside of TLS."""
+    server = mail_server("AUTH PLAIN", tls=certs.context(), replies={"AUTH": "235 2.7.0 welcome"})
+    made = warp(*AUTO, "--verbose", upstream=server)
+    client = made.greeted()
+    client.ask("AUTH PLAIN AHUAc2VjcmV0", "235")
+    assert server.commands[-3:] == ["STARTTLS", "EHLO client.example", "AUTH PLAIN AHUAc2VjcmV0"]
+    deliver(client)
+    client.ask("QUIT", "221")
+    assert server.messages[0]["tls"] and "AHUAc2VjcmV0" not in made.log_text()
+
+
+@pytest.mark.parametrize("level, offers, outcome", [
+    ("encrypt", ["STARTTLS", "AUTH PLAIN"], "454 4.7.5"), ("encrypt", ["AUTH PLAIN"], "454 4.7.5"), ("none", ["AUTH PLAIN"], "235")])
+def test_auth_whose_tls_fails(warp, mail_server, level, offers, outcome):
+    server = mail_server(*offers, replies={"STARTTLS": "454 4.7.0 no", "AUTH": "235 2.7.0 welcome"})
+    client = warp(*AUTO, "--tls", level, upstream=server).greeted()
+    client.ask("AUTH PLAIN AHUAc2VjcmV0", outcome)
+    assert ("AUTH PLAIN AHUAc2VjcmV0" in server.commands) == (outcome == "235")
+
+
+def test_auth_that_vanishes_behind_tls(warp, certs, mail_server):
+    server = mail_server(tls=certs.context(), replies={
+        "EHLO": lambda line, seen=[]: "250-server.example\n250-AUTH PLAIN\n250 STARTTLS" if not seen.append(1) and len(seen) == 1
+        else "250 server.example"})
+    client = warp(*AUTO, upstream=server).greeted()
+    client.ask("AUTH PLAIN AHUAc2VjcmV0", "454 4.7.0")
+    deliver(client)
 
 
 def test_56_octets_behind_220_to_our_starttls(offered):

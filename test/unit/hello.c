@@ -1380,7 +1380,7 @@ static void message_without_tls(void **state)
 	client("EHLO c.test");
 	server_gets("EHLO c.test");
 	server(OFFERED);
-	client_gets("220 mx.test ESMTP\n250-mx.test\n250-STARTTLS\n250 PIPELINING");
+	client_gets("220 mx.test ESMTP\n250-mx.test\n250-STARTTLS\n250 PIPELINING"); /* AUTH is for clients on this host */
 	client("MAIL FROM:<a@b.test>");
 	stands_at(SECURE, STARTTLS);
 	server("220 go");

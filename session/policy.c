@@ -34,11 +34,21 @@ static bool wants_dane(enum tls_level level)
 	return level == TLS_DANE || level == TLS_DANE_ONLY;
 }
 
+static bool has_policies(const struct options *o)
+{
+	return o->limits.mail_late && (wants_dane(o->tls) || o->policy_file || o->policy_map);
+}
+
 bool policy_promises(const struct session *s)
 {
-	const struct options *o = s->o;
+	return has_policies(s->o) || (s->o->limits.mail_late && s->o->tls == TLS_VERIFY);
+}
 
-	return o->limits.mail_late && (wants_dane(o->tls) || o->tls == TLS_VERIFY || o->policy_file || o->policy_map);
+bool policy_may_refuse(const struct session *s)
+{
+	bool by_verdict = s->hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT);
+
+	return has_policies(s->o) || (s->o->limits.mail_late && by_verdict);
 }
 
 /* A verdict that names a level, other than one of DANE's, is the operator's last word. */

@@ -24,6 +24,9 @@ bool policy_promises(const struct session *s);
 /* Whether TLS with the server is by the policy of the held recipient, and its certificate was verified. */
 bool policy_is_proven(const struct session *s);
 
+/* Whether recipients of this session may have policies to be asked for, so that some may be refused here. */
+bool policy_may_refuse(const struct session *s);
+
 /* Whether the recipient that wants this route has a policy to be asked for. */
 bool policy_is_due(const struct session *s, const struct route *wanted);
 

@@ -322,7 +322,7 @@ static uint32_t commands_alone(const struct session *s)
 	bool checked = s->o->valid_recipients || s->o->override_recipient;
 	uint32_t alone = s->o->limits.on_recipient ? 1u << SMTP_RSET | 1u << SMTP_QUIT | 1u << SMTP_BDAT : 0;
 
-	if (checked || filter_wants(s, HOOK_RCPT) || s->o->routes)
+	if (checked || filter_wants(s, HOOK_RCPT) || s->o->routes || policy_may_refuse(s))
 		alone |= 1u << SMTP_RCPT;
 	if (filter_wants(s, HOOK_DATA))
 		alone |= 1u << SMTP_DATA | 1u << SMTP_BDAT;

@@ -1,5 +1,5 @@
 """Random sessions: clients, servers, name servers and hooks that do what they ought to most of the time and else what harms, with
-all of it at once: names that are looked up, SMTP and LMTP, AUTH of clients that connect late, routes, XCLIENT, TLS that fails.
+all of it at once: names that are looked up, SMTP and LMTP, AUTH of clients that connect late, routes, XCLIENT, TLS that fails, TLS policies.
 No message may be lost, doubled or go astray. PROTOCOL 8, 34, 49, 53, 66, 72, 74."""
 import base64
 import contextlib
@@ -16,6 +16,7 @@ import peers
 from hooks import Hooks
 from nameservers import A, PTR, Rude, query_name, query_type, record, reply
 from peers import decode
+from policies import SocketMap
 from test_hooks_hostile import Gone, Line, WildServer
 
 PATIENCE = 25
@@ -30,6 +31,13 @@ e.example;lmtp://none.test, lmtp://b.test:{b};
 f.example;none.test;
 """
 OF_SERVER = {"a": "ad", "b": "be", "c": "c"}    # whose recipients a server may see; all others are home's
+POLICIES = """a.example none
+c.example may
+d.example encrypt
+e.example dane
+"""
+MAP = {b"map b.example": b"OK dane-only", b"map f.example": b"TEMP later"}
+BARRED = "bdf"      # no server here has TLS, so nothing may go to recipients whose policy demands it
 HOOK = """read -r line
 case $line in *'"rcpt":'*) line=${line##*'"rcpt":'} ;; esac
 case $line in
@@ -66,7 +74,7 @@ class Server(WildServer):
     """One of several. taken: (token, recipient, content, code of its reply or None, whether it spoke too early)."""
 
     def __init__(self, seed, letter, late, lmtp=False, address="127.0.0.1"):
-        self.letter, self.late, self.lmtp = letter, late, lmtp
+        self.letter, self.late, self.lmtp, self.barred = letter, late, lmtp, ""
         self.listener, self.seed, self.taken, self.errors, self.threads = peers.Listener(address), f"{seed}/{letter}", [], [], []
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -159,6 +167,7 @@ class Server(WildServer):
             elif verb == "RCPT":
                 recipient = rest.partition("<")[2].partition(">")[0]
                 assert self.is_mine(recipient), f"{recipient} at {self.letter}"
+                assert recipient.partition("@")[2][:1] not in self.barred, f"{recipient} without TLS"
                 if self.answer(line, "250 2.1.5 fine" if sender else "503 5.5.1 MAIL", 0.1) == 250:
                     rcpts.append(recipient)
             elif verb == "DATA":
@@ -373,12 +382,12 @@ def check(clients, servers):
     return sum(code == 250 for code, _ in taken.values())
 
 
-@pytest.mark.parametrize("mode", ["late", "early"])
+@pytest.mark.parametrize("mode", ["late", "early", "late-policies", "early-policies"])
 @pytest.mark.parametrize("hooked", [False, True])
 def test_wild_sessions(warp, host, tmp_path, mode, hooked):
     """Every command has one reply, every message goes to its own server and once, 250 is that server's word, a password goes
     nowhere but where AUTH is asked for, and all sessions end. SEED, SECONDS and WORKERS make it another or longer test."""
-    seed, late = os.environ.get("SEED", "1") + mode + str(hooked), mode == "late"
+    seed, late = os.environ.get("SEED", "1") + mode + str(hooked), mode.startswith("late")
     rng = random.Random(seed)
     servers = {letter: Server(seed, letter, late, lmtp, address) for letter, lmtp, address in (
         ("h", late and rng.random() < 0.4, "127.0.0.1"), ("a", False, "127.0.0.1"), ("b", True, "127.0.0.1"),
@@ -399,7 +408,13 @@ def test_wild_sessions(warp, host, tmp_path, mode, hooked):
         hooks.script("ehlo", DELAYS)
         for event in ["mail", "rcpt"]:
             hooks.script(event, HOOK.replace("$PORT", str(port["a"])) if late else HOOK.replace("*\\\"there.*)", "nothing)"))
-    with names(seed) as dns:
+    if "policies" in mode:
+        (tmp_path / "policies").write_text(POLICIES)
+        options += ["--tls-policy", tmp_path / "policies", "--tls-policy", f"socketmap:unix:{tmp_path}/map:map"]
+        options += ["--client-tls", "auto"] if not late and not hooked else []
+        for server in servers.values():
+            server.barred = BARRED
+    with names(seed) as dns, SocketMap(tmp_path / "map", MAP):
         proxy = warp(*(hooks.options if hooked else []), *options, "--dns-server", dns.name_port, "--tls", "may",
                      *[word for name in TIMES for word in (name, 1)], "--idle-timeout", 2, "--drain-timeout", 0.5,
                      "--max-errors", 0, "--hostname", "proxy.example")

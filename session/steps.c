@@ -416,12 +416,13 @@ static void gate_deadline(const struct session *s, struct steps_deadline *d)
 	case GATE_TARPIT:
 		sooner(d, 0, s->gate.tarpit_until, STEPS_TARPIT_OVER, "");
 		return;
+	case GATE_POLICY: /* policy_deadline() */
+		return;
 	case GATE_OPEN:
 	case GATE_SERVER:
 	case GATE_LIST:
 	case GATE_TOLD:
 	case GATE_SECURE:
-	case GATE_POLICY:
 	case GATE_KEPT:
 	case GATE_STARTTLS:
 		state_deadline(s, d);

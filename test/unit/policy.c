@@ -145,6 +145,18 @@ static void server_that_need_not_have_records(void **state)
 	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
 }
 
+/* The client waits for us. */
+static void lookup_that_takes_time(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane --idle-timeout 3");
+	passes(4);
+	stands_at(POLICY, READY);
+	goes_still();
+	dane_says(DANE_NONE);
+	goes_through();
+}
+
 static void handshake_that_fails(void **state)
 {
 	(void)state;
@@ -375,6 +387,44 @@ static void recipients_of_other_policies(void **state)
 	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
 }
 
+/* A reply of ours must not come before that of the server to the RCPT before. */
+static void waits_for_its_turn(const char *options)
+{
+	world_policy.file_domain = "e.test";
+	world_policy.file = "secure match=mx.e.test";
+	if (strstr(options, "--connect-on")) {
+		session_begins(options);
+		client("EHLO c.test\n" MAIL "\n" RCPT);
+		server_connects();
+		server(BANNER);
+		server(LIST);
+	} else {
+		to_rcpt(options);
+	}
+	server("220 go");
+	server_shakes();
+	server(PIPES);
+	server("250 ok");
+	server("250 ok");
+	client_heard();
+	client("RCPT TO:<s@d.test>\n" OTHER);
+	client_gets("");
+	server("550 no");
+	client_gets("550 no\n452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+}
+
+static void refusal_waits_for_its_turn(void **state)
+{
+	(void)state;
+	waits_for_its_turn("--tls-policy f");
+}
+
+static void late_refusal_waits_for_its_turn(void **state)
+{
+	(void)state;
+	waits_for_its_turn("--tls-policy f --connect-on recipient");
+}
+
 /* The connection is lost while it is used again, for another policy than it was made by: the next has that. */
 static void policy_outlives_a_connection(void **state)
 {
@@ -583,13 +633,14 @@ int main(void)
 		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(no_records), cmocka_unit_test(no_records_where_they_are_demanded),
 		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(lookup_that_fails),
 		cmocka_unit_test(server_that_need_not_have_records),
-		cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
+		cmocka_unit_test(lookup_that_takes_time), cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
 		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(exempt_place_of_another_server),
 		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_that_is_none_in_the_dns), cmocka_unit_test(file_comes_first),
 		cmocka_unit_test(map_comes_after_records_of_others),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
-		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
+		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
+		cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),

@@ -1,8 +1,8 @@
 """What a sender's TLS policy comes to behind smtpwarp, in each of its modes, with each kind of server and of attack, and without smtpwarp:
 smtpwarp(8), "What senders' policies come to", has the same table.
 
-One Postfix sends one message for each cell, to a domain of its own: its policy map and the mode's redirect go by that. Names come from
-zones that are signed, through a resolver that validates, which Postfix and smtpwarp both ask.
+A Postfix, or an Exim, sends one message for each cell, to a domain of its own: its policy and the mode's redirect go by that. Names come
+from zones that are signed, through a resolver that validates, which sender and smtpwarp both ask.
 """
 import collections
 import json
@@ -78,10 +78,11 @@ SERVERS = {     # what the manual calls it, the certificate it shows (None: no S
 
 class Postfix(mta.Postfix):
     """Takes the policy from the domain: POLICY--SERVER--MODE."""
+    policies, modes = POLICIES, tuple(MODES)
 
-    def __init__(self, host, trust, resolver, options):
+    def __init__(self, host, trust, resolver):
         super().__init__(host, relay="none", trust=trust)
-        self.port, self.resolver = SUBMIT_PORT, f"nameserver {resolver}\noptions {options}\n"
+        self.port, self.resolver = SUBMIT_PORT, resolver
 
     def prepare(self):
         options = {"relayhost": "", "smtp_host_lookup": "dns", "smtp_tls_security_level": "dane", "smtp_tls_loglevel": "1",
@@ -111,14 +112,40 @@ class Postfix(mta.Postfix):
         return found
 
 
-def domains():
+class Exim(mta.Exim):
+    """The same."""
+    policies, modes = ("none", "may", "dane", "dane-only", "encrypt", "verify"), ("alone", "bare", "auto", "dane")
+    OPTIONS = {"hosts_avoid_tls": ["none"], "hosts_try_dane": ["dane"], "hosts_require_dane": ["dane-only"],
+               "hosts_require_tls": ["encrypt", "verify"], "tls_verify_hosts": ["verify"], "tls_try_verify_hosts": []}
+
+    def __init__(self, host, trust, resolver):
+        super().__init__(host, relay="none", trust=trust)
+        self.port, self.resolver = SUBMIT_PORT, resolver
+
+    def prepare(self):
+        self.CONFIG = "disable_ipv6\ndns_dnssec_ok = 1\n" + mta.Exim.CONFIG
+        self.SEND = "dnslookup\n  transport = send\n  self = send"
+        self.DEMAND_TLS = "tls_verify_certificates = {trust}\n" + "".join(
+            f"  {name} = ${{{{if match{{{{$domain}}}}{{{{^({'|'.join(policies)})--}}}}{{{{*}}}}{{{{}}}}}}}}\n"
+            for name, policies in self.OPTIONS.items())
+        super().prepare()
+        self.write("etc/resolv.conf", self.resolver)
+
+    def outcomes(self):
+        found = {}
+        for line in self.logfile.read_text().splitlines():
+            if sent := re.search(r" => \S+@(\S+) .* H=\S+ .*?(?:X=\S+ CV=(\w+)|C=)", line):
+                policy = sent[1].partition("--")[0]
+                found.setdefault(sent[1], ("sent", sent[2] == "dane" or policy == "verify" and sent[2] == "yes"))
+            elif kept := re.search(r" (?:==|\*\*) \S+@(\S+) ", line):     # for good, if there is nothing for dane-only
+                found.setdefault(kept[1], ("deferred", False))
+        return found
+
+
+def domains(policies=POLICIES, modes=tuple(MODES)):
     """Of each cell, by policy, server and mode."""
     return {(policy, server, mode): f"{policy}--{server}--{mode}.{SERVERS[server].zone}"
-            for policy in POLICIES for server in SERVERS for mode in MODES}
-
-
-def address(server, mode):
-    return f"10.7.{list(MODES).index(mode)}.{1 + list(SERVERS).index(server)}"
+            for policy in policies for server in SERVERS for mode in modes}
 
 
 def zones(certs):
@@ -126,11 +153,12 @@ def zones(certs):
     words = {"good": tlsa("3 1 1", leaf), "wrong": "TLSA 3 1 1 " + 64 * "0", "unusable": tlsa("1 1 1", leaf),
              "bogus": "CNAME _25._tcp.expired.example.", "ed25519": tlsa("3 1 1", certs.pair("any-mx-ed25519")[0].read_bytes())}
     lines = {"signed.example": [], "unsigned.example": [], "expired.example": [f"_25._tcp {words['good']}"]}
-    for name, server in SERVERS.items():
-        for mode in MODES:
-            mx = f"mx--{name}--{mode}"
-            lines[server.zone] += [f"{mx} A {address(name, mode)}", *([f"_25._tcp.{mx} {words[server.records]}"] if server.records else []),
-                                   *(f"{policy}--{name}--{mode} MX 10 {mx}" for policy in POLICIES)]
+    for (_, name, mode), domain in domains().items():
+        label, _, zone = domain.partition(".")
+        server = SERVERS[name]
+        lines[zone] += [f"{label} MX 10 mx--{label}", f"mx--{label} A 10.7.{list(MODES).index(mode)}.{1 + list(SERVERS).index(name)}"]
+        if server.records:
+            lines[zone].append(f"_25._tcp.mx--{label} {words[server.records]}")
     return lines
 
 
@@ -178,22 +206,23 @@ class Lab:
                                      *(option.format(cert=cert, key=key) for option in options)])
         self.net.host.ns.wait_listening(port, alive=lambda: child.poll() is None)
 
-    def send(self, postfix):
+    def send(self, sender):
         """A message for each cell; what the cells come to, as letters."""
-        postfix.submit([mta.Mail("a@client.example", [f"b@{domain}"], b"Subject: one\r\n\r\nA line.\r\n") for domain in domains().values()])
+        ours = domains(sender.policies, sender.modes)
+        sender.submit([mta.Mail("a@client.example", [f"b@{domain}"], b"Subject: one\r\n\r\nA line.\r\n") for domain in ours.values()])
         held = time.time()
         wait_until(lambda: time.time() > held + 1)      # see "later"
-        postfix.release()
-        wait_until(lambda: len(postfix.outcomes()) == len(domains()),
-                   lambda: f"{len(postfix.outcomes())} of {len(domains())}; {postfix.log()}", 120, lambda _: time.sleep(0.1))
+        sender.release()
+        wait_until(lambda: len(sender.outcomes()) == len(ours), lambda: f"{set(ours.values()) - set(sender.outcomes())}; {sender.log()}",
+                   60, lambda _: time.sleep(0.1))
         wait_until(lambda: not self._open(), lambda: f"these sessions do not end: {self._open()}", pause=lambda _: time.sleep(0.1))
-        outcomes, taken, verified = postfix.outcomes(), self._taken(), self._verified()
+        outcomes, taken, verified = sender.outcomes(), self._taken(), self._verified()
 
         def letter(domain):
             status, by_sender = outcomes[domain]
             assert (status, domain in taken) in (("sent", True), ("deferred", False)), (domain, status)
             return "-" if status != "sent" else "P" if not taken[domain] else "V" if by_sender or domain in verified else "T"
-        return {key: letter(domain) for key, domain in domains().items()}
+        return {key: letter(domain) for key, domain in ours.items()}
 
     def _taken(self):
         """domain -> whether the server took its message over TLS."""
@@ -217,22 +246,23 @@ def is_weaker(one, other):
     return LETTERS.index(one) < LETTERS.index(other)
 
 
-def weaker_modes(cells):
-    return {mode for policy, server, mode in cells if is_weaker(cells[policy, server, mode], cells[policy, server, "alone"])}
+def weaker(cells):
+    """Those in which less comes out than without smtpwarp."""
+    return {key for key in cells if is_weaker(cells[key], cells[key[0], key[1], "alone"])}
 
 
 def rows(cells, server):
     """Policies that come to the same, and what they come to in each mode: "P!" where that is weaker than without smtpwarp."""
     same = {}
-    for policy in POLICIES:
-        came_to = [cells[policy, server, mode] for mode in MODES]
+    for policy in dict.fromkeys(policy for policy, _, _ in cells):
+        came_to = [cells[policy, server, mode] for mode in MODES if (policy, server, mode) in cells]
         same.setdefault(tuple(one + "!" * is_weaker(one, came_to[0]) for one in came_to), []).append(policy)
     return {" ".join(policies): came_to for came_to, policies in same.items()}
 
 
 def table(cells):
     """As the manual has it: servers that come to the same have their rows once."""
-    lines, names = [f"{'':32}" + "".join(f"{mode:6}" for mode in MODES).rstrip()], list(SERVERS)
+    lines, names = [f"{'':32}" + "".join(f"{mode:6}" for mode in dict.fromkeys(mode for _, _, mode in cells)).rstrip()], list(SERVERS)
     for n, (name, server) in enumerate(SERVERS.items()):
         lines.append(server.title)
         if [rows(cells, other) for other in names[n + 1:n + 2]] != [rows(cells, name)]:
@@ -247,19 +277,24 @@ def fixture_net(tmp_path):
         yield network
 
 
-def run(net, certs, resolver, logs, options=""):
-    """The cells, where both Postfix and smtpwarp ask this resolver; options: of Postfix's resolv.conf."""
-    with Postfix(net.host.ns, certs.ca, resolver, options) as postfix:
-        return Lab(net, certs, resolver, logs).send(postfix)
+def run(net, certs, resolver, logs, kind=Postfix):
+    """The cells, where both the sender and smtpwarp ask this resolver."""
+    with kind(net.host.ns, certs.ca, f"nameserver {resolver}\noptions edns0 trust-ad\n") as sender:
+        return Lab(net, certs, resolver, logs).send(sender)
+
+
+def signed(net, certs, directory):
+    """A resolver that validates."""
+    return Signed(net.host.ns, directory / "dns", zones(certs), {"signed.example": {}, "expired.example": {"expired": True}})
 
 
 def test_policies(net, certs, tmp_path):
     """The table is the manual's."""
-    with Signed(net.host.ns, tmp_path / "dns", zones(certs), {"signed.example": {}, "expired.example": {"expired": True}}):
-        cells = run(net, certs, Signed.address, tmp_path, "edns0 trust-ad")
+    with signed(net, certs, tmp_path):
+        cells = run(net, certs, Signed.address, tmp_path)
     print("", table(cells), sep="\n")
     assert table(cells) == re.search(r"(?s)^\.Bd -literal.*?\n(.*?)\n\.Ed$", CHAPTER, re.M)[1]
-    assert weaker_modes(cells) == {"bare", "cert", "dane"}
+    assert {mode for _, _, mode in weaker(cells)} == {"bare", "cert", "dane"}
 
 
 @pytest.mark.parametrize("flags", [0x8180, 0x81a0], ids=["silent", "lying"])
@@ -272,4 +307,15 @@ def test_a_resolver_that_nobody_trusts(net, certs, tmp_path, flags):
     assert {key: cells[key] for key in cells if key[2] in ("dane", "both")} == \
         {(policy, server, {"bare": "dane", "auto": "both"}[mode]): cells[policy, server, mode] for policy, server, mode in cells
          if mode in ("bare", "auto")}
-    assert weaker_modes(cells) == {"bare", "cert", "dane"}
+    assert {mode for _, _, mode in weaker(cells)} == {"bare", "cert", "dane"}
+
+
+def test_exim(net, certs, tmp_path):
+    """What is weaker is so for Exim, too, but for a handshake that fails: Exim goes on in plain at once."""
+    with signed(net, certs, tmp_path):
+        cells = run(net, certs, Signed.address, tmp_path, Exim)
+    print("", table(cells), sep="\n")
+    assert weaker(cells) == {("may", "ed25519", "bare"), ("may", "tls13", "bare"), ("dane", "tls13", "bare"), ("may", "tls13", "dane"),
+                             ("dane", "tls13", "dane")}
+    assert {key for key in cells if key[2] == "auto" and cells[key] != cells[key[0], key[1], "alone"] and key[0] != "none"} == \
+        {("may", "injected", "auto")}

@@ -87,7 +87,7 @@ class Postfix(mta.Postfix):
     def prepare(self):
         options = {"relayhost": "", "smtp_host_lookup": "dns", "smtp_tls_security_level": "dane", "smtp_tls_loglevel": "1",
                    "smtp_tls_secure_cert_match": "nexthop, dot-nexthop", "smtp_dns_support_level": "dnssec", "dnssec_probe": "",
-                   "inet_protocols": "ipv4", "transport_maps": f"regexp:{self.directory}/etc/transports",
+                   "inet_protocols": "ipv4", "default_process_limit": "20", "transport_maps": f"regexp:{self.directory}/etc/transports",
                    "smtp_tls_policy_maps": f"regexp:{self.directory}/etc/policies"}
         lines = [line for line in mta.Postfix.CLIENT.splitlines() if line.partition(" ")[0] not in options]
         self.CLIENT = "\n".join([*lines, *(f"{name} = {value}" for name, value in options.items())]) + "\n"

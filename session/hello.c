@@ -215,6 +215,15 @@ static void answer_with_auth(struct session *s)
 	server_auth_listed(s);
 }
 
+/* Behind the client's back: STARTTLS, which it was shown, may be none that the server has now. */
+static void review_offer(struct session *s)
+{
+	struct smtp_offer offer = s->dialogue.offer;
+
+	offer.starttls = offer.starttls && clienttls_offers(s);
+	dialogue_offers(&s->dialogue, &offer, s->dialogue.auth_later);
+}
+
 /* The server's list is in. With --connect-on recipient the client is not shown it. */
 static void answer_with_list(struct session *s)
 {
@@ -223,6 +232,7 @@ static void answer_with_list(struct session *s)
 	if (s->gate.stage == GATE_LIST) {
 		answer_with_auth(s);
 	} else if (is_behind(s)) {
+		review_offer(s);
 		end_hello(s);
 		s->hello.ready = true;
 	} else {

@@ -1392,6 +1392,11 @@ static void message_without_tls(void **state)
 	stands_at(OPEN, READY);
 	client("RSET");
 	server("250 ok");
+	client_heard();
+	server_heard();
+	client("STARTTLS"); /* which the client was shown */
+	client_gets("502 5.5.1 Not offered");
+	server_gets("");
 	client("MAIL FROM:<c@b.test>");
 	stands_at(OPEN, READY);
 }

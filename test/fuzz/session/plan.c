@@ -93,8 +93,12 @@ static void tls(struct plan *p)
 	}
 	if (percent(75))
 		return;
-	if (percent(20) && !p->late) {
-		p->client_tls = CT_PASSTHROUGH;
+	if (percent(25) && !p->late) {
+		p->client_tls = CT_PASSTHROUGH; /* or those that begin none themselves get it */
+		if (percent(50)) {
+			arg(p, "--client-tls=auto");
+			return;
+		}
 		arg(p, "--client-tls=passthrough");
 		for (int i = 1; i < p->args; i++) /* what does not go together with it */
 			if (strncmp(p->argv[i], "--tls=", 6) == 0)
@@ -106,6 +110,18 @@ static void tls(struct plan *p)
 	p->client_tls = percent(20) ? CT_REQUIRE : percent(20) ? CT_IMPLICIT : CT_MAY;
 	if (p->client_tls != CT_MAY)
 		arg(p, "--client-tls=%s", p->client_tls == CT_REQUIRE ? "require" : "implicit");
+}
+
+/* By recipient. What does not go together with it has been chosen before. */
+static void tls_by_recipient(struct plan *p)
+{
+	for (int i = 1; i < p->args; i++)
+		if (strncmp(p->argv[i], "--upstream-auth=", 16) == 0 || strcmp(p->argv[i], "--client-tls=passthrough") == 0)
+			return;
+	if (!p->late && percent(30))
+		arg(p, "--tls-on=recipient");
+	if (percent(30))
+		arg(p, "--tls-policy=%s/policies", workplace);
 }
 
 static void identity(struct plan *p)
@@ -207,6 +223,7 @@ void plan_make(struct plan *p)
 		return;
 	}
 	tls(p);
+	tls_by_recipient(p);
 	if (p->late && p->upstream && percent(15))
 		arg(p, "--auth");
 	identity(p);

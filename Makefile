@@ -26,7 +26,7 @@ PROVIDERS = $(PREFIX)/share/smtpwarp/providers
 SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c session/talk.c session/transaction.c \
 	session/held.c smtpwarp.c listener.c upgrade.c loaded.c pure/options.c pure/endpoint.c session/server.c session/hello.c session/steps.c \
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
-	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/fault.c io/notify.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c session/inspect.c session/policy.c io/keys.c \
+	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/fault.c io/notify.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c session/inspect.c session/policy.c session/tlsreport.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c pure/tlsrpt.c io/tlsrpt.c \
 	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
@@ -242,7 +242,7 @@ UNIT_tls = $(sort io/trust.c io/agent.c pure/levels.c $(UNIT_dane) $(UNIT_agent)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
-$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe mxname policy,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
+$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe mxname policy tlsreport,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
 FAKED = ppoll recv send shutdown close
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)

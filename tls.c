@@ -972,9 +972,24 @@ static const char *reason_against(unsigned version, size_t suite)
 
 enum tls_fault tls_fault(const struct tls *t)
 {
-	if (t != &towards_upstream || !chain.verdict)
+	if (t != &towards_upstream)
 		return TLS_FAULTLESS;
-	return chain.verdict == UNMATCHED ? TLS_UNMATCHED : chain.verdict == UNUSABLE ? TLS_UNUSABLE : TLS_OTHERWISE;
+	switch (chain.verdict) {
+	case 0:
+		return TLS_FAULTLESS;
+	case UNMATCHED:
+		return TLS_UNMATCHED;
+	case UNUSABLE:
+		return TLS_UNUSABLE;
+	case BR_ERR_X509_BAD_SERVER_NAME:
+		return TLS_MISNAMED;
+	case BR_ERR_X509_NOT_TRUSTED:
+		return TLS_UNTRUSTED;
+	case BR_ERR_X509_EXPIRED:
+		return TLS_EXPIRED;
+	default:
+		return TLS_OTHERWISE;
+	}
 }
 
 void tls_facts(const struct tls *t, struct tls_facts *facts)

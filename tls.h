@@ -98,8 +98,8 @@ enum tls_proof { TLS_UNPROVEN, TLS_BY_CA, TLS_BY_EE, TLS_BY_TA };
 
 /* Why a certificate does not verify, of what calls for different answers. TLS_UNMATCHED: no TLSA record names it, nor a CA of its chain.
  * TLS_UNUSABLE: we cannot use its key, whoever vouches for it; with TLSA records only if one of usage DANE_EE names it, so that nobody can
- * show such a key in another's place. */
-enum tls_fault { TLS_FAULTLESS, TLS_UNMATCHED, TLS_UNUSABLE, TLS_OTHERWISE };
+ * show such a key in another's place. TLS_MISNAMED: it is for other names. TLS_UNTRUSTED: no trusted CA has signed it. */
+enum tls_fault { TLS_FAULTLESS, TLS_UNMATCHED, TLS_UNUSABLE, TLS_MISNAMED, TLS_UNTRUSTED, TLS_EXPIRED, TLS_OTHERWISE };
 enum tls_fault tls_fault(const struct tls *t);
 
 /* What is known after the handshake. reason: why the certificate does not verify; NULL: it does. Static storage. If a proxy

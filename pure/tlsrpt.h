@@ -45,7 +45,7 @@ struct tlsrpt_policy {
 	size_t strings_len, mx_hosts_len;
 	const struct tlsrpt_failure *failure;
 	unsigned failures;
-	bool failed; /* mail could not go this way in the end */
+	bool failed; /* the connection counts among those that failed, RFC 8460 4.2, though mail may have gone all the same */
 };
 
 struct tlsrpt_report {

@@ -15,6 +15,7 @@
 #include "session/replies.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/tlsreport.h"
 #include "session/trace.h"
 #include "session/transaction.h"
 
@@ -248,8 +249,10 @@ static void handle_command(struct session *s, const struct smtp_command *cmd)
 		checks_refuse_recipient(s);
 		return;
 	}
-	if (cmd->verb == SMTP_RCPT)
+	if (cmd->verb == SMTP_RCPT) {
 		observe_recipient(s, cmd);
+		tlsreport_recipient(s, cmd);
+	}
 	recipient_prepare_route(s, cmd->verb);
 	if (!filtered && !overridden) {
 		pass_command(s, cmd);

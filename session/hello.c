@@ -12,11 +12,14 @@
 #include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/tlsreport.h"
 #include "session/transaction.h"
 #include "session/upstreamauth.h"
 
 #include <stdio.h>
 #include <string.h>
+
+static const char no_starttls[] = "STARTTLS is not offered";
 
 void hello_prepare(struct session *s)
 {
@@ -384,6 +387,14 @@ static void introduce(struct session *s)
 		answer_hello(s);
 }
 
+/* The same where TLS may be wanted, and is not offered: mail goes without. */
+static void introduce_plain(struct session *s)
+{
+	if (server_wants_tls(s))
+		tlsreport_tls(s, true, no_starttls);
+	introduce(s);
+}
+
 /* A server that refuses XCLIENT would judge the client by our address: it cannot be used. */
 static void after_xclient(struct session *s, const struct dialogue_reply *r)
 {
@@ -424,9 +435,9 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 	if (r->line.code == 250 && server_wants_tls(s) && offered)
 		server_starttls(s);
 	else if (server_wants_tls(s) && server_needs_tls(s) && (r->line.code == 250 || refused))
-		server_tls_failed(s, "STARTTLS is not offered");
+		server_tls_failed(s, no_starttls);
 	else if (r->line.code == 250)
-		introduce(s);
+		introduce_plain(s);
 	else if (refused && !s->dialogue.lmtp)
 		try_helo(s, r);
 	else
@@ -454,6 +465,12 @@ bool hello_owes_tls(const struct session *s)
 	return s->server.state == SERVER_READY && tls_comes_later(s);
 }
 
+static void go_plain(struct session *s)
+{
+	tlsreport_tls(s, true, no_starttls);
+	s->hello.ready = true;
+}
+
 /* TLS that begins after AUTH makes the server forget the client, RFC 3207 4.2. */
 void hello_secure(struct session *s)
 {
@@ -464,9 +481,9 @@ void hello_secure(struct session *s)
 	else if (s->dialogue.ehlo.extensions & SMTP_EXT_STARTTLS)
 		server_starttls(s);
 	else if (server_needs_tls(s))
-		server_tls_failed(s, "STARTTLS is not offered");
+		server_tls_failed(s, no_starttls);
 	else
-		s->hello.ready = true;
+		go_plain(s);
 }
 
 void hello_secured(struct session *s)

@@ -126,6 +126,12 @@ static void refuse(struct session *s, const char *what, const char *why)
 	s->policy->domain[0] = 0; /* it is asked for again */
 }
 
+static void refuse_by_dane(struct session *s, const char *what, const char *why, enum tlsrpt_code code)
+{
+	refuse(s, what, why);
+	s->policy->failure = code;
+}
+
 static void ask_map(struct session *s)
 {
 	s->policy->stage = POLICY_MAP;
@@ -162,7 +168,7 @@ static void go_without_dane(struct session *s)
 	else
 		settle(s, s->policy->wanted.tls == TLS_DANE_ONLY ? TLS_DANE_ONLY : TLS_MAY, "may");
 	if (s->policy->news && s->policy->now.level == TLS_DANE_ONLY && !is_exempt(s))
-		refuse(s, "dane-only", "there are no signed TLSA records for the server");
+		refuse_by_dane(s, "dane-only", "there are no signed TLSA records for the server", TLSRPT_DANE_REQUIRED);
 	else if (s->policy->news && s->policy->now.level == TLS_DANE_ONLY)
 		settle(s, TLS_MAY, "may");
 }
@@ -189,9 +195,10 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 			refuse(s, "dane-only", "none of the server's TLSA records can be used");
 		else
 			settle(s, TLS_ENCRYPT, "dane:encrypt");
+		s->policy->failure = TLSRPT_TLSA_INVALID;
 		return;
 	case DANE_FAILED:
-		refuse(s, "DANE", a->why);
+		refuse_by_dane(s, "DANE", a->why, TLSRPT_DNSSEC_INVALID);
 		dane_end();
 		return;
 	case DANE_NONE:
@@ -278,6 +285,7 @@ static void forget(struct session *s)
 		dane_end();
 	known.dane = NULL;
 	known.has_rule = false;
+	s->policy->failure = TLSRPT_NO_FAILURE;
 	s->policy->dane_asked = s->policy->map_asked = s->policy->refused = false;
 }
 
@@ -441,6 +449,28 @@ void policy_demand(const struct session *s, const char *const *name, struct tls_
 		demand->sni = sni ? sni : *name;
 		demand->names = known.names.name;
 		demand->count = known.names.count;
+	}
+}
+
+void policy_show(const struct session *s, struct policy_view *v)
+{
+	const struct tlspolicy *rule = known.has_rule ? &known.rule : NULL;
+
+	*v = (struct policy_view){ .type = TLSRPT_NO_POLICY };
+	if (!s->policy || !s->policy->now.word)
+		return;
+	v->failure = rule && rule->failure ? rule->failure : s->policy->failure;
+	if (s->policy->now.source == POLICY_BY_DANE && known.dane) {
+		v->type = TLSRPT_TLSA;
+		v->set = &known.dane->set;
+		v->host = v->domain = known.dane->identified ? known.dane->host : NULL;
+	} else if (s->policy->failure) {
+		v->type = TLSRPT_TLSA;
+	} else if (rule && rule->type == TLSPOLICY_STS) {
+		v->type = TLSRPT_STS;
+		v->rule = rule;
+		v->testing = rule->testing;
+		v->domain = rule->domain[0] ? rule->domain : NULL;
 	}
 }
 

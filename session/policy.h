@@ -64,6 +64,18 @@ enum tls_level policy_level(const struct session *s);
 /* The same for the handshake. *name: the one that the route or the server's address has, NULL: none; it must stay. */
 void policy_demand(const struct session *s, const char *const *name, struct tls_demand *demand);
 
+/* The policy of the held recipient's domain, for reports; what it leads to stays until the next question. */
+struct policy_view {
+	enum tlsrpt_type type;
+	enum tlsrpt_code failure; /* why there is no better policy, or it cannot be used */
+	bool testing;		  /* what fails is reported, and mail goes all the same */
+	const char *domain;	  /* whose policy it is; NULL: the recipient's */
+	const char *host;	  /* the server's name; NULL: not known */
+	const struct tlspolicy *rule;  /* of MTA-STS; NULL: none */
+	const struct dane_set *set;    /* TLSA records; NULL: none */
+};
+void policy_show(const struct session *s, struct policy_view *v);
+
 /* Why the handshake, which has succeeded, is not what the policy demands; NULL: it is. Static storage. */
 const char *policy_fault(const struct session *s);
 

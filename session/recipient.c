@@ -12,6 +12,7 @@
 #include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/tlsreport.h"
 #include "session/transaction.h"
 
 #include <stdio.h>
@@ -196,12 +197,14 @@ static void ask_server(struct session *s, const struct route *wanted, bool here)
 		policy_agree(s);
 	else if (!s->dialogue.authenticated)
 		policy_raise(s);
-	if (here)
+	if (here) {
+		tlsreport_uses(s);
 		hello_secure(s);
-	else if (s->o->limits.on_recipient)
+	} else if (s->o->limits.on_recipient) {
 		server_open(s);
-	else
+	} else {
 		server_again(s);
+	}
 }
 
 /* Whether the open connection will do for this route. With --tls-on recipient it is to the right server, but TLS on it, or the lack of
@@ -261,10 +264,12 @@ static void route_held(struct session *s)
 
 void recipient_policy_known(struct session *s, const char *refusal)
 {
-	if (refusal)
+	if (refusal) {
+		tlsreport_refused(s, refusal);
 		held_refuse(s, refusal);
-	else
+	} else {
 		route_held(s);
+	}
 }
 
 static void route_rcpt(struct session *s, const struct smtp_command *cmd)
@@ -274,6 +279,7 @@ static void route_rcpt(struct session *s, const struct smtp_command *cmd)
 	held_put(s, cmd);
 	if (!find_route(s))
 		return;
+	tlsreport_held(s);
 	if (policy_is_due(s, wanted)) {
 		gate_enter(s, GATE_POLICY);
 		policy_ask(s, wanted);

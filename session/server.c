@@ -7,6 +7,7 @@
 #include "session/policy.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/tlsreport.h"
 #include "session/transaction.h"
 #include "session/upstreamauth.h"
 
@@ -345,6 +346,7 @@ void server_open(struct session *s)
 		server_leave(s);
 	s->server.no_tls = s->server.no_ehlo = s->server.redialing = false;
 	dialogue_expect(&s->dialogue, SMTP_GREETING, false);
+	tlsreport_connects(s);
 	server_connect(s);
 }
 
@@ -483,6 +485,7 @@ static void note_handshake(struct session *s, enum record_tls_result result, con
 	observe_tls(s, result == RECORD_TLS_FALLBACK ? STATEMAP_TLS_FALLBACK :
 		       result != RECORD_TLS_OK ? (server_needs_tls(s) ? STATEMAP_TLS_VIOLATED : STATEMAP_TLS_FAILED) :
 		       s->server.facts.verified ? STATEMAP_TLS_VERIFIED : STATEMAP_TLS_OK, us);
+	tlsreport_tls(s, result != RECORD_TLS_OK, reason);
 	record_tls(s, &(struct record_handshake){ RECORD_SERVER, result, tls_level_name(policy_level(s)), server_tls_name(s),
 	    policy_word(s, result == RECORD_TLS_FAILED, result == RECORD_TLS_FALLBACK), reason, s->server.has_facts ? &s->server.facts : NULL, us });
 }
@@ -560,6 +563,7 @@ void server_again(struct session *s)
 {
 	server_quit(s);
 	s->server.no_tls = false;
+	tlsreport_connects(s);
 	redial(s);
 }
 

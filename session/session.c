@@ -28,6 +28,7 @@
 #include "session/steps.h"
 #include "session/talk.h"
 #include "session/tarpit.h"
+#include "session/tlsreport.h"
 #include "session/transaction.h"
 #include "session/tryhook.h"
 
@@ -136,7 +137,7 @@ static void note_hangup(struct session *s, short revents)
 
 static void wait_and_read(struct session *s, int64_t until)
 {
-	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED + OBSERVE_POLLED + POLICY_POLLED];
+	struct pollfd p[2 + FILTER_POLLED + CHECKS_POLLED + 1 + LOOKUP_POLLED + OBSERVE_POLLED + POLICY_POLLED + TLSREPORT_POLLED];
 	unsigned polled = 2;
 	struct timespec wait = { 0, 0 };
 	sigset_t open_mask;
@@ -156,6 +157,7 @@ static void wait_and_read(struct session *s, int64_t until)
 	polled += server_watch(s, p + polled);
 	polled += observe_watch(s, p + polled);
 	polled += policy_watch(s, p + polled);
+	polled += tlsreport_watch(s, p + polled);
 	if (ppoll(p, polled, until == INT64_MAX ? NULL : &wait, &open_mask) < 0)
 		p[0].revents = p[1].revents = 0;
 	clock_tick(s);
@@ -295,6 +297,7 @@ static void turn(struct session *s)
 {
 	identity_turn(s);
 	observe_turn(s);
+	tlsreport_turn(s);
 	if (s->gate.stage == GATE_TUNNEL) {
 		tunnel_turn(s);
 		return;
@@ -440,6 +443,7 @@ static void finish(struct session *s)
 	leave_client(s);
 	tls_wipe();
 	clock_tick(s);
+	tlsreport_end(s);
 	talk_over(s);
 	if (s->end.by == END_BY_NOBODY)
 		return;

@@ -15,6 +15,7 @@
 #include "pure/dialogue.h"
 #include "pure/options.h"
 #include "pure/route.h"
+#include "pure/tlsrpt.h"
 #include "session/leg.h"
 #include "pure/statemap.h"
 
@@ -89,6 +90,7 @@ struct policy {
 	bool news;    /* it is known, for steps.c to take */
 	bool refused; /* no mail may go */
 	bool dane_asked, map_asked;
+	enum tlsrpt_code failure; /* what is wrong with the policy itself, for reports */
 	struct policy_terms now;    /* for the held recipient */
 	struct policy_terms agreed; /* for the connection */
 	struct route wanted;

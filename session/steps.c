@@ -19,6 +19,7 @@
 #include "session/serverstate.h"
 #include "session/talk.h"
 #include "session/tarpit.h"
+#include "session/tlsreport.h"
 #include "session/transaction.h"
 
 #include <stdio.h>
@@ -442,6 +443,7 @@ struct steps_deadline steps_deadline(const struct session *s)
 	sooner(&d, 0, identity_deadline(), STEPS_NOT_OVERDUE, "");
 	sooner(&d, 0, observe_deadline(s), STEPS_NOT_OVERDUE, "");
 	sooner(&d, 0, policy_deadline(s), STEPS_NOT_OVERDUE, "");
+	sooner(&d, 0, tlsreport_deadline(s), STEPS_NOT_OVERDUE, "");
 	gate_deadline(s, &d);
 	return d;
 }

@@ -399,6 +399,17 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
 	world_answers = world_answers || known_at(answers, name, type)->name;
 }
 
+/* Records, a line each. They share their room with addresses. */
+static void fill_texts(struct dns_answer *a, const char *text)
+{
+	for (size_t n; *text; text += n + (text[n] == '\n')) {
+		n = strcspn(text, "\n");
+		memcpy(a->texts + a->texts_len, text, n);
+		a->texts_len += n + 1;
+		a->count++;
+	}
+}
+
 static void fill_answer(struct dns_query *q, const char *text)
 {
 	struct dns_answer *a = &q->answer;
@@ -416,8 +427,10 @@ static void fill_answer(struct dns_query *q, const char *text)
 	if (q->attempt == DNS_MX)
 		return;
 	if (q->attempt == DNS_TXT || q->attempt == DNS_PTR) {
-		a->text_len = strlen(text);
+		a->text_len = strcspn(text, "\n");
 		memcpy(a->text, text, a->text_len);
+		if (q->attempt == DNS_TXT)
+			fill_texts(a, text);
 		return;
 	}
 	assert_true(net_parse(text, 0, &address));
@@ -606,6 +619,11 @@ bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPR
 	(void)t;
 	memset(fingerprint, 0x5a, TLS_FINGERPRINT); /* every certificate here has this one */
 	return true;
+}
+
+enum tls_fault tls_fault(const struct tls *t)
+{
+	return t->fault;
 }
 
 void tls_facts(const struct tls *t, struct tls_facts *facts)
@@ -849,4 +867,19 @@ bool policyfile_find(const char *domain, struct tlspolicy *p)
 {
 	return world_policy.file_domain && strcmp(domain, world_policy.file_domain) == 0 &&
 	    !tlspolicy_parse(p, world_policy.file, strlen(world_policy.file));
+}
+
+/* ---- reports of TLS ---- */
+
+struct world_report world_report;
+
+bool tlsrpt_send(const char *path, const struct tlsrpt_report *r)
+{
+	assert_non_null(path);
+	world_report.sent++;
+	world_report.len = tlsrpt_write(r, world_report.text, sizeof world_report.text);
+	assert_true(world_report.len > 0);
+	world_report.text[world_report.len - 1] = 0;
+	errno = world_report.fails;
+	return !world_report.fails;
 }

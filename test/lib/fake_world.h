@@ -8,6 +8,7 @@
 #include "io/dane.h"
 #include "io/policyfile.h"
 #include "io/socketmap.h"
+#include "io/tlsrpt.h"
 #include "pure/dnsmessage.h"
 #include "tls.h"
 
@@ -73,7 +74,7 @@ extern struct world_net world_net;
 /* The addresses of a name, separated by blanks; "": there are none, and why. A name that was given none is still looked up. */
 void world_name(const char *name, const char *addresses);
 
-/* An answer of the DNS: an address, a text, or for MX names, separated by blanks. NULL: there is none; failure: static storage, or NULL. A question without an answer stays
+/* An answer of the DNS: an address, texts, a line each, or for MX names, separated by blanks. NULL: there is none; failure: static storage, or NULL. A question without an answer stays
  * open until its patience is over. */
 void world_dns(const char *name, enum dns_type type, const char *answer, const char *failure);
 
@@ -94,6 +95,15 @@ extern struct world_policy {
 	char asked[300]; /* what was asked for last */
 } world_policy;
 
+/* ---- reports of TLS ---- */
+
+extern struct world_report {
+	unsigned sent; /* tries */
+	int fails;     /* errno of them; 0: they do not fail */
+	char text[TLSRPT_MAX]; /* the last one, without its line's end */
+	size_t len;
+} world_report;
+
 /* ---- TLS ---- */
 
 struct tls {
@@ -104,6 +114,7 @@ struct tls {
 	enum tls_level level;
 	const struct dane_set *tlsa;
 	struct tls_facts facts;
+	enum tls_fault fault;
 	size_t in_at, in_len, out_at, out_len;
 	unsigned char in[1 << 15], out[1 << 15];
 };

@@ -1,0 +1,301 @@
+/* --tlsrpt. See tlsreport.h for the contract; the comments here say why. */
+#define _GNU_SOURCE
+#include "session/tlsreport.h"
+#include "io/dns.h"
+#include "io/event.h"
+#include "io/tlsrpt.h"
+#include "pure/tlspolicy.h"
+#include "session/mxname.h"
+#include "session/policy.h"
+#include "session/record.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PATIENCE INT64_C(10000000) /* for the record */
+
+/* What sessions with reports alone touch. */
+static struct {
+	_Alignas(4096) bool concluded; /* TLS has come to what follows */
+	bool refused;		       /* the recipient, by the policy */
+	bool testing;
+	enum tlsrpt_type type; /* 0: no policy was asked for */
+	enum tlsrpt_code code, policy_code; /* of TLS; of the policy itself */
+	char domain[DNS_NAME_MAX + 1]; /* of the recipient; "": there is none yet */
+	char policy_domain[DNS_NAME_MAX + 1]; /* "": the same */
+	char mx[256]; /* "": not known */
+	char source[NET_TEXT], server[NET_TEXT], helo[256], reason[256];
+	struct tlspolicy_span strings, patterns; /* in text */
+	struct dns_servers servers;
+	struct dns_query query;
+	char text[TLSPOLICY_TEXT];
+} r;
+
+/* ---- whose ---- */
+
+static void forget_domain(void)
+{
+	dns_stop(&r.query);
+	r.domain[0] = 0;
+}
+
+/* The record is asked for once, however many reports the domain gets. */
+static void take_domain(const struct session *s, const struct smtp_command *cmd)
+{
+	char domain[DNS_NAME_MAX + 1], name[DNS_NAME_MAX + 16];
+
+	if (!mxname_domain(cmd->address, cmd->address_len, domain)) {
+		forget_domain();
+		return;
+	}
+	if (strcmp(domain, r.domain) == 0)
+		return;
+	forget_domain();
+	strcpy(r.domain, domain);
+	snprintf(name, sizeof name, "_smtp._tls.%s", domain);
+	dns_servers_choose(&r.servers, &s->o->dns);
+	dns_start(&r.query, &r.servers, name, DNS_TXT, s->now, PATIENCE);
+}
+
+/* ---- by which policy ---- */
+
+/* "3 1 1 HEX", as RFC 8460 4.4 has it. Those of a set fit. */
+static void copy_records(const struct dane_set *set)
+{
+	size_t at = 0;
+
+	for (unsigned i = 0; i < set->count; i++) {
+		const struct dane_record *d = &set->record[i];
+
+		if (sizeof r.text - at < 10 + 2 * (size_t)d->len)
+			break;
+		at += (size_t)sprintf(r.text + at, "%u %u %u ", d->usage, d->selector, d->matching);
+		for (unsigned j = 0; j < d->len; j++)
+			at += (size_t)sprintf(r.text + at, "%02x", set->data[d->at + j]);
+		at++;
+	}
+	r.strings.len = (uint16_t)at;
+}
+
+static void describe(const struct session *s)
+{
+	struct policy_view v;
+
+	policy_show(s, &v);
+	r.type = v.type;
+	r.testing = v.testing;
+	r.policy_code = v.failure;
+	snprintf(r.mx, sizeof r.mx, "%s", v.host ? v.host : "");
+	snprintf(r.policy_domain, sizeof r.policy_domain, "%s", v.domain ? v.domain : "");
+	if (v.rule) {
+		memcpy(r.text, v.rule->text, sizeof r.text);
+		r.strings = v.rule->list[TLSPOLICY_STRINGS];
+		r.patterns = v.rule->list[TLSPOLICY_MX];
+	} else if (v.set) {
+		copy_records(v.set);
+	}
+}
+
+/* ---- sending ---- */
+
+static const char *given(const char *text)
+{
+	return *text ? text : NULL;
+}
+
+static void send_to(const struct session *s, const char *record)
+{
+	struct tlsrpt_failure failure[2];
+	struct tlsrpt_policy policy = { .type = r.type ? r.type : TLSRPT_NO_POLICY, .domain = r.policy_domain[0] ? r.policy_domain : r.domain, .strings = r.text + r.strings.at,
+		.strings_len = r.strings.len, .mx_hosts = r.text + r.patterns.at, .mx_hosts_len = r.patterns.len, .failure = failure };
+	const struct tlsrpt_report report = { r.domain, record, &policy, 1 };
+	char error[300];
+
+	if (r.policy_code)
+		failure[policy.failures++] = (struct tlsrpt_failure){ .code = r.policy_code };
+	if (r.code)
+		failure[policy.failures++] = (struct tlsrpt_failure){ r.code, given(r.source), given(r.mx), given(r.helo), given(r.server),
+			NULL, given(r.reason) };
+	policy.failed = policy.failures > 0;
+	if (tlsrpt_send(s->o->tlsrpt, &report))
+		return;
+	snprintf(error, sizeof error, "--tlsrpt %.200s: %s", s->o->tlsrpt, strerror(errno));
+	if (event_is_due(error))
+		record_error(s, error);
+}
+
+/* The report, if it is complete and wanted, is sent and the next one begins. */
+static void finish(const struct session *s)
+{
+	const char *record;
+
+	if (r.concluded && r.domain[0]) {
+		dns_turn(&r.query, s->now);
+		record = r.query.state == DNS_DONE && !r.query.failure && r.query.result == DNS_FOUND ? tlsrpt_record(&r.query.answer) : NULL;
+		if (record)
+			send_to(s, record);
+	}
+	r.concluded = r.refused = r.testing = false;
+	r.type = 0;
+	r.code = r.policy_code = TLSRPT_NO_FAILURE;
+	r.policy_domain[0] = r.mx[0] = 0;
+	r.strings.len = r.patterns.len = 0;
+}
+
+/* ---- the session goes on ---- */
+
+/* Begin the report of the held recipient's domain. */
+static void begin(const struct session *s)
+{
+	finish(s);
+	take_domain(s, &s->held->cmd);
+	describe(s);
+}
+
+void tlsreport_recipient(struct session *s, const struct smtp_command *cmd)
+{
+	if (s->o->tlsrpt && !s->o->limits.mail_late && r.concluded && !r.domain[0])
+		take_domain(s, cmd);
+}
+
+/* What has come to an end already is another domain's, or that of a connection that this recipient may not use. */
+void tlsreport_held(struct session *s)
+{
+	if (s->o->tlsrpt && !r.concluded)
+		take_domain(s, &s->held->cmd);
+}
+
+void tlsreport_uses(struct session *s)
+{
+	if (!s->o->tlsrpt)
+		return;
+	if (!r.concluded || r.refused)
+		begin(s);
+	else if (!r.domain[0])
+		take_domain(s, &s->held->cmd);
+}
+
+void tlsreport_connects(struct session *s)
+{
+	if (!s->o->tlsrpt)
+		return;
+	if (s->gate.stage == GATE_SERVER) {
+		begin(s);
+	} else { /* for no recipient, but for the server's AUTH */
+		finish(s);
+		forget_domain();
+	}
+}
+
+/* ---- what came of it ---- */
+
+static void conclude(const struct session *s, enum tlsrpt_code code, const char *reason)
+{
+	r.concluded = true;
+	r.code = code;
+	snprintf(r.reason, sizeof r.reason, "%s", reason ? reason : "");
+	r.source[0] = r.server[0] = r.helo[0] = 0;
+	if (!r.mx[0] && s->server.upstream && net_is_name(s->server.upstream->host))
+		snprintf(r.mx, sizeof r.mx, "%s", s->server.upstream->host);
+}
+
+/* Who the server is, and what it calls itself. */
+static void note_server(const struct session *s)
+{
+	const struct smtp_ehlo *e = &s->dialogue.ehlo;
+	const unsigned char *blank = memchr(e->domain, ' ', e->domain_len);
+
+	net_text(&s->server.source, r.source);
+	net_text(&s->server.address, r.server);
+	if (s->server.state != SERVER_SHAKE_FIRST)
+		snprintf(r.helo, sizeof r.helo, "%.*s", (int)(blank ? (size_t)(blank - e->domain) : e->domain_len), (const char *)e->domain);
+}
+
+/* A refused recipient may come again and again: that is one report. */
+void tlsreport_refused(struct session *s, const char *reply)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+	char domain[DNS_NAME_MAX + 1];
+
+	if (!s->o->tlsrpt || !s->policy->failure || s->policy->wanted.tls_given)
+		return;
+	if (r.refused && mxname_domain(cmd->address, cmd->address_len, domain) && strcmp(domain, r.domain) == 0)
+		return;
+	begin(s);
+	r.refused = true;
+	r.policy_code = TLSRPT_NO_FAILURE;
+	conclude(s, s->policy->failure, reply);
+}
+
+static enum tlsrpt_code code_of_certificate(const struct tls *t)
+{
+	switch (tls_fault(t)) {
+	case TLS_MISNAMED:
+		return TLSRPT_HOST_MISMATCH;
+	case TLS_UNTRUSTED:
+		return TLSRPT_NOT_TRUSTED;
+	case TLS_EXPIRED:
+		return TLSRPT_EXPIRED;
+	case TLS_FAULTLESS:
+	case TLS_UNMATCHED:
+	case TLS_UNUSABLE:
+	case TLS_OTHERWISE:
+		break;
+	}
+	return TLSRPT_VALIDATION_FAILURE;
+}
+
+/* A handshake that has failed, failed by its certificate only if that had to be verified. One that is over failed by what was looked at
+ * later. */
+static enum tlsrpt_code code_of_failure(const struct session *s)
+{
+	const struct tls *t = s->server.leg.tls;
+	bool begun = s->server.state == SERVER_SHAKE || s->server.state == SERVER_SHAKE_FIRST;
+
+	if (!begun)
+		return TLSRPT_NO_STARTTLS;
+	return t && !tls_handshake_done(t) && tls_level_verifies(policy_level(s)) ? code_of_certificate(t) : TLSRPT_VALIDATION_FAILURE;
+}
+
+void tlsreport_tls(struct session *s, bool failed, const char *reason)
+{
+	enum tlsrpt_code code = TLSRPT_NO_FAILURE;
+
+	if (!s->o->tlsrpt || s->server.route.tls_given)
+		return;
+	if (failed)
+		code = code_of_failure(s);
+	else if (r.testing && reason)
+		code = code_of_certificate(s->server.leg.tls);
+	conclude(s, code, reason);
+	note_server(s);
+}
+
+/* ---- the DNS ---- */
+
+void tlsreport_turn(struct session *s)
+{
+	if (s->o->tlsrpt)
+		dns_turn(&r.query, s->now);
+}
+
+unsigned tlsreport_watch(const struct session *s, struct pollfd *p)
+{
+	return s->o->tlsrpt && s->end.how == END_NOT ? dns_watch(&r.query, p) : 0;
+}
+
+int64_t tlsreport_deadline(const struct session *s)
+{
+	return s->o->tlsrpt ? dns_deadline(&r.query) : INT64_MAX;
+}
+
+/* What went through unread had TLS of its own, or none. */
+void tlsreport_end(struct session *s)
+{
+	if (!s->o->tlsrpt)
+		return;
+	if (s->gate.stage != GATE_TUNNEL)
+		finish(s);
+	forget_domain();
+}

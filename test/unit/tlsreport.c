@@ -1,0 +1,482 @@
+/* Reports of TLS: what came of it, by which policy, of which domain, and when nothing is reported. */
+#include "test/lib/fake_session.h"
+#include "test/lib/fake_story.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define TO "--tlsrpt /run/tlsrpt.sock "
+#define MAIL "MAIL FROM:<a@b.test>"
+#define RCPT "RCPT TO:<r@D.test>"
+#define LIST "250-mx.test ESMTP\n250 STARTTLS"
+#define RECORD "v=TLSRPTv1; rua=mailto:tls@d.test"
+#define ASKED "_smtp._tls.d.test"
+#define HEAD "{\"dpv\":\"1\",\"d\":\"d.test\",\"pr\":\"" RECORD "\",\"policies\":[{\"policy-type\":"
+#define NONE "9,\"policy-domain\":\"d.test\","
+#define GOOD "\"t\":0,\"f\":0}]}"
+#define BAD "\"t\":1,\"f\":1}]}"
+#define SERVER "\"s\":\"192.0.2.1\",\"h\":\"mx.test\",\"r\":\"192.0.2.99\","
+#define FAILED(code, reason) "\"failure-details\":[{\"c\":" code "," SERVER "\"f\":\"" reason "\"}]," BAD
+#define UNKNOWN "\"failure-details\":[{\"c\":"
+
+/* The session ends, and the report is this one; "": there is none. */
+#define reports(want) is_reported(__LINE__, want)
+static void is_reported(int line, const char *want)
+{
+	if (world_client.fd >= 0)
+		client_closes();
+	if (world_report.sent != (*want != 0) || strcmp(world_report.text, want) != 0)
+		fail_msg("line %d: %u reports, the last is\n%s\nnot\n%s", line, world_report.sent, world_report.text, want);
+}
+
+/* The domain wants reports. */
+static void begins(const char *options)
+{
+	world_dns(ASKED, DNS_TXT, RECORD, NULL);
+	session_begins(options);
+}
+
+static void greets(const char *list)
+{
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(list);
+}
+
+/* TLS is over, whatever came of it: the client sends mail. */
+static void mail_follows(void)
+{
+	client(MAIL);
+	server("250 ok");
+	client(RCPT);
+	server("250 ok");
+}
+
+static void to_tls(const char *options)
+{
+	begins(options);
+	greets(LIST);
+	server("220 go");
+}
+
+/* Up to the recipient, whose policy is this; then TLS begins. */
+static void to_policy(const char *policy)
+{
+	world_policy.file_domain = "d.test";
+	world_policy.file = policy;
+	begins(TO "--tls-policy f");
+	greets(LIST);
+	client(MAIL "\n" RCPT);
+	server("220 go");
+}
+
+static void shakes(void)
+{
+	server_shakes();
+	server("250 mx.test");
+	server("250 ok");
+	server("250 ok");
+}
+
+/* ---- without a policy ---- */
+
+static void tls_at_connect(void **state)
+{
+	(void)state;
+	to_tls(TO);
+	server_shakes();
+	server("250 mx.test");
+	assert_int_equal(world_questions, 0);
+	mail_follows();
+	reports(HEAD NONE GOOD);
+}
+
+static void no_starttls(void **state)
+{
+	(void)state;
+	begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	reports(HEAD NONE FAILED("201", "STARTTLS is not offered"));
+}
+
+static void starttls_is_refused(void **state)
+{
+	(void)state;
+	begins(TO);
+	greets(LIST);
+	server("454 not now");
+	mail_follows();
+	reports(HEAD NONE FAILED("201", "STARTTLS was refused"));
+}
+
+static void no_starttls_where_it_is_demanded(void **state)
+{
+	(void)state;
+	begins(TO "--tls encrypt --tls-on recipient");
+	greets(PLAIN);
+	client(MAIL "\n" RCPT);
+	reports(HEAD NONE FAILED("201", "STARTTLS is not offered"));
+}
+
+/* The certificate had nothing to do with it. */
+static void opportunistic_handshake_fails(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_UNTRUSTED;
+	to_tls(TO);
+	server_shake_fails("no cipher suite in common");
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	mail_follows();
+	reports(HEAD NONE FAILED("205", "no cipher suite in common"));
+}
+
+static void tls_that_nobody_wanted(void **state)
+{
+	(void)state;
+	begins(TO "--tls none");
+	greets(LIST);
+	mail_follows();
+	assert_int_equal(world_questions, 0);
+	reports("");
+}
+
+static void passthrough(void **state)
+{
+	(void)state;
+	begins(TO "--client-tls passthrough");
+	greets(LIST);
+	client("STARTTLS");
+	server("220 go");
+	stands_at(TUNNEL, TUNNEL);
+	server_closes();
+	reports("");
+	assert_int_equal(world_questions, 0);
+}
+
+static void without_the_option(void **state)
+{
+	(void)state;
+	to_tls("");
+	server_shakes();
+	server("250 mx.test");
+	mail_follows();
+	assert_int_equal(world_questions, 0);
+	reports("");
+}
+
+static void no_recipient(void **state)
+{
+	(void)state;
+	to_tls(TO);
+	server_shakes();
+	server("250 mx.test");
+	reports("");
+	assert_int_equal(world_questions, 0);
+}
+
+/* ---- certificates ---- */
+
+static void each_fault(const enum tls_fault fault, const char *want)
+{
+	world_tls_server.fault = fault;
+	to_policy("secure match=mx.d.test");
+	server_shake_fails("why");
+	reports(want);
+}
+
+static void other_name(void **state)
+{
+	(void)state;
+	each_fault(TLS_MISNAMED, HEAD NONE FAILED("202", "why"));
+}
+
+static void not_trusted(void **state)
+{
+	(void)state;
+	each_fault(TLS_UNTRUSTED, HEAD NONE FAILED("203", "why"));
+}
+
+static void expired(void **state)
+{
+	(void)state;
+	each_fault(TLS_EXPIRED, HEAD NONE FAILED("204", "why"));
+}
+
+static void otherwise(void **state)
+{
+	(void)state;
+	each_fault(TLS_OTHERWISE, HEAD NONE FAILED("205", "why"));
+}
+
+static void no_certificate_at_all(void **state)
+{
+	(void)state;
+	each_fault(TLS_FAULTLESS, HEAD NONE FAILED("205", "why"));
+}
+
+static void other_fingerprint(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_UNTRUSTED;
+	to_policy("fingerprint match=00:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
+	server_shakes();
+	reports(HEAD NONE FAILED("205", "the certificate's fingerprint is not one that the policy names"));
+}
+
+/* ---- MTA-STS ---- */
+
+#define STS(mode) "secure match=mx.d.test servername=hostname policy_type=sts policy_domain=sts.d.test mx_host_pattern=mx.d.test " \
+	"mx_host_pattern=*.d.test { policy_string = version: STSv1 } { policy_string = mode: " mode " }"
+#define STS_SAID(mode) "2,\"policy-domain\":\"sts.d.test\",\"policy-string\":[\"version: STSv1\",\"mode: " mode "\"]," \
+	"\"mx-host\":[\"mx.d.test\",\"*.d.test\"],"
+
+static void sts_enforced(void **state)
+{
+	(void)state;
+	to_policy(STS("enforce"));
+	shakes();
+	reports(HEAD STS_SAID("enforce") GOOD);
+}
+
+static void sts_violated(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_MISNAMED;
+	to_policy(STS("enforce"));
+	server_shake_fails("why");
+	client_heard();
+	reports(HEAD STS_SAID("enforce") FAILED("202", "why"));
+}
+
+static void sts_tested(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_MISNAMED;
+	world_tls_server.facts.verified = false;
+	world_tls_server.facts.reason = "certificate is for another name";
+	to_policy(STS("testing"));
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+	shakes();
+	stands_at(OPEN, READY);
+	reports(HEAD STS_SAID("testing") FAILED("202", "certificate is for another name"));
+}
+
+static void no_policy_could_be_had(void **state)
+{
+	(void)state;
+	to_policy("may policy_type=no-policy-found policy_failure=sts-policy-fetch-error");
+	shakes();
+	reports(HEAD NONE UNKNOWN "301}]," BAD);
+}
+
+/* ---- DANE ---- */
+
+static struct dane_answer answer;
+
+static void to_dane(const char *options, enum dane_word word)
+{
+	static const unsigned char data[] = { 0xab, 0x01 };
+	static const struct dns_tlsa record = { 3, 1, 0, data, sizeof data };
+
+	answer = (struct dane_answer){ .word = word, .identified = true, .every = true, .host = "mx.d.test", .names = { "mx.d.test" }, .count = 1 };
+	snprintf(answer.why, sizeof answer.why, "it failed");
+	dane_add(&answer.set, 0, &record);
+	dane_add(&answer.set, 0, &record);
+	begins(options);
+	greets(LIST);
+	client(MAIL "\n" RCPT);
+	world_policy.dane = &answer;
+	goes_on();
+}
+
+static void dane_met(void **state)
+{
+	(void)state;
+	to_dane(TO "--tls dane", DANE_USABLE);
+	server("220 go");
+	shakes();
+	reports(HEAD "1,\"policy-domain\":\"mx.d.test\",\"policy-string\":[\"3 1 0 ab01\",\"3 1 0 ab01\"]," GOOD);
+}
+
+static void dane_violated(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_UNMATCHED;
+	to_dane(TO "--tls dane", DANE_USABLE);
+	server("220 go");
+	server_shake_fails("why");
+	reports(HEAD "1,\"policy-domain\":\"mx.d.test\",\"policy-string\":[\"3 1 0 ab01\",\"3 1 0 ab01\"]," UNKNOWN "205,\"s\":\"192.0.2.1\","
+	    "\"n\":\"mx.d.test\",\"h\":\"mx.test\",\"r\":\"192.0.2.99\",\"f\":\"why\"}]," BAD);
+}
+
+static void dane_unusable(void **state)
+{
+	(void)state;
+	to_dane(TO "--tls dane", DANE_UNUSABLE);
+	server("220 go");
+	shakes();
+	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "304}]," BAD);
+}
+
+static void dane_unusable_alone(void **state)
+{
+	(void)state;
+	to_dane(TO "--tls dane-only", DANE_UNUSABLE);
+	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "304,\"f\":\"451 4.7.5 dane-only: none of the server's TLSA records can be used\"}]," BAD);
+}
+
+static void dane_bogus(void **state)
+{
+	(void)state;
+	to_dane(TO "--tls dane", DANE_FAILED);
+	client(RCPT); /* again: that is one report */
+	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "305,\"f\":\"451 4.7.5 DANE: it failed\"}]," BAD);
+}
+
+static void dane_missing(void **state)
+{
+	(void)state;
+	to_dane(TO "--tls dane-only", DANE_NONE);
+	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "306,\"f\":\"451 4.7.5 dane-only: there are no signed TLSA records for the server\"}]," BAD);
+}
+
+/* ---- which domains ---- */
+
+static void no_record(void **state)
+{
+	(void)state;
+	world_dns(ASKED, DNS_TXT, NULL, NULL);
+	session_begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	reports("");
+	assert_int_equal(world_questions, 1);
+}
+
+static void two_records(void **state)
+{
+	(void)state;
+	world_dns(ASKED, DNS_TXT, RECORD "\n" RECORD, NULL);
+	session_begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	reports("");
+}
+
+static void answer_too_late(void **state)
+{
+	(void)state;
+	session_begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	stands_at(OPEN, READY); /* nobody waits */
+	reports("");
+	assert_int_equal(world_questions, 1);
+}
+
+static void question_that_fails(void **state)
+{
+	(void)state;
+	world_dns(ASKED, DNS_TXT, NULL, "the name server failed");
+	session_begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	reports("");
+	not_recorded("error");
+}
+
+/* Only the first domain over a connection has a report, and one that is asked once. */
+static void several_domains(void **state)
+{
+	(void)state;
+	begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	client("RCPT TO:<r@e.test>");
+	server("250 ok");
+	client(RCPT);
+	server("250 ok");
+	assert_int_equal(world_questions, 1);
+	reports(HEAD NONE FAILED("201", "STARTTLS is not offered"));
+}
+
+static void left_for_another(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test";
+	begins(TO "--connect-on recipient --tls-policy f");
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	shakes();
+	client("RSET");
+	server("250 ok");
+	assert_int_equal(world_report.sent, 0);
+	world_policy.file_domain = "e.test";
+	world_policy.file = "secure match=mx.e.test";
+	client(MAIL "\nRCPT TO:<r@e.test>");
+	assert_int_equal(world_report.sent, 1);
+	assert_string_equal(world_report.text, HEAD NONE GOOD);
+	assert_int_equal(world_questions, 2);
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	world_report.sent = 0;
+	world_report.text[0] = 0;
+	dns_says("_smtp._tls.e.test", DNS_TXT, RECORD, NULL);
+	reports("{\"dpv\":\"1\",\"d\":\"e.test\",\"pr\":\"" RECORD "\",\"policies\":[{\"policy-type\":9,\"policy-domain\":\"e.test\","
+	    FAILED("201", "STARTTLS is not offered"));
+}
+
+/* ---- exempt, and lost ---- */
+
+static void verdict_exempts(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_MAIL, "reports");
+	begins(TO "--tls-on recipient");
+	greets(LIST);
+	client(MAIL);
+	hook_says("tls may\n");
+	client(RCPT);
+	server("220 go");
+	shakes();
+	reports("");
+}
+
+static void collector_is_gone(void **state)
+{
+	(void)state;
+	world_report.fails = ECONNREFUSED;
+	begins(TO);
+	greets(PLAIN);
+	mail_follows();
+	reports(HEAD NONE FAILED("201", "STARTTLS is not offered"));
+	recorded("error: --tlsrpt /run/tlsrpt.sock: Connection refused");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(tls_at_connect), cmocka_unit_test(no_starttls), cmocka_unit_test(starttls_is_refused),
+		cmocka_unit_test(no_starttls_where_it_is_demanded), cmocka_unit_test(opportunistic_handshake_fails),
+		cmocka_unit_test(tls_that_nobody_wanted), cmocka_unit_test(passthrough), cmocka_unit_test(without_the_option),
+		cmocka_unit_test(no_recipient), cmocka_unit_test(other_name), cmocka_unit_test(not_trusted), cmocka_unit_test(expired),
+		cmocka_unit_test(otherwise), cmocka_unit_test(no_certificate_at_all), cmocka_unit_test(other_fingerprint),
+		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested),
+		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
+		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
+		cmocka_unit_test(dane_missing), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
+		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(left_for_another),
+		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
+	};
+
+	return run_session_tests(tests);
+}

@@ -1,0 +1,114 @@
+"""--tlsrpt end to end: what a collector hears of sessions with servers of all kinds. The records of the domains are in zones of a real NSD;
+each code by itself is in unit/tlsreport.c."""
+import pytest
+
+import tlsrptd
+from certificates import HOST
+from nameservers import Nsd
+from tlsrptd import Tlsrptd
+
+RECORD = "v=TLSRPTv1; rua=mailto:tls@d.test"
+ZONES = {"d.test": [f'_smtp._tls TXT "{RECORD}"'], "two.test": [f'_smtp._tls TXT "{RECORD}"', '_smtp._tls TXT "v=TLSRPTv1; rua=mailto:b@two.test"'],
+         "silent.test": ["@ MX 10 mx"]}
+STS = f"secure match={HOST} servername=hostname policy_type=sts policy_domain=d.test mx_host_pattern={HOST} " \
+      "{{ policy_string = version: STSv1 }} {{ policy_string = mode: {} }}"
+NONE = {"d": "d.test", "policy-type": tlsrptd.NO_POLICY, "policy-domain": "d.test"}
+
+
+@pytest.fixture(autouse=True)
+def zones(host, tmp_path):
+    with Nsd(host, tmp_path / "nsd", ZONES):
+        yield
+
+
+@pytest.fixture
+def collector(tmp_path):
+    with Tlsrptd(tmp_path / "tlsrpt.sock") as made:
+        yield made
+
+
+@pytest.fixture
+def send(warp, certs, mail_server, collector, tmp_path):
+    """send(kind of certificate, reply to RCPT, options): one session to a recipient of d.test; policy: that of the domain."""
+    def run(kind, reply, *options, policy=None, domain="d.test", by="inetd", path=None):
+        if policy:
+            (tmp_path / "policies").write_text(f"{domain} {policy}\n")
+            options = (*options, "--tls-policy", tmp_path / "policies")
+        server = mail_server(**{"tls": certs.context(kind)} if kind else {})
+        made = warp("--tlsrpt", path or collector.path, "--dns-server", "127.0.0.1", "--tls-ca", certs.ca, *options, upstream=server)
+        client = (made.listen() if by == "listener" else made).greeted()
+        client.ask("MAIL FROM:<a@b.test>", "250")
+        client.ask(f"RCPT TO:<r@{domain}>", reply)
+        leave(made, client)
+        made.wait_for("close")
+        return made
+    return run
+
+
+def asks():
+    """Whether a question to the name server is open."""
+    with open("/proc/thread-self/net/udp", encoding="ascii") as sockets:
+        return any(line.split()[2].endswith(":0035") for line in list(sockets)[1:])
+
+
+def leave(made, client):
+    made.wait_until(lambda: not asks(), "an answer of the DNS")     # which the session does not wait for
+    client.close()
+
+
+def failure(code, reason):
+    return {"failure-details": [{"c": code, "s": "127.0.0.1", "h": "server.example", "r": "127.0.0.1", "f": reason}], "t": 1, "f": 1}
+
+
+GOOD = {"t": 0, "f": 0}
+
+
+@pytest.mark.parametrize("by", ["inetd", "listener"])
+@pytest.mark.parametrize("kind, options, reply, wanted", [
+    ("good", (), "250", GOOD),
+    ("expired", (), "250", GOOD),       # nobody has said what it should be
+    (None, (), "250", failure(201, "STARTTLS is not offered")),
+    (None, ("--tls", "encrypt", "--tls-on", "recipient"), "451", failure(201, "STARTTLS is not offered")),
+    ("good", ("--tls", "verify", "--tls-on", "recipient", "--tls-name", HOST), "250", GOOD),
+    ("good", ("--tls", "verify", "--tls-on", "recipient", "--tls-name", "other.example"), "451", failure(202, "certificate is for another name")),
+    ("self-signed", ("--tls", "verify", "--tls-on", "recipient", "--tls-name", HOST), "451",
+     failure(203, "certificate is not signed by a trusted CA")),
+    ("expired", ("--tls", "verify", "--tls-on", "recipient", "--tls-name", HOST), "451",
+     failure(204, "certificate is expired or not yet valid")),
+], ids=["good", "may-expired", "may-none", "encrypt-none", "verify", "name", "untrusted", "expired"])
+def test_without_a_policy(send, collector, by, kind, options, reply, wanted):
+    send(kind, reply, *options, by=by)
+    assert collector.policy() == {**NONE, **wanted}
+    collector.nothing()
+
+
+@pytest.mark.parametrize("by", ["inetd", "listener"])
+@pytest.mark.parametrize("mode, kind, reply, wanted", [
+    ("enforce", "good", "250", GOOD),
+    ("enforce", "expired", "451", failure(204, "certificate is expired or not yet valid")),
+    ("testing", "expired", "250", failure(204, "certificate is expired or not yet valid")),
+    ("testing", None, "250", failure(201, "STARTTLS is not offered")),
+], ids=["enforce-good", "enforce-expired", "testing-expired", "testing-none"])
+def test_mta_sts(send, collector, by, mode, kind, reply, wanted):
+    send(kind, reply, policy=STS.format(mode), by=by)
+    assert collector.policy() == {"d": "d.test", "policy-type": tlsrptd.STS, "policy-domain": "d.test",
+                                  "policy-string": ["version: STSv1", f"mode: {mode}"], "mx-host": [HOST], **wanted}
+    collector.nothing()
+
+
+@pytest.mark.parametrize("domain", ["two.test", "silent.test", "nowhere.test"])
+def test_who_wants_no_reports(send, collector, domain):
+    send("good", "250", domain=domain)
+    collector.nothing()
+
+
+def test_no_collector(send, tmp_path):
+    """A session goes on, and the record says why; another one right after it says nothing."""
+    made = send("good", "250", by="listener", path=tmp_path / "none.sock")
+    assert made.wait_for("error")["error"] == f"--tlsrpt {tmp_path}/none.sock: No such file or directory"
+    client = made.greeted()
+    client.ask("MAIL FROM:<a@b.test>", "250")
+    client.ask("RCPT TO:<r@d.test>", "250")
+    leave(made, client)
+    made.wait_for("close", 2)
+    assert len(made.records("error")) == 1

@@ -942,7 +942,7 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 
 		if (group < sizeof groups / sizeof *groups && strcmp(row->name, groups[group].first) == 0)
 			n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, "\n%s:\n", groups[group++].title);
-		snprintf(left, sizeof left, "--%s %s", row->name, row->value ? row->value : "");
+		snprintf(left, sizeof left, "--%.24s %.20s", row->name, row->value ? row->value : "");
 		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, row->standard ? "  %-31s %s (%s)\n" : "  %-31s %s\n", left,
 		    row->help, row->standard);
 	}

@@ -349,7 +349,7 @@ void policy_turn(struct session *s)
 
 unsigned policy_watch(const struct session *s, struct pollfd *p)
 {
-	if (!s->policy || s->policy->stage == POLICY_IDLE)
+	if (!s->policy || s->policy->stage == POLICY_IDLE || s->end.how != END_NOT)
 		return 0;
 	return s->policy->stage == POLICY_DANE ? dane_watch(p) : socketmap_watch(&known.query, p);
 }

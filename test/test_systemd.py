@@ -550,4 +550,4 @@ def test_env_file_is_what_systemd_reads(net):
             (machine.root / "etc/smtpwarp/smtpwarp.conf").write_text(f"SMTPWARP_TLS={value}\n", encoding="utf-8")
             real = machine.run("systemctl start show.service; cat /run/shown")
             ours = machine.run("/usr/sbin/smtpwarp --check --env-file /etc/smtpwarp/smtpwarp.conf 2>&1 || :")
-            assert ours == f"smtpwarp: SMTPWARP_TLS={real}: it takes none, may, verify-if-offered, encrypt or verify\n", value
+            assert ours == f"smtpwarp: SMTPWARP_TLS={real}: it takes none, may, verify-if-offered, dane, encrypt, dane-only or verify\n", value

@@ -75,7 +75,7 @@ static void copy_records(const struct dane_set *set)
 			at += (size_t)sprintf(r.text + at, "%02x", set->data[d->at + j]);
 		at++;
 	}
-	r.strings.len = (uint16_t)at;
+	r.strings = (struct tlspolicy_span){ 0, (uint16_t)at };
 }
 
 static void describe(const struct session *s)

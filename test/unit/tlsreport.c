@@ -344,6 +344,39 @@ static void dane_missing(void **state)
 	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "306,\"f\":\"451 4.7.5 dane-only: there are no signed TLSA records for the server\"}]," BAD);
 }
 
+/* What a policy of MTA-STS said is not in the next domain's report, which is by DANE. */
+static void dane_after_sts(void **state)
+{
+	static const unsigned char data[] = { 0xab, 0x01 };
+
+	(void)state;
+	answer = (struct dane_answer){ .word = DANE_USABLE, .identified = true, .every = true, .host = "mx.e.test", .names = { "mx.e.test" }, .count = 1 };
+	dane_add(&answer.set, 0, &(struct dns_tlsa){ 3, 1, 0, data, sizeof data });
+	world_policy.file_domain = "d.test";
+	world_policy.file = STS("enforce");
+	begins(TO "--tls dane --tls-policy f");
+	greets(LIST);
+	client(MAIL "\n" RCPT);
+	server("220 go");
+	shakes();
+	client("RSET");
+	server("250 ok");
+	world_report.sent = 0;
+	world_dns("_smtp._tls.e.test", DNS_TXT, RECORD, NULL);
+	client(MAIL "\nRCPT TO:<r@e.test>");
+	world_policy.dane = &answer;
+	goes_on();
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	assert_int_equal(world_report.sent, 1);
+	world_report.sent = 0;
+	shakes();
+	reports("{\"dpv\":\"1\",\"d\":\"e.test\",\"pr\":\"" RECORD "\",\"policies\":[{\"policy-type\":1,\"policy-domain\":\"mx.e.test\","
+	    "\"policy-string\":[\"3 1 0 ab01\"]," GOOD);
+}
+
 /* ---- which domains ---- */
 
 static void no_record(void **state)
@@ -473,7 +506,7 @@ int main(void)
 		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested),
 		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
-		cmocka_unit_test(dane_missing), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
+		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
 		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(left_for_another),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};

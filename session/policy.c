@@ -455,6 +455,7 @@ void policy_demand(const struct session *s, const char *const *name, struct tls_
 void policy_show(const struct session *s, struct policy_view *v)
 {
 	const struct tlspolicy *rule = known.has_rule ? &known.rule : NULL;
+	const struct upstream *u;
 
 	*v = (struct policy_view){ .type = TLSRPT_NO_POLICY };
 	if (!s->policy || !s->policy->now.word)
@@ -465,7 +466,9 @@ void policy_show(const struct session *s, struct policy_view *v)
 		v->set = &known.dane->set;
 		v->host = v->domain = known.dane->identified ? known.dane->host : NULL;
 	} else if (s->policy->failure) {
+		u = named_server(s, &s->policy->wanted);
 		v->type = TLSRPT_TLSA;
+		v->host = u && net_is_name(u->host) ? u->host : NULL;
 	} else if (rule && rule->type == TLSPOLICY_STS) {
 		v->type = TLSRPT_STS;
 		v->rule = rule;

@@ -190,22 +190,22 @@ void tlsreport_connects(struct session *s)
 
 /* ---- what came of it ---- */
 
-static void conclude(const struct session *s, enum tlsrpt_code code, const char *reason)
+static void conclude(enum tlsrpt_code code, const char *reason)
 {
 	r.concluded = true;
 	r.code = code;
 	snprintf(r.reason, sizeof r.reason, "%s", reason ? reason : "");
 	r.source[0] = r.server[0] = r.helo[0] = 0;
-	if (!r.mx[0] && s->server.upstream && net_is_name(s->server.upstream->host))
-		snprintf(r.mx, sizeof r.mx, "%s", s->server.upstream->host);
 }
 
-/* Who the server is, and what it calls itself. */
+/* Who the server is, by the name that the operator has for it, and what it calls itself. */
 static void note_server(const struct session *s)
 {
 	const struct smtp_ehlo *e = &s->dialogue.ehlo;
 	const unsigned char *blank = memchr(e->domain, ' ', e->domain_len);
 
+	if (s->server.upstream && net_is_name(s->server.upstream->host))
+		snprintf(r.mx, sizeof r.mx, "%s", s->server.upstream->host);
 	net_text(&s->server.source, r.source);
 	net_text(&s->server.address, r.server);
 	if (s->server.state != SERVER_SHAKE_FIRST)
@@ -225,7 +225,7 @@ void tlsreport_refused(struct session *s, const char *reply)
 	begin(s);
 	r.refused = true;
 	r.policy_code = TLSRPT_NO_FAILURE;
-	conclude(s, s->policy->failure, reply);
+	conclude(s->policy->failure, reply);
 }
 
 static enum tlsrpt_code code_of_certificate(const struct tls *t)
@@ -268,7 +268,7 @@ void tlsreport_tls(struct session *s, bool failed, const char *reason)
 		code = code_of_failure(s);
 	else if (r.testing && reason)
 		code = code_of_certificate(s->server.leg.tls);
-	conclude(s, code, reason);
+	conclude(code, reason);
 	note_server(s);
 }
 

@@ -377,6 +377,49 @@ static void dane_after_sts(void **state)
 	    "\"policy-string\":[\"3 1 0 ab01\"]," GOOD);
 }
 
+/* ---- which server ---- */
+
+#define TWO "--upstream smtps://one.test --upstream smtps://two.test "
+
+/* One server fails, and then the next: it has its own name. */
+static void second_server_fails(void **state)
+{
+	(void)state;
+	begins(TO TWO "--tls verify --connect-on recipient");
+	name_is("one.test", "192.0.2.11");
+	name_is("two.test", "192.0.2.12");
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	server_connects();
+	server_shake_fails("why");
+	server_connects();
+	server_shake_fails("other");
+	reports(HEAD NONE UNKNOWN "205,\"s\":\"192.0.2.1\",\"n\":\"two.test\",\"r\":\"192.0.2.12\",\"f\":\"other\"}]," BAD);
+}
+
+/* A recipient that is refused before there is a connection for it: the server is the one that it would have had. */
+static void refused_for_another_server(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_RCPT, "routes");
+	begins(TO "--tls dane --connect-on recipient");
+	name_is("one.test", "192.0.2.11");
+	client("EHLO c.test\n" MAIL "\nRCPT TO:<r@e.test>");
+	answer = (struct dane_answer){ .word = DANE_NONE };
+	world_policy.dane = &answer;
+	hook_says("upstream one.test\n");
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	client(MAIL "\n" RCPT);
+	answer = (struct dane_answer){ .word = DANE_FAILED, .why = "it failed" };
+	hook_says("upstream two.test\n");
+	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "305,\"n\":\"two.test\",\"f\":\"451 4.7.5 DANE: it failed\"}]," BAD);
+}
+
 /* ---- which domains ---- */
 
 static void no_record(void **state)
@@ -506,7 +549,7 @@ int main(void)
 		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested),
 		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
-		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
+		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
 		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(left_for_another),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};

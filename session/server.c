@@ -543,15 +543,15 @@ void server_start_handshake(struct session *s)
 	leg_flush(&s->server.leg);
 }
 
-/* Connect to the same address again, without what has failed on this connection. */
-static void redial(struct session *s)
+/* Connect to the same address again, without what has failed on this connection. behind: the banner is not for the client, which had one. */
+static void redial(struct session *s, bool behind)
 {
 	union net_address same = s->server.address;
 
-	s->server.redialing = true;
+	s->server.redialing = behind;
 	disconnect(s);
 	dialogue_forget_server(&s->dialogue);
-	dialogue_expect(&s->dialogue, SMTP_GREETING, true);
+	dialogue_expect(&s->dialogue, SMTP_GREETING, behind);
 	if (!dial(s, &same)) {
 		record_error(s, s->server.text->failure);
 		dialogue_forget_server(&s->dialogue);
@@ -564,7 +564,7 @@ void server_again(struct session *s)
 	server_quit(s);
 	s->server.no_tls = false;
 	tlsreport_connects(s);
-	redial(s);
+	redial(s, true);
 }
 
 void server_redial_for_helo(struct session *s)
@@ -574,7 +574,7 @@ void server_redial_for_helo(struct session *s)
 	snprintf(error, sizeof error, "%s: EHLO made it close the connection, HELO is tried", s->server.host);
 	record_error(s, error);
 	s->server.no_ehlo = true;
-	redial(s);
+	redial(s, true);
 }
 
 bool server_wants_tls(const struct session *s)
@@ -603,7 +603,7 @@ static void shake_again(struct session *s, const char *reason)
 
 	snprintf(error, sizeof error, "%s: its TLS session could not be resumed: %s", s->server.host, reason);
 	record_error(s, error);
-	redial(s);
+	redial(s, s->server.redialing || s->server.state == SERVER_SHAKE);
 }
 
 void server_tls_failed(struct session *s, const char *reason)
@@ -624,7 +624,7 @@ void server_tls_failed(struct session *s, const char *reason)
 	}
 	s->server.no_tls = true;
 	if (fallback) {
-		redial(s);
+		redial(s, true);
 		return;
 	}
 	server_unusable(s, "4.7.5", reason, "no TLS");

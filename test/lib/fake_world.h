@@ -109,6 +109,7 @@ extern struct world_report {
 struct tls {
 	bool server; /* towards the server */
 	bool begun, done, closed, otherwise;
+	bool resumes; /* a session, until the handshake is done */
 	const char *failure, *cannot, *asked_name; /* cannot: why no handshake begins */
 	char name[256];	      /* that the server's certificate must have */
 	enum tls_level level;

@@ -304,6 +304,56 @@ static void upstream_of_verdict(void **state)
 	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
 }
 
+/* ---- the same server again, for a handshake in full ---- */
+
+/* Its banner is for the client, which had none yet. */
+static void resumed_before_the_banner(void **state)
+{
+	(void)state;
+	session_begins("--upstream smtps://192.0.2.25 --upstream smtps://192.0.2.25 --tls none");
+	server_connects();
+	server_shakes();
+	server("421 mx.test busy");
+	server_is_dialled("192.0.2.25:465", 2);
+	world_tls_server.resumes = true;
+	server_connects();
+	server_shake_fails("an unexpected message");
+	recorded("error: 192.0.2.25: its TLS session could not be resumed: an unexpected message");
+	server_is_dialled("192.0.2.25:465", 3);
+	world_tls_server.resumes = false;
+	server_connects();
+	server_shakes();
+	server(BANNER);
+	server_gets("");
+	client_gets(BANNER);
+	stands_at(OPEN, IDLE);
+}
+
+/* The client has had one. */
+static void resumed_after_the_banner(void **state)
+{
+	(void)state;
+	session_begins("--upstream 192.0.2.25 --tls may --tls-on recipient");
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250 STARTTLS");
+	client("MAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+	world_tls_server.resumes = true;
+	server("220 go");
+	client_heard();
+	server_heard();
+	server_shake_fails("an unexpected message");
+	server_is_dialled("192.0.2.25:25", 2);
+	world_tls_server.resumes = false;
+	server_connects();
+	server(BANNER);
+	server_gets("EHLO c.test");
+	server("250-mx.test\n250 STARTTLS");
+	server_gets("STARTTLS");
+	client_gets("");
+}
+
 /* ---- the same server again, in plain ---- */
 
 static void to_failed_handshake(const char *options)
@@ -771,7 +821,7 @@ int main(void)
 		cmocka_unit_test(source_is_client), cmocka_unit_test(source_is_client_of_ipv6),
 		cmocka_unit_test(source_of_verdict), cmocka_unit_test(source_of_other_family),
 		cmocka_unit_test(source_of_both), cmocka_unit_test(source_of_socket), cmocka_unit_test(upstream_of_verdict),
-		cmocka_unit_test(redial), cmocka_unit_test(redial_refused), cmocka_unit_test(redial_cannot_begin),
+		cmocka_unit_test(resumed_before_the_banner), cmocka_unit_test(resumed_after_the_banner), cmocka_unit_test(redial), cmocka_unit_test(redial_refused), cmocka_unit_test(redial_cannot_begin),
 		cmocka_unit_test(redial_greets_otherwise), cmocka_unit_test(redial_closes), cmocka_unit_test(handshake_closed),
 		cmocka_unit_test(handshake_breaks), cmocka_unit_test(handshake_takes_long),
 		cmocka_unit_test(first_handshake_failed), cmocka_unit_test(first_handshake_cannot_begin),

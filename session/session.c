@@ -441,6 +441,8 @@ static void finish(struct session *s)
 	transaction_end(s, transaction_outcome_due(s) ? TRANSACTION_UNKNOWN : TRANSACTION_BY_REPLIES);
 	server_close(s);
 	leave_client(s);
+	if (s->gate.stage == GATE_SECURE)
+		held_wipe(s);
 	tls_wipe();
 	clock_tick(s);
 	tlsreport_end(s);

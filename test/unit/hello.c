@@ -1,4 +1,5 @@
 /* The greeting: the server's banner, EHLO, HELO and LHLO, and what is said to the server between them. */
+#define _GNU_SOURCE
 #include "test/lib/fake_session.h"
 
 #define ONE "--upstream 192.0.2.25 --verbose "
@@ -1440,6 +1441,44 @@ static void greeting_is_refused_inside_of_tls(void **state)
 	client_gets("451 4.4.1 192.0.2.25: EHLO was refused: 451 later");
 }
 
+#define SECRET "AHVzZXIAc2VjcmV0"
+
+static bool holds_secret(void)
+{
+	const struct held *h = the_session()->held;
+
+	return memmem(h->line, sizeof h->line, SECRET, sizeof SECRET - 1);
+}
+
+/* The password of an AUTH that waits for TLS is nowhere when the session is over, whoever ends it. */
+static void ends_while_auth_waits(void **state)
+{
+	static void (*const ends[])(void) = { client_breaks, server_closes };
+	static const char *const closes[] = { "close client: connection reset", "close upstream: connection closed" };
+	const size_t i = *(const size_t *)*state;
+
+	session_begins(AUTO "--plain-auth --tls encrypt");
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(OFFERED);
+	client("AUTH PLAIN " SECRET);
+	stands_at(SECURE, STARTTLS);
+	assert_true(holds_secret());
+	ends[i]();
+	recorded(closes[i]);
+	assert_false(holds_secret());
+}
+
+static void secret_of_auth_that_waits(void **state)
+{
+	static const size_t each[] = { 0, 1 };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(each); i++)
+		apart("the session ends", ends_while_auth_waits, &each[i]);
+}
+
 static void helo_cannot_ask_for_tls(void **state)
 {
 	(void)state;
@@ -1482,7 +1521,7 @@ int main(void)
 		cmocka_unit_test(late_list), cmocka_unit_test(late_list_refused),
 		cmocka_unit_test(message_without_tls), cmocka_unit_test(starttls_is_refused_for_a_message),
 		cmocka_unit_test(tls_that_a_message_must_have), cmocka_unit_test(upstream_is_silent_after_starttls),
-		cmocka_unit_test(greeting_is_refused_inside_of_tls), cmocka_unit_test(helo_cannot_ask_for_tls),
+		cmocka_unit_test(greeting_is_refused_inside_of_tls), cmocka_unit_test(helo_cannot_ask_for_tls), cmocka_unit_test(secret_of_auth_that_waits),
 	};
 
 	return run_session_tests(tests);

@@ -572,7 +572,9 @@ static const char *apply_own(struct options *o, enum kind kind, const char *valu
 	case LOG:
 		return set_log(o, value);
 	case TLSRPT:
-		return value[0] == '/' ? set_text(&o->tlsrpt, value) : "takes the path of a socket, /PATH";
+		if (value[0] != '/' || strlen(value) >= NET_PATH_MAX)
+			return "takes the path of a socket, /PATH, 107 octets at most";
+		return set_text(&o->tlsrpt, value);
 	case KEPT:
 		return set_kept(o, value);
 	case RECIPIENTS:

@@ -521,6 +521,8 @@ static void test_own_values(void **state)
 		{ "tls-policy", "/etc/file", NULL },
 		{ "tls-policy", "socketmap:unix:/run/x:name", NULL },
 		{ "tls-policy", "", "takes the path of a file, 255 octets at most, or socketmap:" SOCKETMAP_WORDS },
+		{ "tlsrpt", "/run/tlsrpt.sock", NULL },
+		{ "tlsrpt", "run/tlsrpt.sock", "takes the path of a socket, /PATH, 107 octets at most" },
 		{ "tls-inspect", "to:2001:db8::/32", NULL },
 		{ "tls-inspect", "to:", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },
 		{ "tls-inspect", "from:10.0.0.0/8", "takes ADDRESS/BITS of clients, such as 10.0.0.0/8, or to:ADDRESS/BITS of servers" },
@@ -567,6 +569,11 @@ static void test_own_values(void **state)
 			expect_taken(rows[i].name, rows[i].value);
 	snprintf(address, sizeof address, "%0290d@x", 0);
 	expect_refused("override-recipient", address, "takes an address that is not so long");
+	memset(address, '/', 107); /* what connect(2) takes */
+	address[107] = 0;
+	expect_taken("tlsrpt", address);
+	strcat(address, "/");
+	expect_refused("tlsrpt", address, "takes the path of a socket, /PATH, 107 octets at most");
 }
 
 /* Where values of lists and large values are to be found. */

@@ -286,7 +286,7 @@ static void warn_of_proxied_clients(void)
 
 /* ---- what is not there ---- */
 
-/* In a container or initramfs that has nothing but smtpwarp: what will not work. Mail goes on. */
+/* What will not work, most of it in a container or initramfs that has nothing but smtpwarp. Mail goes on. */
 static void warn_of_lacks(void)
 {
 	struct dns_settings dns;
@@ -296,6 +296,8 @@ static void warn_of_lacks(void)
 		fault("warning: /etc/resolv.conf names no server: names are looked up at 127.0.0.1; give --dns-server ADDR");
 	if (options.tls != TLS_NONE && access(options.tls_ca, R_OK) < 0)
 		fault("warning: --tls-ca %.300s: %s: no upstream's certificate can be verified", options.tls_ca, strerror(errno));
+	if (options.tlsrpt && options.client_tls == CLIENT_TLS_PASSTHROUGH)
+		fault("warning: --tlsrpt: with --client-tls passthrough clients speak TLS with the upstream, of which nothing is reported");
 	if (access("/proc/self/fd", X_OK) == 0)
 		return;
 	if (loaded_hooks()->events & 1u << HOOK_DATA)

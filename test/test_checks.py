@@ -211,6 +211,12 @@ def test_passthrough_is_blind(net, hooks, check, options):
     assert result.returncode == 78 and "--client-tls passthrough leaves TLS to client and upstream" in result.stderr
 
 
+@pytest.mark.parametrize("how, warned", [("passthrough", True), ("auto", False)])
+def test_passthrough_has_nothing_to_report(net, how, warned):
+    result = run(net, "--check", "--listen", "127.0.0.1:2525", "--client-tls", how, "--tlsrpt", "/run/tlsrpt.sock")
+    assert result.returncode == 0 and ("warning: --tlsrpt: with --client-tls passthrough" in result.stderr) == warned
+
+
 def test_passthrough_is_no_guard(net):
     result = run(net, "--check", "--listen", PUBLIC[0], "--client-tls", "passthrough", "--upstream", "127.0.0.1:25")
     assert result.returncode == 78 and "anybody who reaches it could relay" in result.stderr

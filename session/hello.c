@@ -502,6 +502,8 @@ static void after_helo(struct session *s, const struct dialogue_reply *r)
 		return;
 	}
 	dialogue_no_extensions(&s->dialogue);
+	if (r->line.code == 250 && server_wants_tls(s))
+		tlsreport_tls(s, true, no_starttls);
 	if (r->line.code != 250 || (s->hello.verb == SMTP_HELO && !s->o->limits.on_recipient && !is_behind(s))) {
 		answer_with_reply(s, r);
 		return;

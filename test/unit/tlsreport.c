@@ -101,6 +101,17 @@ static void no_starttls(void **state)
 	reports(HEAD NONE FAILED("201", "STARTTLS is not offered"));
 }
 
+/* Nor has a server that does not know EHLO. */
+static void helo_alone(void **state)
+{
+	(void)state;
+	begins(TO);
+	greets("502 no");
+	server("250 mx.test");
+	mail_follows();
+	reports(HEAD NONE "\"failure-details\":[{\"c\":201,\"s\":\"192.0.2.1\",\"r\":\"192.0.2.99\",\"f\":\"STARTTLS is not offered\"}]," BAD);
+}
+
 static void starttls_is_refused(void **state)
 {
 	(void)state;
@@ -541,7 +552,7 @@ static void collector_is_gone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(tls_at_connect), cmocka_unit_test(no_starttls), cmocka_unit_test(starttls_is_refused),
+		cmocka_unit_test(tls_at_connect), cmocka_unit_test(no_starttls), cmocka_unit_test(helo_alone), cmocka_unit_test(starttls_is_refused),
 		cmocka_unit_test(no_starttls_where_it_is_demanded), cmocka_unit_test(opportunistic_handshake_fails),
 		cmocka_unit_test(tls_that_nobody_wanted), cmocka_unit_test(passthrough), cmocka_unit_test(without_the_option),
 		cmocka_unit_test(no_recipient), cmocka_unit_test(other_name), cmocka_unit_test(not_trusted), cmocka_unit_test(expired),

@@ -332,12 +332,10 @@ void loaded_warn_of_resolver(void)
 
 bool loaded_wants_names(void)
 {
-	bool dane = options->tls == TLS_DANE || options->tls == TLS_DANE_ONLY || options->policy_file || options->policy_map;
-	bool names = dane || options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	bool names = wants_validation() || options->tlsrpt || options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
 	    (options->limits.mail_late && hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL)) ||
 	    (!options->no_client_names && (options->xclient || options->xforward || options->received));
 
-	names = names || wants_validation() || options->tlsrpt;
 	for (unsigned i = 0; i < options->upstreams; i++)
 		names = names || net_is_name(options->upstream[i].host);
 	return names;

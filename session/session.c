@@ -379,7 +379,7 @@ static void leave_client(struct session *s)
 	while (!silent && !client->broken) {
 		int64_t until;
 
-		leg_consume(client, leg_count(client));
+		leg_consume_secret(client, leg_count(client)); /* it may be AUTH */
 		leg_flush(client);
 		if (!leg_pending(client)) {
 			if (s->end.how != END_LINGER || client->eof)
@@ -396,6 +396,7 @@ static void leave_client(struct session *s)
 		wait_and_read(s, until);
 		filter_turn(s); /* reads what `log` hooks print, which would wake poll(2) again and again */
 	}
+	leg_consume_secret(client, leg_count(client));
 	if (!shut && !client->broken)
 		leg_shut(client); /* who has started us may hold the connection until `log` and `close` hooks have ended, systemd does */
 	leg_close(client);

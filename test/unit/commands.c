@@ -24,6 +24,19 @@ static void is_wiped(void)
 	}
 }
 
+/* Nor of one that was not handled when the session ended. */
+static void unread_when_it_ends(void **state)
+{
+	(void)state;
+	session_begins(ONE);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test\nAUTH PLAIN " SECRET);
+	server_closes();
+	recorded("close upstream: connection closed");
+	is_wiped();
+}
+
 /* ---- each verb ---- */
 
 /* What the client says, what the server is told, and what the client is told at once. */
@@ -934,7 +947,7 @@ static void mail_after_refused_data_late(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(first_words), cmocka_unit_test(words), cmocka_unit_test(words_in_transaction),
+		cmocka_unit_test(unread_when_it_ends), cmocka_unit_test(first_words), cmocka_unit_test(words), cmocka_unit_test(words_in_transaction),
 		cmocka_unit_test(words_late), cmocka_unit_test(words_before_tls), cmocka_unit_test(line_ends),
 		cmocka_unit_test(line_in_pieces), cmocka_unit_test(line_is_too_long), cmocka_unit_test(bdat_line_is_too_long),
 		cmocka_unit_test(tolerated_is_noted), cmocka_unit_test(comm_of_own_answers), cmocka_unit_test(one_at_a_time),

@@ -91,7 +91,7 @@ def test_fields(machine):
     assert close == {
         **common, "EVENT": "close", "TIME": STREAM[5]["time"], "SIZE": "0", "MESSAGES": "1", "RECIPIENTS": "2",
         "ERRORS": "0", "CLIENT_IN": "811", "CLIENT_OUT": "402", "SERVER_IN": "530", "SERVER_OUT": "760",
-        "CONNECT_MS": "0.312", "BANNER_MS": "4.101", "TLS_MS": "2.511", "DURATION_MS": "203.114", "LOG_DROPPED": "0",
+        "CONNECT_MS": "0.312", "BANNER_MS": "4.101", "TLS_MS": "2.511", "DURATION_MS": "203.114", "SEEN": "true", "LOG_DROPPED": "0",
         "BY": "client", "REASON": "QUIT"}
 
 

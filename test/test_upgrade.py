@@ -206,7 +206,7 @@ def test_keeper_that_is_killed(warp, mail_server, hooks):
     hooks.script("mail", "echo accept")
     proxy = warp(*hooks.options, upstream=mail_server()).listen()
     keeper = helpers(proxy.listener.pid)["smtpwarp-keeper"]
-    broker = helpers(keeper)["smtpwarp-broker"]
+    broker = wait_until(lambda: helpers(keeper).get("smtpwarp-broker"))
     os.kill(keeper, signal.SIGKILL)
     assert proxy.wait_for("error")["error"] == "the process that starts programs has ended: signal 9; there is no upgrade (SIGUSR2), and no " \
         "new process to run hooks, until smtpwarp is started again"

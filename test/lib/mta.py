@@ -335,7 +335,8 @@ postlog unix-dgram n - n - 1 postlogd
             qmgr.send(b"I")
 
     def queued(self):
-        names = self.files_below(*(f"queue/{name}/**/[0-9A-F]*" for name in ("hold", "incoming", "active", "deferred")))
+        # A mail may move from one to the next, or between the last two, while this looks.
+        names = self.files_below(*(f"queue/{name}/**/[0-9A-F]*" for name in ("hold", "incoming", "deferred", "active", "deferred")))
         return [name for name in names if not os.path.isdir(name)]      # deferred ones stand in folders
 
 

@@ -376,10 +376,12 @@ static void leave_client(struct session *s)
 	bool silent = s->end.how == END_SILENT || (client->tls && !tls_handshake_done(client->tls)), shut = false;
 	int64_t since = s->end.at;
 
-	while (!silent && !client->broken) {
+	for (;;) {
 		int64_t until;
 
 		leg_consume_secret(client, leg_count(client)); /* it may be AUTH */
+		if (silent || client->broken)
+			break;
 		leg_flush(client);
 		if (!leg_pending(client)) {
 			if (s->end.how != END_LINGER || client->eof)
@@ -396,7 +398,6 @@ static void leave_client(struct session *s)
 		wait_and_read(s, until);
 		filter_turn(s); /* reads what `log` hooks print, which would wake poll(2) again and again */
 	}
-	leg_consume_secret(client, leg_count(client));
 	if (!shut && !client->broken)
 		leg_shut(client); /* who has started us may hold the connection until `log` and `close` hooks have ended, systemd does */
 	leg_close(client);

@@ -293,10 +293,9 @@ _Noreturn void loaded_compile_routes(void)
 
 /* ---- walls ---- */
 
-/* Whether sessions may ask for TLSA records. */
-static bool wants_validation(void)
+static bool wants_dane(void)
 {
-	return options->tls == TLS_DANE || options->tls == TLS_DANE_ONLY || options->policy_file || options->policy_map;
+	return options->tls == TLS_DANE || options->tls == TLS_DANE_ONLY;
 }
 
 static int64_t microseconds(void)
@@ -313,7 +312,7 @@ void loaded_warn_of_resolver(void)
 	struct dns_servers servers;
 	struct pollfd p;
 
-	if (!wants_validation())
+	if (!wants_dane())
 		return;
 	dns_servers_choose(&servers, &options->dns);
 	dns_start_authentic(&query, &servers, ".", DNS_NS, microseconds(), RESOLVER_PATIENCE);
@@ -332,7 +331,7 @@ void loaded_warn_of_resolver(void)
 
 bool loaded_wants_names(void)
 {
-	bool names = wants_validation() || options->tlsrpt || options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
+	bool names = wants_dane() || options->policy_file || options->policy_map || options->tlsrpt || options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
 	    (options->limits.mail_late && hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL)) ||
 	    (!options->no_client_names && (options->xclient || options->xforward || options->received));
 

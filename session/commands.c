@@ -98,7 +98,7 @@ static bool is_taken(const struct session *s, const struct smtp_command *cmd)
 	    (s->o->limits.on_recipient && !goes_on) || (s->o->limits.mail_late && (cmd->verb == SMTP_MAIL || cmd->verb == SMTP_RCPT));
 }
 
-/* Pass the command on: to the server, or to the part that answers it in the server's place. */
+/* MAIL goes to the server, behind XFORWARD if that is due. */
 static void send_mail(struct session *s, const struct smtp_command *cmd)
 {
 	if (identity_forward(s)) {
@@ -141,6 +141,7 @@ void commands_not_secured(struct session *s, const char *reason)
 	held_wipe(s);
 }
 
+/* Pass the command on: to the server, or to the part that answers it in the server's place. */
 static void pass_command(struct session *s, const struct smtp_command *cmd)
 {
 	static const char tolerated[] = "blanks or missing brackets in the path were put right";

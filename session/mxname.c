@@ -23,15 +23,7 @@ static struct {
 
 bool mxname_domain(const unsigned char *address, size_t n, char domain[DNS_NAME_MAX + 1])
 {
-	const unsigned char *at = n ? memrchr(address, '@', n) : NULL;
-	size_t len = at ? (size_t)(address + n - at - 1) : 0;
-
-	if (!len || len > DNS_NAME_MAX)
-		return false;
-	for (size_t i = 0; i < len; i++)
-		domain[i] = (char)(at[1 + i] >= 'A' && at[1 + i] <= 'Z' ? at[1 + i] + 32 : at[1 + i]);
-	domain[len] = 0;
-	return strlen(domain) == len && strchr(domain, '.') && dns_is_host(domain);
+	return dns_domain_of(address, n, domain) && dns_is_domain(domain);
 }
 
 static void ask_for(const struct session *s, const char *name, enum dns_type type)

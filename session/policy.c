@@ -16,6 +16,7 @@ static struct {
 	bool has_rule;
 	struct tlspolicy rule;
 	struct tlspolicy_names names;
+	char server[256]; /* its name, where it is known; to which names may lead */
 	struct socketmap_query query;
 	char refusal[480];
 } known;
@@ -80,24 +81,19 @@ static bool is_exempt(const struct session *s)
 	return false;
 }
 
-/* The domain of the held recipient as policies have it, in lower case and without a dot at its end; "": it has none. The operator may have
- * a word for a domain that is none in the DNS. */
-static void take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
+/* The name of that server; NULL: it is not known. */
+static const char *server_name(const struct session *s)
 {
-	const unsigned char *end = cmd->address + cmd->address_len, *at = cmd->address_len ? memrchr(cmd->address, '@', cmd->address_len) : NULL;
-	size_t n = at ? (size_t)(end - at - 1) : 0;
+	const struct upstream *u = named_server(s, &s->policy->wanted);
 
-	n -= n && end[-1] == '.';
-	if (!n || n > DNS_NAME_MAX || at[1] == '[')
-		n = 0;
-	for (size_t i = 0; i < n; i++)
-		domain[i] = (char)(at[1 + i] >= 'A' && at[1 + i] <= 'Z' ? at[1 + i] + 32 : at[1 + i]);
-	domain[n] = 0;
+	return u && net_is_name(u->host) ? u->host : NULL;
 }
 
-static bool is_in_dns(const char *domain)
+/* The domain of the held recipient as policies have it; "": it has none. The operator may have a word for one that is none in the DNS. */
+static void take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
 {
-	return strchr(domain, '.') && dns_is_host(domain);
+	if (!dns_domain_of(cmd->address, cmd->address_len, domain) || domain[0] == '[')
+		domain[0] = 0;
 }
 
 /* ---- what it comes to ---- */
@@ -141,13 +137,13 @@ static void ask_map(struct session *s)
 static void ask_dane(struct session *s)
 {
 	const struct upstream *u = named_server(s, &s->policy->wanted);
-	bool named = u && net_is_name(u->host);
+	const char *host = server_name(s);
 
 	s->policy->stage = POLICY_DANE;
 	s->policy->dane_asked = true;
-	if (u ? named : is_in_dns(s->policy->domain))
-		dane_ask(named ? NULL : s->policy->domain, named ? u->host : NULL, &s->server.original,
-		    named ? u->port : net_port(&s->server.original), &s->o->dns, s->now, PATIENCE);
+	if (u ? host != NULL : dns_is_domain(s->policy->domain))
+		dane_ask(host ? NULL : s->policy->domain, host, &s->server.original, host ? u->port : net_port(&s->server.original), &s->o->dns,
+		    s->now, PATIENCE);
 	else
 		s->policy->stage = POLICY_NO_DANE; /* there is no name to ask about */
 }
@@ -212,6 +208,7 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 static void take_rule(struct session *s)
 {
 	const struct tlspolicy *p = &known.rule;
+	const char *host = server_name(s);
 	enum tls_level level = tlspolicy_tls(p);
 	char what[DNS_NAME_MAX + 40];
 
@@ -224,9 +221,14 @@ static void take_rule(struct session *s)
 		go_without_dane(s);
 		return;
 	}
-	tlspolicy_names(p, NULL, s->policy->domain, &known.names);
+	snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain);
+	if (level == TLS_VERIFY && host && !tlspolicy_permits(p, host)) {
+		refuse(s, what, "its mail must not go to this server");
+		return;
+	}
+	snprintf(known.server, sizeof known.server, "%s", host ? host : "");
+	tlspolicy_names(p, host ? known.server : NULL, s->policy->domain, &known.names);
 	if (level == TLS_VERIFY && !known.names.count) {
-		snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain);
 		refuse(s, what, "it names no certificate: give match=");
 		return;
 	}
@@ -361,6 +363,18 @@ int64_t policy_deadline(const struct session *s)
 	return s->policy->stage == POLICY_DANE ? dane_deadline() : socketmap_deadline(&known.query);
 }
 
+/* Descriptors would stay open as long as `log` and `close` hooks run. */
+void policy_end(struct session *s)
+{
+	if (!s->policy || s->policy->stage == POLICY_IDLE)
+		return;
+	if (s->policy->stage == POLICY_MAP)
+		socketmap_stop(&known.query);
+	else
+		dane_end();
+	s->policy->stage = POLICY_IDLE;
+}
+
 const char *policy_take(struct session *s)
 {
 	s->policy->news = false;
@@ -444,7 +458,7 @@ void policy_demand(const struct session *s, const char *const *name, struct tls_
 		demand->count = known.dane->count;
 		demand->tlsa = &known.dane->set;
 	} else if (source == POLICY_BY_RULE && known.has_rule) {
-		const char *sni = tlspolicy_servername(&known.rule, NULL, s->policy->domain);
+		const char *sni = tlspolicy_servername(&known.rule, known.server[0] ? known.server : NULL, s->policy->domain);
 
 		demand->sni = sni ? sni : *name;
 		demand->names = known.names.name;

@@ -39,6 +39,9 @@ void policy_turn(struct session *s);
 unsigned policy_watch(const struct session *s, struct pollfd *p);
 int64_t policy_deadline(const struct session *s);
 
+/* The session is over: a lookup is given up. */
+void policy_end(struct session *s);
+
 /* Clear `news`. Returns the reply that refuses the recipient, which stays until the next question; NULL: mail may go, if TLS comes to what
  * the policy demands. */
 const char *policy_take(struct session *s);

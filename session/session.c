@@ -447,6 +447,7 @@ static void finish(struct session *s)
 		held_wipe(s);
 	tls_wipe();
 	clock_tick(s);
+	policy_end(s);
 	tlsreport_end(s);
 	talk_over(s);
 	if (s->end.by == END_BY_NOBODY)

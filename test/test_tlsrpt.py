@@ -1,5 +1,5 @@
 """--tlsrpt end to end: what a collector hears of sessions with servers of all kinds. The records of the domains are in zones of a real NSD;
-each code by itself is in unit/tlsreport.c."""
+each code by itself is in unit/tlsreport.c. PROTOCOL 63."""
 import pytest
 
 import tlsrptd

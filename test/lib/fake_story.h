@@ -72,6 +72,18 @@ static inline void to_lmtp_recipients(const char *options, const char *list)
 	nothing_said_yet();
 }
 
+/* With --connect-on recipient: the server that was dialled has no TLS, and takes MAIL and RCPT; then the client takes both back. */
+static inline void server_takes_one_in_plain(void)
+{
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+}
+
 /* With --connect-on recipient: the first RCPT waits for a server. */
 static inline void to_waiting_rcpt(const char *options)
 {

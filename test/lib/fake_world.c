@@ -851,6 +851,12 @@ unsigned socketmap_watch(const struct socketmap_query *q, struct pollfd *p)
 	return 0;
 }
 
+void socketmap_stop(struct socketmap_query *q)
+{
+	q->state = SOCKETMAP_IDLE;
+	world_policy.map_stopped++;
+}
+
 bool policyfile_loaded(void)
 {
 	return true;

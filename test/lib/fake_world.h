@@ -91,7 +91,7 @@ extern struct world_policy {
 	const char *map;		/* what the map says; NULL: nothing yet */
 	enum socketmap_result map_result;
 	const char *file_domain, *file; /* the only policy of the file; NULL: there is none */
-	unsigned dane_asked, dane_ended, map_asked;
+	unsigned dane_asked, dane_ended, map_asked, map_stopped;
 	char asked[300]; /* what was asked for last */
 } world_policy;
 

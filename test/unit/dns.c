@@ -1,6 +1,7 @@
 /* Queries for what a server has validated, over sockets on loopback where the test is the server: their octets, whose word counts, a server
  * that cannot read them. The answers themselves are in dnsmessage.c; the clock is the test's. */
 #include "test/lib/unit.h"
+#include "test/lib/played_server.h"
 
 #include "io/dns.h"
 
@@ -20,12 +21,8 @@ static size_t got_len, question_len;
 static void begin(const char *address, bool trusted)
 {
 	union net_address a;
-	socklen_t n = sizeof a;
 
-	server = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	assert_true(server >= 0 && net_parse("127.0.0.1", 0, &a));
-	assert_int_equal(bind(server, &a.sa, net_size(&a)), 0);
-	assert_int_equal(getsockname(server, &a.sa, &n), 0);
+	server = play_server(&a);
 	servers.count = 1;
 	servers.trusted = trusted;
 	assert_true(net_parse(address, net_port(&a), &servers.server[0]));

@@ -365,6 +365,59 @@ static void fingerprint_of_another(void **state)
 	assert_string_equal(member_of("tls", "policy"), "\"!fingerprint\"");
 }
 
+/* ---- whose server it is ---- */
+
+static void patterns_and_a_named_server(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.relay.test policy_type=sts mx_host_pattern=*.relay.test servername=hostname";
+	name_is("mx.relay.test", "192.0.2.25");
+	to_rcpt("--tls-policy f --upstream mx.relay.test");
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_string_equal(world_tls_server.name, "mx.relay.test");
+}
+
+static void patterns_and_another_server(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test policy_type=sts mx_host_pattern=*.d.test";
+	name_is("mx.relay.test", "192.0.2.25");
+	to_rcpt("--tls-policy f --upstream mx.relay.test");
+	client_gets("451 4.7.5 TLS policy of d.test: its mail must not go to this server");
+	server_gets("");
+}
+
+static void name_that_the_operator_gave(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "verify";
+	name_is("mx.relay.test", "192.0.2.25");
+	to_rcpt("--tls-policy f --upstream mx.relay.test");
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+}
+
+static void client_that_leaves_while_it_is_asked(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	client_breaks();
+	recorded("close client: connection reset");
+	assert_int_equal(world_policy.dane_ended, 1);
+}
+
+static void client_that_leaves_while_a_map_is_asked(void **state)
+{
+	(void)state;
+	to_rcpt(MAP);
+	client_breaks();
+	assert_int_equal(world_policy.map_stopped, 1);
+}
+
 /* ---- which recipients go together ---- */
 
 static void recipients_of_other_policies(void **state)
@@ -524,13 +577,7 @@ static void server_of_another_recipient(void **state)
 	assert_string_equal(world_policy.asked, "mx.relay.test:25");
 	dane_says(DANE_NONE);
 	world_policy.dane = NULL;
-	server_connects();
-	server(BANNER);
-	server(PLAIN);
-	server("250 ok");
-	server("250 ok");
-	client("RSET");
-	server("250 ok");
+	server_takes_one_in_plain();
 	client(MAIL "\n" OTHER);
 	assert_string_equal(world_policy.asked, "e.test:25");
 }
@@ -639,7 +686,9 @@ int main(void)
 		cmocka_unit_test(map_comes_after_records_of_others),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
-		cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
+		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_another_server),
+		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(client_that_leaves_while_it_is_asked),
+		cmocka_unit_test(client_that_leaves_while_a_map_is_asked), cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
 		cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),

@@ -1,6 +1,7 @@
 /* Which server's TLSA records are asked for, and what becomes of each answer: RFC 7672 2. The name server is the test, over a socket on
  * loopback; the clock is the test's, which goes on when nothing else does. */
 #include "test/lib/unit.h"
+#include "test/lib/played_server.h"
 
 #include "io/dane.h"
 
@@ -156,12 +157,8 @@ static bool serve(void)
 static void open_server(void)
 {
 	union net_address a;
-	socklen_t n = sizeof a;
 
-	server = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	assert_true(server >= 0 && net_parse("127.0.0.1", 0, &a));
-	assert_int_equal(bind(server, &a.sa, net_size(&a)), 0);
-	assert_int_equal(getsockname(server, &a.sa, &n), 0);
+	server = play_server(&a);
 	servers = (struct dns_servers){ .count = 1, .server = { a } };
 }
 

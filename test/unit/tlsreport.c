@@ -418,13 +418,7 @@ static void refused_for_another_server(void **state)
 	answer = (struct dane_answer){ .word = DANE_NONE };
 	world_policy.dane = &answer;
 	hook_says("upstream one.test\n");
-	server_connects();
-	server(BANNER);
-	server(PLAIN);
-	server("250 ok");
-	server("250 ok");
-	client("RSET");
-	server("250 ok");
+	server_takes_one_in_plain();
 	client(MAIL "\n" RCPT);
 	answer = (struct dane_answer){ .word = DANE_FAILED, .why = "it failed" };
 	hook_says("upstream two.test\n");

@@ -168,7 +168,7 @@ static void hello(struct server *s, const char *verb)
 		return;
 	if (ehlo && !s->lmtp && (s->helo_only || (fuzz.plan.server_wild && percent(5)))) {
 		s->helo_only = true;
-		reply(s, 502, "not implemented");
+		reply(s, 502, "5.5.1 which command is that?");
 	} else if (ehlo) {
 		answer_ehlo(s);
 	} else {

@@ -877,11 +877,12 @@ def milters():
 
 
 class Libmilter:
-    def __init__(self, milters, variant):
-        script, self.seen_path = milters.directory / f"{variant}.py", milters.directory / f"{variant}.json"
+    """name: of its socket, which no other may have: libmilter would put its own in the place of that while a test uses it."""
+    def __init__(self, milters, variant, name):
+        script, self.seen_path = milters.directory / f"{name}.py", milters.directory / f"{name}.json"
         script.write_text(LIBMILTER)
-        arguments = variant, milters.directory / variant, self.seen_path
-        self.socket = milters(variant, "/usr/bin/python3", "-B", script, *arguments).socket
+        arguments = variant, milters.directory / name, self.seen_path
+        self.socket = milters(name, "/usr/bin/python3", "-B", script, *arguments).socket
 
     def seen(self):
         text = self.seen_path.read_text()
@@ -891,12 +892,12 @@ class Libmilter:
 
 @pytest.fixture(scope="module", params=["Plain", "Quiet"])
 def libmilter(milters, request):
-    return Libmilter(milters, request.param)
+    return Libmilter(milters, request.param, request.param)
 
 
 @pytest.fixture(scope="module")
 def plain_libmilter(milters):
-    return Libmilter(milters, "Plain")
+    return Libmilter(milters, "Plain", "OnTheWay")
 
 
 def ordered(*orders, message=MESSAGE):

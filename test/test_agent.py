@@ -8,9 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import certificates
-from test_broker import gone
 from test_client_tls import Renewed, kind_now, transaction
-from warp import children_of, sessions_of
+from warp import children_of, gone, sessions_of
 
 NAME = "smtpwarp-agent"
 
@@ -119,7 +118,7 @@ def test_inetd(warp, certs, mail_server):
     assert has(agent, secrets) and not has(session, secrets)
     client.ask("QUIT", "221")
     made.wait_exit()
-    assert gone(agent)
+    made.wait_until(lambda: gone(agent), "its end")
 
 
 def test_without_keys_there_is_none(warp, mail_server):

@@ -9,7 +9,7 @@ import peers
 import pytest
 from hooks import Hooks
 from waiting import wait_until
-from warp import children_of
+from warp import children_of, gone
 
 NAME = "smtpwarp-broker"
 
@@ -31,12 +31,6 @@ def running_broker(proxy):
     """The listener's, which the keeper starts a moment after the listener listens."""
     proxy.wait_until(lambda: broker_of(proxy.listener.pid), "the keeper's child")
     return broker_of(proxy.listener.pid)
-
-
-def gone(pid):
-    with contextlib.suppress(FileNotFoundError):
-        return ") Z" in pathlib.Path(f"/proc/{pid}/stat").read_text()
-    return True
 
 
 def test_only_where_there_are_hooks(warp, mail_server, hooks):
@@ -142,7 +136,7 @@ def test_it_holds_no_connection(warp, mail_server, hooks):
     def held_by(child):
         held = []
         for entry in pathlib.Path(f"/proc/{child}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):        # the shell has closed it meanwhile
+            with contextlib.suppress(OSError):        # the shell has closed it meanwhile
                 held.append(os.readlink(entry))
         return held
     for child in broker_of(process), *children_of(broker_of(process)):

@@ -69,7 +69,7 @@ def memory(proxy):
     """Octets of messages that its sessions keep."""
     octets = 0
     for pid in session_pids(proxy):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             for number in os.listdir(f"/proc/{pid}/fd"):
                 if "memfd:smtpwarp-message" in os.readlink(f"/proc/{pid}/fd/{number}"):
                     octets += os.stat(f"/proc/{pid}/fd/{number}").st_size

@@ -298,7 +298,7 @@ def test_75_new_index_holds_no_address(warp, tmp_path):
     client = proxy.connect()
 
     def listens(pid):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/net/tcp") as file:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/net/tcp") as file:
             listening = {f"socket:[{row.split()[9]}]" for row in file if row.split()[3] == "0A"}
             return any(os.readlink(path) in listening for path in pathlib.Path(f"/proc/{pid}/fd").iterdir())
         return False

@@ -193,7 +193,7 @@ def test_inetd_wait_does_not_end_under_a_session(redirected):
 def children(pid):
     try:
         return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+    except OSError:        # it ended while it was read: ENOENT or ESRCH
         return []
 
 

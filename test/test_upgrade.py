@@ -9,7 +9,7 @@ import socket
 import pytest
 from hooks import Hooks
 from waiting import TIMEOUT, wait_until
-from warp import BINARY, MESSAGE, Warp, children_of, send_message, sessions_of
+from warp import BINARY, MESSAGE, Warp, children_of, gone, send_message, sessions_of
 
 ROUNDS, AT_ONCE = 4, 75     # 300 sessions, over three upgrades
 
@@ -17,12 +17,6 @@ ROUNDS, AT_ONCE = 4, 75     # 300 sessions, over three upgrades
 @pytest.fixture
 def hooks(tmp_path):
     return Hooks(tmp_path / "hooks")
-
-
-def gone(pid):
-    with contextlib.suppress(FileNotFoundError):
-        return ") Z" in pathlib.Path(f"/proc/{pid}/stat").read_text()
-    return True
 
 
 def accepting(proxy):

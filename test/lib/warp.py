@@ -62,6 +62,13 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def gone(pid):
+    """Whether the process has ended; one that ends while its file is read makes that ESRCH, not ENOENT."""
+    with contextlib.suppress(OSError):
+        return ") Z" in pathlib.Path(f"/proc/{pid}/stat").read_text()
+    return True
+
+
 def children_of(pid):
     """By name; smtpwarp-broker and such are no sessions."""
     children = {}

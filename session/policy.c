@@ -4,6 +4,8 @@
 #include "io/policyfile.h"
 #include "io/socketmap.h"
 #include "session/record.h"
+#include "session/routing.h"
+#include "session/serverstate.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +18,7 @@ static struct {
 	bool has_rule;
 	struct tlspolicy rule;
 	struct tlspolicy_names names;
+	struct upstream other; /* the server of route.others that is asked about */
 	char server[256]; /* its name, where it is known; to which names may lead */
 	struct socketmap_query query;
 	char refusal[480];
@@ -58,19 +61,16 @@ bool policy_is_due(const struct session *s, const struct route *wanted)
 	return wants_dane(wanted->tls) || (!wanted->tls_given && (s->o->policy_file || s->o->policy_map));
 }
 
-/* The server by its name, where the operator has named it: the one that is connected, else the one that is tried first. NULL: the client has
- * chosen it, or it has no name. */
-static const struct upstream *named_server(const struct session *s, const struct route *wanted)
+/* The server that the policy is about, where the operator has named it. NULL: the client has chosen it. */
+static const struct upstream *named_server(const struct session *s)
 {
-	if (s->o->tls_on_recipient)
-		return s->server.upstream;
-	return wanted->upstream.host[0] ? &wanted->upstream : s->o->upstreams ? &s->o->upstream[0] : NULL;
+	return s->o->tls_on_recipient ? s->server.upstream : routing_server(s, &s->policy->wanted, s->policy->nth, &known.other);
 }
 
 /* Whether it is by the address of the server that gets the mail. One that is still to be looked up has none. */
 static bool is_exempt(const struct session *s)
 {
-	const struct upstream *u = named_server(s, &s->policy->wanted);
+	const struct upstream *u = named_server(s);
 	union net_address a = s->o->tls_on_recipient ? s->server.address : s->server.original;
 
 	if (u && !s->o->tls_on_recipient && !net_parse(u->host, u->port, &a))
@@ -84,7 +84,7 @@ static bool is_exempt(const struct session *s)
 /* The name of that server; NULL: it is not known. */
 static const char *server_name(const struct session *s)
 {
-	const struct upstream *u = named_server(s, &s->policy->wanted);
+	const struct upstream *u = named_server(s);
 
 	return u && net_is_name(u->host) ? u->host : NULL;
 }
@@ -110,7 +110,17 @@ static void settle_by_domain(struct session *s, enum tls_level level, const char
 {
 	settle(s, level, word);
 	s->policy->now.source = source;
-	snprintf(s->policy->now.domain, sizeof s->policy->now.domain, "%s", s->policy->domain);
+	snprintf(s->policy->now.of, sizeof s->policy->now.of, "%s", s->policy->domain);
+}
+
+/* The same, by TLSA records: those of a host that the operator has named are the same for all domains. */
+static void settle_by_dane(struct session *s, enum tls_level level, const char *word)
+{
+	const struct upstream *u = named_server(s);
+
+	settle_by_domain(s, level, word, POLICY_BY_DANE);
+	if (u)
+		snprintf(s->policy->now.of, sizeof s->policy->now.of, "%.*s:%u", DNS_NAME_MAX, u->host, u->port);
 }
 
 static void refuse(struct session *s, const char *what, const char *why)
@@ -119,7 +129,6 @@ static void refuse(struct session *s, const char *what, const char *why)
 	record_error(s, known.refusal + 4);
 	settle(s, TLS_VERIFY, "dane-only");
 	s->policy->refused = true;
-	s->policy->domain[0] = 0; /* it is asked for again */
 }
 
 static void refuse_by_dane(struct session *s, const char *what, const char *why, enum tlsrpt_code code)
@@ -136,7 +145,7 @@ static void ask_map(struct session *s)
 
 static void ask_dane(struct session *s)
 {
-	const struct upstream *u = named_server(s, &s->policy->wanted);
+	const struct upstream *u = named_server(s);
 	const char *host = server_name(s);
 
 	s->policy->stage = POLICY_DANE;
@@ -181,9 +190,9 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 			break;
 		known.dane = a;
 		if (held)
-			settle_by_domain(s, TLS_VERIFY, a->half ? "dane:halfdane" : "dane", POLICY_BY_DANE);
+			settle_by_dane(s, TLS_VERIFY, a->half ? "dane:halfdane" : "dane");
 		else
-			settle_by_domain(s, TLS_MAY, "dane?", POLICY_BY_DANE);
+			settle_by_dane(s, TLS_MAY, "dane?");
 		return;
 	case DANE_UNUSABLE:
 		dane_end();
@@ -311,19 +320,43 @@ static void ask(struct session *s)
 		settle(s, wanted->tls, tls_level_name(wanted->tls));
 }
 
+/* The server that the recipient's mail goes to, if it can be reached: the one that is connected, else the first of the route. */
+static unsigned server_of(const struct session *s, const struct route *wanted)
+{
+	bool connected = s->o->limits.on_recipient && serverstate_is_open(s) && route_is_same(wanted, &s->server.route);
+
+	return connected && s->server.next_upstream ? s->server.next_upstream - 1 : 0;
+}
+
 void policy_ask(struct session *s, const struct route *wanted)
 {
 	const struct smtp_command *cmd = &s->held->cmd;
+	unsigned nth = server_of(s, wanted);
 	char domain[DNS_NAME_MAX + 1];
 
 	take_domain(cmd, domain);
-	if (domain[0] && strcmp(domain, s->policy->domain) == 0 && route_is_same(wanted, &s->policy->wanted)) {
+	if (domain[0] && strcmp(domain, s->policy->domain) == 0 && route_is_same(wanted, &s->policy->wanted) && nth == s->policy->nth &&
+	    !s->policy->refused) {
 		s->policy->news = true; /* it is known */
 		return;
 	}
 	forget(s);
 	s->policy->wanted = *wanted;
+	s->policy->nth = nth;
 	snprintf(s->policy->domain, sizeof s->policy->domain, "%s", domain);
+	ask(s);
+	policy_turn(s);
+}
+
+bool policy_is_about(const struct session *s, unsigned nth)
+{
+	return !s->o->limits.on_recipient || !s->policy->now.word || nth == s->policy->nth;
+}
+
+void policy_ask_again(struct session *s, unsigned nth)
+{
+	forget(s);
+	s->policy->nth = nth;
 	ask(s);
 	policy_turn(s);
 }
@@ -395,7 +428,7 @@ void policy_of_route(struct session *s)
 
 static bool are_same(const struct policy_terms *a, const struct policy_terms *b)
 {
-	return !a->word == !b->word && a->level == b->level && a->source == b->source && strcmp(a->domain, b->domain) == 0;
+	return !a->word == !b->word && a->level == b->level && a->source == b->source && strcmp(a->of, b->of) == 0;
 }
 
 bool policy_is_same(const struct session *s, const struct policy_terms *terms)
@@ -480,7 +513,7 @@ void policy_show(const struct session *s, struct policy_view *v)
 		v->set = &known.dane->set;
 		v->host = v->domain = known.dane->identified ? known.dane->host : NULL;
 	} else if (s->policy->failure) {
-		u = named_server(s, &s->policy->wanted);
+		u = named_server(s);
 		v->type = TLSRPT_TLSA;
 		v->host = u && net_is_name(u->host) ? u->host : NULL;
 	} else if (rule && rule->type == TLSPOLICY_STS) {

@@ -33,6 +33,12 @@ bool policy_is_due(const struct session *s, const struct route *wanted);
 /* Ask for the policy of the held recipient, on this route. `policy->news` becomes true when it is known, perhaps at once. */
 void policy_ask(struct session *s, const struct route *wanted);
 
+/* --connect-on recipient: whether what was asked for last is about this server of the route, counted from 0, or recipients have no policy. */
+bool policy_is_about(const struct session *s, unsigned nth);
+
+/* The same question once more, about this server of the route, which is tried in place of the one before. */
+void policy_ask_again(struct session *s, unsigned nth);
+
 /* Go on as far as possible without waiting; the descriptors to poll, at most POLICY_POLLED (returns how many); when to call policy_turn()
  * though nothing comes in. */
 void policy_turn(struct session *s);

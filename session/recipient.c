@@ -116,7 +116,7 @@ void recipient_unreachable(struct session *s, const char *text)
 	gate_enter(s, GATE_OPEN);
 	dialogue_forget_server(&s->dialogue);
 	r->unreachable = s->server.route;
-	r->terms = s->policy->now;
+	r->terms = r->asked;
 	r->unreachable_in = s->dialogue.transactions;
 	snprintf(r->unreachable_why, sizeof r->unreachable_why, "451 %s", text);
 	held_refuse(s, r->unreachable_why);
@@ -190,6 +190,7 @@ static bool is_unreachable(const struct session *s, const struct route *wanted)
 static void ask_server(struct session *s, const struct route *wanted, bool here)
 {
 	gate_enter(s, GATE_SERVER);
+	s->recipient->asked = s->policy->now;
 	transaction_bind(s, here ? TRANSACTION_REUSES : TRANSACTION_DIALS);
 	if (!here || (s->o->tls_on_recipient && !s->dialogue.authenticated))
 		server_take_route(s, wanted);
@@ -213,7 +214,7 @@ static bool is_here(const struct session *s, const struct route *wanted)
 {
 	bool undecided = s->o->tls_on_recipient && !s->server.leg.tls && !s->server.no_tls && s->tx.server != TRANSACTION_BOUND;
 
-	if (!serverstate_is_open(s))
+	if (!serverstate_is_open(s) || s->policy->refused)
 		return false;
 	if (undecided)
 		return true;
@@ -262,9 +263,18 @@ static void route_held(struct session *s)
 		ask_server(s, wanted, here);
 }
 
+/* Whether the policy, which refuses the recipient at one server of its route, may let it go to another. */
+static bool has_other_server(const struct session *s)
+{
+	const struct route *wanted = &s->routes->wanted;
+	struct upstream room;
+
+	return s->o->limits.on_recipient && !is_home(s, wanted) && routing_server(s, wanted, 1, &room);
+}
+
 void recipient_policy_known(struct session *s, const char *refusal)
 {
-	if (refusal) {
+	if (refusal && !has_other_server(s)) {
 		tlsreport_refused(s, refusal);
 		held_refuse(s, refusal);
 	} else {

@@ -36,6 +36,13 @@ void routing_set(struct session *s, enum hook_event event, const struct route *r
 		s->routes->wanted = *r;
 }
 
+const struct upstream *routing_server(const struct session *s, const struct route *r, unsigned n, struct upstream *room)
+{
+	if (r->upstream.host[0])
+		return route_server(r, n, room);
+	return n < s->o->upstreams ? &s->o->upstream[n] : NULL;
+}
+
 enum routes_result routing_find(struct session *s, char *why, size_t cap)
 {
 	const struct smtp_command *cmd = &s->held->cmd;

@@ -5,6 +5,7 @@
 #include "session/inspect.h"
 #include "session/observe.h"
 #include "session/policy.h"
+#include "session/routing.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
 #include "session/tlsreport.h"
@@ -113,11 +114,7 @@ static bool dial(struct session *s, const union net_address *dest)
 /* The next server to try: of the route, else of --upstream. NULL: there is none. It may be put into *room. */
 static const struct upstream *upstream_to_try(const struct session *s, struct upstream *room)
 {
-	unsigned n = s->server.next_upstream;
-
-	if (s->server.route.upstream.host[0])
-		return route_server(&s->server.route, n, room);
-	return n < s->o->upstreams ? &s->o->upstream[n] : NULL;
+	return routing_server(s, &s->server.route, s->server.next_upstream, room);
 }
 
 static bool more_upstreams(const struct session *s)
@@ -141,30 +138,71 @@ static void take_addresses(struct session *s)
 	record_error(s, s->server.text->failure);
 }
 
-/* Turn to the next server: its addresses become the candidates, those of a name perhaps only after SERVER_RESOLVING. false: there is no
- * next server. */
-static bool next_upstream(struct session *s)
+/* The server's addresses become the candidates, those of a name perhaps only after SERVER_RESOLVING. */
+static void find_addresses(struct session *s)
 {
-	const struct upstream *u;
+	const struct upstream *u = s->server.upstream;
 	int64_t patience = s->o->timeouts.connect;
 
-	if (!more_upstreams(s))
-		return false;
-	u = s->server.upstream = upstream_to_try(s, &s->server.text->other);
-	s->server.next_upstream++;
-	snprintf(s->server.host, sizeof s->server.host, "%s", u->host);
-	s->server.next_candidate = 0;
-	s->server.address.sa.sa_family = AF_UNSPEC; /* until one of its addresses is tried */
 	s->server.candidates = !net_is_name(u->host);
 	if (s->server.candidates) {
 		if (!net_parse(u->host, u->port, s->server.candidate))
 			s->server.candidate[0].sa.sa_family = AF_UNIX; /* server.host is the path */
-		return true;
+		return;
 	}
 	serverstate_enter(s, SERVER_RESOLVING);
 	lookup_start(u->host, u->port, &s->o->dns, s->now, patience && patience < LOOKUP_TIME ? patience : LOOKUP_TIME);
 	if (lookup_turn(s->now))
 		take_addresses(s);
+}
+
+/* Whether SERVER_RESOLVING is for the policy that the server has to meet. */
+static bool awaits_policy(const struct session *s)
+{
+	return s->o->limits.on_recipient && (s->policy->stage != POLICY_IDLE || s->policy->news);
+}
+
+static bool looks_up(const struct session *s)
+{
+	return s->server.state == SERVER_RESOLVING && !awaits_policy(s);
+}
+
+/* That policy is known. If it refuses the recipient at this server, there are no candidates. */
+static void take_policy(struct session *s)
+{
+	const char *refusal = policy_take(s);
+
+	if (refusal) {
+		snprintf(s->server.text->failure, sizeof s->server.text->failure, "%s", refusal + 4);
+		tlsreport_refused(s, refusal);
+		return;
+	}
+	policy_agree(s);
+	tlsreport_connects(s);
+	find_addresses(s);
+}
+
+/* Turn to the next server. false: there is none. */
+static bool next_upstream(struct session *s)
+{
+	unsigned n = s->server.next_upstream;
+	bool known = policy_is_about(s, n);
+
+	if (!more_upstreams(s))
+		return false;
+	s->server.upstream = upstream_to_try(s, &s->server.text->other);
+	s->server.next_upstream++;
+	snprintf(s->server.host, sizeof s->server.host, "%s", s->server.upstream->host);
+	s->server.candidates = s->server.next_candidate = 0;
+	s->server.address.sa.sa_family = AF_UNSPEC; /* until one of its addresses is tried */
+	if (!known)
+		policy_ask_again(s, n);
+	if (!known && !s->policy->news)
+		serverstate_enter(s, SERVER_RESOLVING);
+	else if (!known || (s->o->limits.on_recipient && s->policy->refused))
+		take_policy(s);
+	else
+		find_addresses(s);
 	return true;
 }
 
@@ -241,20 +279,32 @@ static void try_other(struct session *s)
 
 void server_turn(struct session *s)
 {
-	if (s->server.state != SERVER_RESOLVING || !lookup_turn(s->now))
+	bool judged = awaits_policy(s);
+
+	if (s->server.state != SERVER_RESOLVING)
 		return;
-	take_addresses(s);
-	try_next(s);
+	if (judged)
+		policy_turn(s);
+	if (judged ? !s->policy->news : !lookup_turn(s->now))
+		return;
+	if (judged) {
+		serverstate_enter(s, SERVER_NONE);
+		take_policy(s);
+	} else {
+		take_addresses(s);
+	}
+	if (s->server.state != SERVER_RESOLVING)
+		try_next(s);
 }
 
 int64_t server_deadline(const struct session *s)
 {
-	return s->server.state == SERVER_RESOLVING ? lookup_deadline() : INT64_MAX;
+	return looks_up(s) ? lookup_deadline() : INT64_MAX;
 }
 
 unsigned server_watch(const struct session *s, struct pollfd *p)
 {
-	return s->server.state == SERVER_RESOLVING ? lookup_watch(p) : 0;
+	return looks_up(s) ? lookup_watch(p) : 0;
 }
 
 /* smtpwarp's own connections must be exempt from the redirect. If they are not, the client of this session is smtpwarp, and connecting to
@@ -392,8 +442,10 @@ static void disconnect(struct session *s)
 
 void server_close(struct session *s)
 {
-	if (s->server.state == SERVER_RESOLVING)
+	if (looks_up(s))
 		lookup_stop();
+	else if (s->server.state == SERVER_RESOLVING)
+		policy_end(s);
 	disconnect(s);
 	mark_gone(s);
 	transaction_unbind(s);

@@ -34,8 +34,9 @@ void server_connect(struct session *s);
 /* --connect-on recipient: leave the present server, then server_connect(). */
 void server_open(struct session *s);
 
-/* In SERVER_RESOLVING: go on with the lookup; which descriptors to poll, at most LOOKUP_POLLED (returns how many); when to call
- * server_turn() though nothing comes in (INT64_MAX: never). In other states they have nothing to do. */
+/* In SERVER_RESOLVING: go on with the lookup of its name, or of the policy that it has to meet, for which policy.c polls; which descriptors
+ * to poll, at most LOOKUP_POLLED (returns how many); when to call server_turn() though nothing comes in (INT64_MAX: never). In other states
+ * they have nothing to do. */
 void server_turn(struct session *s);
 unsigned server_watch(const struct session *s, struct pollfd *p);
 int64_t server_deadline(const struct session *s);

@@ -82,7 +82,7 @@ struct policy_terms {
 	enum tls_level level; /* none of DANE's */
 	enum policy_source source;
 	const char *word; /* in Postfix's words, static storage; NULL: the route's level counts */
-	char domain[DNS_NAME_MAX + 1]; /* not BY_LEVEL */
+	char of[DNS_NAME_MAX + 8]; /* not BY_LEVEL: the domain, or HOST:PORT, whose names or records they are */
 };
 
 struct policy {
@@ -94,6 +94,7 @@ struct policy {
 	struct policy_terms now;    /* for the held recipient */
 	struct policy_terms agreed; /* for the connection */
 	struct route wanted;
+	unsigned nth; /* server of that route, counted from 0, which it is about */
 	char domain[DNS_NAME_MAX + 1]; /* that was asked for last; "": none, or what has no policy */
 };
 
@@ -101,7 +102,7 @@ struct policy {
 
 #define SERVER_STATES(X)                                                                                               \
 	X(NONE, SERVER_BIT(RESOLVING) | SERVER_BIT(CONNECTING) | SERVER_BIT(GONE)) /* not connected */                 \
-	X(RESOLVING, SERVER_BIT(NONE))	/* looking up its name */                                                      \
+	X(RESOLVING, SERVER_BIT(NONE))	/* looking up its name, or its policy */                                       \
 	X(CONNECTING, SERVER_BIT(NONE) | SERVER_BIT(SHAKE_FIRST) | SERVER_BIT(BANNER))                                 \
 	X(SHAKE_FIRST, SERVER_BIT(NONE) | SERVER_BIT(BANNER))			/* TLS before the banner, smtps:// */  \
 	X(SHAKE, SERVER_BIT(NONE) | SERVER_BIT(EHLO_TLS) | SERVER_BIT(HELO))	/* TLS after STARTTLS */               \
@@ -232,7 +233,8 @@ struct routes_of_session {
 struct recipient {
 	struct route home;	   /* the route of the connection that carried the client's AUTH */
 	struct route unreachable;  /* the route on which a server could last not be reached or used */
-	struct policy_terms terms; /* and the TLS that was wanted there */
+	struct policy_terms terms; /* and the TLS that was wanted of its first server */
+	struct policy_terms asked; /* the same of the route that was asked last */
 	char unreachable_why[320]; /* the reply that says why */
 	uint32_t unreachable_in;   /* the transaction in which that was, as dialogue.transactions counts; 0: none */
 };

@@ -118,3 +118,19 @@ def test_61_dane(host, warp, certs, mail_server, tmp_path, way, record, reply, w
         assert outcome(proxy, "b@anywhere.test").startswith(reply)
         said = proxy.wait_for("tls")
         assert (said["policy"], said["verified"]) == (word, verified)
+
+
+@pytest.mark.parametrize("records, reply, word", [
+    (("wrong", "right"), "250", "dane"), (("right", "wrong"), "451 4.7.5", "!dane"), (("wrong", None), "250", "may"),
+    ((None, "wrong"), "451 4.7.5", "!dane")])
+@pytest.mark.parametrize("way", ["alone", "listener, nobody"])
+def test_second_upstream_has_records_of_its_own(host, warp, certs, mail_server, tmp_path, way, records, reply, word):
+    """The first cannot be reached."""
+    server = mail_server("SIZE", tls=certs.context("expired"))
+    words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}", None: 'TXT "none"'}
+    zone = ["one A 127.0.0.9", "two A 127.0.0.1", *(f"_{server.port}._tcp.{name} {words[kind]}" for name, kind in zip(("one", "two"), records))]
+    with Signed(host, tmp_path, {"d.example": zone}, {"d.example": {}}) as lab:
+        proxy = begun(warp("--tls", "dane", "--connect-on", "recipient", "--dns-server", lab.address, "--allow-clients", "127.0.0.1",
+                           "--upstream", f"one.d.example:{server.port}", "--upstream", f"two.d.example:{server.port}"), way)
+        assert outcome(proxy, "b@anywhere.test").startswith(reply)
+        assert proxy.wait_for("tls")["policy"] == word

@@ -2,6 +2,7 @@
 #include "test/lib/fake_session.h"
 #include "test/lib/fake_story.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define MAIL "MAIL FROM:<a@b.test>"
@@ -650,6 +651,183 @@ static void policy_beyond_an_authenticated_client(void **state)
 	ended(LINGER, "upstream", "the connection that was authenticated is closed");
 }
 
+/* ---- several servers ---- */
+
+#define TWO "--connect-on recipient --allow-clients 192.0.2.0/24 --upstream a.test --upstream b.test "
+
+/* The first recipient's policy is asked for, at the first of two servers. */
+static void to_first_of_two(const char *options)
+{
+	char line[300];
+
+	name_is("a.test", "192.0.2.25");
+	name_is("b.test", "192.0.2.26");
+	snprintf(line, sizeof line, TWO "%s", options);
+	session_begins(line);
+	client("EHLO c.test\n" MAIL);
+	nothing_said_yet();
+	client(RCPT);
+}
+
+/* The first server cannot be reached; now the records of the second are asked for. */
+static void to_second(enum dane_word first)
+{
+	to_first_of_two("--tls dane");
+	assert_string_equal(world_policy.asked, "a.test:25");
+	dane_says(first);
+	server_is_dialled("192.0.2.25:25", 1);
+	world_policy.dane = NULL;
+	server_connect_fails(ECONNREFUSED);
+	stands_at(SERVER, RESOLVING);
+	assert_string_equal(world_policy.asked, "b.test:25");
+	server_is_dialled("192.0.2.25:25", 1);
+}
+
+static void takes_mail(void)
+{
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	goes_through();
+}
+
+static void second_server_without_records(void **state)
+{
+	(void)state;
+	to_second(DANE_USABLE);
+	dane_says(DANE_NONE);
+	server_is_dialled("192.0.2.26:25", 2);
+	takes_mail();
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+	assert_null(world_tls_server.tlsa);
+	assert_string_equal(member_of("tls", "policy"), "\"may\"");
+}
+
+static void second_server_with_records(void **state)
+{
+	(void)state;
+	to_second(DANE_NONE);
+	dane_says(DANE_USABLE);
+	takes_mail();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
+	assert_string_equal(member_of("tls", "policy"), "\"dane\"");
+	client("RCPT TO:<s@d.test>\n" OTHER); /* they are the server's, whatever the domain */
+	server("250 ok");
+	server("250 ok");
+	client_gets("250 ok\n250 ok\n250 ok");
+}
+
+static void second_server_whose_records_cannot_be_had(void **state)
+{
+	(void)state;
+	to_second(DANE_NONE);
+	dane_says(DANE_FAILED);
+	client_gets("451 4.7.5 DANE: mx.d.test: the name server failed");
+	server_is_dialled("192.0.2.25:25", 1);
+	world_policy.dane = NULL;
+	client("RCPT TO:<s@d.test>");
+	assert_string_equal(world_policy.asked, "a.test:25");
+	dane_says(DANE_NONE);
+	client_gets("451 4.7.5 DANE: mx.d.test: the name server failed"); /* in this transaction it is not tried again */
+	server_is_dialled("192.0.2.25:25", 1);
+}
+
+static void first_server_whose_records_cannot_be_had(void **state)
+{
+	(void)state;
+	to_first_of_two("--tls dane");
+	dane_says(DANE_FAILED);
+	assert_int_equal(world_policy.dane_asked, 2); /* and the second's, here as well */
+	client_gets("451 4.7.5 DANE: mx.d.test: the name server failed");
+	assert_int_equal(world_net.attempts, 0);
+}
+
+static void second_server_in_place_of_one_that_is_refused(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=hostname servername=hostname policy_type=sts mx_host_pattern=b.test";
+	to_first_of_two("--tls-policy f");
+	recorded("error: 4.7.5 TLS policy of d.test: its mail must not go to this server");
+	server_is_dialled("192.0.2.26:25", 1);
+	takes_mail();
+	assert_string_equal(world_tls_server.name, "b.test");
+	client_gets("250 ok");
+}
+
+/* No server of them may have it. */
+static void no_server_that_is_permitted(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=hostname policy_type=sts mx_host_pattern=c.test";
+	to_first_of_two("--tls-policy f");
+	client_gets("451 4.7.5 TLS policy of d.test: its mail must not go to this server");
+	assert_int_equal(world_net.attempts, 0);
+}
+
+/* A name of the first server is none of the second's. */
+static void policy_that_names_the_server(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=hostname servername=hostname";
+	to_first_of_two("--tls-policy f");
+	server_connect_fails(ECONNREFUSED);
+	server_is_dialled("192.0.2.26:25", 2);
+	takes_mail();
+	assert_string_equal(world_tls_server.name, "b.test");
+}
+
+static void first_server_comes_first_again(void **state)
+{
+	(void)state;
+	to_second(DANE_NONE);
+	dane_says(DANE_USABLE);
+	takes_mail();
+	client("RSET");
+	server("250 ok");
+	nothing_said_yet();
+	world_policy.dane = NULL;
+	client(MAIL "\n" RCPT); /* the second server is there: nothing is asked */
+	assert_int_equal(world_policy.dane_asked, 2);
+	server_gets(MAIL);
+	server_closes();
+	stands_at(SERVER, RESOLVING);
+	assert_string_equal(world_policy.asked, "a.test:25");
+	dane_says(DANE_NONE);
+	server_is_dialled("192.0.2.25:25", 3);
+	takes_mail();
+	assert_null(world_tls_server.tlsa);
+}
+
+static void servers_of_a_route(void **state)
+{
+	char options[200];
+
+	(void)state;
+	name_is("b.test", "192.0.2.26");
+	snprintf(options, sizeof options, "--tls dane --connect-on recipient --allow-clients 192.0.2.0/24 --routes %s",
+	    file_of("d.test;192.0.2.25, b.test:2525;\n"));
+	session_begins(options);
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	assert_int_equal(world_policy.dane_asked, 0); /* an address has no records */
+	server_connect_fails(ECONNREFUSED);
+	assert_string_equal(world_policy.asked, "b.test:2525");
+	dane_says(DANE_USABLE);
+	server_is_dialled("192.0.2.26:2525", 2);
+}
+
+static void client_that_leaves_while_the_second_is_asked(void **state)
+{
+	(void)state;
+	to_second(DANE_NONE);
+	client_breaks();
+	recorded("close client: connection reset");
+	assert_int_equal(world_policy.dane_ended, 2);
+}
+
 /* ---- verdicts ---- */
 
 static void verdict_has_the_last_word(void **state)
@@ -693,6 +871,7 @@ int main(void)
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),
+		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
 		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
 	};
 

@@ -425,6 +425,30 @@ static void refused_for_another_server(void **state)
 	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "305,\"n\":\"two.test\",\"f\":\"451 4.7.5 DANE: it failed\"}]," BAD);
 }
 
+/* What is reported is the policy of the server that was used. */
+static void second_server(void **state)
+{
+	(void)state;
+	name_is("one.test", "192.0.2.11");
+	name_is("two.test", "192.0.2.12");
+	begins(TO "--tls dane --connect-on recipient --upstream one.test --upstream two.test");
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	answer = (struct dane_answer){ .word = DANE_NONE };
+	world_policy.dane = &answer;
+	goes_on();
+	world_policy.dane = NULL;
+	server_connect_fails(ECONNREFUSED);
+	answer = (struct dane_answer){ .word = DANE_USABLE, .identified = true, .every = true, .host = "two.test", .names = { "two.test" }, .count = 1 };
+	world_policy.dane = &answer;
+	goes_on();
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	shakes();
+	reports(HEAD "1,\"policy-domain\":\"two.test\"," GOOD);
+}
+
 /* ---- which domains ---- */
 
 static void no_record(void **state)
@@ -555,7 +579,7 @@ int main(void)
 		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
 		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
-		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(left_for_another),
+		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(second_server), cmocka_unit_test(left_for_another),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};
 

@@ -318,7 +318,8 @@ static unsigned char *put_tlv(unsigned char *at, const unsigned char *end, int t
 	return at + n;
 }
 
-/* verify is 0 only if the client showed a certificate that verified */
+/* verify is 0 only if the client showed a certificate that verified. A name in it that has no room is left out: cut short it could be
+ * somebody else's. */
 static unsigned char *put_tls(unsigned char *at, const unsigned char *end, const struct proxyproto_tls *tls)
 {
 	unsigned char *length = at + 1, *fixed = at + 3;
@@ -328,8 +329,8 @@ static unsigned char *put_tls(unsigned char *at, const unsigned char *end, const
 	fixed[0] = PP2_CLIENT_SSL | (tls->verified ? PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS : 0);
 	fixed[SSL_FIXED - 1] = !tls->verified;
 	at = put_tlv(fixed + SSL_FIXED, end, PP2_SUBTYPE_SSL_VERSION, tls->version);
-	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CN, tls->cn);
 	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
+	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CN, tls->cn);
 	at = put_tlv(at, end, PP2_SUBTYPE_SSL_SIG_ALG, tls->signature);
 	at = put_tlv(at, end, PP2_SUBTYPE_SSL_KEY_ALG, tls->key);
 	put16(length, (size_t)(at - length) - 2);
@@ -346,23 +347,33 @@ static unsigned char *put_addresses(unsigned char *at, const struct proxyproto *
 	return put16(at, net_port(&p->dest));
 }
 
+/* The octets that put_tlv() needs for this text. */
+static size_t tlv_size(const char *text)
+{
+	return *text ? 3 + strlen(text) : 0;
+}
+
+/* All that follows the addresses. There is room for authority and alpn, whatever the other texts are. */
+static unsigned char *put_tlvs(unsigned char *at, const unsigned char *end, const struct proxyproto *p)
+{
+	const char *authority = is_plain((const unsigned char *)p->authority, strlen(p->authority)) ? p->authority : ""; /* it may be a client's */
+
+	if (p->tls.on)
+		at = put_tls(at, end - tlv_size(authority) - tlv_size(p->alpn), &p->tls);
+	at = put_tlv(at, end, PP2_TYPE_AUTHORITY, authority);
+	return put_tlv(at, end, PP2_TYPE_ALPN, p->alpn);
+}
+
 static size_t write_v2(const struct proxyproto *p, unsigned char *out)
 {
 	bool known = has_addresses(p);
 	unsigned char *at = out + V2_FIXED;
-	const unsigned char *end = out + PROXYPROTO_WRITTEN;
 
 	memcpy(out, signature, sizeof signature);
 	out[12] = known ? 0x21 : 0x20;
 	out[13] = !known ? 0 : p->source.sa.sa_family == AF_INET ? TCP4 : TCP6;
 	if (known)
-		at = put_addresses(at, p);
-	if (known && p->tls.on)
-		at = put_tls(at, end, &p->tls);
-	if (known && is_plain((const unsigned char *)p->authority, strlen(p->authority))) /* it may be a client's */
-		at = put_tlv(at, end, PP2_TYPE_AUTHORITY, p->authority);
-	if (known)
-		at = put_tlv(at, end, PP2_TYPE_ALPN, p->alpn);
+		at = put_tlvs(put_addresses(at, p), out + PROXYPROTO_WRITTEN, p);
 	put16(out + 14, (size_t)(at - out) - V2_FIXED);
 	return (size_t)(at - out);
 }

@@ -44,9 +44,10 @@ enum proxyproto_status {
 enum proxyproto_status proxyproto_read(const unsigned char *in, size_t n, size_t *used, struct proxyproto *p,
     const char **why);
 
-/* Write a header of version 1 or 2. Addresses that are AF_UNSPEC, or of two families, become UNKNOWN, or LOCAL. Only v2 tells
- * what follows them; signature, key, authority and alpn only as far as there is room, and no authority with
- * other characters than those above. Returns octets; 0 if cap is less than PROXYPROTO_WRITTEN. */
+/* Write a header of version 1 or 2. Addresses that are AF_UNSPEC, or of two families, become UNKNOWN, or LOCAL. Only v2 tells what follows
+ * them: authority, but for one with other characters than those above, alpn and version always; cipher, cn, signature and key, in this
+ * order, each if there is room for the whole of it. There is for a cipher of 45 octets and a cn of 64. Returns octets; 0 if cap is less
+ * than PROXYPROTO_WRITTEN. */
 size_t proxyproto_write(unsigned version, const struct proxyproto *p, unsigned char *out, size_t cap);
 
 #endif

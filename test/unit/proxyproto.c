@@ -424,19 +424,44 @@ static void test_writing_names(void **state)
 	}
 }
 
-/* What has no room is left out; what has some behind it is not. */
+/* What has no room is left out, and never the name that the client asked for. */
 static void test_names_without_room(void **state)
 {
-	struct proxyproto p = { .source = address("192.0.2.1", 4711), .dest = address("198.51.100.2", 25),
-		.tls = { true, true, "TLSv1.2", "x", "", X63, "RSA2048" }, .authority = Y Y Y, .alpn = "smtp" };
-	unsigned char out[PROXYPROTO_WRITTEN];
+	static const struct {
+		const char *source, *dest;
+		size_t authority, alpn, cipher, cn;
+		const char *want; /* of cipher, cn, signature, key: the first letters of those that are written */
+	} rows[] = {
+		{ "192.0.2.1", "192.0.2.2", 9, 4, 7, 255, "xcsk" },
+		{ "192.0.2.1", "192.0.2.2", 189, 4, 7, 255, "xsk" },
+		{ "192.0.2.1", "192.0.2.2", 255, 4, 7, 130, "xck" },
+		{ "::1", "::2", 255, 64, 45, 64, "xc" },
+		{ "::1", "::2", 255, 64, 7, 255, "xsk" },
+		{ "::1", "::2", 255, 64, 64, 255, "xk" },
+		{ "::1", "::2", 0, 0, 64, 255, "xcsk" },
+	};
 
 	(void)state;
-	memset(p.tls.cn, 'c', sizeof p.tls.cn - 1);
-	clear(&want);
-	say(&want, ENDS4 "0 TLSv1.2 x verified %s " X63 " RSA2048 alpn smtp", p.tls.cn);
-	read_parts(out, proxyproto_write(2, &p, out, sizeof out), 0);
-	expect_text("no authority", got.bytes, want.bytes);
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct proxyproto again, p = { .source = address(rows[i].source, 4711), .dest = address(rows[i].dest, 25),
+			.tls = { true, true, "TLSv1.2", "", "", X63, "RSA2048" } };
+		unsigned char out[PROXYPROTO_WRITTEN];
+		const char *why;
+		size_t used;
+
+		memset(p.authority, 'a', rows[i].authority);
+		memset(p.alpn, 'p', rows[i].alpn);
+		memset(p.tls.cipher, 'x', rows[i].cipher);
+		memset(p.tls.cn, 'c', rows[i].cn);
+		assert_int_equal(proxyproto_read(out, proxyproto_write(2, &p, out, sizeof out), &used, &again, &why), PROXYPROTO_DONE);
+		clear(&want);
+		say(&want, "%zu: %s %s %s %s %s %s %s", i, p.authority, p.alpn, p.tls.version, strchr(rows[i].want, 'x') ? p.tls.cipher : "",
+		    strchr(rows[i].want, 'c') ? p.tls.cn : "", strchr(rows[i].want, 's') ? X63 : "", strchr(rows[i].want, 'k') ? "RSA2048" : "");
+		clear(&got);
+		say(&got, "%zu: %s %s %s %s %s %s %s", i, again.authority, again.alpn, again.tls.version, again.tls.cipher, again.tls.cn,
+		    again.tls.signature, again.tls.key);
+		expect_text("texts", got.bytes, want.bytes);
+	}
 }
 
 int main(void)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define PATIENCE INT64_C(10000000) /* for the record */
+#define TOLD_MAX 16
 
 /* What sessions with reports alone touch. */
 static struct {
@@ -30,6 +31,8 @@ static struct {
 	struct dns_servers servers;
 	struct dns_query query;
 	char text[TLSPOLICY_TEXT];
+	unsigned told; /* domains whose failures were reported */
+	char told_domain[TOLD_MAX][DNS_NAME_MAX + 1];
 } r;
 
 /* ---- whose ---- */
@@ -99,6 +102,19 @@ static void describe(const struct session *s)
 
 /* ---- sending ---- */
 
+/* Whether failures of the domain were reported already, or those of too many domains. A client that asks for recipients of failing domains
+ * in turn makes a report of each, and no flood. A connection that works counts once, too, however many messages go over it. */
+static bool was_told(void)
+{
+	for (unsigned i = 0; i < r.told; i++)
+		if (strcmp(r.told_domain[i], r.domain) == 0)
+			return true;
+	if (r.told == TOLD_MAX)
+		return true;
+	strcpy(r.told_domain[r.told++], r.domain);
+	return false;
+}
+
 static const char *given(const char *text)
 {
 	return *text ? text : NULL;
@@ -118,7 +134,7 @@ static void send_to(const struct session *s, const char *record)
 		failure[policy.failures++] = (struct tlsrpt_failure){ r.code, given(r.source), given(r.mx), given(r.helo), given(r.server),
 			NULL, given(r.reason) };
 	policy.failed = policy.failures > 0;
-	if (tlsrpt_send(s->o->tlsrpt, &report))
+	if ((policy.failed && was_told()) || tlsrpt_send(s->o->tlsrpt, &report))
 		return;
 	snprintf(error, sizeof error, "--tlsrpt %.200s: %s", s->o->tlsrpt, strerror(errno));
 	if (event_is_due(error))

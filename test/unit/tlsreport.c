@@ -540,6 +540,77 @@ static void left_for_another(void **state)
 	    FAILED("201", "STARTTLS is not offered"));
 }
 
+/* The next message is for another domain, which has this policy. */
+static void next_domain(const char *domain, const char *policy)
+{
+	char lines[100];
+
+	world_policy.file_domain = domain;
+	world_policy.file = policy;
+	snprintf(lines, sizeof lines, MAIL "\nRCPT TO:<r@%s>", domain);
+	client("RSET");
+	if (the_session()->server.state == SERVER_READY)
+		server("250 ok");
+	client(lines);
+	server_connects();
+	server(BANNER);
+}
+
+/* Two domains that are refused in turn: a report of each. */
+static void refused_in_turn(void **state)
+{
+	(void)state;
+	world_dns("_smtp._tls.e.test", DNS_TXT, RECORD, NULL);
+	to_dane(TO "--tls dane", DANE_FAILED);
+	for (unsigned i = 0; i < 6; i++) {
+		client(i & 1 ? RCPT : "RCPT TO:<r@e.test>");
+		world_policy.dane = &answer;
+		goes_on();
+	}
+	client_closes();
+	assert_int_equal(world_report.sent, 2);
+}
+
+/* The same where TLS fails with a server. Connections that work are each reported. */
+static void failing_in_turn(void **state)
+{
+	(void)state;
+	world_dns("_smtp._tls.e.test", DNS_TXT, RECORD, NULL);
+	begins(TO "--connect-on recipient --tls-policy f");
+	client("EHLO c.test");
+	for (unsigned i = 0; i < 6; i++) {
+		next_domain(i & 1 ? "d.test" : "e.test", "encrypt");
+		server(PLAIN);
+	}
+	assert_int_equal(world_report.sent, 2);
+	for (unsigned i = 0; i < 4; i++) {
+		next_domain(i & 1 ? "d.test" : "e.test", "secure match=mx.d.test");
+		server(LIST);
+		server("220 go");
+		shakes();
+	}
+	client_closes();
+	assert_int_equal(world_report.sent, 6);
+}
+
+static void failures_of_many_domains(void **state)
+{
+	char name[40], rcpt[40];
+
+	(void)state;
+	to_dane(TO "--tls dane", DANE_FAILED);
+	for (unsigned i = 0; i < 40; i++) {
+		snprintf(name, sizeof name, "_smtp._tls.d%u.test", i);
+		world_dns(name, DNS_TXT, RECORD, NULL);
+		snprintf(rcpt, sizeof rcpt, "RCPT TO:<r@d%u.test>", i);
+		client(rcpt);
+		world_policy.dane = &answer;
+		goes_on();
+	}
+	client_closes();
+	assert_int_equal(world_report.sent, 16);
+}
+
 /* ---- exempt, and lost ---- */
 
 static void verdict_exempts(void **state)
@@ -580,6 +651,7 @@ int main(void)
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
 		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
 		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(second_server), cmocka_unit_test(left_for_another),
+		cmocka_unit_test(refused_in_turn), cmocka_unit_test(failing_in_turn), cmocka_unit_test(failures_of_many_domains),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};
 

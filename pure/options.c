@@ -101,7 +101,7 @@ static const struct row rows[] = {
 	    "begin TLS with the upstream at once, or when the recipient is known"),
 	OF_TEXT("tls-ca", tls_ca, "FILE", OPTIONS_CA_FILE, "certificates of trusted CAs, PEM"),
 	OF_TEXT("tls-name", tls_name, "NAME", NULL, "name that the upstream's certificate must have"),
-	OF_LIST("tls-policy", POLICY, "MAP", "TLS by the recipient's domain, in Postfix's words: FILE or socketmap:" SOCKETMAP_WORDS),
+	OF_LIST("tls-policy", POLICY, "MAP", "TLS by the recipient's domain, in Postfix's words: FILE, " SOCKETMAP_WORDS),
 	OF_LIST("dane-exempt", EXEMPT, "CIDR", "servers at these addresses are not asked for TLSA records"),
 	OF_SWITCH("dns-trust-ad", dns.trusted, "believe name servers on other hosts, too, that they have validated what they say"),
 	OF_OWN("tlsrpt", TLSRPT, tlsrpt, "PATH", NULL, "socket of the program that collects reports of TLS, such as tlsrpt-collectd"),
@@ -433,7 +433,7 @@ static const char *add_exempt(struct options *o, const char *value)
 	return net_block_parse(value, &large.exempt[o->dane_exempts++]) ? NULL : "takes ADDRESS/BITS, such as 192.0.2.0/24";
 }
 
-/* A file, a map, or one of each. */
+/* A file, a map, or one of each. Of Postfix's other types of tables, such as hash:, there is none. */
 static const char *add_policy(struct options *o, const char *value)
 {
 	static const char map[] = "socketmap:";
@@ -441,8 +441,8 @@ static const char *add_policy(struct options *o, const char *value)
 	if (strncmp(value, map, sizeof map - 1) != 0 && o->policy_file)
 		return "is given twice with a file";
 	if (strncmp(value, map, sizeof map - 1) != 0) {
-		if (!*value || strlen(value) >= sizeof large.policy_file)
-			return "takes the path of a file, 255 octets at most, or socketmap:" SOCKETMAP_WORDS;
+		if (!*value || strlen(value) >= sizeof large.policy_file || value[strcspn(value, "/:")] == ':')
+			return OPTIONS_POLICY_WORDS;
 		o->policy_file = strcpy(large.policy_file, value);
 		return NULL;
 	}

@@ -26,6 +26,7 @@
 #ifndef OPTIONS_PROVIDERS
 #define OPTIONS_PROVIDERS "/usr/share/smtpwarp/providers"
 #endif
+#define OPTIONS_POLICY_WORDS "takes the path of a text file, 255 octets at most, with no type such as hash: before it, or " SOCKETMAP_WORDS
 #define OPTIONS_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 
 /* Times are in microseconds. */

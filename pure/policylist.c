@@ -65,9 +65,15 @@ static bool append(struct entry *e, const struct span *line)
 	return true;
 }
 
+/* Postfix has [HOST] and [HOST]:PORT, too, in a file that may be here as well: nobody's domain. */
 static bool is_domain(const struct span *s)
 {
-	return s->n > (*s->at == '.') && !memchr(s->at, '*', s->n) && !memchr(s->at, 0, s->n);
+	static const char never[] = { '*', '@', ':', '/', ',', 0 };
+
+	for (size_t i = 0; *s->at != '[' && i < sizeof never; i++)
+		if (memchr(s->at, never[i], s->n))
+			return false;
+	return s->n > (*s->at == '.') && s->at[s->n - 1] != '.' && !memchr(s->at, 0, s->n);
 }
 
 /* Put it into the block. */
@@ -83,7 +89,7 @@ static const char *end_entry(struct policylist *list, const struct entry *e)
 	policy = (struct span){ e->text + domain.n, e->n - domain.n };
 	skip_blanks(&policy);
 	if (!is_domain(&domain))
-		return "a line begins with a domain, or a dot and a domain; * stands for nothing there";
+		return "a line begins with a recipient's domain, or a dot and a domain, without *, @, a comma, colon or slash, or a dot at its end";
 	why = tlspolicy_parse(&checked, policy.at, policy.n);
 	if (why)
 		return why;

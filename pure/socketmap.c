@@ -27,7 +27,7 @@ static const char *parse_inet(struct socketmap *m, const char *text, size_t n)
 
 	snprintf(copy, sizeof copy, "%.*s", (int)(n < sizeof copy ? n : 0), text);
 	return endpoint_split(copy, host, sizeof host, 0, &port) && net_parse(host, port, &m->address) ? NULL :
-	    "takes inet:ADDRESS:PORT:NAME, with an IPv6 address in brackets";
+	    "takes socketmap:inet:ADDRESS:PORT:NAME, with an IPv6 address in brackets";
 }
 
 static bool is_map_name(const char *name)

@@ -11,7 +11,7 @@
 #define SOCKETMAP_NAME 64	   /* octets of a map's name, with its NUL */
 #define SOCKETMAP_QUESTION 400	   /* octets of a question */
 #define SOCKETMAP_REPLY (100000 + 8) /* octets of a reply with "100000:" before it and a comma behind it */
-#define SOCKETMAP_WORDS "unix:PATH:NAME or inet:ADDRESS:PORT:NAME"
+#define SOCKETMAP_WORDS "socketmap:unix:PATH:NAME or socketmap:inet:ADDRESS:PORT:NAME"
 
 struct socketmap {
 	union net_address address; /* AF_UNIX: at path */
@@ -19,7 +19,7 @@ struct socketmap {
 	char name[SOCKETMAP_NAME];
 };
 
-/* Parse SOCKETMAP_WORDS; an IPv6 address stands in brackets. Returns NULL, or what text should have been, "takes ..." (static storage). */
+/* Parse SOCKETMAP_WORDS without "socketmap:"; an IPv6 address stands in brackets. Returns NULL, or what text should have been, "takes ..." (static storage). */
 const char *socketmap_parse(struct socketmap *m, const char *text);
 
 /* Write the question for a key, in lower case. Returns octets; 0: the key is too long. */

@@ -98,7 +98,8 @@ static void continued(void **state)
 
 static void faults(void **state)
 {
-	static const char domain[] = "a line begins with a domain, or a dot and a domain; * stands for nothing there";
+	static const char domain[] = "a line begins with a recipient's domain, or a dot and a domain, "
+				     "without *, @, a comma, colon or slash, or a dot at its end";
 	static const char level[] = "a policy begins with none, may, encrypt, dane, dane-only, fingerprint, verify or secure";
 	static const struct {
 		const char *file, *why;
@@ -108,6 +109,11 @@ static void faults(void **state)
 		{ "# a comment\n\n may", "a line that begins with a blank continues one before it, and there is none", 3 },
 		{ "*.example.org may\n", domain, 1 },
 		{ ". may\n", domain, 1 },
+		{ "example.org. may\n", domain, 1 },
+		{ "bob@example.org may\n", domain, 1 },
+		{ "example.org:25 may\n", domain, 1 },
+		{ "example.org: may\n", domain, 1 },
+		{ "a.example, may\n", domain, 1 },
 		{ "example.org\n", level, 1 },
 		{ "a.example may\nexample.org mandatory\nb.example may\n", level, 2 },
 		{ "a.example may\nexample.org\n  mandatory\n", level, 2 },

@@ -19,8 +19,8 @@ static void servers(void **state)
 		{ "inet:127.0.0.1:8461:postfix", "127.0.0.1 8461 postfix" },
 		{ "inet:[::1]:8461:postfix", "::1 8461 postfix" },
 	};
-	static const char usage[] = "takes unix:PATH:NAME or inet:ADDRESS:PORT:NAME";
-	static const char inet[] = "takes inet:ADDRESS:PORT:NAME, with an IPv6 address in brackets";
+	static const char usage[] = "takes socketmap:unix:PATH:NAME or socketmap:inet:ADDRESS:PORT:NAME";
+	static const char inet[] = "takes socketmap:inet:ADDRESS:PORT:NAME, with an IPv6 address in brackets";
 	static const char name[] = "takes the name of a map at its end, 1 to 63 octets without blanks";
 	static const char path_needed[] = "takes a socket's path that begins with / and has 107 octets at most";
 	static const char *const bad[][2] = {

@@ -21,9 +21,12 @@ static void end_query(struct socketmap_query *q, enum socketmap_result result, c
 	snprintf(q->failure, sizeof q->failure, "%.*s", (int)(n < sizeof q->failure ? n : sizeof q->failure - 1), failure);
 }
 
+/* The operator has to learn whose failure it is, for it stands in the reply that refuses a recipient. */
 static void fail(struct socketmap_query *q, const char *failure)
 {
-	end_query(q, SOCKETMAP_BAD, failure, strlen(failure));
+	char text[sizeof q->failure];
+
+	end_query(q, SOCKETMAP_BAD, text, (size_t)snprintf(text, sizeof text, "the map's server: %.100s", failure));
 }
 
 static int connect_to(const struct socketmap *m, int fd)

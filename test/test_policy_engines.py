@@ -63,7 +63,7 @@ def test_an_engine_that_is_gone(host, web, ask, certs, tmp_path):
     with MtaStsDaemon(host, tmp_path / "engine", certs.ca) as engine:
         where = engine.map
     said = ask(where, "sts.test")
-    assert (said["result"], said["failure"]) == ("bad", "Connection refused")
+    assert (said["result"], said["failure"]) == ("bad", "the map's server: Connection refused")
 
 
 # What postfix-tlspol says by its name QUERYwithTLSRPT, as its source has it.
@@ -80,8 +80,8 @@ TLSPOL = (b"OK secure match=mx1.sts.test:.mail.sts.test servername=hostname poli
     (b"OK dane", {"level": "dane"}),
     (b"TEMP ", {"result": "failed", "failure": "TEMP "}),
     (b"OK secure match=", {"result": "found", "fault": "an attribute has no value"}),
-    (None, {"result": "bad", "failure": "the connection ended before the reply"}),
-    ((b"6:OK may;",), {"result": "bad", "failure": "the reply is malformed"}),
+    (None, {"result": "bad", "failure": "the map's server: the connection ended before the reply"}),
+    ((b"6:OK may;",), {"result": "bad", "failure": "the map's server: the reply is malformed"}),
 ], ids=["sts", "testing", "dane-only", "dane", "temp", "fault", "hangs-up", "malformed"])
 def test_stand_in(ask, tmp_path, reply, wanted):
     with SocketMap(tmp_path / "map.sock", {b"QUERYwithTLSRPT sts.test": reply}) as server:

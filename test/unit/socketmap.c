@@ -246,10 +246,10 @@ static void failures(void **state)
 	static const char *const known[][2] = {
 		{ "9:NOTFOUND ,", "" },
 		{ "14:TEMP try later,", "TEMP try later" },
-		{ "6:OK may,6:OK may,", "the reply is malformed" },
-		{ "HTTP/1.0 400\r\n", "the reply is malformed" },
-		{ "6:OK", "the connection ended before the reply" },
-		{ "", "the connection ended before the reply" },
+		{ "6:OK may,6:OK may,", "the map's server: the reply is malformed" },
+		{ "HTTP/1.0 400\r\n", "the map's server: the reply is malformed" },
+		{ "6:OK", "the map's server: the connection ended before the reply" },
+		{ "", "the map's server: the connection ended before the reply" },
 	};
 
 	(void)state;
@@ -288,7 +288,7 @@ static void long_replies(void **state)
 		}
 		while (q.state == SOCKETMAP_RUNNING)
 			turn(0);
-		expect_text("result", q.failure, more ? "the reply is malformed" : "");
+		expect_text("result", q.failure, more ? "the map's server: the reply is malformed" : "");
 		assert_int_equal(q.result, more ? SOCKETMAP_BAD : SOCKETMAP_FOUND);
 		assert_true(more || q.text_len == 99997);
 		close(fd);
@@ -326,12 +326,12 @@ static void silence(void **state)
 	assert_int_equal(q.state, SOCKETMAP_RUNNING);
 	socketmap_turn(&q, 5 * SECOND);
 	assert_int_equal(q.state, SOCKETMAP_DONE);
-	expect_text("late", q.failure, "no reply in time");
+	expect_text("late", q.failure, "the map's server: no reply in time");
 	assert_int_equal(socketmap_watch(&q, &p), 0);
 	close(fd);
 	start();
 	socketmap_stop(&q);
-	expect_text("stopped", q.failure, "not asked to the end");
+	expect_text("stopped", q.failure, "the map's server: not asked to the end");
 }
 
 static void nobody(void **state)
@@ -341,7 +341,7 @@ static void nobody(void **state)
 	socketmap_start(&q, &map, "example.org", 0, SECOND);
 	while (q.state == SOCKETMAP_RUNNING)
 		turn(0);
-	expect_text("nobody", q.failure, strerror(ECONNREFUSED));
+	expect_text("nobody", q.failure, "the map's server: Connection refused");
 	listener = -1;
 }
 
@@ -354,7 +354,7 @@ static void too_long(void **state)
 	key[sizeof key - 1] = 0;
 	socketmap_start(&q, &map, key, 0, SECOND);
 	assert_int_equal(q.state, SOCKETMAP_DONE);
-	expect_text("long", q.failure, "the name is too long");
+	expect_text("long", q.failure, "the map's server: the name is too long");
 }
 
 /* A server that is slow to accept: the connection is tried again. */

@@ -296,6 +296,9 @@ static void warn_of_lacks(void)
 		fault("warning: /etc/resolv.conf names no server: names are looked up at 127.0.0.1; give --dns-server ADDR");
 	if (options.tls != TLS_NONE && access(options.tls_ca, R_OK) < 0)
 		fault("warning: --tls-ca %.300s: %s: no upstream's certificate can be verified", options.tls_ca, strerror(errno));
+	if (options.certs && passes_all())
+		fault("warning: --cert: with --client-tls %s clients are shown the upstream's STARTTLS, and none this certificate%s",
+		    client_tls_name(options.client_tls), options.client_tls == CLIENT_TLS_AUTO ? " without --tls-inspect" : "");
 	if (options.tlsrpt && options.client_tls == CLIENT_TLS_PASSTHROUGH)
 		fault("warning: --tlsrpt: with --client-tls passthrough clients speak TLS with the upstream, of which nothing is reported");
 	if (access("/proc/self/fd", X_OK) == 0)
@@ -625,6 +628,23 @@ static void check_files(void)
 	check_readable("upstream-auth", options.upstream_auth);
 }
 
+/* A program may come later, so this is no reason not to start. */
+static void check_socket(const char *option, const char *path, const char *what)
+{
+	if (access(path, W_OK) < 0)
+		fault("warning: --%s: %s: %s: while that is so, %s", option, path, strerror(errno), what);
+}
+
+static void check_sockets(void)
+{
+	const struct socketmap *map = options.policy_map;
+
+	if (options.tlsrpt)
+		check_socket("tlsrpt", options.tlsrpt, "nothing is reported");
+	if (map && map->address.sa.sa_family == AF_UNIX)
+		check_socket("tls-policy", map->path, "mail gets 451");
+}
+
 /* Become --user, as far as this user may; else say what was done by whom. */
 static void become_user(const char *done, const char *option)
 {
@@ -668,6 +688,7 @@ static _Noreturn void check_rest(void)
 	loaded_warn_of_anchors();
 	warn_of_proxied_clients();
 	warn_of_lacks();
+	check_sockets();
 	check_hooks();
 	loaded_check_routes();
 	loaded_check_rules();

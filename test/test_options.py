@@ -3,6 +3,7 @@ import pathlib
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import tempfile
 
@@ -335,6 +336,29 @@ def test_check_warns_of_keys_that_user_cannot_read(public, certs):
     (public / "key").chmod(0o600)
     result = run("--check", "--user", "nobody", "--cert", public / "cert", "--key", public / "key")
     assert result.returncode == 0 and re.search(r"warning: --key .*Permission denied", result.stderr)
+
+
+@pytest.mark.parametrize("option, value", [("--tlsrpt", "{}"), ("--tls-policy", "socketmap:unix:{}:map")])
+def test_check_warns_of_programs_that_are_not_there(public, option, value):
+    """They may come later. Only some users may reach them."""
+    path = public / "socket"
+    check = ["--check", "--user", "nobody", option, value.format(path)]
+    result = run(*check)
+    assert result.returncode == 0 and f"warning: {option}: {path}: No such file or directory: while that is so," in result.stderr
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        path.chmod(0o700)
+        assert f"warning: {option}: {path}: Permission denied: while" in run(*check).stderr
+        path.chmod(0o777)
+        assert option not in run(*check).stderr
+
+
+@pytest.mark.parametrize("options, warned", [(["auto"], True), (["passthrough"], True), (["auto", "--tls-inspect", "192.0.2.1"], False),
+                                             (["may"], False)], ids=str)
+def test_check_warns_of_a_certificate_that_nobody_is_shown(certs, options, warned):
+    cert, key = certs.pair("good")
+    result = run("--check", "--cert", cert, "--key", key, "--client-tls", *options)
+    assert result.returncode == 0 and ("warning: --cert: with --client-tls" in result.stderr) == warned
 
 
 def test_env_file(tmp_path):

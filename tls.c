@@ -381,12 +381,13 @@ static unsigned key_fault(struct chain *c)
 	int error;
 
 	br_x509_decoder_init(&c->leaf, NULL, NULL);
-	if (c->certificates)
-		br_x509_decoder_push(&c->leaf, c->certificate[0].der.bytes, c->certificate[0].der.len);
+	if (!c->certificates)
+		return BR_ERR_X509_EMPTY_CHAIN;
+	br_x509_decoder_push(&c->leaf, c->certificate[0].der.bytes, c->certificate[0].der.len);
 	if (br_x509_decoder_get_pkey(&c->leaf))
 		return 0;
 	error = br_x509_decoder_last_error(&c->leaf);
-	return error == BR_ERR_X509_UNSUPPORTED || error == BR_ERR_X509_LIMIT_EXCEEDED ? UNUSABLE : BR_ERR_X509_UNSUPPORTED;
+	return error == BR_ERR_X509_UNSUPPORTED || error == BR_ERR_X509_LIMIT_EXCEEDED ? UNUSABLE : (unsigned)error;
 }
 
 static unsigned x509_end_chain(const br_x509_class **context)
@@ -871,67 +872,83 @@ bool tls_owes_close(const struct tls *t)
 
 /* ---- what happened ---- */
 
-static const struct {
+/* What a code means, and whose fault it is: session/tlsreport.c tells domains of theirs. What may be either's is not ours: an algorithm that is
+ * not supported may be SHA-1, and a peer that finds nothing in common may have no certificate. */
+static const struct reason {
 	int code;
+	enum tls_fault fault;
 	const char *text;
 } reasons[] = {
-	{ BR_ERR_BAD_PARAM, "the peer's TLS parameters are invalid" },
-	{ BR_ERR_UNSUPPORTED_VERSION, "no TLS version in common (or the peer did not speak TLS)" },
-	{ BR_ERR_BAD_VERSION, "records of different TLS versions" },
-	{ BR_ERR_TOO_LARGE, "a record that is too large" },
-	{ BR_ERR_BAD_MAC, "a record's integrity check failed" },
-	{ BR_ERR_NO_RANDOM, "no random numbers" },
-	{ BR_ERR_UNKNOWN_TYPE, "a record of unknown type (the peer may not have spoken TLS)" },
-	{ BR_ERR_UNEXPECTED, "an unexpected message" },
-	{ BR_ERR_BAD_CCS, "a malformed change-cipher-spec" },
-	{ BR_ERR_BAD_ALERT, "a malformed alert" },
-	{ BR_ERR_BAD_HANDSHAKE, "a malformed handshake" },
-	{ BR_ERR_BAD_CIPHER_SUITE, "no cipher suite in common" },
-	{ BR_ERR_BAD_COMPRESSION, "compression was demanded" },
-	{ BR_ERR_BAD_FINISHED, "the handshake's integrity check failed" },
-	{ BR_ERR_INVALID_ALGORITHM, "an algorithm that is not supported" },
-	{ BR_ERR_BAD_SIGNATURE, "the handshake's signature is wrong" },
-	{ BR_ERR_WRONG_KEY_USAGE, "a key of the wrong kind" },
-	{ BR_ERR_X509_EXPIRED, "certificate is expired or not yet valid" },
-	{ BR_ERR_X509_BAD_SERVER_NAME, "certificate is for another name" },
-	{ BR_ERR_X509_NOT_TRUSTED, "certificate is not signed by a trusted CA" },
-	{ BR_ERR_X509_BAD_SIGNATURE, "certificate's signature is wrong" },
-	{ BR_ERR_X509_UNSUPPORTED, "certificate's key or algorithm is not supported" },
-	{ BR_ERR_X509_WEAK_PUBLIC_KEY, "certificate's key is too weak" },
-	{ BR_ERR_X509_NOT_CA, "an issuing certificate is not a CA's" },
-	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, "certificate is not meant for this use" },
-	{ BR_ERR_X509_CRITICAL_EXTENSION, "certificate has an unknown critical extension" },
-	{ BR_ERR_X509_WRONG_KEY_TYPE, "certificate's key has the wrong type" },
-	{ BR_ERR_X509_EMPTY_CHAIN, "no certificate" },
-	{ UNMATCHED, "no TLSA record matches the certificate, nor a CA of its chain" },
-	{ UNUSABLE, "the certificate's key cannot be used: RSA of more than 4096 bits, or neither RSA nor ECDSA" },
-	{ TRUST_CONSTRAINED, "a CA of the chain may vouch for certain names only (name constraints), which is not checked" },
-	{ BR_ERR_X509_INVALID_VALUE, "certificate is malformed" },
-	{ BR_ERR_X509_TRUNCATED, "certificate is malformed" },
-	{ BR_ERR_X509_BAD_TAG_CLASS, "certificate is malformed" },
-	{ BR_ERR_X509_BAD_TAG_VALUE, "certificate is malformed" },
-	{ BR_ERR_X509_UNEXPECTED, "certificate is malformed" },
-	{ BR_ERR_X509_BAD_TIME, "certificate is malformed" },
-	{ BR_ERR_X509_LIMIT_EXCEEDED, "certificate chain is too long" },
-	{ BR_ERR_RECV_FATAL_ALERT + 40, "the peer found no common parameters, or has only kinds of keys that are not supported" },
-	{ BR_ERR_RECV_FATAL_ALERT + 42, "the peer refused our certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 48, "the peer does not trust our certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 70, "the peer takes no TLS version of ours (perhaps only TLS 1.3)" },
-	{ BR_ERR_RECV_FATAL_ALERT + 71, "the peer wants stronger cipher suites" },
-	{ BR_ERR_RECV_FATAL_ALERT + 80, "the peer had an internal error" },
-	{ BR_ERR_RECV_FATAL_ALERT + 112, "the peer does not know the name it was asked for" },
-	{ BR_ERR_X509_TIME_UNKNOWN, "the time is unknown" },
-	{ BR_ERR_SEND_FATAL_ALERT + 40, "no cipher suite or curve in common (perhaps the peer takes only TLS 1.3)" },
-	{ BR_ERR_SEND_FATAL_ALERT + 70, "no TLS version in common" },
+	{ BR_ERR_BAD_PARAM, TLS_OTHERWISE, "the peer's TLS parameters are invalid" },
+	{ BR_ERR_UNSUPPORTED_VERSION, TLS_OTHERWISE, "no TLS version in common (or the peer did not speak TLS)" },
+	{ BR_ERR_BAD_VERSION, TLS_OTHERWISE, "records of different TLS versions" },
+	{ BR_ERR_TOO_LARGE, TLS_OTHERWISE, "a record that is too large" },
+	{ BR_ERR_BAD_MAC, TLS_OTHERWISE, "a record's integrity check failed" },
+	{ BR_ERR_NO_RANDOM, TLS_OURS, "no random numbers" },
+	{ BR_ERR_UNKNOWN_TYPE, TLS_OTHERWISE, "a record of unknown type (the peer may not have spoken TLS)" },
+	{ BR_ERR_UNEXPECTED, TLS_OTHERWISE, "an unexpected message" },
+	{ BR_ERR_BAD_CCS, TLS_OTHERWISE, "a malformed change-cipher-spec" },
+	{ BR_ERR_BAD_ALERT, TLS_OTHERWISE, "a malformed alert" },
+	{ BR_ERR_BAD_HANDSHAKE, TLS_OTHERWISE, "a malformed handshake" },
+	{ BR_ERR_BAD_CIPHER_SUITE, TLS_OTHERWISE, "no cipher suite in common" },
+	{ BR_ERR_BAD_COMPRESSION, TLS_OTHERWISE, "compression was demanded" },
+	{ BR_ERR_BAD_FINISHED, TLS_OTHERWISE, "the handshake's integrity check failed" },
+	{ BR_ERR_INVALID_ALGORITHM, TLS_OTHERWISE, "an algorithm that is not supported" },
+	{ BR_ERR_BAD_SIGNATURE, TLS_OTHERWISE, "the handshake's signature is wrong" },
+	{ BR_ERR_WRONG_KEY_USAGE, TLS_OTHERWISE, "a key of the wrong kind" },
+	{ BR_ERR_X509_EXPIRED, TLS_EXPIRED, "certificate is expired or not yet valid" },
+	{ BR_ERR_X509_BAD_SERVER_NAME, TLS_MISNAMED, "certificate is for another name" },
+	{ BR_ERR_X509_NOT_TRUSTED, TLS_UNTRUSTED, "certificate is not signed by a trusted CA" },
+	{ BR_ERR_X509_BAD_SIGNATURE, TLS_OTHERWISE, "certificate's signature is wrong" },
+	{ BR_ERR_X509_UNSUPPORTED, TLS_OTHERWISE, "certificate's key or algorithm is not supported" },
+	{ BR_ERR_X509_WEAK_PUBLIC_KEY, TLS_OTHERWISE, "certificate's key is too weak" },
+	{ BR_ERR_X509_NOT_CA, TLS_OTHERWISE, "an issuing certificate is not a CA's" },
+	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, TLS_OTHERWISE, "certificate is not meant for this use" },
+	{ BR_ERR_X509_CRITICAL_EXTENSION, TLS_OURS, "certificate has an unknown critical extension" },
+	{ BR_ERR_X509_WRONG_KEY_TYPE, TLS_OTHERWISE, "certificate's key has the wrong type" },
+	{ BR_ERR_X509_EMPTY_CHAIN, TLS_OTHERWISE, "no certificate" },
+	{ UNMATCHED, TLS_UNMATCHED, "no TLSA record matches the certificate, nor a CA of its chain" },
+	{ UNUSABLE, TLS_OURS, "the certificate's key cannot be used: RSA of more than 4096 bits, or neither RSA nor ECDSA" },
+	{ TRUST_CONSTRAINED, TLS_OURS, "a CA of the chain may vouch for certain names only (name constraints), which is not checked" },
+	{ BR_ERR_X509_INVALID_VALUE, TLS_OTHERWISE, "certificate is malformed" },
+	{ BR_ERR_X509_TRUNCATED, TLS_OTHERWISE, "certificate is malformed" },
+	{ BR_ERR_X509_BAD_TAG_CLASS, TLS_OTHERWISE, "certificate is malformed" },
+	{ BR_ERR_X509_BAD_TAG_VALUE, TLS_OTHERWISE, "certificate is malformed" },
+	{ BR_ERR_X509_UNEXPECTED, TLS_OTHERWISE, "certificate is malformed" },
+	{ BR_ERR_X509_BAD_TIME, TLS_OTHERWISE, "certificate is malformed" },
+	{ BR_ERR_X509_LIMIT_EXCEEDED, TLS_OTHERWISE, "certificate chain is too long" },
+	{ BR_ERR_RECV_FATAL_ALERT + 40, TLS_OTHERWISE, "the peer found no common parameters, or has only kinds of keys that are not supported" },
+	{ BR_ERR_RECV_FATAL_ALERT + 42, TLS_OURS, "the peer refused our certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 43, TLS_OURS, "the peer knows no certificates of our kind" },
+	{ BR_ERR_RECV_FATAL_ALERT + 44, TLS_OURS, "the peer refused our certificate: it is revoked" },
+	{ BR_ERR_RECV_FATAL_ALERT + 45, TLS_OURS, "the peer refused our certificate: it is expired" },
+	{ BR_ERR_RECV_FATAL_ALERT + 46, TLS_OURS, "the peer refused our certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 48, TLS_OURS, "the peer does not trust our certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 49, TLS_OURS, "the peer refused us by our certificate" },
+	{ BR_ERR_RECV_FATAL_ALERT + 70, TLS_OURS, "the peer takes no TLS version of ours (perhaps only TLS 1.3)" },
+	{ BR_ERR_RECV_FATAL_ALERT + 71, TLS_OURS, "the peer wants stronger cipher suites" },
+	{ BR_ERR_RECV_FATAL_ALERT + 80, TLS_OTHERWISE, "the peer had an internal error" },
+	{ BR_ERR_RECV_FATAL_ALERT + 112, TLS_OTHERWISE, "the peer does not know the name it was asked for" },
+	{ BR_ERR_X509_TIME_UNKNOWN, TLS_OURS, "the time is unknown" },
+	{ BR_ERR_SEND_FATAL_ALERT + 40, TLS_OTHERWISE, "no cipher suite or curve in common (perhaps the peer takes only TLS 1.3)" },
+	{ BR_ERR_SEND_FATAL_ALERT + 70, TLS_OTHERWISE, "no TLS version in common" },
 };
+
+static const struct reason *find_reason(int code)
+{
+	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+		if (reasons[i].code == code)
+			return &reasons[i];
+	return NULL;
+}
 
 static const char *reason_text(int code)
 {
 	static char other[48];
+	const struct reason *r = find_reason(code);
 
-	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-		if (reasons[i].code == code)
-			return reasons[i].text;
+	if (r)
+		return r->text;
 	if (code >= BR_ERR_SEND_FATAL_ALERT)
 		snprintf(other, sizeof other, "TLS alert %d sent", code - BR_ERR_SEND_FATAL_ALERT);
 	else if (code >= BR_ERR_RECV_FATAL_ALERT)
@@ -970,26 +987,27 @@ static const char *reason_against(unsigned version, size_t suite)
 	return version != BR_TLS12 || suite >= enough_suites() ? "TLS version or cipher suite is too weak" : NULL;
 }
 
+/* Without CAs to trust, which is said where they are read, no chain leads to one. */
+static enum tls_fault fault_of(int code)
+{
+	const struct reason *r = find_reason(code);
+
+	if (r && r->fault == TLS_UNTRUSTED && !chain.tlsa && !trust_loaded())
+		return TLS_OURS;
+	return r ? r->fault : TLS_OTHERWISE;
+}
+
 enum tls_fault tls_fault(const struct tls *t)
 {
-	if (t != &towards_upstream)
-		return TLS_FAULTLESS;
-	switch (chain.verdict) {
-	case 0:
-		return TLS_FAULTLESS;
-	case UNMATCHED:
-		return TLS_UNMATCHED;
-	case UNUSABLE:
-		return TLS_UNUSABLE;
-	case BR_ERR_X509_BAD_SERVER_NAME:
-		return TLS_MISNAMED;
-	case BR_ERR_X509_NOT_TRUSTED:
-		return TLS_UNTRUSTED;
-	case BR_ERR_X509_EXPIRED:
-		return TLS_EXPIRED;
-	default:
+	int code = br_ssl_engine_last_error(&t->engine.common);
+
+	if (code != BR_ERR_OK)
+		return unsigned_ ? TLS_OURS : fault_of(code);
+	if (!t->handshake_done)
 		return TLS_OTHERWISE;
-	}
+	if (chain.verdict)
+		return fault_of((int)chain.verdict);
+	return chain.count || chain.tlsa ? TLS_FAULTLESS : TLS_OURS;
 }
 
 void tls_facts(const struct tls *t, struct tls_facts *facts)

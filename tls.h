@@ -96,10 +96,11 @@ bool tls_fingerprint(const struct tls *t, unsigned char fingerprint[TLS_FINGERPR
 /* By what an upstream's certificate is verified. */
 enum tls_proof { TLS_UNPROVEN, TLS_BY_CA, TLS_BY_EE, TLS_BY_TA };
 
-/* Why a certificate does not verify, of what calls for different answers. TLS_UNMATCHED: no TLSA record names it, nor a CA of its chain.
- * TLS_UNUSABLE: we cannot use its key, whoever vouches for it; with TLSA records only if one of usage DANE_EE names it, so that nobody can
- * show such a key in another's place. TLS_MISNAMED: it is for other names. TLS_UNTRUSTED: no trusted CA has signed it. */
-enum tls_fault { TLS_FAULTLESS, TLS_UNMATCHED, TLS_UNUSABLE, TLS_MISNAMED, TLS_UNTRUSTED, TLS_EXPIRED, TLS_OTHERWISE };
+/* Whose fault it is that a handshake has failed, or if it is done, that the upstream's certificate does not verify. UNMATCHED: no TLSA record
+ * names the certificate, nor a CA of its chain. MISNAMED: it is for other names. UNTRUSTED: no trusted CA has signed it. OURS: what we lack
+ * (keys and algorithms that BearSSL does not know, TLS 1.3), or what is wrong on this side (no CAs to trust, no random numbers, a certificate
+ * of ours that the upstream refuses). OTHERWISE: whatever else, of which a handshake that was broken off is some. */
+enum tls_fault { TLS_FAULTLESS, TLS_UNMATCHED, TLS_MISNAMED, TLS_UNTRUSTED, TLS_EXPIRED, TLS_OTHERWISE, TLS_OURS };
 enum tls_fault tls_fault(const struct tls *t);
 
 /* What is known after the handshake. reason: why the certificate does not verify; NULL: it does. Static storage. If a proxy

@@ -244,26 +244,27 @@ void tlsreport_refused(struct session *s, const char *reply)
 	conclude(s->policy->failure, reply);
 }
 
-static enum tlsrpt_code code_of_certificate(const struct tls *t)
+/* What a fault is to the domain, RFC 8460 4.3; NO_FAILURE: nothing, it is ours. tls.c says which is which. */
+static enum tlsrpt_code code_of_fault(enum tls_fault fault)
 {
-	switch (tls_fault(t)) {
+	switch (fault) {
 	case TLS_MISNAMED:
 		return TLSRPT_HOST_MISMATCH;
 	case TLS_UNTRUSTED:
 		return TLSRPT_NOT_TRUSTED;
 	case TLS_EXPIRED:
 		return TLSRPT_EXPIRED;
+	case TLS_OURS:
+		return TLSRPT_NO_FAILURE;
 	case TLS_FAULTLESS:
 	case TLS_UNMATCHED:
-	case TLS_UNUSABLE:
 	case TLS_OTHERWISE:
 		break;
 	}
 	return TLSRPT_VALIDATION_FAILURE;
 }
 
-/* A handshake that has failed, failed by its certificate only if that had to be verified. One that is over failed by what was looked at
- * later. */
+/* A handshake that could not begin failed for want of something here. One that is over failed by what was looked at later. */
 static enum tlsrpt_code code_of_failure(const struct session *s)
 {
 	const struct tls *t = s->server.leg.tls;
@@ -271,19 +272,22 @@ static enum tlsrpt_code code_of_failure(const struct session *s)
 
 	if (!begun)
 		return TLSRPT_NO_STARTTLS;
-	return t && !tls_handshake_done(t) && tls_level_verifies(policy_level(s)) ? code_of_certificate(t) : TLSRPT_VALIDATION_FAILURE;
+	if (!t)
+		return TLSRPT_NO_FAILURE;
+	return tls_handshake_done(t) ? TLSRPT_VALIDATION_FAILURE : code_of_fault(tls_fault(t));
 }
 
 void tlsreport_tls(struct session *s, bool failed, const char *reason)
 {
+	bool is_failure = failed || (r.testing && reason);
 	enum tlsrpt_code code = TLSRPT_NO_FAILURE;
 
 	if (!s->o->tlsrpt || s->server.route.tls_given)
 		return;
-	if (failed)
-		code = code_of_failure(s);
-	else if (r.testing && reason)
-		code = code_of_certificate(s->server.leg.tls);
+	if (is_failure)
+		code = failed ? code_of_failure(s) : code_of_fault(tls_fault(s->server.leg.tls));
+	if (is_failure && !code)
+		return;
 	conclude(code, reason);
 	note_server(s);
 }

@@ -25,7 +25,8 @@ void tlsreport_connects(struct session *s);
 /* The held recipient was refused because of its domain's policy: what the client was told. */
 void tlsreport_refused(struct session *s, const char *reply);
 
-/* TLS with the server has come to this. reason: why it failed, or why its certificate does not verify; NULL: it does. */
+/* TLS with the server has come to this. reason: why it failed, or why its certificate does not verify; NULL: it does. What failed for a fault
+ * of ours is not reported. */
 void tlsreport_tls(struct session *s, bool failed, const char *reason);
 
 /* Go on as far as possible without waiting; the descriptor to poll, at most TLSREPORT_POLLED (returns how many); when to call

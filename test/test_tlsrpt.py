@@ -96,6 +96,19 @@ def test_mta_sts(send, collector, by, mode, kind, reply, wanted):
     collector.nothing()
 
 
+def test_a_key_that_we_do_not_know(send, collector):
+    """That is no news to the domain."""
+    send("rsa8192", "451", policy=f"secure match={HOST}")
+    collector.nothing()
+
+
+def test_nothing_in_common(send, collector):
+    """That may be either's fault, and the reason says so."""
+    send("ed25519", "451", policy=f"secure match={HOST}")
+    reason = "the peer found no common parameters, or has only kinds of keys that are not supported"
+    assert collector.policy() == {**NONE, **failure(205, reason)}
+
+
 @pytest.mark.parametrize("domain", ["two.test", "silent.test", "nowhere.test"])
 def test_who_wants_no_reports(send, collector, domain):
     send("good", "250", domain=domain)

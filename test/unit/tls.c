@@ -74,6 +74,7 @@ static const char *judge_at(enum tls_level level, const struct dane_set *tlsa)
 	const br_x509_class **x = &chain.vtable;
 	unsigned result;
 
+	towards_upstream.handshake_done = true;
 	prepare_chain(&(struct tls_demand){ .level = level, .names = names, .count = name_count, .tlsa = tlsa });
 	(*x)->start_chain(x, "sni.example");
 	for (size_t i = 0; i < certificates; i++) {
@@ -250,7 +251,7 @@ static void unusable_keys(void **state)
 		show(odd[i], CHAIN_MIDDLE, CHAIN_ROOT);
 		one("3 1 1", odd[i]);
 		expect_text("named", judge(), why);
-		assert_int_equal(tls_fault(&towards_upstream), TLS_UNUSABLE);
+		assert_int_equal(tls_fault(&towards_upstream), TLS_OURS);
 		one("3 1 1", CHAIN_LEAF);
 		expect_text("another's", judge(), NO_MATCH);
 		assert_int_equal(tls_fault(&towards_upstream), TLS_UNMATCHED);
@@ -258,8 +259,71 @@ static void unusable_keys(void **state)
 		judge();
 		assert_int_equal(tls_fault(&towards_upstream), TLS_OTHERWISE);
 		expect_text("by CAs", judge_at(TLS_VERIFY, NULL), why);
-		assert_int_equal(tls_fault(&towards_upstream), TLS_UNUSABLE);
+		assert_int_equal(tls_fault(&towards_upstream), TLS_OURS);
 	}
+}
+
+/* Each reason for a failure, as the engine has it, and one that is none of them. */
+static void each_fault(void **state)
+{
+	static const struct {
+		enum tls_fault fault;
+		int codes[48];
+	} rows[] = {
+		{ TLS_UNMATCHED, { UNMATCHED } },
+		{ TLS_MISNAMED, { BR_ERR_X509_BAD_SERVER_NAME } },
+		{ TLS_UNTRUSTED, { BR_ERR_X509_NOT_TRUSTED } },
+		{ TLS_EXPIRED, { BR_ERR_X509_EXPIRED } },
+		{ TLS_OURS, { BR_ERR_NO_RANDOM, BR_ERR_X509_CRITICAL_EXTENSION, BR_ERR_X509_TIME_UNKNOWN, UNUSABLE,
+			TRUST_CONSTRAINED, 256 + 42, 256 + 43, 256 + 44, 256 + 45, 256 + 46, 256 + 48, 256 + 49, 256 + 70, 256 + 71 } },
+		{ TLS_OTHERWISE, { BR_ERR_BAD_PARAM, BR_ERR_UNSUPPORTED_VERSION, BR_ERR_BAD_VERSION, BR_ERR_TOO_LARGE, BR_ERR_BAD_MAC,
+			BR_ERR_UNKNOWN_TYPE, BR_ERR_UNEXPECTED, BR_ERR_BAD_CCS, BR_ERR_BAD_ALERT, BR_ERR_BAD_HANDSHAKE,
+			BR_ERR_BAD_CIPHER_SUITE, BR_ERR_BAD_COMPRESSION, BR_ERR_BAD_FINISHED, BR_ERR_INVALID_ALGORITHM,
+			BR_ERR_BAD_SIGNATURE, BR_ERR_WRONG_KEY_USAGE, BR_ERR_X509_BAD_SIGNATURE, BR_ERR_X509_UNSUPPORTED,
+			BR_ERR_X509_WEAK_PUBLIC_KEY, BR_ERR_X509_NOT_CA, BR_ERR_X509_FORBIDDEN_KEY_USAGE, BR_ERR_X509_WRONG_KEY_TYPE,
+			BR_ERR_X509_EMPTY_CHAIN, BR_ERR_X509_INVALID_VALUE, BR_ERR_X509_TRUNCATED, BR_ERR_X509_BAD_TAG_CLASS,
+			BR_ERR_X509_BAD_TAG_VALUE, BR_ERR_X509_UNEXPECTED, BR_ERR_X509_BAD_TIME, BR_ERR_X509_LIMIT_EXCEEDED, 256 + 40, 256 + 80,
+			256 + 112, 512 + 40, 512 + 70 } },
+	};
+	size_t seen = 0;
+
+	(void)state;
+	chain.tlsa = &set; /* no CAs are trusted here, which is another matter */
+	for (size_t i = 0; i < COUNT(rows); i++)
+		for (const int *code = rows[i].codes; *code; code++, seen++) {
+			towards_upstream.engine.common.err = *code;
+			if (tls_fault(&towards_upstream) != rows[i].fault)
+				fail_msg("%d: fault %d, not %d", *code, tls_fault(&towards_upstream), rows[i].fault);
+		}
+	assert_int_equal(seen, COUNT(reasons));
+	towards_upstream.engine.common.err = BR_ERR_RECV_FATAL_ALERT + 20;
+	assert_int_equal(tls_fault(&towards_upstream), TLS_OTHERWISE);
+	unsigned_ = true; /* by the process that keeps our key */
+	assert_int_equal(tls_fault(&towards_upstream), TLS_OURS);
+	towards_upstream.engine.common.err = BR_ERR_OK;
+	unsigned_ = false;
+}
+
+/* A handshake that was broken off: the certificate that it has shown has nothing to do with that. */
+static void broken_off(void **state)
+{
+	(void)state;
+	show(CHAIN_SELF, NULL, NULL);
+	one("3 1 1", CHAIN_LEAF);
+	expect_text("another's", judge(), NO_MATCH);
+	towards_upstream.handshake_done = false;
+	assert_int_equal(tls_fault(&towards_upstream), TLS_OTHERWISE);
+}
+
+/* There was nothing to check it against. */
+static void no_name_at_all(void **state)
+{
+	(void)state;
+	chain.verdict = 0;
+	chain.count = 0;
+	chain.tlsa = NULL;
+	towards_upstream.handshake_done = true;
+	assert_int_equal(tls_fault(&towards_upstream), TLS_OURS);
 }
 
 /* CAs that are trusted do not count beside TLSA records, and the other way round; several names, and patterns, count for both. */
@@ -275,12 +339,18 @@ static void trusted_cas(void **state)
 	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_names("mail.example.org", NULL);
 	expect_text("not loaded", judge_at(TLS_VERIFY, NULL), NOT_TRUSTED);
+	assert_int_equal(tls_fault(&towards_upstream), TLS_OURS);
 	expect_names("other.example", NULL);
 	expect_text("not loaded, and for another name", judge_at(TLS_VERIFY, NULL), WRONG_NAME);
 	expect_names("mail.example.org", NULL);
 	assert_int_equal(tls_load_anchors(path, &why), 0);
 	unlink(path);
 	expect_text("loaded", judge_at(TLS_VERIFY, NULL), "ca");
+	show(CHAIN_SELF, NULL, NULL);
+	expect_names(NULL, NULL);
+	expect_text("not signed by them", judge_at(TLS_VERIFY, NULL), NOT_TRUSTED);
+	assert_int_equal(tls_fault(&towards_upstream), TLS_UNTRUSTED);
+	show(CHAIN_LEAF, CHAIN_MIDDLE, NULL);
 	expect_names("other.example", "*.example.org");
 	expect_text("several names", judge_at(TLS_VERIFY, NULL), "ca");
 	expect_names("other.example", ".example");
@@ -467,6 +537,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(server_itself), cmocka_unit_test(by_a_ca), cmocka_unit_test(forged),
 		cmocka_unit_test(ca_not_sent), cmocka_unit_test(several_records), cmocka_unit_test(unusable_keys),
+		cmocka_unit_test(each_fault), cmocka_unit_test(broken_off), cmocka_unit_test(no_name_at_all),
 		cmocka_unit_test(hostile_chains), cmocka_unit_test(trusted_cas), cmocka_unit_test(only_of_the_same_server_and_demand),
 		cmocka_unit_test(not_if_it_has_failed), cmocka_unit_test(never_by_tlsa_or_unix_socket), cmocka_unit_test(of_four),
 		cmocka_unit_test(facts_of_a_resumed_session) };

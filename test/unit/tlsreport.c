@@ -131,11 +131,10 @@ static void no_starttls_where_it_is_demanded(void **state)
 	reports(HEAD NONE FAILED("201", "STARTTLS is not offered"));
 }
 
-/* The certificate had nothing to do with it. */
 static void opportunistic_handshake_fails(void **state)
 {
 	(void)state;
-	world_tls_server.fault = TLS_UNTRUSTED;
+	world_tls_server.fault = TLS_OTHERWISE;
 	to_tls(TO);
 	server_shake_fails("no cipher suite in common");
 	server_connects();
@@ -229,6 +228,41 @@ static void no_certificate_at_all(void **state)
 	each_fault(TLS_FAULTLESS, HEAD NONE FAILED("205", "why"));
 }
 
+static void no_match(void **state)
+{
+	(void)state;
+	each_fault(TLS_UNMATCHED, HEAD NONE FAILED("205", "why"));
+}
+
+/* What is not the domain's fault is not told, nor that a connection without it has failed. */
+static void our_own_fault(void **state)
+{
+	(void)state;
+	each_fault(TLS_OURS, "");
+}
+
+static void our_own_opportunistic_fault(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_OURS;
+	to_tls(TO);
+	server_shake_fails("the certificate's key cannot be used");
+	server_connects();
+	server(BANNER);
+	server(PLAIN);
+	mail_follows();
+	reports("");
+}
+
+static void handshake_that_cannot_begin(void **state)
+{
+	(void)state;
+	world_tls_server.cannot = "no random numbers";
+	to_policy("secure match=mx.d.test");
+	client_heard();
+	reports("");
+}
+
 static void other_fingerprint(void **state)
 {
 	(void)state;
@@ -274,6 +308,19 @@ static void sts_tested(void **state)
 	shakes();
 	stands_at(OPEN, READY);
 	reports(HEAD STS_SAID("testing") FAILED("202", "certificate is for another name"));
+}
+
+/* A policy that is tested would not be met for a reason on our side. */
+static void sts_not_to_be_tested(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_OURS;
+	world_tls_server.facts.verified = false;
+	world_tls_server.facts.reason = "no CAs are trusted";
+	to_policy(STS("testing"));
+	shakes();
+	stands_at(OPEN, READY);
+	reports("");
 }
 
 static void no_policy_could_be_had(void **state)
@@ -645,8 +692,9 @@ int main(void)
 		cmocka_unit_test(no_starttls_where_it_is_demanded), cmocka_unit_test(opportunistic_handshake_fails),
 		cmocka_unit_test(tls_that_nobody_wanted), cmocka_unit_test(passthrough), cmocka_unit_test(without_the_option),
 		cmocka_unit_test(no_recipient), cmocka_unit_test(other_name), cmocka_unit_test(not_trusted), cmocka_unit_test(expired),
-		cmocka_unit_test(otherwise), cmocka_unit_test(no_certificate_at_all), cmocka_unit_test(other_fingerprint),
-		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested),
+		cmocka_unit_test(otherwise), cmocka_unit_test(no_certificate_at_all), cmocka_unit_test(no_match), cmocka_unit_test(our_own_fault),
+		cmocka_unit_test(our_own_opportunistic_fault), cmocka_unit_test(handshake_that_cannot_begin), cmocka_unit_test(other_fingerprint),
+		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested), cmocka_unit_test(sts_not_to_be_tested),
 		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
 		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),

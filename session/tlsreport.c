@@ -89,7 +89,8 @@ static void describe(const struct session *s)
 	r.type = v.type;
 	r.testing = v.testing;
 	r.policy_code = v.failure;
-	snprintf(r.mx, sizeof r.mx, "%s", v.host ? v.host : "");
+	if (v.host)
+		snprintf(r.mx, sizeof r.mx, "%s", v.host);
 	snprintf(r.policy_domain, sizeof r.policy_domain, "%s", v.domain ? v.domain : "");
 	if (v.rule) {
 		memcpy(r.text, v.rule->text, sizeof r.text);
@@ -186,10 +187,12 @@ void tlsreport_uses(struct session *s)
 {
 	if (!s->o->tlsrpt)
 		return;
-	if (!r.concluded || r.refused)
+	if (!r.concluded || r.refused) {
 		begin(s);
-	else if (!r.domain[0])
+	} else if (!r.domain[0]) { /* made for no recipient: the first one's policy is met */
 		take_domain(s, &s->held->cmd);
+		describe(s);
+	}
 }
 
 void tlsreport_connects(struct session *s)

@@ -435,6 +435,56 @@ static void dane_after_sts(void **state)
 	    "\"policy-string\":[\"3 1 0 ab01\"]," GOOD);
 }
 
+/* ---- a connection that was made for no recipient, but for the server's AUTH ---- */
+
+#define AUTH "--connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --tls-policy f "
+
+/* Up to the recipient, whose policy that connection meets. */
+static void met_before(const char *options, const char *policy)
+{
+	world_policy.file_domain = "d.test";
+	world_policy.file = policy;
+	begins(options);
+	client("EHLO c.test");
+	stands_at(LIST, CONNECTING);
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
+	server("220 go");
+	server_shakes();
+	server("250-mx.test\n250 AUTH PLAIN");
+	client(MAIL "\n" RCPT);
+}
+
+static void sts_met_before(void **state)
+{
+	(void)state;
+	met_before(TO AUTH "--tls encrypt", "encrypt policy_type=sts policy_domain=d.test mx_host_pattern=mx.d.test");
+	server("250 ok");
+	server("250 ok");
+	reports(HEAD "2,\"policy-domain\":\"d.test\",\"mx-host\":[\"mx.d.test\"]," GOOD);
+}
+
+static void no_policy_could_be_had_before(void **state)
+{
+	(void)state;
+	met_before(TO AUTH, "may policy_type=no-policy-found policy_failure=sts-policy-fetch-error");
+	server("250 ok");
+	server("250 ok");
+	reports(HEAD NONE UNKNOWN "301}]," BAD);
+}
+
+static void dane_unusable_before(void **state)
+{
+	(void)state;
+	answer = (struct dane_answer){ .word = DANE_UNUSABLE };
+	world_policy.dane = &answer;
+	met_before(TO AUTH "--tls encrypt", "dane");
+	server("250 ok");
+	server("250 ok");
+	reports(HEAD "1,\"policy-domain\":\"d.test\"," UNKNOWN "304}]," BAD);
+}
+
 /* ---- which server ---- */
 
 #define TWO "--upstream smtps://one.test --upstream smtps://two.test "
@@ -697,8 +747,10 @@ int main(void)
 		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested), cmocka_unit_test(sts_not_to_be_tested),
 		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
-		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server), cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late),
-		cmocka_unit_test(question_that_fails), cmocka_unit_test(several_domains), cmocka_unit_test(second_server), cmocka_unit_test(left_for_another),
+		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server),
+		cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late), cmocka_unit_test(question_that_fails),
+		cmocka_unit_test(several_domains), cmocka_unit_test(second_server), cmocka_unit_test(left_for_another), cmocka_unit_test(sts_met_before),
+		cmocka_unit_test(no_policy_could_be_had_before), cmocka_unit_test(dane_unusable_before),
 		cmocka_unit_test(refused_in_turn), cmocka_unit_test(failing_in_turn), cmocka_unit_test(failures_of_many_domains),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};

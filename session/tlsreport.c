@@ -15,18 +15,28 @@
 
 #define PATIENCE INT64_C(10000000) /* for the record */
 #define TOLD_MAX 16
+#define FAILED_MAX 8
+
+/* What failed with one server. */
+struct failed {
+	enum tlsrpt_code code;
+	union net_address source, server; /* AF_UNSPEC: there was no connection */
+	char mx[256], helo[256], reason[256]; /* "": not known */
+};
 
 /* What sessions with reports alone touch. */
 static struct {
-	_Alignas(4096) bool concluded; /* TLS has come to what follows */
-	bool refused;		       /* the recipient, by the policy */
+	_Alignas(4096) bool concluded; /* TLS has come to something */
+	bool failing;		       /* a failure, in the end */
+	bool refused;		       /* the recipient was, by the policy */
 	bool testing;
 	enum tlsrpt_type type; /* 0: no policy was asked for */
-	enum tlsrpt_code code, policy_code; /* of TLS; of the policy itself */
+	enum tlsrpt_code policy_code;
 	char domain[DNS_NAME_MAX + 1]; /* of the recipient; "": there is none yet */
 	char policy_domain[DNS_NAME_MAX + 1]; /* "": the same */
-	char mx[256]; /* "": not known */
-	char source[NET_TEXT], server[NET_TEXT], helo[256], reason[256];
+	char mx[256]; /* by the policy; "": not known */
+	unsigned failures;
+	struct failed failed[FAILED_MAX]; /* in turn; the last one is of the server that was tried last */
 	struct tlspolicy_span strings, patterns; /* in text */
 	struct dns_servers servers;
 	struct dns_query query;
@@ -121,20 +131,28 @@ static const char *given(const char *text)
 	return *text ? text : NULL;
 }
 
+static const char *address_text(const union net_address *a, char text[NET_TEXT])
+{
+	return given(net_text(a, text));
+}
+
 static void send_to(const struct session *s, const char *record)
 {
-	struct tlsrpt_failure failure[2];
-	struct tlsrpt_policy policy = { .type = r.type ? r.type : TLSRPT_NO_POLICY, .domain = r.policy_domain[0] ? r.policy_domain : r.domain, .strings = r.text + r.strings.at,
-		.strings_len = r.strings.len, .mx_hosts = r.text + r.patterns.at, .mx_hosts_len = r.patterns.len, .failure = failure };
+	struct tlsrpt_failure failure[1 + FAILED_MAX];
+	char source[FAILED_MAX][NET_TEXT], server[FAILED_MAX][NET_TEXT], error[300];
+	struct tlsrpt_policy policy = { .type = r.type ? r.type : TLSRPT_NO_POLICY, .domain = r.policy_domain[0] ? r.policy_domain : r.domain,
+		.strings = r.text + r.strings.at, .strings_len = r.strings.len, .mx_hosts = r.text + r.patterns.at,
+		.mx_hosts_len = r.patterns.len, .failure = failure, .failed = r.policy_code || r.failing };
 	const struct tlsrpt_report report = { r.domain, record, &policy, 1 };
-	char error[300];
 
 	if (r.policy_code)
 		failure[policy.failures++] = (struct tlsrpt_failure){ .code = r.policy_code };
-	if (r.code)
-		failure[policy.failures++] = (struct tlsrpt_failure){ r.code, given(r.source), given(r.mx), given(r.helo), given(r.server),
-			NULL, given(r.reason) };
-	policy.failed = policy.failures > 0;
+	for (unsigned i = 0; i < r.failures; i++) {
+		const struct failed *f = &r.failed[i];
+
+		failure[policy.failures++] = (struct tlsrpt_failure){ f->code, address_text(&f->source, source[i]), given(f->mx),
+			given(f->helo), address_text(&f->server, server[i]), NULL, given(f->reason) };
+	}
 	if ((policy.failed && was_told()) || tlsrpt_send(s->o->tlsrpt, &report))
 		return;
 	snprintf(error, sizeof error, "--tlsrpt %.200s: %s", s->o->tlsrpt, strerror(errno));
@@ -153,9 +171,10 @@ static void finish(const struct session *s)
 		if (record)
 			send_to(s, record);
 	}
-	r.concluded = r.refused = r.testing = false;
+	r.concluded = r.failing = r.refused = r.testing = false;
 	r.type = 0;
-	r.code = r.policy_code = TLSRPT_NO_FAILURE;
+	r.policy_code = TLSRPT_NO_FAILURE;
+	r.failures = 0;
 	r.policy_domain[0] = r.mx[0] = 0;
 	r.strings.len = r.patterns.len = 0;
 }
@@ -209,26 +228,43 @@ void tlsreport_connects(struct session *s)
 
 /* ---- what came of it ---- */
 
-static void conclude(enum tlsrpt_code code, const char *reason)
+static void conclude(bool failing)
 {
 	r.concluded = true;
-	r.code = code;
-	snprintf(r.reason, sizeof r.reason, "%s", reason ? reason : "");
-	r.source[0] = r.server[0] = r.helo[0] = 0;
+	r.failing = failing;
+}
+
+static struct failed *add_failure(enum tlsrpt_code code, const char *reason)
+{
+	struct failed *f = &r.failed[r.failures < FAILED_MAX ? r.failures++ : FAILED_MAX - 1];
+
+	*f = (struct failed){ .code = code };
+	snprintf(f->mx, sizeof f->mx, "%s", r.mx);
+	snprintf(f->reason, sizeof f->reason, "%s", reason ? reason : "");
+	return f;
+}
+
+/* What it comes to with a server is its last word: a client may say EHLO twice, and hear of STARTTLS with the second only. */
+static void forget_failure(const union net_address *server)
+{
+	const union net_address *last = r.failures ? &r.failed[r.failures - 1].server : NULL;
+
+	if (last && (net_same(last, server) || (last->sa.sa_family == AF_UNIX && server->sa.sa_family == AF_UNIX)))
+		r.failures--;
 }
 
 /* Who the server is, by the name that the operator has for it, and what it calls itself. */
-static void note_server(const struct session *s)
+static void note_server(const struct session *s, struct failed *f)
 {
 	const struct smtp_ehlo *e = &s->dialogue.ehlo;
 	const unsigned char *blank = memchr(e->domain, ' ', e->domain_len);
 
 	if (s->server.upstream && net_is_name(s->server.upstream->host))
-		snprintf(r.mx, sizeof r.mx, "%s", s->server.upstream->host);
-	net_text(&s->server.source, r.source);
-	net_text(&s->server.address, r.server);
+		snprintf(f->mx, sizeof f->mx, "%s", s->server.upstream->host);
+	f->source = s->server.source;
+	f->server = s->server.address;
 	if (s->server.state != SERVER_SHAKE_FIRST)
-		snprintf(r.helo, sizeof r.helo, "%.*s", (int)(blank ? (size_t)(blank - e->domain) : e->domain_len), (const char *)e->domain);
+		snprintf(f->helo, sizeof f->helo, "%.*s", (int)(blank ? (size_t)(blank - e->domain) : e->domain_len), (const char *)e->domain);
 }
 
 /* A refused recipient may come again and again: that is one report. */
@@ -244,7 +280,8 @@ void tlsreport_refused(struct session *s, const char *reply)
 	begin(s);
 	r.refused = true;
 	r.policy_code = TLSRPT_NO_FAILURE;
-	conclude(s->policy->failure, reply);
+	conclude(true);
+	add_failure(s->policy->failure, reply);
 }
 
 /* What a fault is to the domain, RFC 8460 4.3; NO_FAILURE: nothing, it is ours. tls.c says which is which. */
@@ -291,8 +328,10 @@ void tlsreport_tls(struct session *s, bool failed, const char *reason)
 		code = failed ? code_of_failure(s) : code_of_fault(tls_fault(s->server.leg.tls));
 	if (is_failure && !code)
 		return;
-	conclude(code, reason);
-	note_server(s);
+	forget_failure(&s->server.address);
+	conclude(is_failure);
+	if (is_failure)
+		note_server(s, add_failure(code, reason));
 }
 
 /* ---- the DNS ---- */

@@ -96,6 +96,27 @@ def test_mta_sts(send, collector, by, mode, kind, reply, wanted):
     collector.nothing()
 
 
+@pytest.mark.parametrize("kinds, reply, ends", [
+    (("expired", "self-signed"), "451", {"t": 2, "f": 1}),
+    (("expired", "good"), "250", {"t": 1, "f": 0}),
+], ids=["neither", "second"])
+def test_the_next_server(warp, certs, mail_server, collector, kinds, reply, ends):
+    """What failed with each server is told, and how it ended."""
+    servers = [mail_server(tls=certs.context(kind), implicit=True) for kind in kinds]
+    upstreams = [word for server in servers for word in ("--upstream", f"smtps://{server.name_port}")]
+    made = warp("--tlsrpt", collector.path, "--dns-server", "127.0.0.1", "--tls-ca", certs.ca, "--tls", "verify", "--tls-name", HOST,
+                "--connect-on", "recipient", *upstreams)
+    client = made.greeted()
+    client.ask("MAIL FROM:<a@b.test>", "250")
+    client.ask("RCPT TO:<r@d.test>", reply)
+    leave(made, client)
+    made.wait_for("close")
+    at = {"s": "127.0.0.1", "r": "127.0.0.1"}
+    told = [{"c": 204, **at, "f": "certificate is expired or not yet valid"}, {"c": 203, **at, "f": "certificate is not signed by a trusted CA"}]
+    assert collector.policy() == {**NONE, "failure-details": told[:ends["t"]], **ends}
+    collector.nothing()
+
+
 def test_a_key_that_we_do_not_know(send, collector):
     """That is no news to the domain."""
     send("rsa8192", "451", policy=f"secure match={HOST}")

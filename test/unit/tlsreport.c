@@ -489,10 +489,10 @@ static void dane_unusable_before(void **state)
 
 #define TWO "--upstream smtps://one.test --upstream smtps://two.test "
 
-/* One server fails, and then the next: it has its own name. */
-static void second_server_fails(void **state)
+#define AT(name, address) "\"s\":\"192.0.2.1\",\"n\":\"" name "\",\"r\":\"" address "\","
+
+static void to_two(void)
 {
-	(void)state;
 	begins(TO TWO "--tls verify --connect-on recipient");
 	name_is("one.test", "192.0.2.11");
 	name_is("two.test", "192.0.2.12");
@@ -500,8 +500,79 @@ static void second_server_fails(void **state)
 	server_connects();
 	server_shake_fails("why");
 	server_connects();
+}
+
+/* One server fails, and then the next: each has its own name. */
+static void both_servers_fail(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_EXPIRED;
+	to_two();
+	world_tls_server.fault = TLS_OTHERWISE;
 	server_shake_fails("other");
-	reports(HEAD NONE UNKNOWN "205,\"s\":\"192.0.2.1\",\"n\":\"two.test\",\"r\":\"192.0.2.12\",\"f\":\"other\"}]," BAD);
+	reports(HEAD NONE "\"failure-details\":[{\"c\":204," AT("one.test", "192.0.2.11") "\"f\":\"why\"},{\"c\":205," AT("two.test", "192.0.2.12")
+	    "\"f\":\"other\"}],\"t\":2,\"f\":1}]}");
+}
+
+static void second_server_takes_it(void **state)
+{
+	(void)state;
+	to_two();
+	server_shakes();
+	server(BANNER);
+	server("250 mx.test");
+	server("250 ok");
+	server("250 ok");
+	reports(HEAD NONE UNKNOWN "205," AT("one.test", "192.0.2.11") "\"f\":\"why\"}],\"t\":1,\"f\":0}]}");
+}
+
+/* The fault with the first is ours, and not told. */
+static void second_server_alone_fails(void **state)
+{
+	(void)state;
+	world_tls_server.fault = TLS_OURS;
+	to_two();
+	world_tls_server.fault = TLS_EXPIRED;
+	server_shake_fails("other");
+	reports(HEAD NONE UNKNOWN "204," AT("two.test", "192.0.2.12") "\"f\":\"other\"}]," BAD);
+}
+
+/* The datagram has room for eight. */
+static void many_servers_fail(void **state)
+{
+	char options[1000] = TO "--tls verify --tls-name x.test --connect-on recipient";
+	unsigned tried = 0;
+
+	(void)state;
+	for (unsigned i = 1; i <= 12; i++)
+		snprintf(options + strlen(options), sizeof options - strlen(options), " --upstream smtps://192.0.2.%u", 10 + i);
+	begins(options);
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	for (; world_server.fd >= 0; tried++) {
+		server_connects();
+		server_shake_fails("why");
+	}
+	client_closes();
+	assert_int_equal(tried, 12);
+	assert_non_null(strstr(world_report.text, "\"r\":\"192.0.2.17\",\"f\":\"why\"},{\"c\":205,\"s\":\"192.0.2.1\",\"r\":\"192.0.2.22\","
+	    "\"f\":\"why\"}],\"t\":8,\"f\":1}]}"));
+}
+
+/* The client says EHLO twice: what the server had the first time counts no longer. */
+static void server_that_changes_its_mind(void **state)
+{
+	(void)state;
+	begins(TO);
+	greets(PLAIN);
+	client("EHLO c.test");
+	server(PLAIN);
+	client("EHLO c.test");
+	server(LIST);
+	server("220 go");
+	server_shakes();
+	server("250 mx.test");
+	mail_follows();
+	reports(HEAD NONE GOOD);
 }
 
 /* A recipient that is refused before there is a connection for it: the server is the one that it would have had. */
@@ -750,7 +821,8 @@ int main(void)
 		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(second_server_fails), cmocka_unit_test(refused_for_another_server),
 		cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late), cmocka_unit_test(question_that_fails),
 		cmocka_unit_test(several_domains), cmocka_unit_test(second_server), cmocka_unit_test(left_for_another), cmocka_unit_test(sts_met_before),
-		cmocka_unit_test(no_policy_could_be_had_before), cmocka_unit_test(dane_unusable_before),
+		cmocka_unit_test(no_policy_could_be_had_before), cmocka_unit_test(dane_unusable_before), cmocka_unit_test(both_servers_fail), cmocka_unit_test(second_server_takes_it),
+		cmocka_unit_test(second_server_alone_fails), cmocka_unit_test(many_servers_fail), cmocka_unit_test(server_that_changes_its_mind),
 		cmocka_unit_test(refused_in_turn), cmocka_unit_test(failing_in_turn), cmocka_unit_test(failures_of_many_domains),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};

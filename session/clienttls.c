@@ -14,6 +14,7 @@
 #include "session/server.h"
 #include "session/serverstate.h"
 #include "session/talk.h"
+#include "session/tlsreport.h"
 #include "session/transaction.h"
 
 #include <sys/socket.h>
@@ -172,6 +173,7 @@ bool clienttls_answered(struct session *s, int code)
 		end_tampered(s, SERVER_INJECTED, "421 " SERVER_UNTRUSTED);
 		return false;
 	}
+	tlsreport_passes(s);
 	gate_enter(s, GATE_TUNNEL);
 	serverstate_enter(s, SERVER_TUNNEL);
 	record_outcome(s, RECORD_TLS_PASSTHROUGH, NULL, NULL);

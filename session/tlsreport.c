@@ -352,12 +352,19 @@ int64_t tlsreport_deadline(const struct session *s)
 	return s->o->tlsrpt ? dns_deadline(&r.query) : INT64_MAX;
 }
 
-/* What went through unread had TLS of its own, or none. */
+/* An answer of the DNS that is not in yet may come while octets go through. */
+void tlsreport_passes(struct session *s)
+{
+	if (!s->o->tlsrpt || r.query.state == DNS_RUNNING)
+		return;
+	finish(s);
+	forget_domain();
+}
+
 void tlsreport_end(struct session *s)
 {
 	if (!s->o->tlsrpt)
 		return;
-	if (s->gate.stage != GATE_TUNNEL)
-		finish(s);
+	finish(s);
 	forget_domain();
 }

@@ -36,6 +36,9 @@ void tlsreport_turn(struct session *s);
 unsigned tlsreport_watch(const struct session *s, struct pollfd *p);
 int64_t tlsreport_deadline(const struct session *s);
 
+/* From now on the client speaks TLS with the server itself, which is not reported: what came before is. */
+void tlsreport_passes(struct session *s);
+
 /* The session is over. */
 void tlsreport_end(struct session *s);
 

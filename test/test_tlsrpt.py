@@ -96,6 +96,27 @@ def test_mta_sts(send, collector, by, mode, kind, reply, wanted):
     collector.nothing()
 
 
+def test_before_the_client_speaks_tls(warp, certs, mail_server, collector):
+    """A message in plain is reported at the client's own STARTTLS, and what comes behind that is not."""
+    server = mail_server(tls=certs.context(), replies={"STARTTLS": "454 4.7.0 not now"})
+    made = warp("--tlsrpt", collector.path, "--dns-server", "127.0.0.1", "--client-tls", "auto", upstream=server).listen()
+    client = made.greeted()
+    client.ask("MAIL FROM:<a@b.test>", "250")
+    client.ask("RCPT TO:<r@d.test>", "250")
+    made.wait_until(lambda: not asks(), "an answer of the DNS")
+    client.ask("RSET", "250")
+    del server.replies["STARTTLS"]
+    client.ask("STARTTLS", "220")
+    assert collector.policy() == {**NONE, **failure(201, "STARTTLS was refused")}
+    client.begin_tls(certs.trusting(), HOST)
+    client.ask("EHLO client.example", "250")
+    client.ask("MAIL FROM:<a@b.test>", "250")
+    client.ask("RCPT TO:<r@d.test>", "250")
+    client.close()
+    made.wait_for("close")
+    collector.nothing()
+
+
 @pytest.mark.parametrize("kinds, reply, ends", [
     (("expired", "self-signed"), "451", {"t": 2, "f": 1}),
     (("expired", "good"), "250", {"t": 1, "f": 0}),

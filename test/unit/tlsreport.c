@@ -167,6 +167,43 @@ static void passthrough(void **state)
 	assert_int_equal(world_questions, 0);
 }
 
+/* A message without TLS of the client's, for which the server refuses ours, and then the client's own STARTTLS. */
+static void message_before_starttls(void)
+{
+	greets(LIST);
+	client(MAIL);
+	server("454 not now");
+	server("250 ok");
+	client(RCPT);
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	client("STARTTLS");
+	server("220 go");
+	stands_at(TUNNEL, TUNNEL);
+}
+
+static void passed_on_after_a_message(void **state)
+{
+	(void)state;
+	begins(TO "--client-tls auto");
+	message_before_starttls();
+	assert_int_equal(world_report.sent, 1);
+	server_closes();
+	reports(HEAD NONE FAILED("201", "STARTTLS was refused"));
+}
+
+static void passed_on_before_the_answer(void **state)
+{
+	(void)state;
+	session_begins(TO "--client-tls auto");
+	message_before_starttls();
+	assert_int_equal(world_report.sent, 0);
+	dns_says(ASKED, DNS_TXT, RECORD, NULL);
+	server_closes();
+	reports(HEAD NONE FAILED("201", "STARTTLS was refused"));
+}
+
 static void without_the_option(void **state)
 {
 	(void)state;
@@ -811,7 +848,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tls_at_connect), cmocka_unit_test(no_starttls), cmocka_unit_test(helo_alone), cmocka_unit_test(starttls_is_refused),
 		cmocka_unit_test(no_starttls_where_it_is_demanded), cmocka_unit_test(opportunistic_handshake_fails),
-		cmocka_unit_test(tls_that_nobody_wanted), cmocka_unit_test(passthrough), cmocka_unit_test(without_the_option),
+		cmocka_unit_test(tls_that_nobody_wanted), cmocka_unit_test(passthrough), cmocka_unit_test(passed_on_after_a_message),
+		cmocka_unit_test(passed_on_before_the_answer), cmocka_unit_test(without_the_option),
 		cmocka_unit_test(no_recipient), cmocka_unit_test(other_name), cmocka_unit_test(not_trusted), cmocka_unit_test(expired),
 		cmocka_unit_test(otherwise), cmocka_unit_test(no_certificate_at_all), cmocka_unit_test(no_match), cmocka_unit_test(our_own_fault),
 		cmocka_unit_test(our_own_opportunistic_fault), cmocka_unit_test(handshake_that_cannot_begin), cmocka_unit_test(other_fingerprint),

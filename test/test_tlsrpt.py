@@ -5,6 +5,7 @@ import pytest
 import tlsrptd
 from certificates import HOST
 from nameservers import Nsd
+from signedzone import Signed, tlsa
 from tlsrptd import Tlsrptd
 
 RECORD = "v=TLSRPTv1; rua=mailto:tls@d.test"
@@ -15,7 +16,7 @@ STS = f"secure match={HOST} servername=hostname policy_type=sts policy_domain=d.
 NONE = {"d": "d.test", "policy-type": tlsrptd.NO_POLICY, "policy-domain": "d.test"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def zones(host, tmp_path):
     with Nsd(host, tmp_path / "nsd", ZONES):
         yield
@@ -28,7 +29,7 @@ def collector(tmp_path):
 
 
 @pytest.fixture
-def send(warp, certs, mail_server, collector, tmp_path):
+def send(zones, warp, certs, mail_server, collector, tmp_path):
     """send(kind of certificate, reply to RCPT, options): one session to a recipient of d.test; policy: that of the domain."""
     def run(kind, reply, *options, policy=None, domain="d.test", by="inetd", path=None):
         if policy:
@@ -96,7 +97,7 @@ def test_mta_sts(send, collector, by, mode, kind, reply, wanted):
     collector.nothing()
 
 
-def test_before_the_client_speaks_tls(warp, certs, mail_server, collector):
+def test_before_the_client_speaks_tls(zones, warp, certs, mail_server, collector):
     """A message in plain is reported at the client's own STARTTLS, and what comes behind that is not."""
     server = mail_server(tls=certs.context(), replies={"STARTTLS": "454 4.7.0 not now"})
     made = warp("--tlsrpt", collector.path, "--dns-server", "127.0.0.1", "--client-tls", "auto", upstream=server).listen()
@@ -121,7 +122,7 @@ def test_before_the_client_speaks_tls(warp, certs, mail_server, collector):
     (("expired", "self-signed"), "451", {"t": 2, "f": 1}),
     (("expired", "good"), "250", {"t": 1, "f": 0}),
 ], ids=["neither", "second"])
-def test_the_next_server(warp, certs, mail_server, collector, kinds, reply, ends):
+def test_the_next_server(zones, warp, certs, mail_server, collector, kinds, reply, ends):
     """What failed with each server is told, and how it ended."""
     servers = [mail_server(tls=certs.context(kind), implicit=True) for kind in kinds]
     upstreams = [word for server in servers for word in ("--upstream", f"smtps://{server.name_port}")]
@@ -167,3 +168,71 @@ def test_no_collector(send, tmp_path):
     leave(made, client)
     made.wait_for("close", 2)
     assert len(made.records("error")) == 1
+
+
+# ---- DANE ----
+
+MX = "mx.d.example"
+NO_MATCH = "no TLSA record matches the certificate, nor a CA of its chain"
+ZEROS = f"TLSA 3 1 1 {64 * '0'}"
+
+
+def of_server(code, reason):
+    return {"c": code, "s": "127.0.0.1", "n": MX, "h": "server.example", "r": "127.0.0.1", "f": reason}
+
+
+def of_policy(code, reply):
+    return {"c": code, "n": MX, "f": reply}
+
+
+DANE_ROWS = {   # records of the server, certificate, --tls, reply, whether the records are told (None: there was no policy), what failed
+    "good": (["3 1 1"], "good", "dane", "250", True, []),
+    "whole": (["3 0 0"], "good", "dane", "250", True, []),
+    "expired": (["3 0 1"], "expired", "dane", "250", True, []),     # that does not count
+    "by-a-ca": (["2 0 0"], "good", "dane", "451", True, [of_server(202, "certificate is for another name")]),
+    "wrong": ([ZEROS], "good", "dane", "451", True, [of_server(205, NO_MATCH)]),
+    "rolled": ([ZEROS, "3 1 1"], "good", "dane", "250", True, []),
+    "plain": (["3 1 1"], None, "dane", "451", True, [of_server(201, "STARTTLS is not offered")]),
+    "unusable": (["1 1 1"], "good", "dane", "250", False, [{"c": 304}]),
+    "unusable-only": (["1 1 1"], "good", "dane-only", "451", False,
+                      [of_policy(304, "451 4.7.5 dane-only: none of the server's TLSA records can be used")]),
+    "lame": (None, "good", "dane", "451", False, [of_policy(305, f"451 4.7.5 DANE: DANE of {MX}: the server failed")]),
+    "none": ([], "expired", "dane", "250", None, []),
+    "none-only": ([], "good", "dane-only", "451", False,
+             [of_policy(306, "451 4.7.5 dane-only: there are no signed TLSA records for the server")]),
+}
+
+
+def written_record(words, certs, kind):
+    """A record about the certificate, or about its CA."""
+    if words.startswith("TLSA"):
+        return words
+    return tlsa(words, certs.ca.read_bytes() if words[0] == "2" else certs.pair(kind or "good")[0].read_bytes())
+
+
+@pytest.mark.parametrize("by", ["inetd", "listener"])
+@pytest.mark.parametrize("row", DANE_ROWS)
+def test_dane(host, warp, certs, mail_server, collector, tmp_path, row, by):
+    """With a zone that is signed, and unbound: each member of a report."""
+    words, kind, level, reply, told, failures = DANE_ROWS[row]
+    server = mail_server(**{"tls": certs.context(kind)} if kind else {})
+    records = [written_record(word, certs, kind) for word in words or []]
+    zone = ["@ MX 10 mx", "mx A 127.0.0.1", f'_smtp._tls TXT "{RECORD}"', *(f"_{server.port}._tcp.mx {record}" for record in records),
+            *(["_tcp.mx NS ns.lame", "ns.lame A 127.0.0.1"] if words is None else [])]
+    with Signed(host, tmp_path / "dns", {"d.example": zone}, {"d.example": {}}) as lab:
+        made = warp("--tlsrpt", collector.path, "--dns-server", lab.address, "--tls", level, "--tls-on", "recipient",
+                    "--upstream", f"{MX}:{server.port}", "--allow-clients", "127.0.0.1")
+        client = (made.listen() if by == "listener" else made).greeted()
+        client.ask("MAIL FROM:<a@b.test>", "250")
+        client.ask("RCPT TO:<r@d.example>", reply)
+        leave(made, client)
+        made.wait_for("close")
+    report = collector.report()
+    assert [report["dpv"], report["d"], report["pr"]] == ["1", "d.example", RECORD]
+    report["policies"][0].get("policy-string", []).sort()   # the DNS has them in any order
+    strings = {"policy-string": sorted(record.removeprefix("TLSA ") for record in records)} if told else {}
+    details = {"failure-details": failures} if failures else {}
+    kind = tlsrptd.NO_POLICY if told is None else tlsrptd.TLSA
+    assert report["policies"] == [{"policy-type": kind, "policy-domain": MX if told else "d.example", **strings, **details,
+                                   "t": len(failures), "f": int(bool(failures))}]
+    collector.nothing()

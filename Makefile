@@ -28,7 +28,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	session/commands.c session/replies.c pure/dialogue.c smtp.c pure/sasl.c session/leg.c io/trust.c pure/certificate.c pure/base64.c io/file.c \
 	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/fault.c io/notify.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c session/inspect.c session/policy.c session/tlsreport.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
-	pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c pure/tlsrpt.c io/tlsrpt.c \
+	pure/idna.c pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c pure/tlsrpt.c io/tlsrpt.c \
 	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c \
@@ -201,7 +201,7 @@ UNIT_routes = io/routes.c $(UNIT_file) $(UNIT_smtp)
 UNIT_proxyproto = pure/proxyproto.c $(UNIT_address)
 UNIT_tlsrpt = pure/tlsrpt.c io/tlsrpt.c pure/jsonread.c pure/json.c $(UNIT_dnsmessage)
 UNIT_tlspolicy = pure/tlspolicy.c $(UNIT_dnsmessage)
-UNIT_policylist = pure/policylist.c $(UNIT_tlspolicy)
+UNIT_policylist = pure/policylist.c $(UNIT_idna) $(UNIT_tlspolicy)
 UNIT_policyfile = io/policyfile.c $(UNIT_file) $(UNIT_policylist)
 UNIT_socketmap = pure/socketmap.c io/socketmap.c $(UNIT_endpoint)
 UNIT_ere = pure/ere.c
@@ -212,6 +212,7 @@ UNIT_detector = pure/detector.c $(UNIT_replyclass)
 UNIT_statemap = pure/statemap.c $(UNIT_detector)
 UNIT_statefile = io/statefile.c $(UNIT_file) $(UNIT_statemap)
 UNIT_site = pure/site.c $(UNIT_address)
+UNIT_idna = pure/idna.c pure/json.c $(UNIT_smtp)
 UNIT_words = pure/levels.c pure/sink.c
 UNIT_route = pure/route.c pure/levels.c $(UNIT_endpoint) $(UNIT_smtp)
 UNIT_base64 = pure/base64.c
@@ -223,7 +224,7 @@ UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dns = io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_tlsrpt = pure/tlsrpt.c io/tlsrpt.c pure/jsonread.c pure/json.c $(UNIT_dnsmessage)
 UNIT_tlspolicy = pure/tlspolicy.c $(UNIT_dnsmessage)
-UNIT_policylist = pure/policylist.c $(UNIT_tlspolicy)
+UNIT_policylist = pure/policylist.c $(UNIT_idna) $(UNIT_tlspolicy)
 UNIT_policyfile = io/policyfile.c $(UNIT_file) $(UNIT_policylist)
 UNIT_socketmap = pure/socketmap.c io/socketmap.c $(UNIT_endpoint)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)

@@ -378,20 +378,6 @@ struct dns_tlsa dns_tlsa(const struct dns_answer *answer, unsigned i)
 	return (struct dns_tlsa){ data[0], data[1], data[2], data + 3, answer->tlsa[i].len - 3u };
 }
 
-size_t dns_domain_of(const unsigned char *mailbox, size_t n, char domain[DNS_NAME_MAX + 1])
-{
-	const unsigned char *at = n ? memrchr(mailbox, '@', n) : NULL;
-	size_t len = at ? (size_t)(mailbox + n - at - 1) : 0;
-
-	len -= len && mailbox[n - 1] == '.';
-	if (len > DNS_NAME_MAX)
-		len = 0;
-	for (size_t i = 0; i < len; i++)
-		domain[i] = (char)lower(at[1 + i]);
-	domain[len] = 0;
-	return strlen(domain) == len ? len : 0;
-}
-
 bool dns_is_domain(const char *name)
 {
 	return strchr(name, '.') && dns_is_host(name);

@@ -96,10 +96,6 @@ struct dns_tlsa {
 /* That record, below count. The message must still be there. */
 struct dns_tlsa dns_tlsa(const struct dns_answer *answer, unsigned i);
 
-/* The domain of "LOCAL@DOMAIN", n octets, in lower case and without a dot at its end. Returns octets; 0: it has none, or one that is too
- * long. */
-size_t dns_domain_of(const unsigned char *mailbox, size_t n, char domain[DNS_NAME_MAX + 1]);
-
 /* Whether a domain can be asked about: a host name with a dot in it. */
 bool dns_is_domain(const char *name);
 

@@ -1,6 +1,7 @@
 /* Lists of TLS policies. See policylist.h for the contract. */
 #define _GNU_SOURCE
 #include "pure/policylist.h"
+#include "pure/idna.h"
 
 #include <string.h>
 #include <strings.h>
@@ -65,15 +66,23 @@ static bool append(struct entry *e, const struct span *line)
 	return true;
 }
 
-/* Postfix has [HOST] and [HOST]:PORT, too, in a file that may be here as well: nobody's domain. */
-static bool is_domain(const struct span *s)
+/* Take a domain, perhaps with a dot before it, as domains are asked for, into ascii. Postfix has [HOST] and [HOST]:PORT, too, in a file that
+ * may be here as well: nobody's domain. */
+static bool take_domain(struct span *s, char ascii[DNS_NAME_MAX + 2])
 {
-	static const char never[] = { '*', '@', ':', '/', ',', 0 };
+	static const char never[] = { '*', '@', ':', '/', ',' };
+	bool dot = *s->at == '.';
+	size_t n;
 
-	for (size_t i = 0; *s->at != '[' && i < sizeof never; i++)
+	if (*s->at == '[')
+		return !memchr(s->at, 0, s->n);
+	for (size_t i = 0; i < sizeof never; i++)
 		if (memchr(s->at, never[i], s->n))
 			return false;
-	return s->n > (*s->at == '.') && s->at[s->n - 1] != '.' && !memchr(s->at, 0, s->n);
+	n = idna_ascii((const unsigned char *)s->at + dot, s->n - dot, ascii + dot);
+	*ascii = dot ? '.' : *ascii;
+	*s = (struct span){ ascii, n + dot };
+	return n;
 }
 
 /* Put it into the block. */
@@ -82,14 +91,16 @@ static const char *end_entry(struct policylist *list, const struct entry *e)
 	struct span domain = { e->text, 0 }, policy;
 	struct tlspolicy checked;
 	struct head h;
+	char ascii[DNS_NAME_MAX + 2];
 	const char *why;
 
 	while (domain.n < e->n && !is_blank(e->text[domain.n]))
 		domain.n++;
 	policy = (struct span){ e->text + domain.n, e->n - domain.n };
 	skip_blanks(&policy);
-	if (!is_domain(&domain))
-		return "a line begins with a recipient's domain, or a dot and a domain, without *, @, a comma, colon or slash, or a dot at its end";
+	if (!take_domain(&domain, ascii))
+		return "a line begins with a recipient's domain, or a dot and a domain, without *, @, a comma, colon or slash; "
+		       "one that is not ASCII in lower case";
 	why = tlspolicy_parse(&checked, policy.at, policy.n);
 	if (why)
 		return why;

@@ -1,6 +1,7 @@
 /* The name of a server by the DNS. See mxname.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/mxname.h"
+#include "pure/idna.h"
 #include "pure/site.h"
 
 #include <string.h>
@@ -23,7 +24,7 @@ static struct {
 
 bool mxname_domain(const unsigned char *address, size_t n, char domain[DNS_NAME_MAX + 1])
 {
-	return dns_domain_of(address, n, domain) && dns_is_domain(domain);
+	return idna_domain_of(address, n, domain) && dns_is_domain(domain);
 }
 
 static void ask_for(const struct session *s, const char *name, enum dns_type type)

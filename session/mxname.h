@@ -15,11 +15,11 @@
 
 struct mxname_answer {
 	union net_address address;
-	char domain[DNS_NAME_MAX + 1]; /* in lower case */
+	char domain[DNS_NAME_MAX + 1]; /* as mxname_domain() has it */
 	char name[DNS_NAME_MAX + 1];   /* "": no MX of the domain has this address */
 };
 
-/* The domain of a recipient, in lower case. false: it has none that can be asked about. */
+/* The domain of a recipient, as the DNS has it. false: it has none that can be asked about. */
 bool mxname_domain(const unsigned char *address, size_t n, char domain[DNS_NAME_MAX + 1]);
 
 /* Begin to ask which MX of the domain has this address. Names of providers (see pure/site.h; the octets must stay) are asked for first. A

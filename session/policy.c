@@ -3,6 +3,7 @@
 #include "session/policy.h"
 #include "io/policyfile.h"
 #include "io/socketmap.h"
+#include "pure/idna.h"
 #include "session/record.h"
 #include "session/routing.h"
 #include "session/serverstate.h"
@@ -89,11 +90,21 @@ static const char *server_name(const struct session *s)
 	return u && net_is_name(u->host) ? u->host : NULL;
 }
 
-/* The domain of the held recipient as policies have it; "": it has none. The operator may have a word for one that is none in the DNS. */
+/* The domain of the held recipient as policies have it; "": it has none, or one that nobody can look up. The operator may have a word for one
+ * that is none in the DNS. */
 static void take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
 {
-	if (!dns_domain_of(cmd->address, cmd->address_len, domain) || domain[0] == '[')
+	if (!idna_domain_of(cmd->address, cmd->address_len, domain) || domain[0] == '[')
 		domain[0] = 0;
+}
+
+/* Whether the recipient has a domain that nobody can look up, so that its policy is not known. */
+static bool is_unknowable(const struct session *s)
+{
+	const struct smtp_command *cmd = &s->held->cmd;
+	char domain[DNS_NAME_MAX + 1];
+
+	return cmd->address_len && memchr(cmd->address, '@', cmd->address_len) && !idna_domain_of(cmd->address, cmd->address_len, domain);
 }
 
 /* ---- what it comes to ---- */
@@ -306,6 +317,10 @@ static void ask(struct session *s)
 	const struct route *wanted = &s->policy->wanted;
 	bool by_operator = wanted->tls_given || !s->policy->domain[0];
 
+	if (!wanted->tls_given && (s->o->policy_file || s->o->policy_map) && is_unknowable(s)) {
+		refuse(s, "TLS policy", "the recipient's domain cannot be written in ASCII, to look it up");
+		return;
+	}
 	if (!by_operator && s->o->policy_file && !has_file(s))
 		return;
 	if (!by_operator && s->o->policy_file && policyfile_find(s->policy->domain, &known.rule))

@@ -114,6 +114,21 @@ static void somebody(void **state)
 	learnt_answer("e.test", "");
 }
 
+static void domain_in_utf8(void **state)
+{
+	(void)state;
+	make_map();
+	world_dns("xn--bcher-kva.test", DNS_MX, "in.big.test", NULL);
+	leads_to("in.big.test", SERVER);
+	to_ready(options("none"), "250-mx.test\n250 SMTPUTF8");
+	client("MAIL FROM:<a@b.test> SMTPUTF8");
+	server("250 ok");
+	client("RCPT TO:<r@B\xc3\xbc" "cher.test>");
+	site_is("big");
+	client("RCPT TO:<r@B\xc3\x9c" "CHER.test>");
+	asked(2);
+}
+
 static void domain_itself(void **state)
 {
 	(void)state;
@@ -407,7 +422,7 @@ static void each_unasked(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(provider), cmocka_unit_test(somebody), cmocka_unit_test(domain_itself), cmocka_unit_test(nobody),
+		cmocka_unit_test(provider), cmocka_unit_test(somebody), cmocka_unit_test(domain_in_utf8), cmocka_unit_test(domain_itself), cmocka_unit_test(nobody),
 		cmocka_unit_test(asks_once), cmocka_unit_test(hostile_names), cmocka_unit_test(hostile_domain), cmocka_unit_test(borrowed_name),
 		cmocka_unit_test(network_is_known), cmocka_unit_test(answer_is_known), cmocka_unit_test(learnt_meanwhile),
 		cmocka_unit_test(certificate), cmocka_unit_test(certificate_meanwhile),

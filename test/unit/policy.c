@@ -251,6 +251,91 @@ static void domain_that_is_none_in_the_dns(void **state)
 	assert_int_equal(world_policy.dane_asked, 0);
 }
 
+#define UTF8_MAIL "MAIL FROM:<a@b.test> SMTPUTF8"
+#define UTF8_RCPT "RCPT TO:<r@B\xc3\xbc" "cher.test>"
+#define CAPITALS "RCPT TO:<r@B\xc3\x9c" "CHER.test>"
+
+/* A session that has come to a recipient in a domain that is not ASCII. */
+static void to_utf8(const char *options, const char *rcpt)
+{
+	char line[300];
+
+	snprintf(line, sizeof line, "%s", options);
+	session_begins(line);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server("250-mx.test\n250-STARTTLS\n250 SMTPUTF8");
+	client(UTF8_MAIL);
+	nothing_said_yet();
+	client(rcpt);
+}
+
+static void domain_in_utf8(void **state)
+{
+	(void)state;
+	to_utf8("--tls dane", UTF8_RCPT);
+	assert_string_equal(world_policy.asked, "xn--bcher-kva.test:25");
+	dane_says(DANE_USABLE);
+	server_gets("STARTTLS");
+}
+
+static void policies_of_domains_in_utf8(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "xn--bcher-kva.test";
+	world_policy.file = "secure match=mx.d.test";
+	to_utf8("--tls-policy f " MAP, UTF8_RCPT);
+	server("220 go");
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+}
+
+static void map_of_domains_in_utf8(void **state)
+{
+	(void)state;
+	to_utf8(MAP, UTF8_RCPT);
+	assert_string_equal(world_policy.asked, "xn--bcher-kva.test");
+}
+
+/* Its policy cannot be looked up, and may be a strict one. */
+static void domain_that_nobody_can_look_up(void **state)
+{
+	static const char why[] = "451 4.7.5 TLS policy: the recipient's domain cannot be written in ASCII, to look it up";
+
+	(void)state;
+	to_utf8("--tls-policy f", CAPITALS);
+	client_gets(why);
+	server_gets("");
+	client("RCPT TO:<r@\xff.test>");
+	client_gets(why);
+	client(CAPITALS);
+	client_gets(why);
+}
+
+static void domain_that_nobody_can_look_up_for_dane(void **state)
+{
+	(void)state;
+	to_utf8("--tls dane", CAPITALS);
+	assert_int_equal(world_policy.dane_asked, 0);
+	server_gets("STARTTLS");
+}
+
+static void domain_that_nobody_can_look_up_for_dane_only(void **state)
+{
+	(void)state;
+	to_utf8("--tls dane-only", CAPITALS);
+	client_gets("451 4.7.5 dane-only: there are no signed TLSA records for the server");
+}
+
+static void verdict_on_a_domain_that_nobody_can_look_up(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_RCPT, "exempt");
+	to_utf8("--tls-policy f", CAPITALS);
+	hook_says("tls may\n");
+	server_gets("STARTTLS");
+}
+
 /* ---- file and map ---- */
 
 static void file_comes_first(void **state)
@@ -860,7 +945,10 @@ int main(void)
 		cmocka_unit_test(server_that_need_not_have_records),
 		cmocka_unit_test(lookup_that_takes_time), cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
 		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(exempt_place_of_another_server),
-		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_that_is_none_in_the_dns), cmocka_unit_test(file_comes_first),
+		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_in_utf8), cmocka_unit_test(policies_of_domains_in_utf8), cmocka_unit_test(map_of_domains_in_utf8),
+		cmocka_unit_test(domain_that_nobody_can_look_up), cmocka_unit_test(domain_that_nobody_can_look_up_for_dane),
+		cmocka_unit_test(domain_that_nobody_can_look_up_for_dane_only), cmocka_unit_test(verdict_on_a_domain_that_nobody_can_look_up),
+		cmocka_unit_test(domain_that_is_none_in_the_dns), cmocka_unit_test(file_comes_first),
 		cmocka_unit_test(map_comes_after_records_of_others),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),

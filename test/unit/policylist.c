@@ -43,6 +43,7 @@ static void domains(void **state)
 				   "example.org none\n"
 				   "[192.0.2.1] none\n"
 				   "[relay.example]:587 secure\n"
+				   "B\xc3\xbc" "cher.example secure\n.b\xc3\xbc" "cher.example encrypt\n"
 				   "last.example dane-only";
 	static const char *const known[][2] = {
 		{ "example.org", "may" },
@@ -55,6 +56,8 @@ static void domains(void **state)
 		{ "a.b.deep.example.org", "verify match=a.example" },
 		{ "adeep.example.org", "encrypt" },
 		{ "xexample.org", "none" },
+		{ "xn--bcher-kva.example", "secure" },
+		{ "a.xn--bcher-kva.example", "encrypt" },
 		{ "org", "none" },
 		{ "", "none" },
 		{ ".", "none" },
@@ -68,7 +71,7 @@ static void domains(void **state)
 
 	(void)state;
 	assert_null(add(list, file, &line));
-	assert_int_equal(list->count, 8);
+	assert_int_equal(list->count, 10);
 	for (size_t i = 0; i < COUNT(known); i++)
 		expect_text(known[i][0], found(list, known[i][0]), known[i][1]);
 	assert_null(add(fresh(), "", &line));
@@ -99,7 +102,7 @@ static void continued(void **state)
 static void faults(void **state)
 {
 	static const char domain[] = "a line begins with a recipient's domain, or a dot and a domain, "
-				     "without *, @, a comma, colon or slash, or a dot at its end";
+				     "without *, @, a comma, colon or slash; one that is not ASCII in lower case";
 	static const char level[] = "a policy begins with none, may, encrypt, dane, dane-only, fingerprint, verify or secure";
 	static const struct {
 		const char *file, *why;
@@ -109,11 +112,12 @@ static void faults(void **state)
 		{ "# a comment\n\n may", "a line that begins with a blank continues one before it, and there is none", 3 },
 		{ "*.example.org may\n", domain, 1 },
 		{ ". may\n", domain, 1 },
-		{ "example.org. may\n", domain, 1 },
 		{ "bob@example.org may\n", domain, 1 },
 		{ "example.org:25 may\n", domain, 1 },
 		{ "example.org: may\n", domain, 1 },
 		{ "a.example, may\n", domain, 1 },
+		{ "B\xc3\x9c" "CHER.example may\n", domain, 1 },
+		{ ".\xff.example may\n", domain, 1 },
 		{ "example.org\n", level, 1 },
 		{ "a.example may\nexample.org mandatory\nb.example may\n", level, 2 },
 		{ "a.example may\nexample.org\n  mandatory\n", level, 2 },

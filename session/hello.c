@@ -254,7 +254,7 @@ static void ask_for_list(struct session *s)
 		begin_hello(s);
 		return;
 	}
-	policy_of_route(s);
+	policy_of_list(s, &s->routes->of_session);
 	policy_agree(s);
 	server_take_route(s, &s->routes->of_session);
 	server_open(s);

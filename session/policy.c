@@ -8,6 +8,7 @@
 #include "session/routing.h"
 #include "session/serverstate.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,21 +91,16 @@ static const char *server_name(const struct session *s)
 	return u && net_is_name(u->host) ? u->host : NULL;
 }
 
-/* The domain of the held recipient as policies have it; "": it has none, or one that nobody can look up. The operator may have a word for one
- * that is none in the DNS. */
-static void take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
+/* The domain of the held recipient as policies have it; "": it has none. The operator may have a word for one that is none in the DNS. false:
+ * nobody can look it up. */
+static bool take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
 {
-	if (!idna_domain_of(cmd->address, cmd->address_len, domain) || domain[0] == '[')
+	bool has_any = cmd->address_len && memchr(cmd->address, '@', cmd->address_len);
+	size_t n = idna_domain_of(cmd->address, cmd->address_len, domain);
+
+	if (domain[0] == '[')
 		domain[0] = 0;
-}
-
-/* Whether the recipient has a domain that nobody can look up, so that its policy is not known. */
-static bool is_unknowable(const struct session *s)
-{
-	const struct smtp_command *cmd = &s->held->cmd;
-	char domain[DNS_NAME_MAX + 1];
-
-	return cmd->address_len && memchr(cmd->address, '@', cmd->address_len) && !idna_domain_of(cmd->address, cmd->address_len, domain);
+	return n || !has_any;
 }
 
 /* ---- what it comes to ---- */
@@ -317,7 +313,7 @@ static void ask(struct session *s)
 	const struct route *wanted = &s->policy->wanted;
 	bool by_operator = wanted->tls_given || !s->policy->domain[0];
 
-	if (!wanted->tls_given && (s->o->policy_file || s->o->policy_map) && is_unknowable(s)) {
+	if (s->policy->nameless && !wanted->tls_given && (s->o->policy_file || s->o->policy_map)) {
 		refuse(s, "TLS policy", "the recipient's domain cannot be written in ASCII, to look it up");
 		return;
 	}
@@ -348,8 +344,8 @@ void policy_ask(struct session *s, const struct route *wanted)
 	const struct smtp_command *cmd = &s->held->cmd;
 	unsigned nth = server_of(s, wanted);
 	char domain[DNS_NAME_MAX + 1];
+	bool nameless = !take_domain(cmd, domain);
 
-	take_domain(cmd, domain);
 	if (domain[0] && strcmp(domain, s->policy->domain) == 0 && route_is_same(wanted, &s->policy->wanted) && nth == s->policy->nth &&
 	    !s->policy->refused) {
 		s->policy->news = true; /* it is known */
@@ -358,6 +354,7 @@ void policy_ask(struct session *s, const struct route *wanted)
 	forget(s);
 	s->policy->wanted = *wanted;
 	s->policy->nth = nth;
+	s->policy->nameless = nameless;
 	snprintf(s->policy->domain, sizeof s->policy->domain, "%s", domain);
 	ask(s);
 	policy_turn(s);
@@ -437,6 +434,20 @@ void policy_of_route(struct session *s)
 	forget(s);
 	s->policy->domain[0] = 0;
 	s->policy->now = (struct policy_terms){ .word = NULL };
+}
+
+/* `now` says no more than that there is something to ask. */
+void policy_of_list(struct session *s, const struct route *route)
+{
+	struct upstream room;
+
+	policy_of_route(s);
+	if (!wants_dane(route->tls) || !routing_server(s, route, 0, &room))
+		return;
+	s->policy->wanted = *route;
+	s->policy->nth = UINT_MAX;
+	s->policy->nameless = false;
+	s->policy->now = (struct policy_terms){ .level = TLS_MAY, .word = "may" };
 }
 
 /* ---- the connection ---- */

@@ -55,6 +55,10 @@ const char *policy_take(struct session *s);
 /* There is no policy to ask for: the route's level counts. */
 void policy_of_route(struct session *s);
 
+/* --auth: the next connection is for the list of extensions, before there is a recipient. A server that the route or --upstream names has to meet
+ * its TLSA records, which are the same for all domains; else the route's level counts. */
+void policy_of_list(struct session *s, const struct route *route);
+
 /* Whether TLS on the open connection is what the recipient's policy wants, or more. */
 bool policy_is_met(const struct session *s);
 

@@ -31,6 +31,12 @@ void server_prepare(struct session *s)
 
 /* ---- where to ---- */
 
+/* Whether a command is held until there is a server, or TLS with it: steps.c answers it. */
+static bool is_held(const struct session *s)
+{
+	return (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) || s->gate.stage == GATE_SECURE || s->gate.stage == GATE_SERVER;
+}
+
 static void set_failure(struct session *s, const char *enhanced, const char *reason)
 {
 	snprintf(s->server.text->failure, sizeof s->server.text->failure, "%s %.100s: %.140s", enhanced, s->server.host, reason);
@@ -174,7 +180,8 @@ static void take_policy(struct session *s)
 
 	if (refusal) {
 		snprintf(s->server.text->failure, sizeof s->server.text->failure, "%s", refusal + 4);
-		tlsreport_refused(s, refusal);
+		if (is_held(s))
+			tlsreport_refused(s, refusal);
 		return;
 	}
 	policy_agree(s);
@@ -222,12 +229,6 @@ static bool dial_next(struct session *s)
 bool server_has_more(const struct session *s)
 {
 	return s->server.next_candidate < s->server.candidates || more_upstreams(s);
-}
-
-/* Whether a command is held until there is a server, or TLS with it: steps.c answers it. */
-static bool is_held(const struct session *s)
-{
-	return (s->o->limits.on_recipient && s->gate.stage != GATE_LIST) || s->gate.stage == GATE_SECURE || s->gate.stage == GATE_SERVER;
 }
 
 void server_refuse(struct session *s, const char *enhanced_and_reason)

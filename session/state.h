@@ -90,6 +90,7 @@ struct policy {
 	bool news;    /* it is known, for steps.c to take */
 	bool refused; /* no mail may go */
 	bool dane_asked, map_asked;
+	bool nameless; /* the recipient's domain cannot be looked up */
 	enum tlsrpt_code failure; /* what is wrong with the policy itself, for reports */
 	struct policy_terms now;    /* for the held recipient */
 	struct policy_terms agreed; /* for the connection */

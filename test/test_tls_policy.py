@@ -134,3 +134,26 @@ def test_second_upstream_has_records_of_its_own(host, warp, certs, mail_server, 
                            "--upstream", f"one.d.example:{server.port}", "--upstream", f"two.d.example:{server.port}"), way)
         assert outcome(proxy, "b@anywhere.test").startswith(reply)
         assert proxy.wait_for("tls")["policy"] == word
+
+
+@pytest.mark.parametrize("record, reply, word", [("right", "250", "dane"), (None, "250", "may"), ("wrong", "421 4.7.5", "!dane")])
+@pytest.mark.parametrize("way", ["alone", "listener, nobody"])
+def test_records_of_the_server_that_authenticates(host, warp, certs, mail_server, tmp_path, way, record, reply, word):
+    """--auth: the connection that is made for the server's list of extensions has what its records demand, and the mail goes over it."""
+    server = mail_server("SIZE", "AUTH PLAIN", tls=certs.context("expired"))
+    words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}", None: 'TXT "none"'}[record]
+    with Signed(host, tmp_path, {"d.example": ["mx A 127.0.0.1", f"_{server.port}._tcp.mx {words}"]}, {"d.example": {}}) as lab:
+        proxy = begun(warp("--tls", "dane", "--connect-on", "recipient", "--auth", "--dns-server", lab.address, "--allow-clients", "127.0.0.1",
+                           "--upstream", f"mx.d.example:{server.port}"), way)
+        client = proxy.connect()
+        client.expect("220")
+        client.send("EHLO client.example")
+        said = client.reply()
+        if reply == "250":
+            assert any(line.endswith("AUTH PLAIN") for line in said.lines)
+            client.ask("AUTH PLAIN AHRpbQBzZXNhbWU=", "235")
+            client.ask(MAIL, "250")
+            client.send("RCPT TO:<b@anywhere.test>")
+            said = client.reply()
+        assert said.lines[-1].startswith(reply)
+        assert proxy.wait_for("tls")["policy"] == word

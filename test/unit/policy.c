@@ -713,6 +713,123 @@ static void policy_beyond_the_connection_for_auth(void **state)
 	server_gets(MAIL);
 }
 
+#define AUTH "--connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream mx.relay.test "
+
+/* The server's TLSA records are asked for before its list is. */
+static void to_list(const char *options)
+{
+	char line[300];
+
+	name_is("mx.relay.test", "192.0.2.25");
+	snprintf(line, sizeof line, AUTH "%s", options);
+	session_begins(line);
+	client_heard();
+	client("EHLO c.test");
+	stands_at(LIST, RESOLVING);
+	assert_string_equal(world_policy.asked, "mx.relay.test:25");
+}
+
+static void client_authenticates(void)
+{
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
+	server("220 go");
+	server_shakes();
+	server("250-mx.test\n250 AUTH PLAIN");
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	server("235 ok");
+	nothing_said_yet();
+}
+
+static void records_of_the_server_for_auth(void **state)
+{
+	(void)state;
+	to_list("--tls dane");
+	dane_says(DANE_USABLE);
+	client_authenticates();
+	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_string_equal(member_of("tls", "policy"), "\"dane\"");
+	client(MAIL "\n" RCPT);
+	server("250 ok");
+	server("250 ok");
+	client(OTHER);
+	server("250 ok");
+	client_gets(MAIL_OK "\n250 ok\n250 ok");
+}
+
+static void server_for_auth_without_records(void **state)
+{
+	(void)state;
+	to_list("--tls dane");
+	dane_says(DANE_NONE);
+	client_authenticates();
+	assert_int_equal(world_tls_server.level, TLS_MAY);
+	client(MAIL "\n" RCPT);
+	server("250 ok");
+	server("250 ok");
+	client_gets(MAIL_OK "\n250 ok");
+}
+
+static void server_for_auth_whose_records_cannot_be_had(void **state)
+{
+	(void)state;
+	to_list("--tls dane");
+	dane_says(DANE_FAILED);
+	client_gets("421 4.7.5 DANE: mx.d.test: the name server failed");
+	ended(LINGER, "smtpwarp", "4.7.5 DANE: mx.d.test: the name server failed");
+	assert_int_equal(world_net.attempts, 0);
+}
+
+static void server_for_auth_that_must_have_records(void **state)
+{
+	(void)state;
+	to_list("--tls dane-only");
+	dane_says(DANE_NONE);
+	client_gets("421 4.7.5 dane-only: there are no signed TLSA records for the server");
+}
+
+/* They are there by now: the connection was made without. */
+static void records_that_come_after_auth(void **state)
+{
+	(void)state;
+	to_list("--tls dane");
+	dane_says(DANE_NONE);
+	client_authenticates();
+	answer.word = DANE_USABLE;
+	client(MAIL "\n" RCPT);
+	server_gets("");
+	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
+}
+
+static void client_that_leaves_while_a_server_for_auth_is_asked(void **state)
+{
+	(void)state;
+	to_list("--tls dane");
+	client_breaks();
+	recorded("close client: connection reset");
+	assert_int_equal(world_policy.dane_ended, 1);
+}
+
+/* Without AUTH the connection serves as well. */
+static void client_that_does_not_authenticate(void **state)
+{
+	(void)state;
+	to_list("--tls dane");
+	dane_says(DANE_USABLE);
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
+	server("220 go");
+	server_shakes();
+	server("250-mx.test\n250 AUTH PLAIN");
+	nothing_said_yet();
+	client(MAIL "\n" RCPT);
+	server_gets(MAIL);
+	assert_int_equal(world_net.attempts, 1);
+}
+
 /* --tls-on recipient: the same. Here the password goes in plain text, as the client and the server have it without smtpwarp. */
 static void policy_beyond_an_authenticated_client(void **state)
 {
@@ -959,6 +1076,10 @@ int main(void)
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),
+		cmocka_unit_test(records_of_the_server_for_auth), cmocka_unit_test(server_for_auth_without_records),
+		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
+		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
+		cmocka_unit_test(client_that_does_not_authenticate),
 		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
 		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
 	};

@@ -654,6 +654,44 @@ static void second_server(void **state)
 	reports(HEAD "1,\"policy-domain\":\"two.test\"," GOOD);
 }
 
+/* The connection was made before there was a recipient. */
+static void server_for_auth(void **state)
+{
+	(void)state;
+	name_is("one.test", "192.0.2.11");
+	begins(TO "--tls dane --connect-on recipient --auth --plain-auth --upstream one.test");
+	client("EHLO c.test");
+	answer = (struct dane_answer){ .word = DANE_USABLE, .identified = true, .every = true, .host = "one.test", .names = { "one.test" }, .count = 1 };
+	world_policy.dane = &answer;
+	goes_on();
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	server_shakes();
+	server("250 mx.test");
+	client(MAIL "\n" RCPT);
+	server("250 ok");
+	server("250 ok");
+	reports(HEAD "1,\"policy-domain\":\"one.test\"," GOOD);
+}
+
+/* A server that is refused there is reported for nobody. */
+static void refused_server_for_auth(void **state)
+{
+	(void)state;
+	name_is("one.test", "192.0.2.11");
+	begins(TO "--tls dane --connect-on recipient --auth --plain-auth --upstream one.test");
+	client("EHLO c.test");
+	answer = (struct dane_answer){ .word = DANE_FAILED, .why = "it failed" };
+	world_policy.dane = &answer;
+	client_heard();
+	goes_on();
+	client_gets("421 4.7.5 DANE: it failed");
+	reports("");
+	assert_int_equal(world_questions, 0);
+}
+
 /* ---- which domains ---- */
 
 static void no_record(void **state)
@@ -860,8 +898,8 @@ int main(void)
 		cmocka_unit_test(no_record), cmocka_unit_test(two_records), cmocka_unit_test(answer_too_late), cmocka_unit_test(question_that_fails),
 		cmocka_unit_test(several_domains), cmocka_unit_test(second_server), cmocka_unit_test(left_for_another), cmocka_unit_test(sts_met_before),
 		cmocka_unit_test(no_policy_could_be_had_before), cmocka_unit_test(dane_unusable_before), cmocka_unit_test(both_servers_fail), cmocka_unit_test(second_server_takes_it),
-		cmocka_unit_test(second_server_alone_fails), cmocka_unit_test(many_servers_fail), cmocka_unit_test(server_that_changes_its_mind),
-		cmocka_unit_test(refused_in_turn), cmocka_unit_test(failing_in_turn), cmocka_unit_test(failures_of_many_domains),
+		cmocka_unit_test(second_server_alone_fails), cmocka_unit_test(many_servers_fail), cmocka_unit_test(server_that_changes_its_mind), cmocka_unit_test(refused_in_turn),
+		cmocka_unit_test(failing_in_turn), cmocka_unit_test(failures_of_many_domains), cmocka_unit_test(server_for_auth), cmocka_unit_test(refused_server_for_auth),
 		cmocka_unit_test(verdict_exempts), cmocka_unit_test(collector_is_gone),
 	};
 

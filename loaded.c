@@ -35,6 +35,7 @@
 static struct options *options;
 static const char *anchors_warning; /* about the file of --tls-ca; NULL: none */
 static char routes_why[FAULT_MAX]; /* "FILE: reason" from routes.h */
+static bool routes_want_dane;	   /* one of them does */
 
 /* The hooks in use, and room for the next list. */
 static struct hook_list hook_lists[2], *hooks = hook_lists;
@@ -266,6 +267,15 @@ bool loaded_index_routes(int into)
 	return good;
 }
 
+/* A level that begins so, and is none of DANE's, is a fault. */
+static const char *check_line(const struct routes_line *line, void *arg)
+{
+	const char *fault = route_check_line(line, arg);
+
+	routes_want_dane = routes_want_dane || (!fault && strncmp(line->tls, "dane", 4) == 0);
+	return fault;
+}
+
 void loaded_check_routes(void)
 {
 	bool large = options->routes && routes_wants_index(options->routes);
@@ -273,7 +283,7 @@ void loaded_check_routes(void)
 
 	if (!options->routes)
 		return;
-	if (!routes_index(options->routes, fd, route_check_line, options, routes_why, sizeof routes_why))
+	if (!routes_index(options->routes, fd, check_line, options, routes_why, sizeof routes_why))
 		fault_die(EX_CONFIG, "%s", about_routes("--routes"));
 	if (options->check && *routes_why)
 		printf("smtpwarp: %s\n", about_routes("--routes"));
@@ -312,7 +322,7 @@ void loaded_warn_of_resolver(void)
 	struct dns_servers servers;
 	struct pollfd p;
 
-	if (!wants_dane())
+	if (!wants_dane() && !routes_want_dane && !policyfile_wants_dane())
 		return;
 	dns_servers_choose(&servers, &options->dns);
 	dns_start_authentic(&query, &servers, ".", DNS_NS, microseconds(), RESOLVER_PATIENCE);

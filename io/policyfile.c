@@ -77,6 +77,11 @@ bool policyfile_loaded(void)
 	return current != NULL;
 }
 
+bool policyfile_wants_dane(void)
+{
+	return current && current->wants_dane;
+}
+
 bool policyfile_find(const char *domain, struct tlspolicy *p)
 {
 	const char *text;

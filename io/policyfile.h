@@ -11,6 +11,9 @@ bool policyfile_load(const char *file, char *why, size_t why_cap);
 /* Whether a file has been read: a session without a listener reads it itself, when it first needs it. */
 bool policyfile_loaded(void);
 
+/* Whether one of the policies asks for TLSA records. */
+bool policyfile_wants_dane(void);
+
 /* Find the policy of a domain. false: there is none, or no file. */
 bool policyfile_find(const char *domain, struct tlspolicy *p);
 

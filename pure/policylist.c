@@ -112,6 +112,7 @@ static const char *end_entry(struct policylist *list, const struct entry *e)
 	memcpy(list->bytes + list->used + sizeof h + domain.n, policy.at, policy.n);
 	list->used += (uint32_t)(sizeof h + domain.n + policy.n);
 	list->count++;
+	list->wants_dane = list->wants_dane || checked.level == TLSPOLICY_DANE || checked.level == TLSPOLICY_DANE_ONLY;
 	return NULL;
 }
 

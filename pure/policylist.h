@@ -14,6 +14,7 @@
 /* The policies follow it, `used` octets. All zero: there is none. */
 struct policylist {
 	uint32_t used, count;
+	bool wants_dane; /* one of them does */
 	unsigned char bytes[];
 };
 

@@ -116,13 +116,28 @@ def test_signed_in_part(ask):
     assert ask("child.example").startswith("failed DANE of mx.child.example: the name server has validated the address, but not")
 
 
-def test_check_asks_whether_name_servers_validate(host, certs, tmp_path):
-    """--check warns of those that do not, and of those that do not answer."""
+def written(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("options, asks", [
+    (lambda path: ["--tls", "dane"], True), (lambda path: ["--tls", "dane-only"], True), (lambda path: [], False),
+    (lambda path: ["--routes", written(path, "a.test;mx.a.test;encrypt\nb.test;mx.b.test;dane\n")], True),
+    (lambda path: ["--routes", written(path, "a.test;mx.a.test;dane-only mx.a.test\n")], True),
+    (lambda path: ["--routes", written(path, "dane.test;dane.test;encrypt dane.test\n")], False),
+    (lambda path: ["--tls-policy", written(path, "a.test encrypt\nb.test dane-only\n")], True),
+    (lambda path: ["--tls-policy", written(path, "dane.test encrypt\n")], False)])
+def test_check_asks_whether_name_servers_validate(host, certs, tmp_path, options, asks):
+    """--check warns of those that do not, and of those that do not answer, if anything wants DANE."""
     def check(server):
-        return subprocess.run([TOP / "smtpwarp", "--check", "--tls", "dane", "--dns-server", server, "--log", "none", "--tls-ca", certs.ca],
-                              capture_output=True, text=True, check=True).stderr
+        return subprocess.run([TOP / "smtpwarp", "--check", *options(tmp_path / "file"), "--dns-server", server, "--log", "none", "--tls-ca", certs.ca,
+                               "--allow-clients", "127.0.0.1"], capture_output=True, text=True, check=True).stderr
     with Signed(host, tmp_path, {".": []}, {".": {}}) as lab:
         with host:
             assert check(lab.address) == ""
+            if not asks:
+                assert check("127.0.0.1:5") == ""
+                return
             assert "no name server here that validates" in check(f"{lab.address}:5353")
             assert "no name server answers" in check("127.0.0.1:5")

@@ -10,7 +10,7 @@ static struct policylist *fresh(void)
 		unsigned char bytes[POLICYLIST_MAX];
 	} room;
 
-	room.list.used = room.list.count = 0;
+	room.list = (struct policylist){ .used = 0 };
 	return &room.list;
 }
 
@@ -72,8 +72,12 @@ static void domains(void **state)
 	(void)state;
 	assert_null(add(list, file, &line));
 	assert_int_equal(list->count, 10);
+	assert_true(list->wants_dane);
 	for (size_t i = 0; i < COUNT(known); i++)
 		expect_text(known[i][0], found(list, known[i][0]), known[i][1]);
+	list = fresh();
+	assert_null(add(list, "dane.example encrypt\n", &line));
+	assert_false(list->wants_dane);
 	assert_null(add(fresh(), "", &line));
 	expect_text("no file", found(fresh(), "example.org"), "none");
 }

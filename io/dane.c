@@ -286,7 +286,7 @@ static void put_together(void)
 	if (hosts[DANE_USABLE])
 		conclude(DANE_USABLE);
 	else if (failed)
-		fail("DANE", failed->name, failed->failure);
+		fail("records", failed->name, failed->failure);
 	else
 		conclude(hosts[DANE_UNUSABLE] && !hosts[DANE_NONE] ? DANE_UNUSABLE : DANE_NONE);
 }

@@ -77,8 +77,8 @@ def test_signed_zones(ask):
         "alias": usable("mx.ee.signed.example", "also.alias.signed.example", "alias.signed.example"),
         "named": usable("also.named.signed.example", "named.signed.example"),
         "whole": usable("mx.whole.signed.example", "whole.signed.example", records=3),      # over TCP
-        "huge": "failed DANE of mx.huge.signed.example: the answer is too long",
-        "lame": "failed DANE of mx.lame.signed.example: the server failed",
+        "huge": "failed records of mx.huge.signed.example: the answer is too long",
+        "lame": "failed records of mx.lame.signed.example: the server failed",
         "null": "none any",
         "missing": "none any",
         "outside": "none",
@@ -107,13 +107,13 @@ def test_what_is_not_signed(ask):
 
 def test_what_does_not_validate(ask):
     assert ask("expired.example") == "failed any MX of expired.example: the server failed"
-    assert ask("host=mx.expired.example") == "failed DANE of mx.expired.example: the server failed"
+    assert ask("host=mx.expired.example") == "failed records of mx.expired.example: the server failed"
 
 
 def test_signed_in_part(ask):
     """A zone that leaves out unsigned names, which leaves no proof that there are no records; records in a zone that is not signed."""
     assert ask("optout.example") == "none"
-    assert ask("child.example").startswith("failed DANE of mx.child.example: the name server has validated the address, but not")
+    assert ask("child.example").startswith("failed records of mx.child.example: the name server has validated the address, but not")
 
 
 def written(path, text):

@@ -268,13 +268,13 @@ static void one_host(void **state)
 		{ "none, of what is not signed for each name", GOOD_MX, GOOD_A, TLSA_OF(false, "NXDOMAIN"), "none" },
 		{ "some cannot be used", GOOD_MX, GOOD_A, TLSA_OF(true, "TLSA 011 111 311 319"), "usable every 1 sni a.test for a.test d.test" },
 		{ "none can be used", GOOD_MX, GOOD_A, TLSA_OF(true, "TLSA 011 111 329"), "unusable" },
-		{ "records fail", GOOD_MX, GOOD_A, TLSA_OF(true, "SERVFAIL"), "failed: DANE of a.test: the server failed" },
-		{ "no answer for records", GOOD_MX, GOOD_A, TLSA_OF(true, NULL), "failed: DANE of a.test: no answer in time" },
+		{ "records fail", GOOD_MX, GOOD_A, TLSA_OF(true, "SERVFAIL"), "failed: records of a.test: the server failed" },
+		{ "no answer for records", GOOD_MX, GOOD_A, TLSA_OF(true, NULL), "failed: records of a.test: no answer in time" },
 		{ "records are not signed", GOOD_MX, GOOD_A, TLSA_OF(false, "TLSA 311"),
-		    "failed: DANE of a.test: the name server has validated the address, but not the TLSA records" },
+		    "failed: records of a.test: the name server has validated the address, but not the TLSA records" },
 		{ "address is not signed", GOOD_MX, A_OF(false, "A 192.0.2.1"), NOT_ASKED, "none" },
-		{ "address fails", GOOD_MX, A_OF(true, "SERVFAIL"), NOT_ASKED, "failed any: DANE of a.test: the server failed" },
-		{ "no answer for the address", GOOD_MX, A_OF(true, NULL), NOT_ASKED, "failed any: DANE of a.test: no answer in time" },
+		{ "address fails", GOOD_MX, A_OF(true, "SERVFAIL"), NOT_ASKED, "failed any: records of a.test: the server failed" },
+		{ "no answer for the address", GOOD_MX, A_OF(true, NULL), NOT_ASKED, "failed any: records of a.test: no answer in time" },
 		{ "MX is not signed", MX_OF(false, "MX 10 a.test"), GOOD_A, GOOD_TLSA, "usable half every 1 sni a.test for a.test" },
 		{ "neither is", MX_OF(false, "MX 10 a.test"), A_OF(false, "A 192.0.2.1"), NOT_ASKED, "none half" },
 		{ "MX is not signed, and leads elsewhere", MX_OF(false, "MX 10 a.test"), A_OF(true, "A 192.0.2.2"), NOT_ASKED, "none half any" },
@@ -286,7 +286,7 @@ static void one_host(void **state)
 		{ "an alias with records", GOOD_MX, A_OF(true, "CNAME x.test A 192.0.2.1"), { "_25._tcp.x.test", DNS_TLSA, true, "TLSA 211" },
 		    "usable every 1 sni x.test for x.test a.test d.test" },
 		{ "an alias whose records fail", GOOD_MX, A_OF(true, "CNAME x.test A 192.0.2.1"), { "_25._tcp.x.test", DNS_TLSA, true, "SERVFAIL" },
-		    "failed: DANE of a.test: the server failed" },
+		    "failed: records of a.test: the server failed" },
 		{ "an alias that is not signed", GOOD_MX, A_OF(false, "CNAME x.test A 192.0.2.1"), NOT_ASKED, "none" },
 	};
 
@@ -357,11 +357,11 @@ static void any_host(void **state)
 		z[3].says = "";
 		expect_text(rows[i].name, ask("d.test", NULL, "192.0.2.9"),
 		    i < 2 ? "usable any 1 sni b.test for b.test d.test" :
-		    i < 5 ? "none any" : "failed any: DANE of b.test: the server failed");
+		    i < 5 ? "none any" : "failed any: records of b.test: the server failed");
 		z[3].says = "TLSA 111";
 		expect_text(rows[i].name, ask("d.test", NULL, "192.0.2.9"),
 		    i < 2 ? "usable any 1 sni b.test for b.test d.test" :
-		    i == 3 ? "unusable any" : i < 5 ? "none any" : "failed any: DANE of b.test: the server failed");
+		    i == 3 ? "unusable any" : i < 5 ? "none any" : "failed any: records of b.test: the server failed");
 	}
 }
 
@@ -404,7 +404,7 @@ static void slow_resolver(void **state)
 		unsigned lost = deaf;
 
 		began = now;
-		expect_text("slow", ask("d.test", NULL, "192.0.2.1"), "failed: DANE of a.test: no answer in time");
+		expect_text("slow", ask("d.test", NULL, "192.0.2.1"), "failed: records of a.test: no answer in time");
 		assert_int_equal(now, began + PATIENCE);
 		deaf = lost;
 	}

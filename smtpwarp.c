@@ -163,8 +163,8 @@ static void check_client_tls(void)
 static void check_tls_on(void)
 {
 	if (options.tls_on_recipient && options.upstream_auth)
-		fault_die(EX_CONFIG, "--tls-on recipient: smtpwarp has to authenticate with --upstream-auth before, and inside of TLS: "
-				     "use --connect-on recipient");
+		fault_die(EX_CONFIG, "--tls-on recipient, with which --tls dane, dane-only and --tls-policy come: smtpwarp has to "
+				     "authenticate with --upstream-auth before, and inside of TLS: use --connect-on recipient");
 }
 
 static void load_pair(enum keys_pair pair, const char *cert, const char *key)
@@ -181,7 +181,7 @@ static void load_keys(void)
 {
 	_Static_assert(OPTIONS_FILES_MAX == KEYS_CLIENTS_MAX, "each --cert has a place");
 	if (options.certs && options.keys && options.certs != options.keys)
-		fault_die(EX_CONFIG, "--key is given %u times, but --cert %u times: give a --key for each --cert, in the same order, or none", options.keys, options.certs);
+		fault_die(EX_CONFIG, "there are %u --key for %u --cert: give one for each, in the same order, or none", options.keys, options.certs);
 	for (unsigned i = 0; i < options.certs || i < options.keys; i++)
 		load_pair(KEYS_CLIENTS + i, i < options.certs ? options.cert[i] : NULL, i < options.keys ? options.key[i] : NULL);
 	load_pair(KEYS_UPSTREAM, options.tls_cert, options.tls_key);

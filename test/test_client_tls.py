@@ -790,8 +790,8 @@ def test_faults_of_one_of_several_pairs(certs, tmp_path):
     for arguments, reason in [
             ([*good, "--cert", tmp_path / "gone", "--key", rsa[3]], f"--cert {tmp_path / 'gone'}: No such file"),
             ([*good, *rsa[:3], good[3]], f"--key {good[3]}: the key is not that of the first certificate"),
-            ([*good, *rsa[:2]], "--key is given 1 times, but --cert 2 times"),
-            ([*good, *rsa[2:]], "--key is given 2 times, but --cert 1 times"),
+            ([*good, *rsa[:2]], "there are 1 --key for 2 --cert"),
+            ([*good, *rsa[2:]], "there are 2 --key for 1 --cert"),
             ([*rsa[2:], *good[2:]], f"--key {rsa[3]}: there is no --cert"),
             (good * 9, "can be given 8 times at most")]:
         result = check(*arguments)

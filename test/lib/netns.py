@@ -17,10 +17,13 @@ leaves it. Needs root; unsupported() says why not.
 """
 import contextlib
 import ctypes
+import fcntl
 import ipaddress
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import weakref
@@ -28,6 +31,7 @@ import weakref
 from waiting import wait_until
 
 CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1      # netdevice(7)
 TCP_LISTEN = "0A"
 RTF_LOCAL = 0x80000000    # linux/ipv6_route.h
 THREAD_NS = "/proc/thread-self/ns/net"
@@ -95,7 +99,7 @@ class NetNS:
         self._fd = _new_namespace()
         self._visits = threading.local()
         self.close = weakref.finalize(self, _destroy, self._fd, os.getpid())
-        self.ip("link set lo up")
+        self._bring_up_lo()
 
     @property
     def path(self):
@@ -113,6 +117,11 @@ class NetNS:
         home = self._visits.homes.pop()
         _checked(_libc.setns(home, CLONE_NEWNET))
         os.close(home)
+
+    def _bring_up_lo(self):
+        """As `ip link set lo up`, for thousands of tests without a process for each."""
+        with self, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 
     def popen(self, argv, **options):
         with self:

@@ -222,11 +222,6 @@ UNIT_dane = pure/dane.c $(UNIT_certificate) $(UNIT_dnsmessage)
 UNIT_tlsa = io/dane.c io/dns.c $(UNIT_file) $(UNIT_dane)
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
 UNIT_dns = io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
-UNIT_tlsrpt = pure/tlsrpt.c io/tlsrpt.c pure/jsonread.c pure/json.c $(UNIT_dnsmessage)
-UNIT_tlspolicy = pure/tlspolicy.c $(UNIT_dnsmessage)
-UNIT_policylist = pure/policylist.c $(UNIT_idna) $(UNIT_tlspolicy)
-UNIT_policyfile = io/policyfile.c $(UNIT_file) $(UNIT_policylist)
-UNIT_socketmap = pure/socketmap.c io/socketmap.c $(UNIT_endpoint)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
 UNIT_file = io/file.c io/readable.c
 UNIT_readable = $(UNIT_file)
@@ -258,42 +253,35 @@ FUZZ_socketmap = pure/socketmap.c $(UNIT_endpoint)
 FUZZ_certificate = $(UNIT_certificate)
 FUZZ_TARGETS = $(patsubst test/fuzz/%.c,%,$(wildcard test/fuzz/*.c))
 
+# Each file once, for all programs that link it.
+objects = $(patsubst %.c,$(T)/%.o,$(1))
 .SECONDEXPANSION:
-$(T)/unit_%: test/unit/%.c $$(UNIT_$$*) Makefile
+$(T)/unit_%: test/unit/%.c $$(call objects,$$(UNIT_$$*)) Makefile
 	@mkdir -p $(T)
-	$(TEST_CC) $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(UNIT_$*) $(CMOCKA) $(if $(filter keys agent tls,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) \
-		$(if $(filter %.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
+	$(TEST_CC) $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(call objects,$(UNIT_$*)) $(CMOCKA) \
+		$(if $(filter keys agent tls,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) $(if $(filter %/fake_session.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
 
 $(T)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(TEST_CC) $(TEST_FLAGS) -DOPTIONS_PLUGINS='"/plugins"' -DSMTPWARP_VERSION='"0"' -include test/lib/legal_note.h \
 		-isystem $(BEARSSL_INCLUDE) -c -o $@ $<
 
-$(T)/replay_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
+$(T)/replay_%: test/fuzz/%.c $$(call objects,$$(FUZZ_$$*)) Makefile
 	@mkdir -p $(T)
-	clang $(TEST_FLAGS) -DREPLAY -o $@ $< $(FUZZ_$*)
+	$(TEST_CC) $(TEST_FLAGS) -DREPLAY -o $@ $< $(call objects,$(FUZZ_$*))
 
 $(T)/fuzz_%: test/fuzz/%.c $$(FUZZ_$$*) Makefile
 	@mkdir -p $(T)
 	clang $(TEST_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(FUZZ_$*)
 
-$(T)/ask_map: test/lib/ask_map.c $(UNIT_socketmap) $(UNIT_tlspolicy) pure/json.c Makefile
+LIB_ask_map = $(sort $(UNIT_socketmap) $(UNIT_tlspolicy)) pure/json.c
+LIB_send_report = $(UNIT_tlsrpt)
+LIB_classify = $(UNIT_replyrules) smtp.c
+LIB_ask_dane = $(UNIT_tlsa)
+LIB_PROGRAMS = ask_map send_report classify ask_dane
+$(LIB_PROGRAMS:%=$(T)/%): $(T)/%: test/lib/%.c $$(call objects,$$(LIB_$$*)) Makefile
 	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -o $@ $< $(sort $(UNIT_socketmap) $(UNIT_tlspolicy)) pure/json.c
-
-$(T)/send_report: test/lib/send_report.c $(UNIT_tlsrpt) Makefile
-	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_tlsrpt)
-
-$(T)/classify: test/lib/classify.c $(UNIT_replyrules) smtp.c Makefile
-	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_replyrules) smtp.c
-
-$(T)/ask_dane: test/lib/ask_dane.c $(UNIT_tlsa) Makefile
-	@mkdir -p $(T)
-	gcc $(TEST_FLAGS) -o $@ $< $(UNIT_tlsa)
-$(T)/askmap: test/lib/askmap.c $(UNIT_socketmap) $(UNIT_tlspolicy) pure/json.c Makefile
-	gcc $(TEST_FLAGS) -o $@ $< $(sort $(UNIT_socketmap) $(UNIT_tlspolicy)) pure/json.c
+	$(TEST_CC) $(TEST_FLAGS) -o $@ $< $(call objects,$(LIB_$*))
 
 # smtpwarp with an intruder in its sessions, see test/proof/intruder.c. Without link-time optimization functions can be wrapped.
 intruder:
@@ -308,9 +296,13 @@ $(T)/session_fuzzer: $(SESSION_FUZZER) test/fuzz/session/fuzz.h Makefile
 	gcc -std=c11 $(WARNINGS) -Werror -g -O2 -o $@ $(SESSION_FUZZER) -lssl -lcrypto
 -include $(wildcard $(T)/*.d $(T)/*/*.d $(T)/*/*/*.d)
 
+# All that `make test` runs beside smtpwarp itself.
+UNITS_TESTED = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
+programs: $(UNITS_TESTED:%=$(T)/unit_%) $(FUZZ_TARGETS:%=$(T)/replay_%) $(LIB_PROGRAMS:%=$(T)/%) $(T)/session_fuzzer
+
 # Ends with one line for all of it: N passed, N failed, N skipped.
 test: packages
-	@$(MAKE) --no-print-directory all hooks asan
+	@$(MAKE) --no-print-directory -j$$(nproc) all hooks asan
 	@$(PYTHON) -B test/run.py
 
 demo:
@@ -449,5 +441,5 @@ clean:
 	rm -rf build $(OUT) $(STAT_OUT)
 
 .SILENT: stage
-.PHONY: FORCE all hooks cross asan intruder initramfs packages test demo bench fuzz stage install uninstall image image-hooks clean
+.PHONY: FORCE all hooks cross asan intruder initramfs packages programs test demo bench fuzz stage install uninstall image image-hooks clean
 .SECONDARY:

@@ -3,13 +3,17 @@
 Unit tests and the fuzzers' corpus (sanitizers on), builds with other compilers, the end-to-end tests with the real
 binary, and those of the scripted peers once more with a sanitizer build. Arguments go to pytest.
 """
+import concurrent.futures
+import functools
 import os
 import re
 import subprocess
 import sys
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+CORES = os.cpu_count() or 1
 # Hostile input is where a sanitizer earns its keep; what else the others test does not depend on the build.
 SANITIZED = ["framing", "replies", "commands", "pipelining", "extensions", "upstream_tls", "destination",
              "identity", "checks", "late_auth", "lookup"]
@@ -17,35 +21,40 @@ COUNTS = re.compile(r"(\d+) (passed|failed|errors?|skipped)")
 
 
 class Tally:
+    """Steps may run side by side."""
+
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        self.lock = threading.Lock()
 
-    def step(self, title, *command, **env):
+    def add(self, passed, failed, skipped=0):
+        with self.lock:
+            self.passed += passed
+            self.failed += failed
+            self.skipped += skipped
+
+    def step(self, title, *command):
         """One command that passes or fails as a whole. Its output is shown when it fails."""
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
-        print(f"{'ok  ' if done.returncode == 0 else 'FAIL'} {title}", flush=True)
-        if done.returncode:
-            print(done.stdout[-8000:])
+        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        said = f"\n{done.stdout[-8000:]}" if done.returncode else ""
+        print(f"{'FAIL' if done.returncode else 'ok  '} {title}{said}", flush=True)
         return done
 
-    def whole(self, title, *command, **env):
-        if self.step(title, *command, **env).returncode:
-            self.failed += 1
-        else:
-            self.passed += 1
+    def whole(self, title, *command):
+        done = self.step(title, *command)
+        self.add(int(done.returncode == 0), int(done.returncode != 0))
+        return done.returncode == 0
 
     def cmocka(self, title, program):
         done = self.step(title, program)
         passed = re.search(r"\[  PASSED  \] (\d+) test", done.stdout)
         failed = re.search(r"\[  FAILED  \] (\d+) test", done.stdout)
-        self.passed += int(passed[1]) if passed else 0
-        self.failed += int(failed[1]) if failed else int(done.returncode != 0)
+        self.add(int(passed[1]) if passed else 0, int(failed[1]) if failed else int(done.returncode != 0))
 
     def pytest(self, title, *arguments, **env):
         print(f"---- {title}", flush=True)
         process = subprocess.Popen([sys.executable, "-B", "-m", "pytest", "-q", "--rootdir", HERE, "-n",
-                                    str(2 * (os.cpu_count() or 1)), *arguments], cwd=HERE, env={**os.environ, **env},
+                                    str(2 * CORES), *arguments], cwd=HERE, env={**os.environ, **env},
                                    text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         last = ""
         for line in process.stdout:
@@ -53,16 +62,14 @@ class Tally:
             last = line if COUNTS.search(line) else last
         found = {kind.rstrip("s"): int(number) for number, kind in COUNTS.findall(last)}
         failed = found.get("failed", 0) + found.get("error", 0)
-        self.passed += found.get("passed", 0)
-        self.skipped += found.get("skipped", 0)
-        self.failed += failed or int(process.wait() != 0)
+        self.add(found.get("passed", 0), failed or int(process.wait() != 0), found.get("skipped", 0))
 
 
-def reproducible(tally):
-    """Two builds in different places are the same bytes."""
-    tally.whole("two builds, the same bytes", "sh", "-c",
-                "make -s O=build/again OUT=build/again/smtpwarp-stripped >/dev/null && "
-                "cmp smtpwarp build/again/smtpwarp-stripped")
+def side_by_side(*steps):
+    """Each a function, a core for each."""
+    with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
+        for done in [pool.submit(step) for step in steps]:
+            done.result()
 
 
 def parts(kind):
@@ -70,25 +77,33 @@ def parts(kind):
     return sorted(name[:-2] for name in os.listdir(os.path.join(HERE, kind)) if name.endswith(".c"))
 
 
+def strict(tally, compiler):
+    """Without a warning; where it is the compiler of ./smtpwarp, this build in another place is the same bytes."""
+    place = f"build/strict-{compiler}"
+    built = tally.whole(f"{compiler} without a warning", "make", "-s", f"CC={compiler}", f"O={place}", "WERROR=-Werror",
+                        f"OUT={place}/smtpwarp-stripped")
+    if built and compiler == "musl-gcc":
+        tally.whole("two builds, the same bytes", "cmp", "smtpwarp", f"{place}/smtpwarp-stripped")
+
+
+def unit(tally, name):
+    tally.cmocka(f"unit tests of {name}.c", f"build/test/unit_{name}")
+
+
+def corpus(tally, name):
+    tally.whole(f"fuzzing corpus, {name}", f"build/test/replay_{name}", f"test/fuzz/corpus/{name}")
+
+
 def main():
     tally = Tally()
-    for name in parts("unit"):
-        program = f"build/test/unit_{name}"
-        if tally.step(f"build {program}", "make", "-s", program).returncode:
-            tally.failed += 1
-        else:
-            tally.cmocka(f"unit tests of {name}.c", f"./{program}")
-    for target in parts("fuzz"):
-        program = f"build/test/replay_{target}"
-        tally.whole(f"fuzzing corpus, {target}", "sh", "-c",
-                    f"make -s {program} && {program} test/fuzz/corpus/{target}")
-    tally.whole("session fuzzer, 60 s", "sh", "-c", "make -s build/test/session_fuzzer && "
-                "build/test/session_fuzzer --jobs $(nproc) --seconds 60 build/asan/smtpwarp")
-    tally.whole("fuzzer of hooks/dlp, 5 s", sys.executable, "-B", "test/fuzz/dlp.py", "--seconds", "5")
-    for compiler in "gcc", "clang", "musl-gcc":
-        tally.whole(f"{compiler} without a warning", "make", "-s", f"CC={compiler}", f"O=build/strict-{compiler}",
-                    "WERROR=-Werror", f"OUT=build/strict-{compiler}/smtpwarp-stripped")
-    reproducible(tally)
+    if tally.step("build of the unit tests and fuzzers", "make", "-s", "-k", f"-j{CORES}", "programs").returncode:
+        tally.add(0, 1)
+    else:
+        side_by_side(*(functools.partial(strict, tally, compiler) for compiler in ("gcc", "clang", "musl-gcc")),
+                     *(functools.partial(unit, tally, name) for name in parts("unit")),
+                     *(functools.partial(corpus, tally, name) for name in parts("fuzz")))
+        tally.whole("fuzzer of hooks/dlp, 5 s", sys.executable, "-B", "test/fuzz/dlp.py", "--seconds", "5")
+        tally.whole("session fuzzer, 60 s", "build/test/session_fuzzer", "--jobs", str(CORES), "--seconds", "60", "build/asan/smtpwarp")
     tests = sys.argv[1:]
     tally.pytest("end to end", *tests)
     if not tests:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import building
 from hooks import EVENTS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -46,9 +47,9 @@ def test_stack_protector():
 @pytest.mark.parametrize("prefix", ["/usr", "/opt/mail"])
 def test_install(tmp_path, prefix):
     """With a build of its own: the path of plugins is in the program."""
-    subprocess.run(["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}", f"PREFIX={prefix}",
-                    f"O={tmp_path}/build", f"OUT={tmp_path}/smtpwarp"], check=True, capture_output=True)
-    base = pathlib.Path(f"{tmp_path}{prefix}")
+    subprocess.run(["make", "-s", "-C", ROOT, "install", f"DESTDIR={tmp_path}/root", f"PREFIX={prefix}",
+                    *building.copy_of_build(tmp_path)], check=True, capture_output=True)
+    base = pathlib.Path(f"{tmp_path}/root{prefix}")
     installed = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
     assert {"sbin/smtpwarp", "bin/smtpwarp-stat", "share/man/man8/smtpwarp-stat.8", "share/man/man8/smtpwarp.8", "share/man/man7/smtpwarp-hooks.7", "share/man/man5/smtpwarp-log.5",
             "share/man/man5/smtpwarp-routes.5", "lib/sysusers.d/smtpwarp.conf", "lib/tmpfiles.d/smtpwarp.conf", "sbin/smtpwarp-setup",
@@ -84,10 +85,10 @@ def test_uninstall(tmp_path):
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/other").write_text("another program\n")
     settings = root / "etc/smtpwarp/smtpwarp.conf"
+    place = building.copy_of_build(tmp_path)
 
     def make(*arguments):
-        return subprocess.run(["make", "-s", "-C", ROOT, *arguments, f"DESTDIR={root}", f"O={tmp_path}/build",
-                               f"OUT={tmp_path}/smtpwarp"], check=False, capture_output=True, text=True)
+        return subprocess.run(["make", "-s", "-C", ROOT, *arguments, f"DESTDIR={root}", *place], check=False, capture_output=True, text=True)
     assert make("install").returncode == 0
     assert settings.read_bytes() == (ROOT / "units/smtpwarp.conf").read_bytes()
     first = files(root)

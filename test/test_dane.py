@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import building
 from signedzone import Signed, tlsa
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
@@ -44,10 +45,8 @@ def zones(certs):
 
 
 @pytest.fixture(scope="module", name="program")
-def fixture_program(tmp_path_factory):
-    build = tmp_path_factory.mktemp("build")
-    subprocess.run(["make", "-s", "-C", TOP, f"T={build}", build / "ask_dane"], check=True, capture_output=True)
-    return build / "ask_dane"
+def fixture_program():
+    return building.program("ask_dane")
 
 
 @pytest.fixture(name="ask")

@@ -19,9 +19,7 @@ ZONES["none.test"] = ["@ MX 10 mx"]
 
 @pytest.fixture(scope="module")
 def ask_map():
-    program = building.ROOT / "build/test/ask_map"
-    building.make("test", str(program.relative_to(building.ROOT)))
-    return program
+    return building.program("ask_map")
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+import building
+
 TOP = pathlib.Path(__file__).resolve().parent.parent
 RULES, SAMPLES = TOP / "rules/replies.rules", TOP / "test/replies.samples"
 SHIPPED = RULES.read_text().splitlines()
@@ -17,14 +19,13 @@ def fields(lines):
 
 
 @pytest.fixture(scope="module")
-def classify(tmp_path_factory):
+def classify():
     """classify([(stage, reply), ...], rules): the class, scope and rule's line of each; lines of a reply have LF between."""
-    build = tmp_path_factory.mktemp("build")        # of its own, for tests run side by side
-    subprocess.run(["make", "-s", "-C", TOP, f"T={build}", build / "classify"], check=True, capture_output=True)
+    program = building.program("classify")
 
     def run(replies, rules=RULES):
         text = "".join(f"{stage}\t" + reply.replace("\n", "\\n") + "\n" for stage, reply in replies)
-        done = subprocess.run([build / "classify", rules], input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run([program, rules], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [(kind, scope, int(line)) for kind, scope, line in map(str.split, done.stdout.splitlines())]
     return run

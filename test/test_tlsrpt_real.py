@@ -16,9 +16,7 @@ pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="test/packages/fetc
 
 @pytest.fixture(scope="module")
 def send_report():
-    program = building.ROOT / "build/test/send_report"
-    building.make("test", str(program.relative_to(building.ROOT)))
-    return program
+    return building.program("send_report")
 
 
 class Library:

@@ -2,10 +2,12 @@
 each code by itself is in unit/tlsreport.c. PROTOCOL 63."""
 import pytest
 
+import peers
 import tlsrptd
 from certificates import HOST
 from nameservers import Nsd
 from signedzone import Signed, tlsa
+from test_destination import MAIL4, mail_host, redirect     # noqa: F401
 from tlsrptd import Tlsrptd
 
 RECORD = "v=TLSRPTv1; rua=mailto:tls@d.test"
@@ -235,4 +237,29 @@ def test_dane(host, warp, certs, mail_server, collector, tmp_path, row, by):
     kind = tlsrptd.NO_POLICY if told is None else tlsrptd.TLSA
     assert report["policies"] == [{"policy-type": kind, "policy-domain": MX if told else "d.example", **strings, **details,
                                    "t": len(failures), "f": int(bool(failures))}]
+    collector.nothing()
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("record, reply, failures", [("3 1 1", "250", 0), (ZEROS, "451", 1)], ids=["right", "wrong"])
+def test_dane_of_a_redirected_client(mail_host, warp, certs, mail_server, collector, tmp_path, known, record, reply, failures):   # noqa: F811
+    """The server is the mail exchange with the address that the client wanted, or any of them: then it has no name, and the records are all
+    of the domain's."""
+    mail_server(address=MAIL4, port=25, tls=certs.context())
+    redirect(mail_host, "meta mark != 77")
+    record = written_record(record, certs, "good")
+    zone = ["@ MX 10 mx", f"mx A {MAIL4 if known else '10.1.1.1'}", f'_smtp._tls TXT "{RECORD}"', f"_25._tcp.mx {record}"]
+    with Signed(mail_host, tmp_path / "dns", {"d.example": zone}, {"d.example": {}}) as lab:
+        made = warp("--tlsrpt", collector.path, "--dns-server", lab.address, "--tls", "dane", "--tls-on", "recipient", "--mark", 77,
+                    "--transparent").listen("127.0.0.1:2525")
+        client = peers.connect(MAIL4, 25, made.group)
+        client.expect("220")
+        client.ask("EHLO client.example", "250")
+        client.ask("MAIL FROM:<a@b.test>", "250")
+        client.ask("RCPT TO:<r@d.example>", reply)
+        leave(made, client)
+        made.wait_for("close")
+    details = {"failure-details": [{"c": 205, "s": MAIL4, **({"n": MX} if known else {}), "h": "server.example", "r": MAIL4, "f": NO_MATCH}]}
+    assert collector.policy() == {"d": "d.example", "policy-type": tlsrptd.TLSA, "policy-domain": MX if known else "d.example",
+                                  "policy-string": [record.removeprefix("TLSA ")], **(details if failures else {}), "t": failures, "f": failures}
     collector.nothing()

@@ -305,12 +305,18 @@ static unsigned char *put16(unsigned char *at, size_t n)
 	return at;
 }
 
+/* The octets that put_tlv() needs for this text. */
+static size_t tlv_size(const char *text)
+{
+	return *text ? 3 + strlen(text) : 0;
+}
+
 /* Nothing, if there is no text, or no room for it before end. */
 static unsigned char *put_tlv(unsigned char *at, const unsigned char *end, int type, const char *text)
 {
 	size_t n = strlen(text);
 
-	if (!n || n + 3 > (size_t)(end - at))
+	if (!n || (ptrdiff_t)n + 3 > end - at)
 		return at;
 	*at++ = (unsigned char)type;
 	at = put16(at, n);
@@ -318,8 +324,8 @@ static unsigned char *put_tlv(unsigned char *at, const unsigned char *end, int t
 	return at + n;
 }
 
-/* verify is 0 only if the client showed a certificate that verified. A name in it that has no room is left out: cut short it could be
- * somebody else's. */
+/* verify is 0 only if the client showed a certificate that verified. The name in it leaves room for the cipher; without room of its own it is
+ * left out, for cut short it could be somebody else's. */
 static unsigned char *put_tls(unsigned char *at, const unsigned char *end, const struct proxyproto_tls *tls)
 {
 	unsigned char *length = at + 1, *fixed = at + 3;
@@ -329,8 +335,8 @@ static unsigned char *put_tls(unsigned char *at, const unsigned char *end, const
 	fixed[0] = PP2_CLIENT_SSL | (tls->verified ? PP2_CLIENT_CERT_CONN | PP2_CLIENT_CERT_SESS : 0);
 	fixed[SSL_FIXED - 1] = !tls->verified;
 	at = put_tlv(fixed + SSL_FIXED, end, PP2_SUBTYPE_SSL_VERSION, tls->version);
+	at = put_tlv(at, end - tlv_size(tls->cipher), PP2_SUBTYPE_SSL_CN, tls->cn);
 	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CIPHER, tls->cipher);
-	at = put_tlv(at, end, PP2_SUBTYPE_SSL_CN, tls->cn);
 	at = put_tlv(at, end, PP2_SUBTYPE_SSL_SIG_ALG, tls->signature);
 	at = put_tlv(at, end, PP2_SUBTYPE_SSL_KEY_ALG, tls->key);
 	put16(length, (size_t)(at - length) - 2);
@@ -345,12 +351,6 @@ static unsigned char *put_addresses(unsigned char *at, const struct proxyproto *
 	memcpy(at + size, address_of(&p->dest), size);
 	at = put16(at + 2 * size, net_port(&p->source));
 	return put16(at, net_port(&p->dest));
-}
-
-/* The octets that put_tlv() needs for this text. */
-static size_t tlv_size(const char *text)
-{
-	return *text ? 3 + strlen(text) : 0;
 }
 
 /* All that follows the addresses. There is room for authority and alpn, whatever the other texts are. */

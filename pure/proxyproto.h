@@ -45,8 +45,8 @@ enum proxyproto_status proxyproto_read(const unsigned char *in, size_t n, size_t
     const char **why);
 
 /* Write a header of version 1 or 2. Addresses that are AF_UNSPEC, or of two families, become UNKNOWN, or LOCAL. Only v2 tells what follows
- * them: authority, but for one with other characters than those above, alpn and version always; cipher, cn, signature and key, in this
- * order, each if there is room for the whole of it. There is for a cipher of 45 octets and a cn of 64. Returns octets; 0 if cap is less
+ * them: authority, but for one with other characters than those above, alpn and version always; of cipher, cn, signature and key, in this
+ * order of rank, each if there is room for the whole of it. There is for a cipher of 45 octets and a cn of 64. Returns octets; 0 if cap is less
  * than PROXYPROTO_WRITTEN. */
 size_t proxyproto_write(unsigned version, const struct proxyproto *p, unsigned char *out, size_t cap);
 

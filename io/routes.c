@@ -3,6 +3,7 @@
 #include "io/routes.h"
 #include "io/file.h"
 #include "io/readable.h"
+#include "pure/idna.h"
 #include "smtp.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@
 #define WINDOW (16 << 10)
 #define ADDRESS_MAX 1024 /* longer patterns are refused, so a longer address matches none */
 #define DOMAIN_MAX 255	 /* RFC 1035 2.3.4; a longer name has no parents */
-#define KEYS_MAX (DOMAIN_MAX / 2 + 5)
+#define KEYS_MAX (DOMAIN_MAX + 10) /* two for each label, and for what is no domain */
 #define NO_RANK UINT_MAX
 
 /* ---- a line ---- */
@@ -310,7 +311,8 @@ struct keys {
 	unsigned count;
 	uint64_t lengths; /* bits: lengths of the keys, modulo 64 */
 	struct key key[KEYS_MAX];
-	unsigned char base[ADDRESS_MAX];
+	unsigned char base[2][ADDRESS_MAX];
+	unsigned char ascii[ADDRESS_MAX];
 };
 
 static struct keys keys;
@@ -331,43 +333,80 @@ static void add_key(const unsigned char *bytes, size_t n, size_t local)
 }
 
 /* Add "bob@x" for "bob+news@x". A quoted local part has no extension. */
-static void add_base(const unsigned char *address, size_t n, size_t local, const char *delimiters)
+static void add_base(const unsigned char *address, size_t n, size_t local, const char *delimiters, unsigned char *base)
 {
 	size_t at = 1;
 
-	while (at < local && !(address[at] && strchr(delimiters, address[at])))
+	while (n && at < local && !(address[at] && strchr(delimiters, address[at])))
 		at++;
-	if (at >= local || address[0] == '"')
+	if (!n || at >= local || address[0] == '"')
 		return;
-	memcpy(keys.base, address, at);
-	memcpy(keys.base + at, address + local, n - local);
-	add_key(keys.base, at + n - local, at);
+	memcpy(base, address, at);
+	memcpy(base + at, address + local, n - local);
+	add_key(base, at + n - local, at);
 }
 
-static void add_domain(const unsigned char *domain, size_t n)
+/* Where the part of a name begins that has one label less; n: there is none. */
+static size_t parent(const unsigned char *name, size_t n, size_t at)
 {
-	if (!n || n > DOMAIN_MAX)
-		return;
-	add_key(domain, n, 0);
-	for (size_t i = 1; i < n && domain[0] != '['; i++)
-		if (domain[i] == '.' && domain[i - 1] != '.') /* no empty labels, so KEYS_MAX suffices */
-			add_key(domain + i, n - i, 0);
+	for (size_t i = at + 1; i < n && name[0] != '['; i++)
+		if (name[i] == '.' && name[i - 1] != '.') /* no empty labels, so KEYS_MAX suffices */
+			return i;
+	return n;
+}
+
+/* A domain and those above it, each as it is and in ASCII, which has as many labels; ascii_len 0: it is in ASCII, or cannot be. */
+static void add_domain(const unsigned char *domain, size_t n, const unsigned char *ascii, size_t ascii_len)
+{
+	size_t at = 0, ascii_at = 0;
+
+	if (n > DOMAIN_MAX)
+		n = 0;
+	while (at < n || ascii_at < ascii_len) {
+		if (at < n)
+			add_key(domain + at, n - at, 0);
+		if (ascii_at < ascii_len)
+			add_key(ascii + ascii_at, ascii_len - ascii_at, 0);
+		at = parent(domain, n, at);
+		ascii_at = parent(ascii, ascii_len, ascii_at);
+	}
+}
+
+/* Put the address with its domain in ASCII into keys.ascii. Returns octets; 0: it is in ASCII, or cannot be. */
+static size_t make_ascii(const unsigned char *address, size_t n, size_t local)
+{
+	char domain[DNS_NAME_MAX + 1];
+	size_t len = 0, at = local + 1;
+
+	while (at < n && address[at] < 0x80)
+		at++;
+	if (at < n && n <= ADDRESS_MAX)
+		len = idna_ascii(address + local + 1, n - local - 1, domain);
+	if (!len || local + 1 + len > ADDRESS_MAX)
+		return 0;
+	memcpy(keys.ascii, address, local + 1);
+	memcpy(keys.ascii + local + 1, domain, len);
+	return local + 1 + len;
 }
 
 static void make_keys(const unsigned char *address, size_t n, const char *delimiters)
 {
-	size_t local;
+	size_t local, whole, ascii;
 
 	n = undotted(address, n);
 	local = local_length(address, n);
+	ascii = make_ascii(address, n, local);
+	whole = n <= ADDRESS_MAX ? n : 0;
 	keys.count = 0;
 	keys.lengths = 0;
-	if (n && n <= ADDRESS_MAX) {
+	if (whole)
 		add_key(address, n, local < n ? local : 0);
-		add_base(address, n, local, delimiters);
-	}
+	if (ascii)
+		add_key(keys.ascii, ascii, local);
+	add_base(address, whole, local, delimiters, keys.base[0]);
+	add_base(keys.ascii, ascii, local, delimiters, keys.base[1]);
 	if (local < n)
-		add_domain(address + local + 1, n - local - 1);
+		add_domain(address + local + 1, n - local - 1, keys.ascii + local + 1, ascii ? ascii - local - 1 : 0);
 	add_key((const unsigned char *)"*", 1, 0);
 }
 

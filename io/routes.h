@@ -33,7 +33,8 @@ enum routes_result { ROUTES_FOUND, ROUTES_NONE, ROUTES_FAILED };
 
 /* Find the line for this recipient and give it to judge, whose word is final: FAILED with why, as for a file that cannot be
  * read or has a malformed line. Searches, in this order: the address; the address without what begins with one of delimiters in
- * its local part; the domain; its parents as ".parent", nearest first; "*". Letters match in any case, but of two addresses
+ * its local part; the domain; its parents as ".parent", nearest first; "*". A domain that is not ASCII is looked for as it is
+ * and, after that, in ASCII (pure/idna.h). Letters match in any case, but of two addresses
  * that differ only in that, the one written as the recipient goes first. Of equal patterns the last line counts. */
 enum routes_result routes_find(const char *path, const unsigned char *address, size_t n, const char *delimiters,
     routes_judge *judge, void *arg, char *why, size_t cap);

@@ -182,6 +182,11 @@ static const char table[] = "pattern;server;tls_verify\n"
 			    ".B.example.com;b\n"
 			    "xn--bcher-kva.example;a-label\n"
 			    "b\303\274cher.example;u-label\n"
+			    "xn--tda.example;tda\n"
+			    ".xn--tda.example;below tda\n"
+			    "z@xn--tda.example;z\n"
+			    ".a.\303\274.example;a\n"
+			    ".example;examples\n"
 			    "\"a;b c\"@example.com;quoted\n"
 			    "\"x@y\"@example.com;at\n"
 			    "\"+\"@example.com;plus\n"
@@ -232,6 +237,17 @@ static const struct find_row finds[] = {
 	{ "y@dotted.example", "", "y" },
 	{ "x@XN--bcher-KVA.example", "", "a-label" },
 	{ "x@b\303\274cher.example", "", "u-label" },
+	{ "x@\303\274.example", "", "tda" },
+	{ "x@\303\274.EXAMPLE.", "", "tda" },
+	{ "z@\303\274.example", "", "z" },
+	{ "z+x@\303\274.example", "+", "z" },
+	{ "x@b.\303\274.example", "", "below tda" },
+	{ "x@a.\303\274.example", "", "below tda" },
+	{ "x@b.a.\303\274.example", "", "a" },
+	{ "x@\303\274.b\303\274cher.example", "", "examples" },
+	{ "x@\303\234.example", "", "examples" }, /* cannot be written in ASCII */
+	{ "x@\377.example", "", "examples" },
+	{ "\303\274@example.com", "", "domain" },
 	{ "\"a;b c\"@example.com", "", "quoted" },
 	{ "\"x@y\"@Example.com", "", "at" },
 	{ "x@[192.0.2.1]", "", "literal address" },
@@ -307,6 +323,14 @@ static void test_long_addresses(void **state)
 		address[1] = '.';
 		address[n - 2] = '@';
 		expect_text("long local part", find(address, "."), "star");
+		memset(address, 'a', n);
+		strcpy(address + n, "@\303\274.b.test");
+		expect_text("long local part, domain in UTF-8", find(address, "+a"), "star");
+		memcpy(address, "x@\303\274", 4);
+		for (size_t i = 4; i < n; i++)
+			address[i] = i % 2 ? 'a' : '.';
+		address[n] = 0;
+		expect_text("long domain in UTF-8", find(address, "+"), n > 7 && n <= 257 ? "a" : "star");
 	}
 }
 

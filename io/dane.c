@@ -261,7 +261,7 @@ static bool counts(const struct host *h)
 	return dane.alone || !dane.answer.identified || h->holds;
 }
 
-/* Among several a host whose records cannot be had is one that matches none of the others'. */
+/* Among several a host whose records cannot be had is one that matches none of the others': it may be the one, so the server must match. */
 static void put_together(void)
 {
 	unsigned hosts[DANE_FAILED + 1] = { 0 };
@@ -282,7 +282,8 @@ static void put_together(void)
 	if (dane.secure)
 		add_name(dane.domain);
 	dane.answer.host = dane.answer.names[0];
-	dane.answer.every = !hosts[DANE_NONE] && !hosts[DANE_UNUSABLE] && (dane.answer.identified || !dane.too_many);
+	dane.answer.every = hosts[DANE_FAILED] ||
+	    (!hosts[DANE_NONE] && !hosts[DANE_UNUSABLE] && (dane.answer.identified || !dane.too_many));
 	if (hosts[DANE_USABLE])
 		conclude(DANE_USABLE);
 	else if (failed)

@@ -365,6 +365,31 @@ static void any_host(void **state)
 	}
 }
 
+/* Whoever keeps one host's records from us must not gain by another host that has none. */
+static void lost_among_others(void **state)
+{
+	static const struct {
+		const char *name, *a, *tlsa;
+	} rows[] = {
+		{ "records fail", "A 192.0.2.2", "SERVFAIL" },
+		{ "no answer for records", "A 192.0.2.2", NULL },
+		{ "address fails", "SERVFAIL", "TLSA 311" },
+		{ "no answer for the address", NULL, "TLSA 311" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct zone z[] = { { "d.test", DNS_MX, true, "MX 10 a.test 20 b.test 30 c.test" }, plain[1],
+			{ "b.test", DNS_A, true, rows[i].a }, { "c.test", DNS_A, true, "A 192.0.2.3" }, plain[5],
+			{ "_25._tcp.b.test", DNS_TLSA, true, rows[i].tlsa }, { "_25._tcp.c.test", DNS_TLSA, true, "" } };
+
+		USE(z);
+		expect_text(rows[i].name, ask("d.test", NULL, "192.0.2.9"), "usable any every 2 sni a.test for a.test d.test");
+		z[6].says = "TLSA 111";
+		expect_text(rows[i].name, ask("d.test", NULL, "192.0.2.9"), "usable any every 2 sni a.test for a.test d.test");
+	}
+}
+
 /* Several have the address: it may be any of those. */
 static void two_with_the_address(void **state)
 {
@@ -492,7 +517,7 @@ static void long_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(host_that_has_the_address), cmocka_unit_test(one_host),
-		cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host),
+		cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host), cmocka_unit_test(lost_among_others),
 		cmocka_unit_test(two_with_the_address), cmocka_unit_test(slow_host), cmocka_unit_test(slow_resolver),
 		cmocka_unit_test(many_hosts),
 		cmocka_unit_test(many_records), cmocka_unit_test(given_up), cmocka_unit_test(long_names) };

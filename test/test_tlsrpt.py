@@ -198,7 +198,7 @@ DANE_ROWS = {   # records of the server, certificate, --tls, reply, whether the 
     "unusable": (["1 1 1"], "good", "dane", "250", False, [{"c": 304}]),
     "unusable-only": (["1 1 1"], "good", "dane-only", "451", False,
                       [of_policy(304, "451 4.7.5 dane-only: none of the server's TLSA records can be used")]),
-    "lame": (None, "good", "dane", "451", False, [of_policy(305, f"451 4.7.5 DANE: DANE of {MX}: the server failed")]),
+    "lame": (None, "good", "dane", "451", False, [of_policy(305, f"451 4.7.5 DANE: records of {MX}: the server failed")]),
     "none": ([], "expired", "dane", "250", None, []),
     "none-only": ([], "good", "dane-only", "451", False,
              [of_policy(306, "451 4.7.5 dane-only: there are no signed TLSA records for the server")]),

@@ -190,11 +190,18 @@ static void take_addresses(struct host *h, int64_t now)
 
 static void choose(int64_t now)
 {
-	bool identified = dane.alone;
+	const struct host *one = NULL;
+	unsigned holding = 0;
+	bool identified;
 
 	for (unsigned i = 0; i < dane.count; i++)
-		identified = identified || dane.host[i].holds;
+		if (dane.host[i].holds) {
+			one = &dane.host[i];
+			holding++;
+		}
+	identified = dane.alone || holding;
 	dane.answer.identified = identified;
+	dane.answer.mx = dane.secure && holding == 1 ? one->name : NULL;
 	dane.answer.half = !dane.alone && !dane.secure;
 	dane.phase = RECORDS;
 	for (unsigned i = 0; i < dane.count && (identified || dane.secure); i++)

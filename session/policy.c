@@ -21,7 +21,7 @@ static struct {
 	struct tlspolicy rule;
 	struct tlspolicy_names names;
 	struct upstream other; /* the server of route.others that is asked about */
-	char server[256]; /* its name, where it is known; to which names may lead */
+	char server[256]; /* its name, by the operator or by signed records of MX; "": not known. To which names may lead */
 	struct socketmap_query query;
 	char refusal[480];
 } known;
@@ -103,6 +103,13 @@ static bool take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX
 	return n || !has_any;
 }
 
+/* host: NULL if this does not say. */
+static void set_server(const char *host)
+{
+	if (host)
+		snprintf(known.server, sizeof known.server, "%s", host);
+}
+
 /* ---- what it comes to ---- */
 
 static void settle(struct session *s, enum tls_level level, const char *word)
@@ -136,6 +143,14 @@ static void refuse(struct session *s, const char *what, const char *why)
 	record_error(s, known.refusal + 4);
 	settle(s, TLS_VERIFY, "dane-only");
 	s->policy->refused = true;
+}
+
+static void refuse_by_rule(struct session *s, const char *why)
+{
+	char what[DNS_NAME_MAX + 40];
+
+	snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain[0] ? s->policy->domain : "the recipient's domain");
+	refuse(s, what, why);
 }
 
 static void refuse_by_dane(struct session *s, const char *what, const char *why, enum tlsrpt_code code)
@@ -191,6 +206,7 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 	bool only = known.has_rule ? known.rule.level == TLSPOLICY_DANE_ONLY : s->policy->wanted.tls == TLS_DANE_ONLY;
 	bool held = a->identified || a->every || only;
 
+	set_server(a->mx);
 	switch (a->word) {
 	case DANE_USABLE:
 		if (!held && map_is_due(s))
@@ -226,7 +242,6 @@ static void take_rule(struct session *s)
 	const struct tlspolicy *p = &known.rule;
 	const char *host = server_name(s);
 	enum tls_level level = tlspolicy_tls(p);
-	char what[DNS_NAME_MAX + 40];
 
 	known.has_rule = true;
 	if ((p->level == TLSPOLICY_DANE || p->level == TLSPOLICY_DANE_ONLY) && !s->policy->dane_asked && !is_exempt(s)) {
@@ -237,15 +252,15 @@ static void take_rule(struct session *s)
 		go_without_dane(s);
 		return;
 	}
-	snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain);
+	set_server(host);
+	host = known.server[0] ? known.server : NULL;
 	if (level == TLS_VERIFY && host && !tlspolicy_permits(p, host)) {
-		refuse(s, what, "its mail must not go to this server");
+		refuse_by_rule(s, "its mail must not go to this server");
 		return;
 	}
-	snprintf(known.server, sizeof known.server, "%s", host ? host : "");
-	tlspolicy_names(p, host ? known.server : NULL, s->policy->domain, &known.names);
+	tlspolicy_names(p, host, s->policy->domain, &known.names);
 	if (level == TLS_VERIFY && !known.names.count) {
-		refuse(s, what, "it names no certificate: give match=");
+		refuse_by_rule(s, "it names no certificate: give match=");
 		return;
 	}
 	if (level == TLS_VERIFY || p->level == TLSPOLICY_FINGERPRINT || p->testing)
@@ -258,10 +273,8 @@ static void take_map(struct session *s)
 {
 	const struct socketmap_query *q = &known.query;
 	const char *why = q->failure;
-	char what[DNS_NAME_MAX + 40];
 
 	s->policy->map_asked = true;
-	snprintf(what, sizeof what, "TLS policy of %s", s->policy->domain);
 	switch (q->result) {
 	case SOCKETMAP_FOUND:
 		why = tlspolicy_parse(&known.rule, q->text, q->text_len);
@@ -281,7 +294,7 @@ static void take_map(struct session *s)
 	case SOCKETMAP_BAD:
 		break;
 	}
-	refuse(s, what, why);
+	refuse_by_rule(s, why);
 }
 
 /* ---- asking ---- */
@@ -303,6 +316,7 @@ static void forget(struct session *s)
 		dane_end();
 	known.dane = NULL;
 	known.has_rule = false;
+	known.server[0] = 0;
 	s->policy->failure = TLSRPT_NO_FAILURE;
 	s->policy->dane_asked = s->policy->map_asked = s->policy->refused = false;
 }
@@ -314,7 +328,7 @@ static void ask(struct session *s)
 	bool by_operator = wanted->tls_given || !s->policy->domain[0];
 
 	if (s->policy->nameless && !wanted->tls_given && (s->o->policy_file || s->o->policy_map)) {
-		refuse(s, "TLS policy", "the recipient's domain cannot be written in ASCII, to look it up");
+		refuse_by_rule(s, "it cannot be looked up");
 		return;
 	}
 	if (!by_operator && s->o->policy_file && !has_file(s))
@@ -439,10 +453,8 @@ void policy_of_route(struct session *s)
 /* `now` says no more than that there is something to ask. */
 void policy_of_list(struct session *s, const struct route *route)
 {
-	struct upstream room;
-
 	policy_of_route(s);
-	if (!wants_dane(route->tls) || !routing_server(s, route, 0, &room))
+	if (!wants_dane(route->tls) || !(s->o->upstreams || route->upstream.host[0]))
 		return;
 	s->policy->wanted = *route;
 	s->policy->nth = UINT_MAX;

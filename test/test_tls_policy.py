@@ -5,10 +5,12 @@ import os
 import pytest
 
 import certificates
+import peers
 from nameservers import Nsd
 from policies import DAEMON, MtaStsDaemon, PolicyServer, SocketMap
 from signedzone import Signed, tlsa
 from test_client_tls_auto import MAIL
+from test_destination import MAIL4, mail_host, redirect      # noqa: F401
 from warp import MESSAGE
 
 needs_daemon = pytest.mark.skipif(not os.path.exists(DAEMON), reason="postfix-mta-sts-resolver is not installed")
@@ -157,3 +159,24 @@ def test_records_of_the_server_that_authenticates(host, warp, certs, mail_server
             said = client.reply()
         assert said.lines[-1].startswith(reply)
         assert proxy.wait_for("tls")["policy"] == word
+
+
+@pytest.mark.parametrize("signed, words, reply", [
+    (True, "verify", "250"), (False, "verify", "451 4.7.5 TLS policy of d.example: it names no certificate"),
+    (True, "secure match=nexthop policy_type=sts mx_host_pattern={host}", "250"),
+    (True, "secure match=nexthop policy_type=sts mx_host_pattern=other.example", "451 4.7.5 TLS policy of d.example: its mail must not go")])
+def test_name_of_the_server_by_signed_mx(mail_host, warp, certs, mail_server, tmp_path, signed, words, reply):      # noqa: F811
+    """What the map says of names goes by the MX that has the address of a redirected connection, if who may serve the domain is signed."""
+    zones = {"d.example": [f"@ MX 10 {certificates.HOST}.", "@ MX 20 none"], certificates.HOST: [f"@ A {MAIL4}"]}
+    redirect(mail_host, "meta mark != 77")
+    mail_server("SIZE", address=MAIL4, port=25, tls=certs.context("good"))
+    with Signed(mail_host, tmp_path, zones, {"d.example": {}} if signed else {}) as lab, \
+            SocketMap(tmp_path / "map.sock", {b"map d.example": b"OK " + words.format(host=certificates.HOST).encode()}) as engine:
+        proxy = warp("--transparent", "--mark", 77, "--tls", "dane", "--tls-policy", f"socketmap:{engine.map}:map", "--tls-ca", certs.ca,
+                     "--dns-server", lab.address).listen("127.0.0.1:2525")
+        client = peers.connect(MAIL4, 25, proxy.group)
+        client.expect("220")
+        client.ask("EHLO client.example", "250")
+        client.ask(MAIL, "250")
+        client.send("RCPT TO:<b@d.example>")
+        assert client.reply().lines[-1].startswith(reply)

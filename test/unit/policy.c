@@ -300,7 +300,7 @@ static void map_of_domains_in_utf8(void **state)
 /* Its policy cannot be looked up, and may be a strict one. */
 static void domain_that_nobody_can_look_up(void **state)
 {
-	static const char why[] = "451 4.7.5 TLS policy: the recipient's domain cannot be written in ASCII, to look it up";
+	static const char why[] = "451 4.7.5 TLS policy of the recipient's domain: it cannot be looked up";
 
 	(void)state;
 	to_utf8("--tls-policy f", CAPITALS);
@@ -485,6 +485,62 @@ static void name_that_the_operator_gave(void **state)
 	to_rcpt("--tls-policy f --upstream mx.relay.test");
 	goes_through();
 	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+}
+
+/* No operator has named it, but signed records of MX do: what the map says of names goes by that. */
+static void to_server_that_is_found(const char *mx, const char *policy)
+{
+	to_rcpt("--tls dane " MAP);
+	answer = (struct dane_answer){ .word = DANE_NONE, .identified = true, .mx = mx };
+	world_policy.dane = &answer;
+	goes_on();
+	map_says(SOCKETMAP_FOUND, policy);
+}
+
+static void name_that_was_found(void **state)
+{
+	(void)state;
+	to_server_that_is_found("mx.d.test", "verify servername=hostname");
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_string_equal(world_tls_server.name, "mx.d.test");
+}
+
+static void pattern_that_it_fits(void **state)
+{
+	(void)state;
+	to_server_that_is_found("mx.d.test", "secure match=x.test servername=hostname policy_type=sts mx_host_pattern=*.d.test mx_host_pattern=x.test");
+	goes_through();
+	assert_string_equal(world_tls_server.name, "mx.d.test");
+}
+
+static void pattern_that_it_does_not_fit(void **state)
+{
+	(void)state;
+	to_server_that_is_found("mx.e.test", "secure match=mx.d.test policy_type=sts mx_host_pattern=*.d.test");
+	client_gets("451 4.7.5 TLS policy of d.test: its mail must not go to this server");
+}
+
+static void name_that_was_not_found(void **state)
+{
+	(void)state;
+	to_server_that_is_found(NULL, "verify");
+	client_gets("451 4.7.5 TLS policy of d.test: it names no certificate: give match=");
+}
+
+/* Of another domain it is none. */
+static void name_that_was_found_for_another_domain(void **state)
+{
+	(void)state;
+	to_server_that_is_found("mx.d.test", "verify");
+	goes_through();
+	client("RSET");
+	server("250 ok");
+	answer.mx = NULL;
+	client(MAIL);
+	nothing_said_yet();
+	client(OTHER);
+	client_gets("451 4.7.5 TLS policy of e.test: it names no certificate: give match=");
 }
 
 static void client_that_leaves_while_it_is_asked(void **state)
@@ -1070,7 +1126,9 @@ int main(void)
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
 		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_another_server),
-		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(client_that_leaves_while_it_is_asked),
+		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(name_that_was_found), cmocka_unit_test(pattern_that_it_fits),
+		cmocka_unit_test(pattern_that_it_does_not_fit), cmocka_unit_test(name_that_was_not_found),
+		cmocka_unit_test(name_that_was_found_for_another_domain), cmocka_unit_test(client_that_leaves_while_it_is_asked),
 		cmocka_unit_test(client_that_leaves_while_a_map_is_asked), cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
 		cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),

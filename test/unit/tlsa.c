@@ -25,6 +25,7 @@ static size_t zone_len;
 static int server = -1;
 static struct dns_servers servers;
 static struct text asked, got;
+static char mx[DNS_NAME_MAX + 1];
 static int64_t now;
 static unsigned deaf; /* so many queries get no answer */
 
@@ -171,6 +172,7 @@ static void say_answer(const struct dane_answer *a)
 	say(&got, "%s%s%s", words[a->word], a->half ? " half" : "", a->identified ? "" : " any");
 	if (a->word == DANE_FAILED)
 		say(&got, ": %s", a->why);
+	snprintf(mx, sizeof mx, "%s", a->mx ? a->mx : "");
 	if (a->word != DANE_USABLE)
 		return;
 	say(&got, "%s %u sni %s for", a->every ? " every" : "", a->set.count, a->host);
@@ -297,6 +299,43 @@ static void one_host(void **state)
 		USE(z);
 		expect_text(rows[i].name, ask("d.test", NULL, "192.0.2.1"), rows[i].want);
 	}
+}
+
+/* The name of the server counts, whatever records it has, if who may serve the domain is signed and one server alone has the address. */
+static void name_of_the_server(void **state)
+{
+	static const struct {
+		const char *name;
+		bool mx, a;
+		const char *b, *address, *want;
+	} rows[] = {
+		{ "signed", true, true, "A 192.0.2.2", "192.0.2.1", "a.test" },
+		{ "the second", true, true, "A 192.0.2.2", "192.0.2.2", "b.test" },
+		{ "the address is not signed", true, false, "A 192.0.2.2", "192.0.2.1", "a.test" },
+		{ "MX is not signed", false, true, "A 192.0.2.2", "192.0.2.1", "" },
+		{ "nothing is signed", false, false, "A 192.0.2.2", "192.0.2.1", "" },
+		{ "none has it", true, true, "A 192.0.2.2", "192.0.2.9", "" },
+		{ "both have it", true, true, "A 192.0.2.1", "192.0.2.1", "" },
+		{ "the other fails", true, true, "SERVFAIL", "192.0.2.1", "a.test" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		const struct zone z[] = {
+			{ "d.test", DNS_MX, rows[i].mx, "MX 10 a.test 20 b.test" },
+			{ "a.test", DNS_A, rows[i].a, "A 192.0.2.1" },
+			{ "b.test", DNS_A, true, rows[i].b },
+			{ "_25._tcp.a.test", DNS_TLSA, true, "NXDOMAIN" },
+			{ "_25._tcp.b.test", DNS_TLSA, true, "NXDOMAIN" },
+		};
+
+		USE(z);
+		ask("d.test", NULL, rows[i].address);
+		expect_text(rows[i].name, mx, rows[i].want);
+	}
+	USE(plain);
+	ask(NULL, "b.test", "192.0.2.3");
+	expect_text("a host that was given", mx, "");
 }
 
 /* RFC 7672 2.2.2: the name that it leads to, then the name itself. */
@@ -517,7 +556,11 @@ static void long_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(host_that_has_the_address), cmocka_unit_test(one_host),
+<<<<<<< HEAD
 		cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host), cmocka_unit_test(lost_among_others),
+=======
+		cmocka_unit_test(name_of_the_server), cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host),
+>>>>>>> c860ba5 (policy: signed MX records name the server that a client has chosen)
 		cmocka_unit_test(two_with_the_address), cmocka_unit_test(slow_host), cmocka_unit_test(slow_resolver),
 		cmocka_unit_test(many_hosts),
 		cmocka_unit_test(many_records), cmocka_unit_test(given_up), cmocka_unit_test(long_names) };

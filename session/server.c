@@ -284,8 +284,6 @@ void server_turn(struct session *s)
 
 	if (s->server.state != SERVER_RESOLVING)
 		return;
-	if (judged)
-		policy_turn(s);
 	if (judged ? !s->policy->news : !lookup_turn(s->now))
 		return;
 	if (judged) {

@@ -303,8 +303,8 @@ static void turn(struct session *s)
 		return;
 	}
 	secure_server(s);
-	server_turn(s);
 	policy_turn(s);
+	server_turn(s); /* which may wait for that */
 	checks_turn(s);
 	filter_turn(s);
 	if (steps_in_message(s))

@@ -88,6 +88,7 @@ extern bool world_answers;
 
 extern struct world_policy {
 	const struct dane_answer *dane; /* what dane_turn() answers; NULL: nothing yet */
+	unsigned late;			/* so often it has not come yet */
 	const char *map;		/* what the map says; NULL: nothing yet */
 	enum socketmap_result map_result;
 	const char *file_domain, *file; /* the only policy of the file; NULL: there is none */

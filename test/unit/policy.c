@@ -1025,6 +1025,18 @@ static void no_server_that_is_permitted(void **state)
 	assert_int_equal(world_net.attempts, 0);
 }
 
+/* The answer comes while the session looks at something else: it must not lie there, for nothing would wake the session. */
+static void answer_that_comes_in_between(void **state)
+{
+	(void)state;
+	to_second(DANE_NONE);
+	world_policy.late = 1;
+	dane_says(DANE_NONE);
+	assert_false(the_session()->policy->news);
+	goes_on();
+	server_is_dialled("192.0.2.26:25", 2);
+}
+
 /* A name of the first server is none of the second's. */
 static void policy_that_names_the_server(void **state)
 {
@@ -1138,7 +1150,7 @@ int main(void)
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
 		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
 		cmocka_unit_test(client_that_does_not_authenticate),
-		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
+		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
 		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
 	};
 

@@ -236,13 +236,33 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 	go_without_dane(s);
 }
 
-/* A policy of the file or of the map. */
+/* There is no policy of the file or of the map, or one that asks for less than --tls. */
+static void go_without_rule(struct session *s)
+{
+	enum tls_level level = s->policy->wanted.tls;
+
+	known.has_rule = false;
+	if (!wants_dane(level))
+		settle(s, level, tls_level_name(level));
+	else if (!s->policy->dane_asked && !is_exempt(s))
+		ask_dane(s);
+	else
+		go_without_dane(s);
+}
+
+/* A policy of the file or of the map. One in testing lets mail go as if there were none, RFC 8461 5: what --tls demands still counts. */
 static void take_rule(struct session *s)
 {
 	const struct tlspolicy *p = &known.rule;
 	const char *host = server_name(s);
-	enum tls_level level = tlspolicy_tls(p);
+	enum tls_level level = tlspolicy_tls(p), own = s->policy->wanted.tls;
 
+	if (p->testing && (own == TLS_DANE_ONLY || tls_level_verifies(own))) {
+		go_without_rule(s);
+		return;
+	}
+	if (p->testing && own == TLS_ENCRYPT)
+		level = own;
 	known.has_rule = true;
 	if ((p->level == TLSPOLICY_DANE || p->level == TLSPOLICY_DANE_ONLY) && !s->policy->dane_asked && !is_exempt(s)) {
 		ask_dane(s);
@@ -284,10 +304,7 @@ static void take_map(struct session *s)
 		}
 		break;
 	case SOCKETMAP_NOTHING:
-		if (wants_dane(s->policy->wanted.tls))
-			go_without_dane(s);
-		else
-			settle(s, s->policy->wanted.tls, tls_level_name(s->policy->wanted.tls));
+		go_without_rule(s);
 		return;
 	case SOCKETMAP_MORE:
 	case SOCKETMAP_FAILED:

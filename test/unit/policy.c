@@ -399,6 +399,71 @@ static void map_that_wants_dane(void **state)
 	client_gets("451 4.7.5 dane-only: there are no signed TLSA records for the server");
 }
 
+#define TESTING "secure policy_type=sts mx_host_pattern=mx.d.test { policy_string = mode: testing }"
+
+/* It lets mail go as if there were no such policy, RFC 8461 5: but not with less than --tls demands. */
+static void policy_in_testing(const char *options, enum tls_level level, const char *word)
+{
+	to_rcpt(options);
+	map_says(SOCKETMAP_FOUND, TESTING);
+	goes_through();
+	assert_int_equal(world_tls_server.level, level);
+	assert_string_equal(member_of("tls", "policy"), word);
+}
+
+static void testing_beside_none(void **state)
+{
+	(void)state;
+	policy_in_testing("--tls none " MAP, TLS_MAY, "\"secure\"");
+}
+
+static void testing_beside_may(void **state)
+{
+	(void)state;
+	policy_in_testing("--tls may " MAP, TLS_MAY, "\"secure\"");
+}
+
+static void testing_beside_encrypt(void **state)
+{
+	(void)state;
+	policy_in_testing("--tls encrypt " MAP, TLS_ENCRYPT, "\"secure\"");
+}
+
+static void testing_beside_verify(void **state)
+{
+	(void)state;
+	policy_in_testing("--tls verify --tls-name mx.relay.test " MAP, TLS_VERIFY, "\"verify\"");
+	assert_string_equal(world_tls_server.name, "mx.relay.test");
+}
+
+static void testing_beside_verify_if_offered(void **state)
+{
+	(void)state;
+	policy_in_testing("--tls verify-if-offered --tls-name mx.relay.test " MAP, TLS_OFFERED, "\"verify-if-offered\"");
+}
+
+static void testing_beside_dane_only(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane-only " MAP);
+	dane_says(DANE_NONE);
+	map_says(SOCKETMAP_FOUND, TESTING);
+	client_gets("451 4.7.5 dane-only: there are no signed TLSA records for the server");
+}
+
+static void testing_in_a_file_beside_dane_only(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = TESTING;
+	to_rcpt("--tls dane-only --tls-policy f");
+	stands_at(POLICY, READY);
+	assert_int_equal(world_policy.dane_asked, 1);
+	dane_says(DANE_USABLE);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+}
+
 static void map_that_fails(void **state)
 {
 	static const struct {
@@ -1136,6 +1201,9 @@ int main(void)
 		cmocka_unit_test(domain_that_is_none_in_the_dns), cmocka_unit_test(file_comes_first),
 		cmocka_unit_test(map_comes_after_records_of_others),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
+		cmocka_unit_test(testing_beside_none), cmocka_unit_test(testing_beside_may), cmocka_unit_test(testing_beside_encrypt),
+		cmocka_unit_test(testing_beside_verify), cmocka_unit_test(testing_beside_verify_if_offered),
+		cmocka_unit_test(testing_beside_dane_only), cmocka_unit_test(testing_in_a_file_beside_dane_only),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
 		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_another_server),
 		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(name_that_was_found), cmocka_unit_test(pattern_that_it_fits),

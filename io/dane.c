@@ -289,8 +289,8 @@ static void put_together(void)
 	if (dane.secure)
 		add_name(dane.domain);
 	dane.answer.host = dane.answer.names[0];
-	dane.answer.every = hosts[DANE_FAILED] ||
-	    (!hosts[DANE_NONE] && !hosts[DANE_UNUSABLE] && (dane.answer.identified || !dane.too_many));
+	dane.answer.demanded = !hosts[DANE_NONE] && (dane.answer.identified || !dane.too_many);
+	dane.answer.every = hosts[DANE_FAILED] || (dane.answer.demanded && !hosts[DANE_UNUSABLE]);
 	if (hosts[DANE_USABLE])
 		conclude(DANE_USABLE);
 	else if (failed)

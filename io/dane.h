@@ -25,6 +25,7 @@ struct dane_answer {
 	bool identified; /* it is known which host it is: else the set has the records of all */
 	bool every;	 /* USABLE: each host that it may be has records, or one's cannot be had: what matches none must get no mail */
 	const char *mx;	 /* the one mail exchange that has the address, if who may serve the domain is signed; NULL: not known */
+	bool demanded;	 /* USABLE: each host that it may be has records, of use or not: there must be TLS */
 	char why[2 * DNS_NAME_MAX]; /* FAILED: what, of which name, and why */
 	/* USABLE: for SNI, RFC 7672 8.1, and the names of which a certificate must have one if a CA's is named, RFC 7672 3.2.2. */
 	const char *host;

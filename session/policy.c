@@ -200,14 +200,15 @@ static void go_without_dane(struct session *s)
 		settle(s, TLS_MAY, "may");
 }
 
-/* A server that is none of those that the domain has, if not all of those have records, may be one of the others: it is not held to them. */
+/* A server that is none of those that the domain has, if not all of those have records, may be one of the others: it is not held to them.
+ * If all have some, but not all of use, it may be one with which TLS is enough. */
 static void take_dane(struct session *s, const struct dane_answer *a)
 {
 	bool only = known.has_rule ? known.rule.level == TLSPOLICY_DANE_ONLY : s->policy->wanted.tls == TLS_DANE_ONLY;
 	bool held = a->identified || a->every || only;
 
 	set_server(a->mx);
-	switch (a->word) {
+	switch (a->word == DANE_USABLE && !held && a->demanded ? DANE_UNUSABLE : a->word) {
 	case DANE_USABLE:
 		if (!held && map_is_due(s))
 			break;

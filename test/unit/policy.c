@@ -111,6 +111,21 @@ static void records_that_cannot_be_used(void **state)
 	assert_string_equal(member_of("tls", "policy"), "\"dane:encrypt\"");
 }
 
+/* One server has records that can be used, another one others: the client's may be either. */
+static void records_of_which_some_cannot_be_used(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane " MAP);
+	answer = (struct dane_answer){ .word = DANE_USABLE, .demanded = true, .host = "mx.d.test", .names = { "mx.d.test" }, .count = 1 };
+	world_policy.dane = &answer;
+	goes_on();
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	assert_null(world_tls_server.tlsa);
+	assert_string_equal(member_of("tls", "policy"), "\"dane:encrypt\"");
+	assert_int_equal(world_policy.map_asked, 0);
+}
+
 static void lookup_that_fails(void **state)
 {
 	(void)state;
@@ -1191,7 +1206,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(no_records), cmocka_unit_test(no_records_where_they_are_demanded),
-		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(lookup_that_fails),
+		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(records_of_which_some_cannot_be_used), cmocka_unit_test(lookup_that_fails),
 		cmocka_unit_test(server_that_need_not_have_records),
 		cmocka_unit_test(lookup_that_takes_time), cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
 		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(exempt_place_of_another_server),

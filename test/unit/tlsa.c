@@ -175,7 +175,7 @@ static void say_answer(const struct dane_answer *a)
 	snprintf(mx, sizeof mx, "%s", a->mx ? a->mx : "");
 	if (a->word != DANE_USABLE)
 		return;
-	say(&got, "%s %u sni %s for", a->every ? " every" : "", a->set.count, a->host);
+	say(&got, "%s %u sni %s for", a->every ? " every" : a->demanded ? " tls" : "", a->set.count, a->host);
 	for (size_t i = 0; i < a->count; i++)
 		say(&got, " %s", a->names[i]);
 }
@@ -379,7 +379,7 @@ static void any_host(void **state)
 		{ "records", true, "A 192.0.2.3", "TLSA 211", "usable any every 2 sni a.test for a.test b.test d.test" },
 		{ "no address", true, "", "TLSA 211", "usable any every 2 sni a.test for a.test b.test d.test" },
 		{ "no records", true, "A 192.0.2.3", "", "usable any 1 sni a.test for a.test d.test" },
-		{ "none that can be used", true, "A 192.0.2.3", "TLSA 011", "usable any 1 sni a.test for a.test d.test" },
+		{ "none that can be used", true, "A 192.0.2.3", "TLSA 011", "usable any tls 1 sni a.test for a.test d.test" },
 		{ "not signed", false, "A 192.0.2.3", NULL, "usable any 1 sni a.test for a.test d.test" },
 		{ "records fail", true, "A 192.0.2.3", "SERVFAIL", "usable any every 1 sni a.test for a.test d.test" },
 		{ "address fails", true, "SERVFAIL", NULL, "usable any every 1 sni a.test for a.test d.test" },
@@ -399,7 +399,7 @@ static void any_host(void **state)
 		    i < 5 ? "none any" : "failed any: records of b.test: the server failed");
 		z[3].says = "TLSA 111";
 		expect_text(rows[i].name, ask("d.test", NULL, "192.0.2.9"),
-		    i < 2 ? "usable any 1 sni b.test for b.test d.test" :
+		    i < 2 ? "usable any tls 1 sni b.test for b.test d.test" :
 		    i == 3 ? "unusable any" : i < 5 ? "none any" : "failed any: records of b.test: the server failed");
 	}
 }

@@ -464,6 +464,8 @@ void server_failed(struct session *s, const char *enhanced, const char *reason)
 		s->server.news = SERVER_LOST;
 	} else if (s->tx.server == TRANSACTION_REUSES) { /* the server may have been tired of the old connection only */
 		transaction_bind(s, TRANSACTION_DIALS);
+		if (s->gate.stage == GATE_LIST) /* the policy that is known is that of a recipient before */
+			policy_of_list(s, &s->server.route);
 		policy_agree(s);
 		if (s->o->limits.on_recipient)
 			server_open(s);

@@ -825,6 +825,34 @@ static void list_after_a_policy_of_none(void **state)
 	server_gets("STARTTLS");
 }
 
+/* The same where the connection that showed it is lost: the client's password may go to the next one. */
+static void list_of_a_lost_connection(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "may";
+	session_begins("--tls encrypt --tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
+	client("EHLO c.test");
+	server_connects();
+	server(BANNER);
+	server(LIST);
+	server("220 go");
+	server_shakes();
+	server(LIST);
+	client(MAIL "\n" RCPT);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	client("EHLO c.test");
+	server_closes();
+	server_is_dialled("192.0.2.25:25", 2);
+	server_connects();
+	server(BANNER);
+	server("250 mx.test");
+	recorded("tls upstream encrypt failed: STARTTLS is not offered");
+}
+
 /* The connection that carried the client's AUTH stays as it is. */
 static void policy_beyond_the_connection_for_auth(void **state)
 {
@@ -1227,7 +1255,7 @@ int main(void)
 		cmocka_unit_test(client_that_leaves_while_a_map_is_asked), cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
 		cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
-		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
+		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none), cmocka_unit_test(list_of_a_lost_connection),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),
 		cmocka_unit_test(records_of_the_server_for_auth), cmocka_unit_test(server_for_auth_without_records),
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),

@@ -371,6 +371,15 @@ static unsigned server_of(const struct session *s, const struct route *wanted)
 	return connected && s->server.next_upstream ? s->server.next_upstream - 1 : 0;
 }
 
+/* Whether that was asked for last, and may be used. A level that a verdict has named leaves out what counts else. */
+static bool is_known(const struct session *s, const struct route *wanted, const char *domain, unsigned nth)
+{
+	const struct policy *p = s->policy;
+	bool same = route_is_same(wanted, &p->wanted) && wanted->tls_given == p->wanted.tls_given;
+
+	return domain[0] && strcmp(domain, p->domain) == 0 && same && nth == p->nth && !p->refused;
+}
+
 void policy_ask(struct session *s, const struct route *wanted)
 {
 	const struct smtp_command *cmd = &s->held->cmd;
@@ -378,8 +387,7 @@ void policy_ask(struct session *s, const struct route *wanted)
 	char domain[DNS_NAME_MAX + 1];
 	bool nameless = !take_domain(cmd, domain);
 
-	if (domain[0] && strcmp(domain, s->policy->domain) == 0 && route_is_same(wanted, &s->policy->wanted) && nth == s->policy->nth &&
-	    !s->policy->refused) {
+	if (is_known(s, wanted, domain, nth)) {
 		s->policy->news = true; /* it is known */
 		return;
 	}

@@ -1230,6 +1230,23 @@ static void verdict_that_wants_dane(void **state)
 	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
 }
 
+/* What a verdict wants of one recipient is not the policy of the domain, which counts for the next one. */
+static void verdict_on_one_recipient(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_RCPT, "dane");
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test";
+	to_rcpt("--tls dane --tls-policy f");
+	hook_says("tls dane\n");
+	dane_says(DANE_NONE);
+	goes_through();
+	client_heard();
+	client("RCPT TO:<s@d.test>");
+	hook_says("");
+	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1261,8 +1278,10 @@ int main(void)
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
 		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
 		cmocka_unit_test(client_that_does_not_authenticate),
-		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
-		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane),
+		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had),
+		cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server),
+		cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked), cmocka_unit_test(verdict_has_the_last_word),
+		cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
 	};
 
 	return run_session_tests(tests);

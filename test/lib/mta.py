@@ -19,6 +19,7 @@ packages on top, /var is the server's own directory, and /etc/passwd knows their
 import collections
 import contextlib
 import dataclasses
+import functools
 import glob
 import hashlib
 import os
@@ -105,6 +106,14 @@ def expected(mails):
                                for mail in mails for recipient in mail.recipients)
 
 
+@functools.cache
+def _certificates():
+    """A directory of what make_certificate() copies: an RSA key takes its time."""
+    made = tempfile.TemporaryDirectory(prefix="mta-tls-")   # pylint: disable=consider-using-with
+    certificates.Store(pathlib.Path(made.name, "tls")).pair("rsa")
+    return made
+
+
 class Mta:
     """What the three have in common. `host` is the namespace, `certificate` whether STARTTLS is offered."""
     key_owner = "root"
@@ -152,7 +161,8 @@ class Mta:
 
     def make_certificate(self):
         """tls/rsa.pem and tls/rsa.key, for certificates.HOST, signed by tls/ca.pem."""
-        _, key = certificates.Store(self.directory / "tls").pair("rsa")
+        shutil.copytree(pathlib.Path(_certificates().name, "tls"), self.directory / "tls")
+        key = self.directory / "tls/rsa.key"
         key.chmod(0o600)
         shutil.chown(key, self.key_owner)
 

@@ -167,6 +167,7 @@ def test_killed_and_the_key_is_gone(warp, certs, mail_server, tmp_path):
     files.key.unlink()
     for agent in first:
         os.kill(agent, signal.SIGKILL)
+    made.wait_until(lambda: all(map(gone, first)), "their end")
     for _ in range(3):
         made.greeted().ask("STARTTLS", "220")
     error, = [record["error"] for record in made.records("error") if "start smtpwarp again" in record["error"]]

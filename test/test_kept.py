@@ -122,6 +122,9 @@ def test_20_sessions_at_once(kept, server, how):
                 client.send_raw(LINE * 32)
             most = max(most, memory(proxy))
         for client in waiting:
+            client.drained()
+        most = max(most, memory(proxy))
+        for client in waiting:
             client.send(".")
         replies = [(client, client.reply().code) for client in waiting]
         waiting = [client for client, code in replies if code == 452]

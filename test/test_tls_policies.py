@@ -214,7 +214,7 @@ class Lab:
         wait_until(lambda: time.time() > held + 1)      # see "later"
         sender.release()
         wait_until(lambda: len(sender.outcomes()) == len(ours), lambda: f"{set(ours.values()) - set(sender.outcomes())}; {sender.log()}",
-                   60, lambda _: time.sleep(0.1))
+                   180, lambda _: time.sleep(0.1))
         wait_until(lambda: not self._open(), lambda: f"these sessions do not end: {self._open()}", pause=lambda _: time.sleep(0.1))
         outcomes, taken, verified = sender.outcomes(), self._taken(), self._verified()
 

@@ -10,21 +10,40 @@
 #define OTHER "RCPT TO:<r@e.test>"
 #define MAIL_OK "250 2.1.0 Ok"
 #define LIST "250-mx.test\n250 STARTTLS"
+#define LIST_WITH_AUTH "250-mx.test\n250-STARTTLS\n250 AUTH PLAIN"
+#define OTHER_WAY "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own"
 #define MAP "--tls-policy socketmap:unix:/run/map:name "
 
 static struct dane_answer answer;
 
-/* A session that has come to the first recipient. */
-static void to_rcpt(const char *options)
+/* --tls-policy f: the policy of this domain, and of no other. */
+static void file_says(const char *domain, const char *policy)
 {
-	char line[300];
+	world_policy.file_domain = domain;
+	world_policy.file = policy;
+}
 
-	snprintf(line, sizeof line, "%s", options);
-	session_begins(line);
+static void server_greets(const char *list)
+{
+	server_connects();
+	server(BANNER);
+	server(list);
+}
+
+/* A session whose client has seen the server's list. */
+static void to_list(const char *options, const char *list)
+{
+	session_begins(options);
 	server_connects();
 	server(BANNER);
 	client("EHLO c.test");
-	server(LIST);
+	server(list);
+}
+
+/* A session that has come to the first recipient. */
+static void to_rcpt(const char *options)
+{
+	to_list(options, LIST);
 	client(MAIL);
 	nothing_said_yet();
 	client(RCPT);
@@ -41,11 +60,34 @@ static void goes_through(void)
 	stands_at(OPEN, READY);
 }
 
+static void next_transaction(const char *rcpt)
+{
+	client("RSET");
+	server("250 ok");
+	nothing_said_yet();
+	client(MAIL);
+	client(rcpt);
+}
+
+static void goes_through_at(enum tls_level level)
+{
+	goes_through();
+	assert_int_equal(world_tls_server.level, level);
+}
+
 static void dane_says(enum dane_word word)
 {
 	answer = (struct dane_answer){ .word = word, .identified = true, .every = true, .host = "mx.d.test", .names = { "mx.d.test", "d.test" },
 		.count = 2 };
 	snprintf(answer.why, sizeof answer.why, "mx.d.test: the name server failed");
+	world_policy.dane = &answer;
+	goes_on();
+}
+
+/* There are records for the server of this name, which nothing proves to be the one that is connected to. */
+static void dane_says_of_another(const char *host)
+{
+	answer = (struct dane_answer){ .word = DANE_USABLE, .host = host, .names = { host }, .count = 1 };
 	world_policy.dane = &answer;
 	goes_on();
 }
@@ -85,8 +127,7 @@ static void no_records(void **state)
 	(void)state;
 	to_rcpt("--tls dane");
 	dane_says(DANE_NONE);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_MAY);
+	goes_through_at(TLS_MAY);
 	assert_string_equal(member_of("tls", "policy"), "\"may\"");
 }
 
@@ -105,8 +146,7 @@ static void records_that_cannot_be_used(void **state)
 	(void)state;
 	to_rcpt("--tls dane");
 	dane_says(DANE_UNUSABLE);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	goes_through_at(TLS_ENCRYPT);
 	assert_null(world_tls_server.tlsa);
 	assert_string_equal(member_of("tls", "policy"), "\"dane:encrypt\"");
 }
@@ -144,18 +184,12 @@ static void server_that_need_not_have_records(void **state)
 	dane_says(DANE_NONE);
 	world_policy.dane = NULL;
 	goes_through();
-	client("RSET");
-	server("250 ok");
-	client(MAIL "\n" OTHER);
+	next_transaction(OTHER);
 	stands_at(POLICY, READY);
 	assert_string_equal(world_policy.asked, "e.test:25");
-	answer = (struct dane_answer){ .word = DANE_USABLE, .host = "mx.e.test", .names = { "mx.e.test" }, .count = 1 };
-	world_policy.dane = &answer;
-	goes_on();
+	dane_says_of_another("mx.e.test");
 	stands_at(SERVER, CONNECTING); /* another TLS than that of the domain before */
-	server_connects();
-	server(BANNER);
-	server(LIST);
+	server_greets(LIST);
 	server("220 go");
 	assert_int_equal(world_tls_server.level, TLS_MAY);
 	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
@@ -187,11 +221,7 @@ static void handshake_that_fails(void **state)
 static void starttls_that_is_missing(void **state)
 {
 	(void)state;
-	session_begins("--tls dane");
-	server_connects();
-	server(BANNER);
-	client("EHLO c.test");
-	server(PLAIN);
+	to_list("--tls dane", PLAIN);
 	client(MAIL "\n" RCPT);
 	dane_says(DANE_USABLE);
 	client_gets("220 mx.test ESMTP\n250-mx.test\n250 PIPELINING\n" MAIL_OK "\n451 4.7.5 192.0.2.99: STARTTLS is not offered");
@@ -210,8 +240,7 @@ static void upstream_without_a_name(void **state)
 	(void)state;
 	to_rcpt("--tls dane --upstream 192.0.2.25");
 	assert_int_equal(world_policy.dane_asked, 0);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_MAY);
+	goes_through_at(TLS_MAY);
 }
 
 static void exempt_server(void **state)
@@ -219,8 +248,7 @@ static void exempt_server(void **state)
 	(void)state;
 	to_rcpt("--tls dane --dane-exempt 192.0.2.0/24");
 	assert_int_equal(world_policy.dane_asked, 0);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_MAY);
+	goes_through_at(TLS_MAY);
 }
 
 /* Not where the client meant to go is exempt, but the server that gets its mail. */
@@ -241,24 +269,18 @@ static void domain_with_a_dot_at_its_end(void **state)
 	dane_says(DANE_NONE);
 	world_policy.dane = NULL;
 	goes_through();
-	world_policy.file_domain = "e.test";
-	world_policy.file = "secure match=mx.e.test";
+	file_says("e.test", "secure match=mx.e.test");
 	client_heard();
 	client("RCPT TO:<r@E.test.>");
-	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	client_gets(OTHER_WAY);
 }
 
 /* There is nothing to ask the DNS about, but the operator may have a word for it. */
 static void domain_that_is_none_in_the_dns(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "intranet";
-	world_policy.file = "secure match=mx.intranet";
-	session_begins("--tls dane --tls-policy f " MAP);
-	server_connects();
-	server(BANNER);
-	client("EHLO c.test");
-	server(LIST);
+	file_says("intranet", "secure match=mx.intranet");
+	to_list("--tls dane --tls-policy f " MAP, LIST);
 	client(MAIL "\nRCPT TO:<r@Intranet>");
 	server_heard();
 	server("220 go");
@@ -356,12 +378,10 @@ static void verdict_on_a_domain_that_nobody_can_look_up(void **state)
 static void file_comes_first(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "encrypt";
+	file_says("d.test", "encrypt");
 	to_rcpt("--tls dane --tls-policy f " MAP);
 	assert_int_equal(world_policy.dane_asked + world_policy.map_asked, 0);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	goes_through_at(TLS_ENCRYPT);
 	assert_string_equal(member_of("tls", "policy"), "\"encrypt\"");
 }
 
@@ -373,8 +393,7 @@ static void map_comes_after_dane(void **state)
 	stands_at(POLICY, READY);
 	assert_string_equal(world_policy.asked, "d.test");
 	map_says(SOCKETMAP_FOUND, "secure match=mx.d.test servername=hostname");
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	goes_through_at(TLS_VERIFY);
 	assert_string_equal(member_of("tls", "policy"), "\"secure\"");
 }
 
@@ -383,13 +402,10 @@ static void map_comes_after_records_of_others(void **state)
 {
 	(void)state;
 	to_rcpt("--tls dane " MAP);
-	answer = (struct dane_answer){ .word = DANE_USABLE, .host = "mx.d.test", .names = { "mx.d.test" }, .count = 1 };
-	world_policy.dane = &answer;
-	goes_on();
+	dane_says_of_another("mx.d.test");
 	stands_at(POLICY, READY);
 	map_says(SOCKETMAP_FOUND, "secure match=mx.d.test");
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	goes_through_at(TLS_VERIFY);
 	assert_null(world_tls_server.tlsa);
 }
 
@@ -399,8 +415,7 @@ static void map_alone(void **state)
 	to_rcpt("--tls encrypt " MAP);
 	assert_int_equal(world_policy.dane_asked, 0);
 	map_says(SOCKETMAP_NOTHING, "");
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	goes_through_at(TLS_ENCRYPT);
 }
 
 static void map_that_wants_dane(void **state)
@@ -512,8 +527,7 @@ static void map_that_fails(void **state)
 static void fingerprints(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "fingerprint match=5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A";
+	file_says("d.test", "fingerprint match=5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
 	to_rcpt("--tls-policy f");
 	goes_through();
 	client_gets("250 ok");
@@ -522,8 +536,7 @@ static void fingerprints(void **state)
 static void fingerprint_of_another(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "fingerprint match=00:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A";
+	file_says("d.test", "fingerprint match=00:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
 	to_rcpt("--tls-policy f");
 	server("220 go");
 	server_shakes();
@@ -536,20 +549,17 @@ static void fingerprint_of_another(void **state)
 static void patterns_and_a_named_server(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.relay.test policy_type=sts mx_host_pattern=*.relay.test servername=hostname";
+	file_says("d.test", "secure match=mx.relay.test policy_type=sts mx_host_pattern=*.relay.test servername=hostname");
 	name_is("mx.relay.test", "192.0.2.25");
 	to_rcpt("--tls-policy f --upstream mx.relay.test");
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	goes_through_at(TLS_VERIFY);
 	assert_string_equal(world_tls_server.name, "mx.relay.test");
 }
 
 static void patterns_and_another_server(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.d.test policy_type=sts mx_host_pattern=*.d.test";
+	file_says("d.test", "secure match=mx.d.test policy_type=sts mx_host_pattern=*.d.test");
 	name_is("mx.relay.test", "192.0.2.25");
 	to_rcpt("--tls-policy f --upstream mx.relay.test");
 	client_gets("451 4.7.5 TLS policy of d.test: its mail must not go to this server");
@@ -559,12 +569,10 @@ static void patterns_and_another_server(void **state)
 static void name_that_the_operator_gave(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "verify";
+	file_says("d.test", "verify");
 	name_is("mx.relay.test", "192.0.2.25");
 	to_rcpt("--tls-policy f --upstream mx.relay.test");
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	goes_through_at(TLS_VERIFY);
 }
 
 /* No operator has named it, but signed records of MX do: what the map says of names goes by that. */
@@ -645,8 +653,7 @@ static void client_that_leaves_while_a_map_is_asked(void **state)
 static void recipients_of_other_policies(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.d.test";
+	file_says("d.test", "secure match=mx.d.test");
 	to_rcpt("--tls-policy f");
 	goes_through();
 	client_heard();
@@ -656,23 +663,19 @@ static void recipients_of_other_policies(void **state)
 	client(OTHER); /* what it wants is less than what there is */
 	server("250 ok");
 	client_gets("250 ok");
-	world_policy.file_domain = "f.test";
-	world_policy.file = "secure match=mx.f.test";
+	file_says("f.test", "secure match=mx.f.test");
 	client("RCPT TO:<r@f.test>");
-	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	client_gets(OTHER_WAY);
 }
 
 /* A reply of ours must not come before that of the server to the RCPT before. */
 static void waits_for_its_turn(const char *options)
 {
-	world_policy.file_domain = "e.test";
-	world_policy.file = "secure match=mx.e.test";
+	file_says("e.test", "secure match=mx.e.test");
 	if (strstr(options, "--connect-on")) {
 		session_begins(options);
 		client("EHLO c.test\n" MAIL "\n" RCPT);
-		server_connects();
-		server(BANNER);
-		server(LIST);
+		server_greets(LIST);
 	} else {
 		to_rcpt(options);
 	}
@@ -685,7 +688,7 @@ static void waits_for_its_turn(const char *options)
 	client("RCPT TO:<s@d.test>\n" OTHER);
 	client_gets("");
 	server("550 no");
-	client_gets("550 no\n452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	client_gets("550 no\n" OTHER_WAY);
 }
 
 static void refusal_waits_for_its_turn(void **state)
@@ -704,22 +707,15 @@ static void late_refusal_waits_for_its_turn(void **state)
 static void policy_outlives_a_connection(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.d.test";
+	file_says("d.test", "secure match=mx.d.test");
 	to_rcpt("--tls-policy f");
 	goes_through();
-	world_policy.file_domain = "e.test";
-	world_policy.file = "encrypt";
-	client("RSET");
-	server("250 ok");
-	nothing_said_yet();
-	client(MAIL "\n" OTHER);
+	file_says("e.test", "encrypt");
+	next_transaction(OTHER);
 	client_gets(MAIL_OK);
 	server_gets(MAIL);
 	server_closes();
-	server_connects();
-	server(BANNER);
-	server(PLAIN);
+	server_greets(PLAIN);
 	client_gets("451 4.7.5 192.0.2.99: STARTTLS is not offered");
 }
 
@@ -727,14 +723,10 @@ static void policy_outlives_a_connection(void **state)
 static void tls_for_less_is_not_enough(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "e.test";
-	world_policy.file = "encrypt";
+	file_says("e.test", "encrypt");
 	to_rcpt("--tls-policy f");
 	goes_through();
-	client("RSET");
-	server("250 ok");
-	nothing_said_yet();
-	client(MAIL "\n" OTHER);
+	next_transaction(OTHER);
 	stands_at(SERVER, CONNECTING);
 }
 
@@ -742,22 +734,20 @@ static void tls_for_less_is_not_enough(void **state)
 static void tls_without_proof_is_not_enough(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "may";
+	file_says("d.test", "may");
 	to_rcpt("--tls verify-if-offered --tls-name mx.test " MAP "--tls-policy f");
 	goes_through();
 	client_heard();
 	client(OTHER);
 	map_says(SOCKETMAP_NOTHING, "");
-	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	client_gets(OTHER_WAY);
 }
 
 /* A policy of another recipient is no verdict on this one. */
 static void verdict_beside_a_policy_of_none(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "none";
+	file_says("d.test", "none");
 	hook_is_there(HOOK_RCPT, "strict");
 	to_rcpt("--tls encrypt --tls-policy f");
 	hook_says("accept\n");
@@ -766,7 +756,7 @@ static void verdict_beside_a_policy_of_none(void **state)
 	client_heard();
 	client("RCPT TO:<s@d.test>");
 	hook_says("tls encrypt\n");
-	client_gets("452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own");
+	client_gets(OTHER_WAY);
 }
 
 /* ---- with --connect-on recipient ---- */
@@ -779,9 +769,7 @@ static void late(void **state)
 	stands_at(POLICY, NONE);
 	dane_says(DANE_USABLE);
 	stands_at(SERVER, CONNECTING);
-	server_connects();
-	server(BANNER);
-	server(LIST);
+	server_greets(LIST);
 	server("220 go");
 	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
 }
@@ -808,13 +796,10 @@ static void server_of_another_recipient(void **state)
 static void list_after_a_policy_of_none(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "none";
+	file_says("d.test", "none");
 	session_begins("--tls encrypt --tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
 	client("HELO c.test\n" MAIL "\n" RCPT);
-	server_connects();
-	server(BANNER);
-	server(LIST);
+	server_greets(LIST);
 	server("250 ok");
 	server("250 ok");
 	client("EHLO c.test");
@@ -853,20 +838,9 @@ static void list_of_a_lost_connection(void **state)
 	recorded("tls upstream encrypt failed: STARTTLS is not offered");
 }
 
-/* The connection that carried the client's AUTH stays as it is. */
-static void policy_beyond_the_connection_for_auth(void **state)
+/* The client's AUTH, and a recipient whose policy wants other TLS; the next one goes the way that there is. */
+static void goes_as_authenticated(void)
 {
-	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.d.test";
-	session_begins("--tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
-	client("EHLO c.test");
-	server_connects();
-	server(BANNER);
-	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
-	server("220 go");
-	server_shakes();
-	server("250-mx.test\n250 AUTH PLAIN");
 	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
 	server("235 ok");
 	nothing_said_yet();
@@ -877,10 +851,24 @@ static void policy_beyond_the_connection_for_auth(void **state)
 	server_gets(MAIL);
 }
 
+/* The connection that carried the client's AUTH stays as it is. */
+static void policy_beyond_the_connection_for_auth(void **state)
+{
+	(void)state;
+	file_says("d.test", "secure match=mx.d.test");
+	session_begins("--tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
+	client("EHLO c.test");
+	server_greets(LIST_WITH_AUTH);
+	server("220 go");
+	server_shakes();
+	server("250-mx.test\n250 AUTH PLAIN");
+	goes_as_authenticated();
+}
+
 #define AUTH "--connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream mx.relay.test "
 
 /* The server's TLSA records are asked for before its list is. */
-static void to_list(const char *options)
+static void asks_at_list(const char *options)
 {
 	char line[300];
 
@@ -909,7 +897,7 @@ static void client_authenticates(void)
 static void records_of_the_server_for_auth(void **state)
 {
 	(void)state;
-	to_list("--tls dane");
+	asks_at_list("--tls dane");
 	dane_says(DANE_USABLE);
 	client_authenticates();
 	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
@@ -926,7 +914,7 @@ static void records_of_the_server_for_auth(void **state)
 static void server_for_auth_without_records(void **state)
 {
 	(void)state;
-	to_list("--tls dane");
+	asks_at_list("--tls dane");
 	dane_says(DANE_NONE);
 	client_authenticates();
 	assert_int_equal(world_tls_server.level, TLS_MAY);
@@ -939,7 +927,7 @@ static void server_for_auth_without_records(void **state)
 static void server_for_auth_whose_records_cannot_be_had(void **state)
 {
 	(void)state;
-	to_list("--tls dane");
+	asks_at_list("--tls dane");
 	dane_says(DANE_FAILED);
 	client_gets("421 4.7.5 DANE: mx.d.test: the name server failed");
 	ended(LINGER, "smtpwarp", "4.7.5 DANE: mx.d.test: the name server failed");
@@ -949,7 +937,7 @@ static void server_for_auth_whose_records_cannot_be_had(void **state)
 static void server_for_auth_that_must_have_records(void **state)
 {
 	(void)state;
-	to_list("--tls dane-only");
+	asks_at_list("--tls dane-only");
 	dane_says(DANE_NONE);
 	client_gets("421 4.7.5 dane-only: there are no signed TLSA records for the server");
 }
@@ -958,7 +946,7 @@ static void server_for_auth_that_must_have_records(void **state)
 static void records_that_come_after_auth(void **state)
 {
 	(void)state;
-	to_list("--tls dane");
+	asks_at_list("--tls dane");
 	dane_says(DANE_NONE);
 	client_authenticates();
 	answer.word = DANE_USABLE;
@@ -970,7 +958,7 @@ static void records_that_come_after_auth(void **state)
 static void client_that_leaves_while_a_server_for_auth_is_asked(void **state)
 {
 	(void)state;
-	to_list("--tls dane");
+	asks_at_list("--tls dane");
 	client_breaks();
 	recorded("close client: connection reset");
 	assert_int_equal(world_policy.dane_ended, 1);
@@ -980,7 +968,7 @@ static void client_that_leaves_while_a_server_for_auth_is_asked(void **state)
 static void client_that_does_not_authenticate(void **state)
 {
 	(void)state;
-	to_list("--tls dane");
+	asks_at_list("--tls dane");
 	dane_says(DANE_USABLE);
 	server_connects();
 	server(BANNER);
@@ -998,21 +986,9 @@ static void client_that_does_not_authenticate(void **state)
 static void policy_beyond_an_authenticated_client(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "encrypt";
-	session_begins("--tls none --tls-policy f --plain-auth");
-	server_connects();
-	server(BANNER);
-	client("EHLO c.test");
-	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
-	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
-	server("235 ok");
-	nothing_said_yet();
-	client(MAIL "\n" RCPT);
-	server_gets("");
-	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
-	client(OTHER);
-	server_gets(MAIL);
+	file_says("d.test", "encrypt");
+	to_list("--tls none --tls-policy f --plain-auth", LIST_WITH_AUTH);
+	goes_as_authenticated();
 	server_closes();
 	ended(LINGER, "upstream", "the connection that was authenticated is closed");
 }
@@ -1215,8 +1191,7 @@ static void verdict_has_the_last_word(void **state)
 	to_rcpt("--tls dane " MAP);
 	hook_says("tls may\n");
 	assert_int_equal(world_policy.dane_asked + world_policy.map_asked, 0);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_MAY);
+	goes_through_at(TLS_MAY);
 }
 
 static void verdict_that_wants_dane(void **state)
@@ -1226,8 +1201,7 @@ static void verdict_that_wants_dane(void **state)
 	to_rcpt("--tls-on recipient");
 	hook_says("tls dane\n");
 	dane_says(DANE_UNUSABLE);
-	goes_through();
-	assert_int_equal(world_tls_server.level, TLS_ENCRYPT);
+	goes_through_at(TLS_ENCRYPT);
 }
 
 /* What a verdict wants of one recipient is not the policy of the domain, which counts for the next one. */

@@ -259,7 +259,8 @@ objects = $(patsubst %.c,$(T)/%.o,$(1))
 $(T)/unit_%: test/unit/%.c $$(call objects,$$(UNIT_$$*)) Makefile
 	@mkdir -p $(T)
 	$(TEST_CC) $(TEST_FLAGS) -isystem $(BEARSSL_INCLUDE) -o $@ $< $(call objects,$(UNIT_$*)) $(CMOCKA) \
-		$(if $(filter keys agent tls,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) $(if $(filter %/fake_session.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
+		$(if $(filter keys agent tls,$*),$(TEST_BEARSSL)) $(if $(filter detector,$*),-lm) \
+		$(if $(filter %/fake_session.o,$(UNIT_$*)),$(FAKED:%=-Wl,--wrap=%))
 
 $(T)/%.o: %.c Makefile
 	@mkdir -p $(@D)

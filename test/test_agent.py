@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import certificates
-from test_client_tls import Renewed, kind_now, transaction
-from warp import children_of, gone, sessions_of
+from test_client_tls import Renewed, kind_now
+from warp import children_of, gone, send_message, sessions_of
 
 NAME = "smtpwarp-agent"
 
@@ -69,7 +69,7 @@ def test_key_is_in_no_session(warp, certs, mail_server, tmp_path, kind, together
     options = ["--cert", both] if together else ["--cert", cert, "--key", key]
     made = warp(*options, upstream=mail_server()).listen()
     client = secured(made, certs)
-    transaction(client)
+    send_message(client)
     assert len(sessions_of(made.listener.pid)) == 1
     keepers = only_agents_have(secrets_of(key), made.listener.pid)
     assert keepers == agents_of(made.listener.pid) and 1 <= len(keepers) <= 4
@@ -102,7 +102,7 @@ def test_key_for_upstreams(warp, certs, mail_server, kind):
     made = warp("--tls-cert", cert, "--tls-key", key, "--cert", other[0], "--key", other[1], "--tls", "encrypt",
                 upstream=server).listen()
     client = secured(made, certs)
-    transaction(client)
+    send_message(client)
     assert server.messages[0]["tls"]
     ours = only_agents_have(secrets_of(key), made.listener.pid)
     theirs = only_agents_have(secrets_of(other[1]), made.listener.pid)
@@ -183,7 +183,7 @@ def test_passwords_are_in_no_session(warp, certs, mail_server, tmp_path):
     path.chmod(0o600)
     server = mail_server("AUTH PLAIN", tls=certs.context(), replies={"AUTH": "235 2.7.0 welcome"})
     made = warp("--tls-ca", certs.ca, "--tls-name", certificates.HOST, "--upstream-auth", path, upstream=server).listen()
-    transaction(made.greeted())
+    send_message(made.greeted())
     assert any(command.startswith("AUTH PLAIN") for command in server.commands)
     secrets = [b"0ther-secret", b"th3-right-one", b"us3r:"]
     agent, = only_agents_have(secrets, made.listener.pid)
@@ -206,7 +206,7 @@ def test_password_agent_that_is_killed(warp, certs, mail_server, tmp_path):
     os.kill(agent, signal.SIGKILL)
     made.wait_until(lambda: gone(agent), "its end")
     old.ask("EHLO client.example", "451 4.3.0 127.0.0.1: its password is not to be had")
-    transaction(made.greeted())
+    send_message(made.greeted())
 
 
 def test_signals_that_all_processes_get(warp, certs, mail_server):

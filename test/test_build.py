@@ -88,7 +88,8 @@ def test_uninstall(tmp_path):
     place = building.copy_of_build(tmp_path)
 
     def make(*arguments):
-        return subprocess.run(["make", "-s", "-C", ROOT, *arguments, f"DESTDIR={root}", *place], check=False, capture_output=True, text=True)
+        return subprocess.run(["make", "-s", "-C", ROOT, *arguments, f"DESTDIR={root}", *place], check=False, capture_output=True,
+                              text=True)
     assert make("install").returncode == 0
     assert settings.read_bytes() == (ROOT / "units/smtpwarp.conf").read_bytes()
     first = files(root)

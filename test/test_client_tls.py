@@ -17,7 +17,7 @@ import mta
 import netns
 import peers
 from hooks import Hooks
-from warp import BINARY, MESSAGE, NO_REPORTS, Session, Warp, environment
+from warp import BINARY, MESSAGE, NO_REPORTS, Session, Warp, environment, send_message
 
 TLS = ssl.TLSVersion
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
@@ -30,14 +30,6 @@ def proxy(warp, certs):
     def make(*more, kind="good", **settings):
         return warp(*certs.options(kind), *more, **settings)
     return make
-
-
-def transaction(client, data=MESSAGE, recipient="b@server.example"):
-    client.ask("MAIL FROM:<a@client.example>", "250")
-    client.ask(f"RCPT TO:<{recipient}>", "250")
-    client.ask("DATA", "354")
-    client.send_raw(data)
-    return client.expect("250")
 
 
 # It works
@@ -54,7 +46,7 @@ def test_message_over_starttls(proxy, certs, mail_server, secure, late, upstream
     assert "STARTTLS" in client.ask("EHLO first.example", "250").texts
     secure(client)
     assert "STARTTLS" not in client.ask("EHLO second.example", "250").texts
-    transaction(client)
+    send_message(client)
     client.ask("QUIT", "221")
     client.expect_end()
     assert server.messages[0]["data"] == MESSAGE and server.messages[0]["tls"] == upstream_tls
@@ -79,7 +71,7 @@ def test_messages_of_all_sizes(proxy, mail_server, secure):
     sizes = [1, 500, 4000, 16000, 16384, 40000, 5_000_000]
     messages = [b"".join(b"%08d\r\n" % i for i in range(size // 10 + 1)) + b".\r\n" for size in sizes]
     for message in messages:
-        transaction(client, message)
+        send_message(client, message)
     assert [message["data"] for message in server.messages] == messages
 
 
@@ -156,7 +148,7 @@ def test_57_nothing_from_before_counts(proxy, certs, mail_server, secure):
     client.ask("MAIL FROM:<a@b>", "503 5.5.1")
     client.ask("NOOP", "250")
     client.ask("EHLO c", "250")
-    transaction(client)
+    send_message(client)
 
 
 def test_57_starttls_in_the_middle_of_something(warp, certs):
@@ -222,7 +214,7 @@ def test_hooks_of_all_events_are_told(proxy, mail_server, inside, tmp_path, how)
         hooks.script(event, f"cat >> {tmp_path}/seen")
     made = proxy("--client-tls", how, *hooks.options, upstream=mail_server())
     client = inside(made, how)
-    transaction(client)
+    send_message(client)
     client.ask("QUIT", "221")
     made.wait_exit()
     seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
@@ -236,7 +228,7 @@ def test_hooks_of_all_events_are_told(proxy, mail_server, inside, tmp_path, how)
 def test_upstream_with_implicit_tls(proxy, certs, mail_server, inside, how, late):
     server = mail_server(tls=certs.context(), implicit=True)
     made = proxy("--client-tls", how, "--upstream", f"smtps://{server.name_port}", *(LATE if late else []))
-    transaction(inside(made, how))
+    send_message(inside(made, how))
     assert server.messages[0]["tls"] and made.wait_for("message")["client"]["tls"]
 
 
@@ -249,7 +241,7 @@ def test_routes(proxy, mail_server, inside, tmp_path, how):
     made = proxy("--client-tls", how, "--transparent", "--routes", routes)
     client = inside(made, how)
     for number in range(2):
-        transaction(client, recipient=f"b{number}@server.example")
+        send_message(client, recipient=f"b{number}@server.example")
     assert [[message["to"] for message in server.messages] for server in servers] == [
         [["<b0@server.example>"]], [["<b1@server.example>"]]]
     made.wait_for("message", count=2)
@@ -266,7 +258,7 @@ def test_upstream_auth(proxy, certs, mail_server, inside, tmp_path, how, late):
     passwords.chmod(0o600)
     client = inside(proxy("--client-tls", how, "--upstream-auth", passwords, *(LATE if late else []), upstream=server), how)
     client.ask("AUTH PLAIN AGEAYg==", "502 5.5.1")
-    transaction(client)
+    send_message(client)
     assert [command for command in server.commands if command.startswith("AUTH")] == ["AUTH PLAIN AHVzZXIAc2VjcmV0"]
     assert server.messages[0]["tls"]
 
@@ -332,7 +324,7 @@ def test_59_starttls_without_ehlo(proxy, mail_server, secure, greeting):
         client.ask(greeting, "250")
     secure(client)
     client.ask("EHLO c", "250")
-    transaction(client)
+    send_message(client)
 
 
 @pytest.mark.parametrize("octets", [2000, 15000, 40000])
@@ -344,7 +336,7 @@ def test_hello_of_many_octets(proxy, certs, mail_server, octets):
     context.set_alpn_protocols(["x" * 249] * (octets // 250))
     client.begin_tls(context, certificates.HOST)
     client.ask("EHLO c", "250")
-    transaction(client)
+    send_message(client)
 
 
 # Handshakes that fail
@@ -453,7 +445,7 @@ def test_require(proxy, mail_server, secure, late):
     client.ask("EHLO c", "250")
     secure(client)
     client.ask("EHLO c", "250")
-    transaction(client)
+    send_message(client)
 
 
 def test_65_implicit(proxy, certs, mail_server):
@@ -467,7 +459,7 @@ def test_65_implicit(proxy, certs, mail_server):
     client.expect("220")
     assert "STARTTLS" not in client.ask("EHLO c", "250").texts
     client.ask("STARTTLS", "503 5.5.1")
-    transaction(client)
+    send_message(client)
     client.ask("QUIT", "221")
     client.expect_end()
     assert made.wait_for("connect")["client"]["tls"]["version"] == "TLSv1.2"
@@ -562,7 +554,7 @@ def test_84_password_in_tls_is_not_for_a_plain_server(far, certs, level, late):
     client.begin_tls(certs.trusting(), certificates.HOST)
     assert "AUTH PLAIN" not in client.ask("EHLO c", "250").texts
     client.ask(FAR_PLAIN, "502 5.5.1" if late else "538 5.7.11 AUTH needs encryption up to the server")
-    transaction(client)
+    send_message(client)
     assert len(server.messages) == 1 and "AUTH" not in str(server.commands)
 
 
@@ -963,7 +955,7 @@ def test_client_without_tls_costs_no_system_call(warp, certs, mail_server, tmp_p
         made.wrapper = ["strace", "-f", "-o", trace, "-e", "signal=none"]
         made.env = NO_REPORTS
         client = made.greeted()
-        transaction(client)
+        send_message(client)
         client.ask("QUIT", "221")
         client.expect_end()
         made.wait_exit()

@@ -5,18 +5,21 @@ import pytest
 import certificates
 from hooks import Hooks
 from test_passthrough import HELLO, context
-from warp import MESSAGE
+from warp import MESSAGE, send_message
 
 AUTO = ["--client-tls", "auto"]
 MAIL, RCPT = "MAIL FROM:<a@client.example>", "RCPT TO:<b@server.example>"
 
 
-def deliver(client):
-    client.ask(MAIL, "250")
-    client.ask(RCPT, "250")
-    client.ask("DATA", "354")
-    client.send_raw(MESSAGE)
-    client.expect("250")
+def goes_on_in_plain(made, *commands):
+    """A server whose handshake has failed: a second connection to it, on which it gets these commands. Nothing shows to the client."""
+    again = made.upstream.accept()
+    again.send("220 server.example ESMTP")
+    again.expect_line("EHLO client.example")
+    again.send("250-server.example", "250 STARTTLS")
+    for command in commands:
+        again.expect_line(command)
+        again.send("250 2.1.0 fine")
 
 
 def test_client_that_speaks_tls(warp, certs, mail_server):
@@ -27,7 +30,7 @@ def test_client_that_speaks_tls(warp, certs, mail_server):
     client.ask("STARTTLS", "220")
     client.begin_tls(context(certs), certificates.HOST)
     client.ask("EHLO inside.example", "250")
-    deliver(client)
+    send_message(client)
     client.ask("QUIT", "221")
     client.expect_end()
     client.close()
@@ -48,8 +51,8 @@ def test_client_without_tls(warp, certs, mail_server, hello):
     texts = client.ask(hello, "250").texts
     assert ("STARTTLS" in texts) == (hello == "EHLO c")
     assert ("STARTTLS" in server.commands) == (hello == "HELO c")
-    deliver(client)
-    deliver(client)
+    send_message(client)
+    send_message(client)
     assert "STARTTLS" not in client.ask("EHLO c", "250").texts
     client.ask("QUIT", "221")
     assert [one["tls"] for one in server.messages] == [True, True]
@@ -128,7 +131,7 @@ def test_auth_without_tls(warp, certs, mail_server):
     client = made.greeted()
     client.ask("AUTH PLAIN AHUAc2VjcmV0", "235")
     assert server.commands[-3:] == ["STARTTLS", "EHLO client.example", "AUTH PLAIN AHUAc2VjcmV0"]
-    deliver(client)
+    send_message(client)
     client.ask("QUIT", "221")
     assert server.messages[0]["tls"] and "AHUAc2VjcmV0" not in made.log_text()
 
@@ -148,7 +151,7 @@ def test_auth_that_vanishes_behind_tls(warp, certs, mail_server):
         else "250 server.example"})
     client = warp(*AUTO, upstream=server).greeted()
     client.ask("AUTH PLAIN AHUAc2VjcmV0", "454 4.7.0")
-    deliver(client)
+    send_message(client)
 
 
 def test_56_octets_behind_220_to_our_starttls(offered):
@@ -183,12 +186,7 @@ def test_handshake_that_fails(offered, level, outcome):
         client.expect(outcome)
         client.ask(RCPT, "421")
         return
-    again = session.warp.upstream.accept()
-    again.send("220 server.example ESMTP")
-    again.expect_line("EHLO client.example")
-    again.send("250-server.example", "250 STARTTLS")
-    again.expect_line(MAIL)
-    again.send("250 2.1.0 fine")
+    goes_on_in_plain(session.warp, MAIL)
     client.expect("250 2.1.0 fine")
     assert session.warp.wait_for("tls")["result"] == "fallback"
 
@@ -206,7 +204,7 @@ def test_xforward(warp, certs, mail_server):
     """Told before MAIL, as always."""
     server = mail_server("XFORWARD NAME ADDR", tls=certs.context(), replies={"XFORWARD": "250 2.0.0 noted"})
     client = warp(*AUTO, "--xforward", "--client-names", "none", upstream=server).greeted()
-    deliver(client)
+    send_message(client)
     verbs = [command.split()[0] for command in server.commands]
     assert verbs[verbs.index("STARTTLS"):][:4] == ["STARTTLS", "EHLO", "XFORWARD", "MAIL"]
 
@@ -228,7 +226,7 @@ def test_inspected(warp, certs, mail_server, block, inspected, certificate):
         client.ask("STARTTLS", "220")
         client.begin_tls(context(certs), certificates.HOST)
         client.ask("EHLO c", "250")
-    deliver(client)
+    send_message(client)
     client.ask("QUIT", "221")
     client.close()
     assert made.wait_for("close")["seen"] == inspected
@@ -256,7 +254,7 @@ def test_client_that_may_want_tls(warp, certs, mail_server):
         client.ask("QUIT", "221")
     assert [record.get("hint") for record in made.wait_for("close", 2) and made.records("close")] == ["may require TLS"] * 2
     client = made.greeted()
-    deliver(client)
+    send_message(client)
     client.ask("QUIT", "221")
     made.wait_for("close", 3)
     assert "hint" not in made.records("close")[2]

@@ -28,7 +28,8 @@ LABEL = "org.opencontainers.image."
 
 def build(directory, target="image", umask=0o022):
     """The archive, and the digest that make tells."""
-    said = building.make("images", target, f"IMAGES={directory}", "STAGE=build/images/stage", "IMAGE_SOURCE=https://smtpwarp.example/source", umask=umask)
+    said = building.make("images", target, f"IMAGES={directory}", "STAGE=build/images/stage",
+                         "IMAGE_SOURCE=https://smtpwarp.example/source", umask=umask)
     return pathlib.Path(re.search(r"^(\S+): \d+ octets, sha256", said, re.M)[1]), re.search(r"sha256:\w{64}", said)[0]
 
 

@@ -13,7 +13,7 @@ from aiosmtpd.smtp import AuthResult
 import certificates
 import netns
 import peers
-from warp import BINARY, MESSAGE, Warp
+from warp import BINARY, Warp, send_message
 
 LATE = ["--connect-on", "recipient", "--hostname", "proxy.example"]
 USER, PASSWORD = "relay@mx.example", "geheim: s3cret"
@@ -65,14 +65,6 @@ def greet(client, hello="EHLO client.example"):
     return client.reply()
 
 
-def transaction(client):
-    client.ask("MAIL FROM:<a@client.example>", "250")
-    client.ask("RCPT TO:<b@server.example>", "250")
-    client.ask("DATA", "354")
-    client.send_raw(MESSAGE)
-    client.expect("250")
-
-
 def nothing_secret(proxy):
     """No record has the password, nor the lines that say it."""
     for secret in (PASSWORD, b64(PASSWORD), PLAIN, "s3cret"):
@@ -91,7 +83,7 @@ def test_message_of_a_client_that_cannot(login, mail_server, certs, late, mechan
     client = proxy.connect()
     assert "AUTH" not in greet(client)
     client.ask("AUTH PLAIN AGEAYg==", "502 5.5.1")
-    transaction(client)
+    send_message(client)
     client.ask("QUIT", "221")
     proxy.wait_for("close")
     hello = "EHLO proxy.example" if late and server.commands[0] == "EHLO proxy.example" else "EHLO client.example"
@@ -105,7 +97,7 @@ def test_helo_client(login, mail_server, certs):
     server = server_for(mail_server, certs)
     client = login(upstream=server).connect()
     assert greet(client, "HELO client.example").code == 250
-    transaction(client)
+    send_message(client)
     assert server.commands[:5] == ["EHLO client.example", "STARTTLS", "EHLO client.example", f"AUTH PLAIN {PLAIN}",
                                    "HELO client.example"]
 
@@ -115,7 +107,7 @@ def test_once_though_the_client_greets_twice(login, mail_server, certs):
     client = login(upstream=server).connect()
     greet(client)
     assert "AUTH" not in client.ask("EHLO client.example", "250")
-    transaction(client)
+    send_message(client)
     assert sum(command.startswith("AUTH") for command in server.commands) == 1
 
 
@@ -123,8 +115,8 @@ def test_72_connection_of_the_next_message_is_authenticated_already(login, mail_
     server = server_for(mail_server, certs)
     client = login(*LATE, upstream=server).connect()
     greet(client)
-    transaction(client)
-    transaction(client)
+    send_message(client)
+    send_message(client)
     assert len(server.messages) == 2 and len(server.peers) == 1
     assert sum(command.startswith("AUTH") for command in server.commands) == 1
 
@@ -134,7 +126,7 @@ def test_again_after_xclient(login, mail_server, certs):
     server = mail_server("XCLIENT ADDR", "AUTH PLAIN", tls=certs.context(), replies={"XCLIENT": "220 server.example"})
     client = login("--xclient", upstream=server).connect()
     greet(client)
-    transaction(client)
+    send_message(client)
     verbs = [command.split()[0] for command in server.commands]
     assert verbs[:6] == ["EHLO", "STARTTLS", "EHLO", "XCLIENT", "EHLO", "AUTH"]
 
@@ -292,8 +284,8 @@ def test_real_server(login, certs, host, passwords, excluded, late, password, re
         elif reply == 451:
             assert code == 451
         else:
-            transaction(client)
-            assert box.taken == [(USER.encode(), ["b@server.example"])]
+            send_message(client)
+            assert box.taken == [(USER.encode(), ["b@mail.test"])]
         nothing_secret(proxy)
     finally:
         server.stop()
@@ -409,7 +401,7 @@ def test_certificate_for_an_upstream_that_asks(warp, mail_server, certs, tmp_pat
     files = ["--tls-cert", both] if alone else ["--tls-cert", cert, "--tls-key", key]
     client = warp("--tls", "encrypt", *files, upstream=server).connect()
     assert greet(client).code == 250
-    transaction(client)
+    send_message(client)
     assert server.peers[0].sock.getpeercert(True) == ssl.PEM_cert_to_DER_cert(cert.read_text())
 
 

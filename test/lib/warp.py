@@ -40,13 +40,13 @@ def sanitizer_reports(directory):
     return [path.read_text() for path in pathlib.Path(directory).glob("sanitizer*")]
 
 
-def send_message(client):
-    """As a client that has been greeted."""
+def send_message(client, data=MESSAGE, recipient="b@mail.test"):
+    """As a client that has been greeted; returns the reply to the message."""
     client.ask("MAIL FROM:<a@client.example>", "250")
-    client.ask("RCPT TO:<b@mail.test>", "250")
+    client.ask(f"RCPT TO:<{recipient}>", "250")
     client.ask("DATA", "354")
-    client.send_raw(MESSAGE)
-    client.expect("250")
+    client.send_raw(data)
+    return client.expect("250")
 
 
 def is_pending(pid, number):

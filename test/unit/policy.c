@@ -527,7 +527,8 @@ static void map_that_fails(void **state)
 static void fingerprints(void **state)
 {
 	(void)state;
-	file_says("d.test", "fingerprint match=5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
+	file_says("d.test",
+	    "fingerprint match=5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
 	to_rcpt("--tls-policy f");
 	goes_through();
 	client_gets("250 ok");
@@ -536,7 +537,8 @@ static void fingerprints(void **state)
 static void fingerprint_of_another(void **state)
 {
 	(void)state;
-	file_says("d.test", "fingerprint match=00:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
+	file_says("d.test",
+	    "fingerprint match=00:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A:5A");
 	to_rcpt("--tls-policy f");
 	server("220 go");
 	server_shakes();

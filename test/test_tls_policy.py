@@ -180,3 +180,21 @@ def test_name_of_the_server_by_signed_mx(mail_host, warp, certs, mail_server, tm
         client.ask(MAIL, "250")
         client.send("RCPT TO:<b@d.example>")
         assert client.reply().lines[-1].startswith(reply)
+
+
+@pytest.mark.parametrize("record, reply", [("right", "250"), ("wrong", "451 4.7.5")])
+def test_domain_in_utf8(mail_host, warp, certs, mail_server, tmp_path, record, reply):      # noqa: F811
+    """Its server and records are found under its name in the DNS."""
+    words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}"}[record]
+    zones = {"xn--bcher-kva.example": ["@ MX 10 mx", f"mx A {MAIL4}", f"_25._tcp.mx {words}"]}
+    redirect(mail_host, "meta mark != 77")
+    mail_server("SIZE", "SMTPUTF8", address=MAIL4, port=25, tls=certs.context("expired"))
+    with Signed(mail_host, tmp_path, zones, {"xn--bcher-kva.example": {}}) as lab:
+        proxy = warp("--transparent", "--mark", 77, "--tls", "dane", "--dns-server", lab.address).listen("127.0.0.1:2525")
+        client = peers.connect(MAIL4, 25, proxy.group)
+        client.expect("220")
+        client.ask("EHLO client.example", "250")
+        client.ask("MAIL FROM:<a@client.example> SMTPUTF8", "250")
+        client.send("RCPT TO:<b@Bücher.example>")
+        assert client.reply().lines[-1].startswith(reply)
+        assert proxy.wait_for("tls")["policy"] == {"250": "dane", "451 4.7.5": "!dane"}[reply]

@@ -317,12 +317,15 @@ void hello_take_ready(struct session *s)
  * reply makes it useless. */
 static void answer_with_reply(struct session *s, const struct dialogue_reply *r)
 {
+	bool tls = s->server.state == SERVER_STARTTLS;
+	const char *what = tls ? "STARTTLS was refused:" : "EHLO was refused:";
+
 	if (s->gate.stage == GATE_SERVER || s->gate.stage == GATE_LIST) {
-		server_failed(s, "4.4.1", talk_refusal("EHLO was refused:", &r->line));
+		server_failed(s, "4.4.1", talk_refusal(what, &r->line));
 		return;
 	}
 	if (s->gate.stage == GATE_SECURE) {
-		server_unusable(s, "4.4.1", talk_refusal("EHLO was refused:", &r->line), "EHLO was refused");
+		server_unusable(s, "4.4.1", talk_refusal(what, &r->line), tls ? "STARTTLS was refused" : "EHLO was refused");
 		return;
 	}
 	talk_comm(s, COMM_ANSWERED, r->line.raw, r->line.raw_len);

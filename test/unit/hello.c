@@ -1300,6 +1300,19 @@ static void late_server_refuses(void **state)
 	goes_still();
 }
 
+static void late_server_leaves_at_starttls(void **state)
+{
+	(void)state;
+	session_begins(LATE "--tls may ");
+	client("EHLO c.test\nMAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+	client_heard();
+	server_connects();
+	server(BANNER);
+	server("250-mx.test\n250 STARTTLS");
+	server("421 bye");
+	client_gets("451 4.4.1 192.0.2.25: STARTTLS was refused: 421 bye");
+}
+
 /* The recipient is put off, not the session. */
 static void late_refusals(void **state)
 {
@@ -1517,7 +1530,7 @@ int main(void)
 		cmocka_unit_test(auth_after_xclient), cmocka_unit_test(auth_for_another), cmocka_unit_test(lmtp),
 		cmocka_unit_test(lmtp_refused), cmocka_unit_test(lmtp_at_a_socket), cmocka_unit_test(says_421_anywhere),
 		cmocka_unit_test(server_closes_anywhere), cmocka_unit_test(says_421_after_second_ehlo),
-		cmocka_unit_test(late_greeting), cmocka_unit_test(late_server), cmocka_unit_test(late_refusals),
+		cmocka_unit_test(late_greeting), cmocka_unit_test(late_server), cmocka_unit_test(late_server_leaves_at_starttls), cmocka_unit_test(late_refusals),
 		cmocka_unit_test(late_list), cmocka_unit_test(late_list_refused),
 		cmocka_unit_test(message_without_tls), cmocka_unit_test(starttls_is_refused_for_a_message),
 		cmocka_unit_test(tls_that_a_message_must_have), cmocka_unit_test(upstream_is_silent_after_starttls),

@@ -323,10 +323,12 @@ static void turn(struct session *s)
 static uint32_t commands_alone(const struct session *s)
 {
 	bool checked = s->o->valid_recipients || s->o->override_recipient;
-	uint32_t alone = s->o->limits.on_recipient ? 1u << SMTP_RSET | 1u << SMTP_QUIT | 1u << SMTP_BDAT : 0;
+	uint32_t alone = s->o->limits.on_recipient ? 1u << SMTP_RSET | 1u << SMTP_QUIT : 0;
 
 	if (checked || filter_wants(s, HOOK_RCPT) || s->o->routes || policy_may_refuse(s))
 		alone |= 1u << SMTP_RCPT;
+	if (s->o->limits.mail_late) /* the connection may be closed over a chunk that the server cannot have */
+		alone |= 1u << SMTP_BDAT;
 	if (filter_wants(s, HOOK_DATA))
 		alone |= 1u << SMTP_DATA | 1u << SMTP_BDAT;
 	if (s->o->client_tls == CLIENT_TLS_AUTO || s->o->tls_on_recipient)

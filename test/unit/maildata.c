@@ -1339,6 +1339,25 @@ static void eight_bits_in_kept(void **state)
 	server_gets("RSET");
 }
 
+/* The connection is closed over them: the reply to the chunk before must have come. */
+static void eight_bits_in_a_chunk_behind_another(void **state)
+{
+	(void)state;
+	session_begins("--tls-on recipient --tls none");
+	server_connects();
+	server("220 mx.test ESMTP");
+	client("EHLO c.test");
+	server("250-mx.test\n250-PIPELINING\n250 CHUNKING");
+	client("MAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+	server("250 ok");
+	server("250 ok");
+	nothing_said_yet();
+	client_says("BDAT 1\r\naBDAT 2 LAST\r\n\xc3\xa4");
+	server_heard();
+	server("250 chunk");
+	client_gets("250 chunk\n554 5.6.3 The recipient's server does not know 8BITMIME");
+}
+
 static void eight_bits_are_known(void **state)
 {
 	(void)state;
@@ -1488,7 +1507,7 @@ int main(void)
 		cmocka_unit_test(server_accepts_in_sending_chunk), cmocka_unit_test(server_refuses_in_sending_chunk),
 		cmocka_unit_test(server_refuses_in_sending_chunk_and_closes), cmocka_unit_test(chunks_become_data),
 		cmocka_unit_test(chunks_pass_late), cmocka_unit_test(bare_newlines_in_chunks),
-		cmocka_unit_test(eight_bits_in_passing), cmocka_unit_test(eight_bits_in_kept),
+		cmocka_unit_test(eight_bits_in_passing), cmocka_unit_test(eight_bits_in_kept), cmocka_unit_test(eight_bits_in_a_chunk_behind_another),
 		cmocka_unit_test(eight_bits_are_known), cmocka_unit_test(next_message_after_drain),
 		cmocka_unit_test(lmtp_passes), cmocka_unit_test(lmtp_is_drained), cmocka_unit_test(lmtp_chunk_is_drained),
 		cmocka_unit_test(lmtp_last_chunk_is_drained), cmocka_unit_test(lmtp_kept_too_large),

@@ -76,6 +76,7 @@ struct plan {
 	enum client_tls client_tls;
 	unsigned hooks; /* a bit for each event */
 	bool two_hooks, exec_hook;
+	bool policies, encrypts; /* encrypts: --tls demands TLS */
 	bool impatient;	/* hooks have little time, and some take longer */
 	bool failure_accepts;
 	int program;	/* that a hook is; -1: it says exec_verdict */
@@ -223,6 +224,7 @@ struct session {
 	int message_count;
 	struct delivery deliveries[DELIVERIES_MAX];
 	int delivery_count;
+	bool exempt; /* a hook has said what TLS is to be */
 	bool tunnel; /* TLS between client and server, past smtpwarp */
 	bool confused; /* a server has said what it was not asked: which reply belongs to what cannot be known */
 	bool any_tls, again; /* again: something was sent while what had come was looked at */

@@ -42,7 +42,7 @@ static void several(struct plan *p)
 
 static void upstream(struct plan *p)
 {
-	uint32_t kind = below(20);
+	uint32_t kind = below(p->late ? 25 : 20);
 
 	if (kind == 0)
 		arg(p, "--upstream=127.0.0.1:2599"); /* nobody listens there */
@@ -87,6 +87,7 @@ static void tls(struct plan *p)
 		arg(p, "--tls=none");
 	else if (percent(50))
 		arg(p, "--tls=%s", named ? ONE_OF("encrypt", "verify", "verify-if-offered") : ONE_OF("may", "encrypt"));
+	p->encrypts = strcmp(p->argv[p->args - 1], "--tls=encrypt") == 0 || strcmp(p->argv[p->args - 1], "--tls=verify") == 0;
 	if (percent(9)) {
 		arg(p, "--upstream-auth=%s/passwords", workplace);
 		return;
@@ -103,6 +104,7 @@ static void tls(struct plan *p)
 		for (int i = 1; i < p->args; i++) /* what does not go together with it */
 			if (strncmp(p->argv[i], "--tls=", 6) == 0)
 				p->argv[i] = "--tls=none";
+		p->encrypts = false;
 		return;
 	}
 	for (unsigned certs = percent(25) ? 2 : 1; certs; certs--)
@@ -120,7 +122,8 @@ static void tls_by_recipient(struct plan *p)
 			return;
 	if (!p->late && percent(30))
 		arg(p, "--tls-on=recipient");
-	if (percent(30))
+	p->policies = percent(30);
+	if (p->policies)
 		arg(p, "--tls-policy=%s/policies", workplace);
 }
 

@@ -227,6 +227,17 @@ static void take_mail(struct server *s, const char *line)
 	reply(s, 250, "sender");
 }
 
+/* Neither a recipient whose domain's policy demands TLS (see tls.c) nor a password, where --tls does, comes without. */
+static void check_tls(const struct server *s, const char *address)
+{
+	const char *domain = address ? strchr(address, '@') : NULL;
+	bool demanded = domain ? fuzz.plan.policies && !fuzz.plan.override && (strcmp(domain, "@d1.example") == 0 || strcmp(domain, "@d2.example") == 0) :
+				 fuzz.plan.encrypts && !address;
+
+	if (demanded && !s->link.ssl && !fuzz.tunnel && !fuzz.exempt)
+		fault("server %d got %s without TLS", s->number, address ? address : "AUTH");
+}
+
 static void take_rcpt(struct server *s, const char *line)
 {
 	struct delivery *d = delivery(s);
@@ -236,6 +247,7 @@ static void take_rcpt(struct server *s, const char *line)
 		fault("server %d, in a transaction without SMTPUTF8, got %s", s->number, line);
 	if (!refused) {
 		take_address(line, d->rcpt[d->rcpts]);
+		check_tls(s, d->rcpt[d->rcpts]);
 		if (d->message < 0)
 			d->message = message_of(d->rcpt[d->rcpts]);
 	}
@@ -374,6 +386,7 @@ static void starttls(struct server *s)
 static void auth(struct server *s, const char *line)
 {
 	s->auth_step = 0;
+	check_tls(s, NULL);
 	if (strcasestr(line, "PLAIN ")) {
 		s->authenticated = !refuses(s, 20);
 		if (s->authenticated)

@@ -81,7 +81,7 @@ static void write_files(const char *directory, X509 *ca, X509 *cert, EVP_PKEY *k
 	fputs("127.0.0.1:2502 relay:secret\n127.0.0.1:2503 relay:secret\n127.0.0.1:2505 relay:secret\n", f);
 	fclose(f);
 	f = create(directory, "policies");
-	fputs("d0.example none\nd1.example encrypt\nd2.example secure match=mail.example\noverride.example verify match=other.example\n", f);
+	fputs("d0.example none\nd1.example encrypt\nd2.example secure match=mail.example\nd3.example dane-only\noverride.example verify match=other.example\n", f);
 	fclose(f);
 	f = create(directory, "routes.0");
 	fprintf(f, "d0.example;127.0.0.1:2501;\nd1.example;127.0.0.1:2502;\nd2.example;127.0.0.1:2599, 127.0.0.1:2503;\n"

@@ -64,8 +64,8 @@ _Noreturn void loaded_compile_routes(void);
 /* Runs as the user that sessions run as, who has to read them again: rules, providers and TLS policies. */
 void loaded_check_rules(void);
 
-/* --check: ask whether name servers validate, if --tls, --routes or the file of --tls-policy wants DANE, and warn if they do not. Waits 5 seconds
- * at most. */
+/* --check: ask whether name servers validate, if --tls, --routes or the file of --tls-policy wants DANE, and warn if they do not. Waits 5
+ * seconds at most. */
 void loaded_warn_of_resolver(void);
 
 /* Whether sessions may look up the names of clients or servers. */

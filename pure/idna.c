@@ -38,20 +38,20 @@ static void put(struct name *name, unsigned c)
 /* Whether it is a capital of those that alternate with their small letters. */
 static bool is_capital(uint32_t c)
 {
-	bool alternates = (c >= 0x100 && c <= 0x178) || (c >= 0x460 && c <= 0x481) || (c >= 0x48a && c <= 0x52f && (c < 0x4c0 || c > 0x4cf)) ||
-	    (c >= 0x1e00 && c <= 0x1e95) || (c >= 0x1ea0 && c <= 0x1eff);
+	bool alternates = (c >= 0x100 && c <= 0x178) || (c >= 0x460 && c <= 0x481) ||
+	    (c >= 0x48a && c <= 0x52f && (c < 0x4c0 || c > 0x4cf)) || (c >= 0x1e00 && c <= 0x1e95) || (c >= 0x1ea0 && c <= 0x1eff);
 	bool odd = (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e);
 
 	return odd ? c & 1 : alternates && !(c & 1);
 }
 
-/* Whether the code point can be in no U-label (RFC 5892 3), as far as this tells: capitals, symbols, punctuation, and letters in another form;
- * or is an accent that NFC would have made one with the letter before. */
+/* Whether the code point can be in no U-label (RFC 5892 3), as far as this tells: capitals, symbols, punctuation, and letters in another
+ * form; or is an accent that NFC would have made one with the letter before. */
 static bool is_disallowed(uint32_t c, uint32_t before)
 {
-	static const uint16_t ranges[][2] = { { 0x80, 0xb6 }, { 0xb8, 0xde }, { 0xf7, 0xf7 }, { 0x17f, 0x17f }, { 0x386, 0x386 }, { 0x388, 0x38f },
-		{ 0x391, 0x3ab }, { 0x400, 0x42f }, { 0x531, 0x556 }, { 0x10a0, 0x10c5 }, { 0x1e9e, 0x1e9e }, { 0x2000, 0x200b }, { 0x200e, 0x2c2f },
-		{ 0x3000, 0x3004 }, { 0x3008, 0x3029 }, { 0xd800, 0xf8ff }, { 0xfb00, 0xffff } };
+	static const uint16_t ranges[][2] = { { 0x80, 0xb6 }, { 0xb8, 0xde }, { 0xf7, 0xf7 }, { 0x17f, 0x17f }, { 0x386, 0x386 },
+		{ 0x388, 0x38f }, { 0x391, 0x3ab }, { 0x400, 0x42f }, { 0x531, 0x556 }, { 0x10a0, 0x10c5 }, { 0x1e9e, 0x1e9e },
+		{ 0x2000, 0x200b }, { 0x200e, 0x2c2f }, { 0x3000, 0x3004 }, { 0x3008, 0x3029 }, { 0xd800, 0xf8ff }, { 0xfb00, 0xffff } };
 
 	for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
 		if (c >= ranges[i][0] && c <= ranges[i][1])

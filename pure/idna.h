@@ -1,7 +1,7 @@
 /* Domains as the DNS has them: labels that are not ASCII become A-labels ("xn--..."), RFC 5890 2.3.2.1, RFC 3492. No I/O.
  *
- * There are no tables of Unicode here. A label must be a U-label already, as RFC 6531 3.2 has it: in lower case and in NFC. What a few ranges
- * of code points tell to be none is refused; the rest is taken to be one.
+ * There are no tables of Unicode here. A label must be a U-label already, as RFC 6531 3.2 has it: in lower case and in NFC. What a few
+ * ranges of code points tell to be none is refused; the rest is taken to be one.
  */
 #ifndef IDNA_H
 #define IDNA_H

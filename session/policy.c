@@ -91,8 +91,8 @@ static const char *server_name(const struct session *s)
 	return u && net_is_name(u->host) ? u->host : NULL;
 }
 
-/* The domain of the held recipient as policies have it; "": it has none. The operator may have a word for one that is none in the DNS. false:
- * nobody can look it up. */
+/* The domain of the held recipient as policies have it; "": it has none. The operator may have a word for one that is none in the DNS.
+ * false: nobody can look it up. */
 static bool take_domain(const struct smtp_command *cmd, char domain[DNS_NAME_MAX + 1])
 {
 	bool has_any = cmd->address_len && memchr(cmd->address, '@', cmd->address_len);

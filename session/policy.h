@@ -33,7 +33,8 @@ bool policy_is_due(const struct session *s, const struct route *wanted);
 /* Ask for the policy of the held recipient, on this route. `policy->news` becomes true when it is known, perhaps at once. */
 void policy_ask(struct session *s, const struct route *wanted);
 
-/* --connect-on recipient: whether what was asked for last is about this server of the route, counted from 0, or recipients have no policy. */
+/* --connect-on recipient: whether what was asked for last is about this server of the route, counted from 0, or recipients have no
+ * policy. */
 bool policy_is_about(const struct session *s, unsigned nth);
 
 /* The same question once more, about this server of the route, which is tried in place of the one before. */
@@ -55,8 +56,8 @@ const char *policy_take(struct session *s);
 /* There is no policy to ask for: the route's level counts. */
 void policy_of_route(struct session *s);
 
-/* --auth: the next connection is for the list of extensions, before there is a recipient. A server that the route or --upstream names has to meet
- * its TLSA records, which are the same for all domains; else the route's level counts. */
+/* --auth: the next connection is for the list of extensions, before there is a recipient. A server that the route or --upstream names has
+ * to meet its TLSA records, which are the same for all domains; else the route's level counts. */
 void policy_of_list(struct session *s, const struct route *route);
 
 /* Whether TLS on the open connection is what the recipient's policy wants, or more. */

@@ -27,7 +27,8 @@ const struct route *routing_of(const struct session *s, enum hook_event event);
 /* Replace the route that verdicts on MAIL or RCPT change; *r is copied. */
 void routing_set(struct session *s, enum hook_event event, const struct route *r);
 
-/* The nth server of a route, counted from 0, or of --upstream if the route names none; NULL: there are not so many. It may be put into *room. */
+/* The nth server of a route, counted from 0, or of --upstream if the route names none; NULL: there are not so many. It may be put into
+ * *room. */
 const struct upstream *routing_server(const struct session *s, const struct route *r, unsigned n, struct upstream *room);
 
 /* Look the held recipient up in --routes, unless a verdict has named a server, and change its route by what is found. ROUTES_FAILED: *why,

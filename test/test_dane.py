@@ -130,8 +130,8 @@ def written(path, text):
 def test_check_asks_whether_name_servers_validate(host, certs, tmp_path, options, asks):
     """--check warns of those that do not, and of those that do not answer, if anything wants DANE."""
     def check(server):
-        return subprocess.run([TOP / "smtpwarp", "--check", *options(tmp_path / "file"), "--dns-server", server, "--log", "none", "--tls-ca", certs.ca,
-                               "--allow-clients", "127.0.0.1"], capture_output=True, text=True, check=True).stderr
+        return subprocess.run([TOP / "smtpwarp", "--check", *options(tmp_path / "file"), "--dns-server", server, "--log", "none",
+                               "--tls-ca", certs.ca, "--allow-clients", "127.0.0.1"], capture_output=True, text=True, check=True).stderr
     with Signed(host, tmp_path, {".": []}, {".": {}}) as lab:
         with host:
             assert check(lab.address) == ""

@@ -130,7 +130,8 @@ def test_second_upstream_has_records_of_its_own(host, warp, certs, mail_server, 
     """The first cannot be reached."""
     server = mail_server("SIZE", tls=certs.context("expired"))
     words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}", None: 'TXT "none"'}
-    zone = ["one A 127.0.0.9", "two A 127.0.0.1", *(f"_{server.port}._tcp.{name} {words[kind]}" for name, kind in zip(("one", "two"), records))]
+    zone = ["one A 127.0.0.9", "two A 127.0.0.1",
+            *(f"_{server.port}._tcp.{name} {words[kind]}" for name, kind in zip(("one", "two"), records))]
     with Signed(host, tmp_path, {"d.example": zone}, {"d.example": {}}) as lab:
         proxy = begun(warp("--tls", "dane", "--connect-on", "recipient", "--dns-server", lab.address, "--allow-clients", "127.0.0.1",
                            "--upstream", f"one.d.example:{server.port}", "--upstream", f"two.d.example:{server.port}"), way)
@@ -145,8 +146,8 @@ def test_records_of_the_server_that_authenticates(host, warp, certs, mail_server
     server = mail_server("SIZE", "AUTH PLAIN", tls=certs.context("expired"))
     words = {"right": tlsa("3 1 1", certs.pair("expired")[0].read_bytes()), "wrong": f"TLSA 3 1 1 {64 * '0'}", None: 'TXT "none"'}[record]
     with Signed(host, tmp_path, {"d.example": ["mx A 127.0.0.1", f"_{server.port}._tcp.mx {words}"]}, {"d.example": {}}) as lab:
-        proxy = begun(warp("--tls", "dane", "--connect-on", "recipient", "--auth", "--dns-server", lab.address, "--allow-clients", "127.0.0.1",
-                           "--upstream", f"mx.d.example:{server.port}"), way)
+        proxy = begun(warp("--tls", "dane", "--connect-on", "recipient", "--auth", "--dns-server", lab.address,
+                           "--allow-clients", "127.0.0.1", "--upstream", f"mx.d.example:{server.port}"), way)
         client = proxy.connect()
         client.expect("220")
         client.send("EHLO client.example")

@@ -313,6 +313,7 @@ static void take_map(struct session *s)
 		break;
 	}
 	refuse_by_rule(s, why);
+	s->policy->everywhere = true;
 }
 
 /* ---- asking ---- */
@@ -325,6 +326,7 @@ static bool has_file(struct session *s)
 	if (policyfile_loaded() || policyfile_load(s->o->policy_file, why, sizeof why))
 		return true;
 	refuse(s, "TLS policies cannot be read", why);
+	s->policy->everywhere = true;
 	return false;
 }
 
@@ -336,7 +338,7 @@ static void forget(struct session *s)
 	known.has_rule = false;
 	known.server[0] = 0;
 	s->policy->failure = TLSRPT_NO_FAILURE;
-	s->policy->dane_asked = s->policy->map_asked = s->policy->refused = false;
+	s->policy->dane_asked = s->policy->map_asked = s->policy->refused = s->policy->everywhere = false;
 }
 
 /* The file comes first, for in it the operator exempts what is broken elsewhere. */
@@ -347,6 +349,7 @@ static void ask(struct session *s)
 
 	if (s->policy->nameless && !wanted->tls_given && (s->o->policy_file || s->o->policy_map)) {
 		refuse_by_rule(s, "it cannot be looked up");
+		s->policy->everywhere = true;
 		return;
 	}
 	if (!by_operator && s->o->policy_file && !has_file(s))

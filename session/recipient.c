@@ -269,7 +269,7 @@ static bool has_other_server(const struct session *s)
 	const struct route *wanted = &s->routes->wanted;
 	struct upstream room;
 
-	return s->o->limits.on_recipient && !is_home(s, wanted) && routing_server(s, wanted, 1, &room);
+	return s->o->limits.on_recipient && !s->policy->everywhere && !is_home(s, wanted) && routing_server(s, wanted, 1, &room);
 }
 
 void recipient_policy_known(struct session *s, const char *refusal)

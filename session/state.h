@@ -89,6 +89,7 @@ struct policy {
 	enum policy_stage stage;
 	bool news;    /* it is known, for steps.c to take */
 	bool refused; /* no mail may go */
+	bool everywhere; /* nor may it to another server: none is tried, for each would cost a lookup */
 	bool dane_asked, map_asked;
 	bool nameless; /* the recipient's domain cannot be looked up */
 	enum tlsrpt_code failure; /* what is wrong with the policy itself, for reports */

@@ -1111,6 +1111,7 @@ static void no_server_that_is_permitted(void **state)
 	assert_int_equal(world_net.attempts, 0);
 }
 
+<<<<<<< HEAD
 /* The answer comes while the session looks at something else: it must not lie there, for nothing would wake the session. */
 static void answer_that_comes_in_between(void **state)
 {
@@ -1121,6 +1122,30 @@ static void answer_that_comes_in_between(void **state)
 	assert_false(the_session()->policy->news);
 	goes_on();
 	server_is_dialled("192.0.2.26:25", 2);
+=======
+/* A map that fails is not asked again for each server: the recipient would wait for as many answers. */
+static void map_that_fails_for_all_servers(void **state)
+{
+	(void)state;
+	to_first_of_two(MAP);
+	map_says(SOCKETMAP_FOUND, "may");
+	takes_mail();
+	client_heard();
+	world_policy.map = NULL;
+	client(OTHER);
+	map_says(SOCKETMAP_BAD, "TEMP no");
+	client_gets("451 4.7.5 TLS policy of e.test: TEMP no");
+	assert_int_equal(world_policy.map_asked, 2);
+	client("RSET");
+	server("250 ok");
+	nothing_said_yet();
+	world_policy.map = NULL;
+	client(MAIL "\n" OTHER);
+	map_says(SOCKETMAP_BAD, "TEMP no");
+	client_gets(MAIL_OK "\n451 4.7.5 TLS policy of e.test: TEMP no");
+	assert_int_equal(world_policy.map_asked, 3);
+	stands_at(OPEN, READY); /* the server of the first recipient */
+>>>>>>> 706ae2b (policy: what fails for all servers is asked once, not once for each)
 }
 
 /* A name of the first server is none of the second's. */
@@ -1254,10 +1279,15 @@ int main(void)
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
 		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
 		cmocka_unit_test(client_that_does_not_authenticate),
+<<<<<<< HEAD
 		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had),
 		cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server),
 		cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked), cmocka_unit_test(verdict_has_the_last_word),
 		cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
+=======
+		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(map_that_fails_for_all_servers), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
+		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
+>>>>>>> 706ae2b (policy: what fails for all servers is asked once, not once for each)
 	};
 
 	return run_session_tests(tests);

@@ -124,12 +124,20 @@ static bool client_may_authenticate(const struct session *s)
 	return !s->dialogue.limits.require_tls && (s->o->plain_auth || is_on_this_host(&s->client.address));
 }
 
+/* --tls-on recipient: whether the server has no TLS, though --tls wants some. What a recipient's policy has left out is left out for it alone. */
+static bool lacks_tls(const struct session *s)
+{
+	enum tls_level level = s->o->tls_on_recipient ? s->routes->of_session.tls : TLS_NONE;
+
+	return !s->server.leg.tls && level != TLS_NONE && (level >= TLS_ENCRYPT || !s->server.no_tls);
+}
+
 /* Nor behind us, if the client sends it inside TLS. A client without TLS would say it to this server in the clear without us, too. */
 static bool may_authenticate(const struct session *s)
 {
 	bool exposed = s->dialogue.encrypted && !s->server.leg.tls && !is_on_this_host(&s->server.address);
 
-	return client_may_authenticate(s) && (!exposed || s->o->plain_auth);
+	return client_may_authenticate(s) && (!exposed || s->o->plain_auth) && !lacks_tls(s);
 }
 
 /* Whether TLS with the server begins later: with the client's next AUTH or MAIL, or with its recipient. */
@@ -152,7 +160,7 @@ static void send_list(struct session *s, const struct smtp_ehlo *e)
 		.size_limit = s->o->limits.message_size,
 		.requiretls = d->encrypted && s->server.facts.verified && s->server.leg.tls, /* RFC 8689 2 */
 		.requires_later = d->encrypted && policy_promises(s),
-		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s) && !(s->o->tls_on_recipient && tls_comes_later(s)),
+		.auth = (e->extensions & SMTP_EXT_AUTH) && may_authenticate(s),
 		.starttls = clienttls_offers(s),
 		.single = d->lmtp && s->hello.verb == SMTP_EHLO && !s->o->limits.on_recipient,
 	};
@@ -218,12 +226,14 @@ static void answer_with_auth(struct session *s)
 	server_auth_listed(s);
 }
 
-/* Behind the client's back: STARTTLS, which it was shown, may be none that the server has now. */
+/* Behind the client's back: STARTTLS, which it was shown, may be none that the server has now; and AUTH was that of a connection with TLS,
+ * perhaps, which this one has not. With --connect-on recipient AUTH goes to no other connection than the one that it was shown of. */
 static void review_offer(struct session *s)
 {
 	struct smtp_offer offer = s->dialogue.offer;
 
 	offer.starttls = offer.starttls && clienttls_offers(s);
+	offer.auth = offer.auth && (s->o->limits.on_recipient || may_authenticate(s));
 	dialogue_offers(&s->dialogue, &offer, s->dialogue.auth_later);
 }
 

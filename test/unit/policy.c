@@ -995,6 +995,88 @@ static void policy_beyond_an_authenticated_client(void **state)
 	ended(LINGER, "upstream", "the connection that was authenticated is closed");
 }
 
+#define WITH_AUTH "250-mx.test\n250-STARTTLS\n250 AUTH PLAIN"
+#define INSIDE "250-mx.test\n250 AUTH PLAIN"
+
+/* One message for d.test, whose policy is none: the connection is without TLS. */
+static void none_for_one(void)
+{
+	server(BANNER);
+	server(WITH_AUTH);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	client_heard();
+	server_heard();
+}
+
+/* What a recipient's policy leaves out is left out for it alone: a password goes as --tls demands. */
+static void auth_after_a_policy_of_none(void **state)
+{
+	(void)state;
+	world_policy.file_domain = "d.test";
+	world_policy.file = "none";
+	session_begins("--tls encrypt --tls-policy f --plain-auth");
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(WITH_AUTH);
+	client(MAIL "\n" RCPT);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	client_heard();
+	client("EHLO c.test");
+	server(WITH_AUTH);
+	client_gets("250-mx.test\n250 PIPELINING");
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	client_gets("538 5.7.11 AUTH needs encryption");
+}
+
+/* The client was shown AUTH of a connection with TLS, to which that recipient's has followed. */
+static void auth_of_a_connection_before(const char *options, const char *refusal)
+{
+	world_policy.file_domain = "d.test";
+	world_policy.file = "none";
+	session_begins(options);
+	server_connects();
+	server(BANNER);
+	client("EHLO c.test");
+	server(WITH_AUTH);
+	if (the_session()->o->cert) {
+		client("STARTTLS");
+		client_shakes();
+		client("EHLO c.test");
+		server(WITH_AUTH);
+	}
+	client(MAIL "\n" OTHER);
+	goes_through();
+	client("RSET");
+	server("250 ok");
+	client("EHLO c.test");
+	server(INSIDE);
+	client(MAIL "\n" RCPT);
+	server_connects();
+	none_for_one();
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	server_gets("");
+	client_gets(refusal);
+}
+
+static void auth_behind_a_policy_of_none(void **state)
+{
+	(void)state;
+	auth_of_a_connection_before("--tls encrypt --tls-policy f --plain-auth", "538 5.7.11 AUTH needs encryption");
+}
+
+static void auth_of_a_client_with_tls_behind_a_policy_of_none(void **state)
+{
+	(void)state;
+	auth_of_a_connection_before("--tls may --tls-policy f --cert c --key k", "538 5.7.11 AUTH needs encryption up to the server");
+}
+
 /* ---- several servers ---- */
 
 #define TWO "--connect-on recipient --allow-clients 192.0.2.0/24 --upstream a.test --upstream b.test "
@@ -1275,6 +1357,8 @@ int main(void)
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none), cmocka_unit_test(list_of_a_lost_connection),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),
+		cmocka_unit_test(auth_after_a_policy_of_none), cmocka_unit_test(auth_behind_a_policy_of_none),
+		cmocka_unit_test(auth_of_a_client_with_tls_behind_a_policy_of_none),
 		cmocka_unit_test(records_of_the_server_for_auth), cmocka_unit_test(server_for_auth_without_records),
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
 		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),

@@ -947,7 +947,8 @@ static void mail_after_refused_data_late(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unread_when_it_ends), cmocka_unit_test(first_words), cmocka_unit_test(words), cmocka_unit_test(words_in_transaction),
+		cmocka_unit_test(unread_when_it_ends), cmocka_unit_test(first_words), cmocka_unit_test(words),
+		cmocka_unit_test(words_in_transaction),
 		cmocka_unit_test(words_late), cmocka_unit_test(words_before_tls), cmocka_unit_test(line_ends),
 		cmocka_unit_test(line_in_pieces), cmocka_unit_test(line_is_too_long), cmocka_unit_test(bdat_line_is_too_long),
 		cmocka_unit_test(tolerated_is_noted), cmocka_unit_test(comm_of_own_answers), cmocka_unit_test(one_at_a_time),

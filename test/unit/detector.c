@@ -377,8 +377,10 @@ static void simulated_delays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(two_throttles), cmocka_unit_test(what_says_nothing), cmocka_unit_test(scope_counts), cmocka_unit_test(blocked),
-		cmocka_unit_test(silence_halves), cmocka_unit_test(probe), cmocka_unit_test(probe_refused), cmocka_unit_test(no_clean_minute),
+		cmocka_unit_test(two_throttles), cmocka_unit_test(what_says_nothing), cmocka_unit_test(scope_counts),
+		cmocka_unit_test(blocked),
+		cmocka_unit_test(silence_halves), cmocka_unit_test(probe), cmocka_unit_test(probe_refused),
+		cmocka_unit_test(no_clean_minute),
 		cmocka_unit_test(levels), cmocka_unit_test(slow_and_back), cmocka_unit_test(short_delays_hurt_nobody),
 		cmocka_unit_test(every_delay), cmocka_unit_test(a_day_is_the_new_usual), cmocka_unit_test(hostile_words),
 		cmocka_unit_test(simulated_replies), cmocka_unit_test(simulated_delays),

@@ -1522,7 +1522,8 @@ int main(void)
 		cmocka_unit_test(xclient_name_put_off), cmocka_unit_test(xclient_server_goes),
 		cmocka_unit_test(xclient_refused), cmocka_unit_test(xclient_for_helo), cmocka_unit_test(xclient_and_after),
 		cmocka_unit_test(xclient_of_nothing), cmocka_unit_test(xclient_after_starttls_refused),
-		cmocka_unit_test(xclient_then_starttls), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_and_whose_mail_it_is), cmocka_unit_test(auth_login),
+		cmocka_unit_test(xclient_then_starttls), cmocka_unit_test(auth_plain), cmocka_unit_test(auth_and_whose_mail_it_is),
+		cmocka_unit_test(auth_login),
 		cmocka_unit_test(auth_for_helo), cmocka_unit_test(auth_refused), cmocka_unit_test(auth_to_the_right_one),
 		cmocka_unit_test(auth_to_original_destination), cmocka_unit_test(auth_without_tls),
 		cmocka_unit_test(auth_after_starttls_refused), cmocka_unit_test(auth_with_tls_none),
@@ -1530,11 +1531,13 @@ int main(void)
 		cmocka_unit_test(auth_after_xclient), cmocka_unit_test(auth_for_another), cmocka_unit_test(lmtp),
 		cmocka_unit_test(lmtp_refused), cmocka_unit_test(lmtp_at_a_socket), cmocka_unit_test(says_421_anywhere),
 		cmocka_unit_test(server_closes_anywhere), cmocka_unit_test(says_421_after_second_ehlo),
-		cmocka_unit_test(late_greeting), cmocka_unit_test(late_server), cmocka_unit_test(late_server_leaves_at_starttls), cmocka_unit_test(late_refusals),
+		cmocka_unit_test(late_greeting), cmocka_unit_test(late_server), cmocka_unit_test(late_server_leaves_at_starttls),
+		cmocka_unit_test(late_refusals),
 		cmocka_unit_test(late_list), cmocka_unit_test(late_list_refused),
 		cmocka_unit_test(message_without_tls), cmocka_unit_test(starttls_is_refused_for_a_message),
 		cmocka_unit_test(tls_that_a_message_must_have), cmocka_unit_test(upstream_is_silent_after_starttls),
-		cmocka_unit_test(greeting_is_refused_inside_of_tls), cmocka_unit_test(helo_cannot_ask_for_tls), cmocka_unit_test(secret_of_auth_that_waits),
+		cmocka_unit_test(greeting_is_refused_inside_of_tls), cmocka_unit_test(helo_cannot_ask_for_tls),
+		cmocka_unit_test(secret_of_auth_that_waits),
 	};
 
 	return run_session_tests(tests);

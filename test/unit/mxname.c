@@ -422,8 +422,10 @@ static void each_unasked(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(provider), cmocka_unit_test(somebody), cmocka_unit_test(domain_in_utf8), cmocka_unit_test(domain_itself), cmocka_unit_test(nobody),
-		cmocka_unit_test(asks_once), cmocka_unit_test(hostile_names), cmocka_unit_test(hostile_domain), cmocka_unit_test(borrowed_name),
+		cmocka_unit_test(provider), cmocka_unit_test(somebody), cmocka_unit_test(domain_in_utf8), cmocka_unit_test(domain_itself),
+		cmocka_unit_test(nobody),
+		cmocka_unit_test(asks_once), cmocka_unit_test(hostile_names), cmocka_unit_test(hostile_domain),
+		cmocka_unit_test(borrowed_name),
 		cmocka_unit_test(network_is_known), cmocka_unit_test(answer_is_known), cmocka_unit_test(learnt_meanwhile),
 		cmocka_unit_test(certificate), cmocka_unit_test(certificate_meanwhile),
 		cmocka_unit_test(no_answer), cmocka_unit_test(late_answer), cmocka_unit_test(each_failure), cmocka_unit_test(timeout),

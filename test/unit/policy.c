@@ -1193,7 +1193,6 @@ static void no_server_that_is_permitted(void **state)
 	assert_int_equal(world_net.attempts, 0);
 }
 
-<<<<<<< HEAD
 /* The answer comes while the session looks at something else: it must not lie there, for nothing would wake the session. */
 static void answer_that_comes_in_between(void **state)
 {
@@ -1204,7 +1203,8 @@ static void answer_that_comes_in_between(void **state)
 	assert_false(the_session()->policy->news);
 	goes_on();
 	server_is_dialled("192.0.2.26:25", 2);
-=======
+}
+
 /* A map that fails is not asked again for each server: the recipient would wait for as many answers. */
 static void map_that_fails_for_all_servers(void **state)
 {
@@ -1227,7 +1227,6 @@ static void map_that_fails_for_all_servers(void **state)
 	client_gets(MAIL_OK "\n451 4.7.5 TLS policy of e.test: TEMP no");
 	assert_int_equal(world_policy.map_asked, 3);
 	stands_at(OPEN, READY); /* the server of the first recipient */
->>>>>>> 706ae2b (policy: what fails for all servers is asked once, not once for each)
 }
 
 /* A name of the first server is none of the second's. */
@@ -1333,14 +1332,20 @@ static void verdict_on_one_recipient(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(no_records), cmocka_unit_test(no_records_where_they_are_demanded),
-		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(records_of_which_some_cannot_be_used), cmocka_unit_test(lookup_that_fails),
+		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(no_records),
+		cmocka_unit_test(no_records_where_they_are_demanded),
+		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(records_of_which_some_cannot_be_used),
+		cmocka_unit_test(lookup_that_fails),
 		cmocka_unit_test(server_that_need_not_have_records),
-		cmocka_unit_test(lookup_that_takes_time), cmocka_unit_test(handshake_that_fails), cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
-		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server), cmocka_unit_test(exempt_place_of_another_server),
-		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_in_utf8), cmocka_unit_test(policies_of_domains_in_utf8), cmocka_unit_test(map_of_domains_in_utf8),
+		cmocka_unit_test(lookup_that_takes_time), cmocka_unit_test(handshake_that_fails),
+		cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
+		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server),
+		cmocka_unit_test(exempt_place_of_another_server),
+		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_in_utf8),
+		cmocka_unit_test(policies_of_domains_in_utf8), cmocka_unit_test(map_of_domains_in_utf8),
 		cmocka_unit_test(domain_that_nobody_can_look_up), cmocka_unit_test(domain_that_nobody_can_look_up_for_dane),
-		cmocka_unit_test(domain_that_nobody_can_look_up_for_dane_only), cmocka_unit_test(verdict_on_a_domain_that_nobody_can_look_up),
+		cmocka_unit_test(domain_that_nobody_can_look_up_for_dane_only),
+		cmocka_unit_test(verdict_on_a_domain_that_nobody_can_look_up),
 		cmocka_unit_test(domain_that_is_none_in_the_dns), cmocka_unit_test(file_comes_first),
 		cmocka_unit_test(map_comes_after_records_of_others),
 		cmocka_unit_test(map_comes_after_dane), cmocka_unit_test(map_alone), cmocka_unit_test(map_that_wants_dane),
@@ -1349,13 +1354,17 @@ int main(void)
 		cmocka_unit_test(testing_beside_dane_only), cmocka_unit_test(testing_in_a_file_beside_dane_only),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
 		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_another_server),
-		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(name_that_was_found), cmocka_unit_test(pattern_that_it_fits),
+		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(name_that_was_found),
+		cmocka_unit_test(pattern_that_it_fits),
 		cmocka_unit_test(pattern_that_it_does_not_fit), cmocka_unit_test(name_that_was_not_found),
 		cmocka_unit_test(name_that_was_found_for_another_domain), cmocka_unit_test(client_that_leaves_while_it_is_asked),
-		cmocka_unit_test(client_that_leaves_while_a_map_is_asked), cmocka_unit_test(recipients_of_other_policies), cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
+		cmocka_unit_test(client_that_leaves_while_a_map_is_asked), cmocka_unit_test(recipients_of_other_policies),
+		cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
 		cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
-		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none), cmocka_unit_test(late),
-		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none), cmocka_unit_test(list_of_a_lost_connection),
+		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none),
+		cmocka_unit_test(late),
+		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
+		cmocka_unit_test(list_of_a_lost_connection),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),
 		cmocka_unit_test(auth_after_a_policy_of_none), cmocka_unit_test(auth_behind_a_policy_of_none),
 		cmocka_unit_test(auth_of_a_client_with_tls_behind_a_policy_of_none),
@@ -1363,15 +1372,14 @@ int main(void)
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
 		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
 		cmocka_unit_test(client_that_does_not_authenticate),
-<<<<<<< HEAD
-		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had),
-		cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server),
-		cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked), cmocka_unit_test(verdict_has_the_last_word),
+		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records),
+		cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had),
+		cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted),
+		cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server),
+		cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route),
+		cmocka_unit_test(client_that_leaves_while_the_second_is_asked), cmocka_unit_test(verdict_has_the_last_word),
 		cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
-=======
-		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records), cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had), cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted), cmocka_unit_test(map_that_fails_for_all_servers), cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route), cmocka_unit_test(client_that_leaves_while_the_second_is_asked),
-		cmocka_unit_test(verdict_has_the_last_word), cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
->>>>>>> 706ae2b (policy: what fails for all servers is asked once, not once for each)
+		cmocka_unit_test(map_that_fails_for_all_servers),
 	};
 
 	return run_session_tests(tests);

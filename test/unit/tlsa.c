@@ -556,7 +556,8 @@ static void long_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(host_that_has_the_address), cmocka_unit_test(one_host),
-		cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host), cmocka_unit_test(lost_among_others),
+		cmocka_unit_test(alias_without_records), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host),
+		cmocka_unit_test(lost_among_others),
 		cmocka_unit_test(name_of_the_server),
 		cmocka_unit_test(two_with_the_address), cmocka_unit_test(slow_host), cmocka_unit_test(slow_resolver),
 		cmocka_unit_test(many_hosts),

@@ -957,6 +957,34 @@ static void records_that_come_after_auth(void **state)
 	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
 }
 
+/* The other server is none for a client that is authenticated. */
+static void records_that_cannot_be_had_after_auth(void **state)
+{
+	(void)state;
+	asks_at_list("--tls dane --upstream b.test");
+	dane_says(DANE_USABLE);
+	client_authenticates();
+	answer.word = DANE_FAILED;
+	client(MAIL "\n" RCPT);
+	server_gets("");
+	client_gets(MAIL_OK "\n451 4.7.5 DANE: mx.d.test: the name server failed");
+	server_is_dialled("192.0.2.25:25", 1);
+}
+
+/* What is wrong with a recipient is not wrong with the server. */
+static void server_for_auth_after_a_domain_that_nobody_can_look_up(void **state)
+{
+	(void)state;
+	name_is("mx.relay.test", "192.0.2.25");
+	session_begins(AUTH "--tls dane --tls-policy f");
+	client("HELO c.test\n" MAIL "\nRCPT TO:<r@\xc3\x84.test>");
+	client_heard();
+	client("EHLO c.test");
+	stands_at(LIST, RESOLVING);
+	dane_says(DANE_USABLE);
+	client_authenticates();
+}
+
 static void client_that_leaves_while_a_server_for_auth_is_asked(void **state)
 {
 	(void)state;
@@ -1182,6 +1210,19 @@ static void second_server_in_place_of_one_that_is_refused(void **state)
 	client_gets("250 ok");
 }
 
+/* --tls-on recipient: the connection is there, and no other server takes its place. */
+static void two_servers_of_which_one_is_connected(void **state)
+{
+	(void)state;
+	name_is("a.test", "192.0.2.25");
+	to_rcpt("--tls dane --allow-clients 192.0.2.0/24 --upstream a.test --upstream b.test");
+	assert_string_equal(world_policy.asked, "a.test:25");
+	dane_says(DANE_FAILED);
+	client_gets("451 4.7.5 DANE: mx.d.test: the name server failed");
+	stands_at(OPEN, READY);
+	server_is_dialled("192.0.2.25:25", 1);
+}
+
 /* No server of them may have it. */
 static void no_server_that_is_permitted(void **state)
 {
@@ -1370,16 +1411,17 @@ int main(void)
 		cmocka_unit_test(auth_of_a_client_with_tls_behind_a_policy_of_none),
 		cmocka_unit_test(records_of_the_server_for_auth), cmocka_unit_test(server_for_auth_without_records),
 		cmocka_unit_test(server_for_auth_whose_records_cannot_be_had), cmocka_unit_test(server_for_auth_that_must_have_records),
-		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
+		cmocka_unit_test(records_that_come_after_auth), cmocka_unit_test(records_that_cannot_be_had_after_auth),
+		cmocka_unit_test(server_for_auth_after_a_domain_that_nobody_can_look_up), cmocka_unit_test(client_that_leaves_while_a_server_for_auth_is_asked),
 		cmocka_unit_test(client_that_does_not_authenticate),
 		cmocka_unit_test(second_server_without_records), cmocka_unit_test(second_server_with_records),
 		cmocka_unit_test(second_server_whose_records_cannot_be_had), cmocka_unit_test(first_server_whose_records_cannot_be_had),
-		cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(no_server_that_is_permitted),
-		cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(policy_that_names_the_server),
-		cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route),
+		cmocka_unit_test(second_server_in_place_of_one_that_is_refused), cmocka_unit_test(two_servers_of_which_one_is_connected),
+		cmocka_unit_test(no_server_that_is_permitted),
+		cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(map_that_fails_for_all_servers),
+		cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route),
 		cmocka_unit_test(client_that_leaves_while_the_second_is_asked), cmocka_unit_test(verdict_has_the_last_word),
 		cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
-		cmocka_unit_test(map_that_fails_for_all_servers),
 	};
 
 	return run_session_tests(tests);

@@ -227,15 +227,20 @@ static bool has_home(const struct session *s)
 	return serverstate_is_open(s) && (s->o->tls_on_recipient || s->server.auth == SERVER_AUTH_SAID);
 }
 
-/* Whether TLS on that connection, which stays as it is, is what the recipient on this route wants. */
+/* Whether TLS on that connection, which stays as it is, is what the recipient on this route wants. A certificate was judged by names of the
+ * route then, or by a policy. */
 static bool is_safe_at_home(const struct session *s, const struct route *wanted)
 {
-	const struct policy_terms *now = &s->policy->now;
-	enum tls_level level = now->word ? now->level : wanted->tls;
+	const struct policy_terms *now = &s->policy->now, *agreed = &s->policy->agreed;
+	enum tls_level level = now->word ? now->level : wanted->tls, has = policy_level(s);
+	bool same_name = agreed->source == POLICY_BY_LEVEL && strcmp(wanted->tls_name, s->server.route.tls_name) == 0;
 
 	if (now->word && policy_is_met(s))
 		return true;
-	return now->source == POLICY_BY_LEVEL && (level <= TLS_MAY || level == policy_level(s));
+	if (now->source != POLICY_BY_LEVEL)
+		return false;
+	return level <= TLS_MAY || (level == TLS_ENCRYPT && has > TLS_MAY && s->server.leg.tls) ||
+	    (level == has && (same_name || !tls_level_verifies(level)));
 }
 
 /* A recipient on the route of the authenticated connection must go over that connection: on another the server would not know the client.

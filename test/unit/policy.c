@@ -1353,6 +1353,32 @@ static void verdict_that_wants_dane(void **state)
 	goes_through_at(TLS_ENCRYPT);
 }
 
+/* The connection of an authenticated client is verified, but not by the name that the verdict has. */
+static void name_for_an_authenticated_client(void **state)
+{
+	(void)state;
+	hook_is_there(HOOK_RCPT, "name");
+	world_policy.file_domain = "d.test";
+	world_policy.file = "secure match=mx.d.test";
+	to_rcpt("--tls-policy f --plain-auth");
+	hook_says("");
+	goes_through();
+	client("RSET");
+	server("250 ok");
+	client("EHLO c.test");
+	server("250-mx.test\n250 AUTH PLAIN");
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	server("235 ok");
+	nothing_said_yet();
+	client(MAIL "\n" OTHER);
+	hook_says("tls verify mx.e.test\n");
+	server_gets("");
+	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
+	client(OTHER);
+	hook_says("tls encrypt\n");
+	server_gets(MAIL);
+}
+
 /* What a verdict wants of one recipient is not the policy of the domain, which counts for the next one. */
 static void verdict_on_one_recipient(void **state)
 {
@@ -1421,7 +1447,7 @@ int main(void)
 		cmocka_unit_test(answer_that_comes_in_between), cmocka_unit_test(map_that_fails_for_all_servers),
 		cmocka_unit_test(policy_that_names_the_server), cmocka_unit_test(first_server_comes_first_again), cmocka_unit_test(servers_of_a_route),
 		cmocka_unit_test(client_that_leaves_while_the_second_is_asked), cmocka_unit_test(verdict_has_the_last_word),
-		cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient),
+		cmocka_unit_test(verdict_that_wants_dane), cmocka_unit_test(verdict_on_one_recipient), cmocka_unit_test(name_for_an_authenticated_client),
 	};
 
 	return run_session_tests(tests);

@@ -94,16 +94,22 @@ def corpus(tally, name):
     tally.whole(f"fuzzing corpus, {name}", f"build/test/replay_{name}", f"test/fuzz/corpus/{name}")
 
 
+def prepare(tally, name):
+    """No test: what it fails to make, the tests that need it report."""
+    tally.step(f"made ahead for the end to end tests: {name}", sys.executable, "-B", "test/prepare.py", name)
+
+
 def main():
     tally = Tally()
     if tally.step("build of the unit tests and fuzzers", "make", "-s", "-k", f"-j{CORES}", "programs").returncode:
         tally.add(0, 1)
     else:
-        side_by_side(*(functools.partial(strict, tally, compiler) for compiler in ("gcc", "clang", "musl-gcc")),
+        side_by_side(*(functools.partial(prepare, tally, name) for name in ("image", "debian", "aarch64", "riscv64")),
+                     *(functools.partial(strict, tally, compiler) for compiler in ("gcc", "clang", "musl-gcc")),
                      *(functools.partial(unit, tally, name) for name in parts("unit")),
                      *(functools.partial(corpus, tally, name) for name in parts("fuzz")))
         tally.whole("fuzzer of hooks/dlp, 5 s", sys.executable, "-B", "test/fuzz/dlp.py", "--seconds", "5")
-        tally.whole("session fuzzer, 60 s", "build/test/session_fuzzer", "--jobs", str(CORES), "--seconds", "60", "build/asan/smtpwarp")
+        tally.whole("session fuzzer, 40 s", "build/test/session_fuzzer", "--jobs", str(CORES), "--seconds", "40", "build/asan/smtpwarp")
     tests = sys.argv[1:]
     tally.pytest("end to end", *tests)
     if not tests:

@@ -16,6 +16,7 @@ import warp as starting
 
 ROOT = hosts.ROOT
 SYSROOT = "build/pkg/trixie"
+MACHINES = "aarch64", "riscv64"
 UNITS = sorted(path.stem for path in (ROOT / "test/unit").glob("*.c"))
 # Those that take a second or more in an emulator: one machine each, by which emulator is quick with what; and none for those that take ten.
 SLOW = {"neither": {"commands", "detector"},
@@ -46,8 +47,11 @@ class Machine:
     def make(self, *targets):
         building.make(f"cross/{self.triplet}", f"CROSS={self.triplet}", f"SYSROOT={SYSROOT}", *targets)
 
+    def make_units(self):
+        self.make(*(f"build/cross/{self.triplet}/test/unit_{unit}" for unit in self.units))
 
-@pytest.fixture(name="machine", params=["aarch64", "riscv64"], scope="module")
+
+@pytest.fixture(name="machine", params=MACHINES, scope="module")
 def fixture_machine(request):
     made = Machine(request.param)
     if made.missing():
@@ -75,7 +79,7 @@ def test_image(machine, tmp_path):
 
 
 def test_units(machine):
-    machine.make(*(f"build/cross/{machine.triplet}/test/unit_{unit}" for unit in machine.units))
+    machine.make_units()
     for unit in machine.units:
         wrong = FAILING.get(unit, set())
         done = subprocess.run([machine.emulator, machine.made / "test" / f"unit_{unit}"], cwd=ROOT, check=False, capture_output=True,

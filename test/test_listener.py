@@ -13,7 +13,7 @@ import pytest
 
 import peers
 from waiting import wait_until
-from warp import BINARY, NO_REPORTS, cpu_seconds, is_sealed
+from warp import BINARY, NO_REPORTS, cpu_seconds, gone, is_sealed
 
 
 def wait_children(proxy, count):
@@ -256,7 +256,7 @@ def test_75_the_end_of_patience(warp, host, end):
     for session in idle, busy:
         assert session.client.rest() in (b"",) or session.client.got.split(b"\r\n")[-2].startswith(b"421 4.3.2")
         assert b"\r\n.\r\n" not in session.server.farewell()
-    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+    proxy.wait_until(lambda: all(map(gone, children)), "the sessions' end")
 
 
 def test_75_sigint_ends_it_too(warp):

@@ -581,7 +581,7 @@ def test_78_the_log_belongs_to_user_and_is_opened_again(rotated):
     new.touch(0o640)
     os.chown(new, old.stat().st_uid, old.stat().st_gid)
     proxy.listener.send_signal(signal.SIGHUP)
-    proxy.wait_until(lambda: os.path.samefile(new, f"/proc/{proxy.listener.pid}/fd/{log_descriptor(proxy, 'log')}"))
+    proxy.wait_until(lambda: writes_to(proxy, new))
     sent()
     assert len(proxy.records("message")) == 1
 

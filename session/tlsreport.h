@@ -2,7 +2,8 @@
  * record is asked for beside everything else, and nothing ever waits for it.
  *
  * Invariants: there is one report at a time, and at most one for each connection: of the domain whose recipient it was made for, or came
- * first. A connection that takes another's place because that has failed belongs to the same report, which has the failures of both.
+ * first. A connection that takes another's place because that has failed belongs to the same report, which has the failures of both; but
+ * where each server has its own policy to meet, --connect-on recipient, each has its own report.
  * Failures of a domain are reported once in a session, and those of 16 domains at most. TLS that a verdict has chosen is not
  * reported. Without --tlsrpt nothing here is touched.
  */

@@ -333,7 +333,7 @@ void loaded_warn_of_resolver(void)
 		dns_turn(&query, microseconds());
 	}
 	if (query.failure)
-		fault("warning: DANE: no name server answers: %s; mail would be deferred", query.failure);
+		fault("warning: DANE: name servers cannot be asked: %s; mail would be deferred", query.failure);
 	else if (!query.answer.authentic)
 		fault("warning: DANE: there is no name server here that validates, so no TLSA record would count: run one on this host, such as "
 		      "unbound, or believe others, --dns-trust-ad");

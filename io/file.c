@@ -28,6 +28,10 @@ ssize_t file_read(int fd, void *into, size_t cap)
 		got = read_at(fd, (char *)into + n, cap - n, n);
 		n += got > 0 ? (size_t)got : 0;
 	}
+	if (!got && !n && lseek(fd, 0, SEEK_CUR) < 0) {
+		errno = ENODATA;
+		return -1;
+	}
 	return got < 0 ? -1 : (ssize_t)n;
 }
 

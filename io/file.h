@@ -8,7 +8,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-/* Read from the file's beginning until its end, or cap octets. Returns octets, or -1. */
+/* Read from the file's beginning until its end, or cap octets. Returns octets, or -1. A pipe that ends without any has failed, ENODATA: a
+ * FIFO that nobody writes to must not be taken for an empty file. */
 ssize_t file_read(int fd, void *into, size_t cap);
 
 /* Write all of the parts; the array is used up. false: not all of them were written. */

@@ -1,4 +1,5 @@
 """Options, variables, exit codes: DESIGN 3."""
+import os
 import pathlib
 import re
 import resource
@@ -298,6 +299,15 @@ def test_a_log_that_nobody_reads(sink, path):
     result = run("--check", "--log", sink)
     assert result.returncode == 0
     assert pathlib.Path(path).exists() or f"warning: --log {sink}: {path}: No such file or directory" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--tls-policy", "--reply-rules", "--providers", "--upstream-auth"])
+def test_check_takes_no_fifo_for_an_empty_file(tmp_path, option):
+    """Else mail would go without what the file demands."""
+    os.mkfifo(fifo := tmp_path / "fifo", 0o600)
+    done = run("--check", "--listen", "127.0.0.1:2525", option, fifo)
+    assert (done.returncode, done.stderr) == (78, f"smtpwarp: {option} {fifo}: No data available\n")
+    assert run("--check", "--listen", "127.0.0.1:2525", option, "/dev/null").returncode == 0
 
 
 def test_check_creates_no_file(public):

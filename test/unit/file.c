@@ -27,7 +27,8 @@ static void reads(void **state)
 	close(ends[1]);
 	assert_int_equal(file_read(ends[0], out, sizeof out), 2);
 	assert_memory_equal(out, "efcd", 4);
-	assert_int_equal(file_read(ends[0], out, sizeof out), 0);
+	assert_int_equal(file_read(ends[0], out, sizeof out), -1);
+	assert_int_equal(errno, ENODATA);
 	close(ends[0]);
 	errno = 0;
 	assert_int_equal(file_read(ends[0], out, sizeof out), -1);

@@ -316,6 +316,15 @@ static int64_t microseconds(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+void loaded_warn_of_policies(void)
+{
+	bool named = options->upstreams || options->routes || hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT);
+
+	if (!named && policyfile_wants_server())
+		fault("warning: --tls-policy %s: a line demands a certificate for the server's name, which nothing gives here: mail for that "
+		      "domain would be deferred; give match=", options->policy_file);
+}
+
 void loaded_warn_of_resolver(void)
 {
 	static struct dns_query query;

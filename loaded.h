@@ -64,6 +64,9 @@ _Noreturn void loaded_compile_routes(void);
 /* Runs as the user that sessions run as, who has to read them again: rules, providers and TLS policies. */
 void loaded_check_rules(void);
 
+/* --check: warn if the file of --tls-policy has a line for servers by name, and nothing names one. */
+void loaded_warn_of_policies(void);
+
 /* --check: ask whether name servers validate, if --tls, --routes or the file of --tls-policy wants DANE, and warn if they do not. Waits 5
  * seconds at most. */
 void loaded_warn_of_resolver(void);

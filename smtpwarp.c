@@ -692,6 +692,7 @@ static _Noreturn void check_rest(void)
 	check_hooks();
 	loaded_check_routes();
 	loaded_check_rules();
+	loaded_warn_of_policies();
 	loaded_warn_of_resolver();
 	loaded_open_state();
 	find_ports();

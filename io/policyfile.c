@@ -82,6 +82,11 @@ bool policyfile_wants_dane(void)
 	return current && current->wants_dane;
 }
 
+bool policyfile_wants_server(void)
+{
+	return current && current->wants_server;
+}
+
 bool policyfile_find(const char *domain, struct tlspolicy *p)
 {
 	const char *text;

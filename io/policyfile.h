@@ -14,6 +14,9 @@ bool policyfile_loaded(void);
 /* Whether one of the policies asks for TLSA records. */
 bool policyfile_wants_dane(void);
 
+/* Whether one of them refuses all servers whose name is not known: what names the certificate is "hostname" alone, or the lack of match=. */
+bool policyfile_wants_server(void);
+
 /* Find the policy of a domain. false: there is none, or no file. */
 bool policyfile_find(const char *domain, struct tlspolicy *p);
 

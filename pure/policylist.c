@@ -85,6 +85,15 @@ static bool take_domain(struct span *s, char ascii[DNS_NAME_MAX + 2])
 	return n;
 }
 
+static void note_wants(struct policylist *list, const struct tlspolicy *p)
+{
+	struct tlspolicy_names names;
+
+	tlspolicy_names(p, NULL, "", &names);
+	list->wants_dane = list->wants_dane || p->level == TLSPOLICY_DANE || p->level == TLSPOLICY_DANE_ONLY;
+	list->wants_server = list->wants_server || (tlspolicy_tls(p) == TLS_VERIFY && !names.count);
+}
+
 /* Put it into the block. */
 static const char *end_entry(struct policylist *list, const struct entry *e)
 {
@@ -112,7 +121,7 @@ static const char *end_entry(struct policylist *list, const struct entry *e)
 	memcpy(list->bytes + list->used + sizeof h + domain.n, policy.at, policy.n);
 	list->used += (uint32_t)(sizeof h + domain.n + policy.n);
 	list->count++;
-	list->wants_dane = list->wants_dane || checked.level == TLSPOLICY_DANE || checked.level == TLSPOLICY_DANE_ONLY;
+	note_wants(list, &checked);
 	return NULL;
 }
 

@@ -15,6 +15,7 @@
 struct policylist {
 	uint32_t used, count;
 	bool wants_dane; /* one of them does */
+	bool wants_server; /* one of them refuses all servers whose name is not known */
 	unsigned char bytes[];
 };
 

@@ -301,6 +301,14 @@ def test_a_log_that_nobody_reads(sink, path):
     assert pathlib.Path(path).exists() or f"warning: --log {sink}: {path}: No such file or directory" in result.stderr
 
 
+@pytest.mark.parametrize("line, more, warned", [("verify", [], True), ("verify match=hostname", [], True), ("verify match=mx.d.example", [], False),
+                                                ("verify", ["--upstream", "mx.d.example:25"], False)], ids=str)
+def test_check_warns_of_policies_that_no_server_meets(tmp_path, line, more, warned):
+    (tmp_path / "policies").write_text(f"d.example {line}\n")
+    done = run("--check", "--listen", "127.0.0.1:2525", "--tls-policy", tmp_path / "policies", *more)
+    assert done.returncode == 0 and ("a line demands a certificate for the server's name" in done.stderr) == warned
+
+
 @pytest.mark.parametrize("option", ["--tls-policy", "--reply-rules", "--providers", "--upstream-auth"])
 def test_check_takes_no_fifo_for_an_empty_file(tmp_path, option):
     """Else mail would go without what the file demands."""

@@ -78,6 +78,14 @@ static void domains(void **state)
 	list = fresh();
 	assert_null(add(list, "dane.example encrypt\n", &line));
 	assert_false(list->wants_dane);
+	assert_false(list->wants_server);
+	assert_null(add(list, "a.example secure\nb.example verify match=nexthop\nc.example encrypt\n", &line));
+	assert_false(list->wants_server);
+	assert_null(add(list, "d.example verify\n", &line));
+	assert_true(list->wants_server);
+	list = fresh();
+	assert_null(add(list, "d.example secure match=hostname\n", &line));
+	assert_true(list->wants_server);
 	assert_null(add(fresh(), "", &line));
 	expect_text("no file", found(fresh(), "example.org"), "none");
 }

@@ -129,7 +129,7 @@ class SocketMap:
                 threading.Thread(target=self._serve, args=(self.sock.accept()[0],), daemon=True).start()
 
     def _serve(self, sock):
-        with sock, sock.makefile("rwb") as file, contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rwb") as file:
             while head := file.read(1):
                 while not head.endswith(b":"):
                     head += file.read(1)

@@ -318,7 +318,7 @@ static int64_t microseconds(void)
 
 void loaded_warn_of_policies(void)
 {
-	bool named = options->upstreams || options->routes || hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT);
+	bool named = options->upstreams || options->routes || hooks->events & HOOK_ROUTING;
 
 	if (!named && policyfile_wants_server())
 		fault("warning: --tls-policy %s: a line demands a certificate for the server's name, which nothing gives here: mail for that "
@@ -350,8 +350,8 @@ void loaded_warn_of_resolver(void)
 
 bool loaded_wants_names(void)
 {
-	bool names = wants_dane() || options->policy_file || options->policy_map || options->tlsrpt || options->routes || options->dnsbls || hooks->events & 1u << HOOK_RCPT ||
-	    (options->limits.mail_late && hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL)) ||
+	bool names = wants_dane() || options->policy_file || options->policy_map || options->tlsrpt || options->routes ||
+	    options->dnsbls || hooks->events & 1u << HOOK_RCPT || (options->limits.mail_late && hooks->events & HOOK_ROUTING) ||
 	    (!options->no_client_names && (options->xclient || options->xforward || options->received));
 
 	for (unsigned i = 0; i < options->upstreams; i++)

@@ -31,6 +31,9 @@ enum hook_event {
 	    HOOK_EVENT_COUNT
 };
 
+/* Bits of the events whose verdicts choose servers, and TLS with them. */
+#define HOOK_ROUTING (1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT)
+
 #define VERDICT_WORDS(X)                                                                                               \
 	X(ACCEPT, "accept")                                                                                            \
 	X(REJECT, "reject")                                                                                            \

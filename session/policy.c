@@ -52,7 +52,7 @@ bool policy_promises(const struct session *s)
 
 bool policy_may_refuse(const struct session *s)
 {
-	bool by_verdict = s->hooks->events & (1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT);
+	bool by_verdict = s->hooks->events & HOOK_ROUTING;
 
 	return has_policies(s->o) || (s->o->limits.mail_late && by_verdict);
 }

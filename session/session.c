@@ -409,9 +409,7 @@ static void leave_client(struct session *s)
  * chooses servers names any port. */
 static void confine(const struct session *s)
 {
-	const unsigned choose = 1u << HOOK_CONNECT | 1u << HOOK_MAIL | 1u << HOOK_RCPT;
-
-	sandbox_enter(s->o->routes || s->hooks->events & choose, net_port(&s->server.original));
+	sandbox_enter(s->o->routes || s->hooks->events & HOOK_ROUTING, net_port(&s->server.original));
 }
 
 /* The client is known only after the PROXY header, so hooks, the DNS and the checks come after it. */

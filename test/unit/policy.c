@@ -11,6 +11,7 @@
 #define MAIL_OK "250 2.1.0 Ok"
 #define LIST "250-mx.test\n250 STARTTLS"
 #define LIST_WITH_AUTH "250-mx.test\n250-STARTTLS\n250 AUTH PLAIN"
+#define INSIDE "250-mx.test\n250 AUTH PLAIN"
 #define OTHER_WAY "452 4.5.3 This recipient's mail goes another way: send it in a transaction of its own"
 #define MAP "--tls-policy socketmap:unix:/run/map:name "
 
@@ -28,6 +29,22 @@ static void server_greets(const char *list)
 	server_connects();
 	server(BANNER);
 	server(list);
+}
+
+/* AUTH is shown inside TLS, too. */
+static void server_greets_with_auth(void)
+{
+	server_greets(LIST_WITH_AUTH);
+	server("220 go");
+	server_shakes();
+	server(INSIDE);
+}
+
+static void client_logs_in(void)
+{
+	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
+	server("235 ok");
+	nothing_said_yet();
 }
 
 /* A session whose client has seen the server's list. */
@@ -320,8 +337,7 @@ static void domain_in_utf8(void **state)
 static void policies_of_domains_in_utf8(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "xn--bcher-kva.test";
-	world_policy.file = "secure match=mx.d.test";
+	file_says("xn--bcher-kva.test", "secure match=mx.d.test");
 	to_utf8("--tls-policy f " MAP, UTF8_RCPT);
 	server("220 go");
 	assert_int_equal(world_tls_server.level, TLS_VERIFY);
@@ -484,8 +500,7 @@ static void testing_beside_dane_only(void **state)
 static void testing_in_a_file_beside_dane_only(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = TESTING;
+	file_says("d.test", TESTING);
 	to_rcpt("--tls dane-only --tls-policy f");
 	stands_at(POLICY, READY);
 	assert_int_equal(world_policy.dane_asked, 1);
@@ -816,13 +831,10 @@ static void list_after_a_policy_of_none(void **state)
 static void list_of_a_lost_connection(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "may";
+	file_says("d.test", "may");
 	session_begins("--tls encrypt --tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
 	client("EHLO c.test");
-	server_connects();
-	server(BANNER);
-	server(LIST);
+	server_greets(LIST);
 	server("220 go");
 	server_shakes();
 	server(LIST);
@@ -834,18 +846,14 @@ static void list_of_a_lost_connection(void **state)
 	client("EHLO c.test");
 	server_closes();
 	server_is_dialled("192.0.2.25:25", 2);
-	server_connects();
-	server(BANNER);
-	server("250 mx.test");
+	server_greets("250 mx.test");
 	recorded("tls upstream encrypt failed: STARTTLS is not offered");
 }
 
 /* The client's AUTH, and a recipient whose policy wants other TLS; the next one goes the way that there is. */
 static void goes_as_authenticated(void)
 {
-	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
-	server("235 ok");
-	nothing_said_yet();
+	client_logs_in();
 	client(MAIL "\n" RCPT);
 	server_gets("");
 	client_gets(MAIL_OK "\n451 4.7.5 The policy for this recipient wants other TLS than the connection that was authenticated has");
@@ -860,10 +868,7 @@ static void policy_beyond_the_connection_for_auth(void **state)
 	file_says("d.test", "secure match=mx.d.test");
 	session_begins("--tls-policy f --connect-on recipient --auth --plain-auth --allow-clients 192.0.2.0/24 --upstream 192.0.2.25");
 	client("EHLO c.test");
-	server_greets(LIST_WITH_AUTH);
-	server("220 go");
-	server_shakes();
-	server("250-mx.test\n250 AUTH PLAIN");
+	server_greets_with_auth();
 	goes_as_authenticated();
 }
 
@@ -885,15 +890,8 @@ static void asks_at_list(const char *options)
 
 static void client_authenticates(void)
 {
-	server_connects();
-	server(BANNER);
-	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
-	server("220 go");
-	server_shakes();
-	server("250-mx.test\n250 AUTH PLAIN");
-	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
-	server("235 ok");
-	nothing_said_yet();
+	server_greets_with_auth();
+	client_logs_in();
 }
 
 static void records_of_the_server_for_auth(void **state)
@@ -1000,12 +998,7 @@ static void client_that_does_not_authenticate(void **state)
 	(void)state;
 	asks_at_list("--tls dane");
 	dane_says(DANE_USABLE);
-	server_connects();
-	server(BANNER);
-	server("250-mx.test\n250-STARTTLS\n250 AUTH PLAIN");
-	server("220 go");
-	server_shakes();
-	server("250-mx.test\n250 AUTH PLAIN");
+	server_greets_with_auth();
 	nothing_said_yet();
 	client(MAIL "\n" RCPT);
 	server_gets(MAIL);
@@ -1023,14 +1016,12 @@ static void policy_beyond_an_authenticated_client(void **state)
 	ended(LINGER, "upstream", "the connection that was authenticated is closed");
 }
 
-#define WITH_AUTH "250-mx.test\n250-STARTTLS\n250 AUTH PLAIN"
-#define INSIDE "250-mx.test\n250 AUTH PLAIN"
 
 /* One message for d.test, whose policy is none: the connection is without TLS. */
 static void none_for_one(void)
 {
 	server(BANNER);
-	server(WITH_AUTH);
+	server(LIST_WITH_AUTH);
 	server("250 ok");
 	server("250 ok");
 	client("RSET");
@@ -1043,13 +1034,12 @@ static void none_for_one(void)
 static void auth_after_a_policy_of_none(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "none";
+	file_says("d.test", "none");
 	session_begins("--tls encrypt --tls-policy f --plain-auth");
 	server_connects();
 	server(BANNER);
 	client("EHLO c.test");
-	server(WITH_AUTH);
+	server(LIST_WITH_AUTH);
 	client(MAIL "\n" RCPT);
 	server("250 ok");
 	server("250 ok");
@@ -1057,7 +1047,7 @@ static void auth_after_a_policy_of_none(void **state)
 	server("250 ok");
 	client_heard();
 	client("EHLO c.test");
-	server(WITH_AUTH);
+	server(LIST_WITH_AUTH);
 	client_gets("250-mx.test\n250 PIPELINING");
 	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
 	client_gets("538 5.7.11 AUTH needs encryption");
@@ -1066,18 +1056,17 @@ static void auth_after_a_policy_of_none(void **state)
 /* The client was shown AUTH of a connection with TLS, to which that recipient's has followed. */
 static void auth_of_a_connection_before(const char *options, const char *refusal)
 {
-	world_policy.file_domain = "d.test";
-	world_policy.file = "none";
+	file_says("d.test", "none");
 	session_begins(options);
 	server_connects();
 	server(BANNER);
 	client("EHLO c.test");
-	server(WITH_AUTH);
+	server(LIST_WITH_AUTH);
 	if (the_session()->o->cert) {
 		client("STARTTLS");
 		client_shakes();
 		client("EHLO c.test");
-		server(WITH_AUTH);
+		server(LIST_WITH_AUTH);
 	}
 	client(MAIL "\n" OTHER);
 	goes_through();
@@ -1139,9 +1128,7 @@ static void to_second(enum dane_word first)
 
 static void takes_mail(void)
 {
-	server_connects();
-	server(BANNER);
-	server(LIST);
+	server_greets(LIST);
 	goes_through();
 }
 
@@ -1200,8 +1187,7 @@ static void first_server_whose_records_cannot_be_had(void **state)
 static void second_server_in_place_of_one_that_is_refused(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=hostname servername=hostname policy_type=sts mx_host_pattern=b.test";
+	file_says("d.test", "secure match=hostname servername=hostname policy_type=sts mx_host_pattern=b.test");
 	to_first_of_two("--tls-policy f");
 	recorded("error: 4.7.5 TLS policy of d.test: its mail must not go to this server");
 	server_is_dialled("192.0.2.26:25", 1);
@@ -1227,8 +1213,7 @@ static void two_servers_of_which_one_is_connected(void **state)
 static void no_server_that_is_permitted(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=hostname policy_type=sts mx_host_pattern=c.test";
+	file_says("d.test", "secure match=hostname policy_type=sts mx_host_pattern=c.test");
 	to_first_of_two("--tls-policy f");
 	client_gets("451 4.7.5 TLS policy of d.test: its mail must not go to this server");
 	assert_int_equal(world_net.attempts, 0);
@@ -1274,8 +1259,7 @@ static void map_that_fails_for_all_servers(void **state)
 static void policy_that_names_the_server(void **state)
 {
 	(void)state;
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=hostname servername=hostname";
+	file_says("d.test", "secure match=hostname servername=hostname");
 	to_first_of_two("--tls-policy f");
 	server_connect_fails(ECONNREFUSED);
 	server_is_dialled("192.0.2.26:25", 2);
@@ -1358,18 +1342,15 @@ static void name_for_an_authenticated_client(void **state)
 {
 	(void)state;
 	hook_is_there(HOOK_RCPT, "name");
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.d.test";
+	file_says("d.test", "secure match=mx.d.test");
 	to_rcpt("--tls-policy f --plain-auth");
 	hook_says("");
 	goes_through();
 	client("RSET");
 	server("250 ok");
 	client("EHLO c.test");
-	server("250-mx.test\n250 AUTH PLAIN");
-	client("AUTH PLAIN AHRpbQBzZXNhbWU=");
-	server("235 ok");
-	nothing_said_yet();
+	server(INSIDE);
+	client_logs_in();
 	client(MAIL "\n" OTHER);
 	hook_says("tls verify mx.e.test\n");
 	server_gets("");
@@ -1384,8 +1365,7 @@ static void verdict_on_one_recipient(void **state)
 {
 	(void)state;
 	hook_is_there(HOOK_RCPT, "dane");
-	world_policy.file_domain = "d.test";
-	world_policy.file = "secure match=mx.d.test";
+	file_says("d.test", "secure match=mx.d.test");
 	to_rcpt("--tls dane --tls-policy f");
 	hook_says("tls dane\n");
 	dane_says(DANE_NONE);

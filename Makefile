@@ -29,7 +29,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/fault.c io/notify.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c session/inspect.c session/policy.c session/tlsreport.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	pure/idna.c pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c pure/tlsrpt.c io/tlsrpt.c \
-	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
+	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c io/passes.c io/dialer.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
@@ -203,7 +203,7 @@ UNIT_tlsrpt = pure/tlsrpt.c io/tlsrpt.c pure/jsonread.c pure/json.c $(UNIT_dnsme
 UNIT_tlspolicy = pure/tlspolicy.c $(UNIT_dnsmessage)
 UNIT_policylist = pure/policylist.c $(UNIT_idna) $(UNIT_tlspolicy)
 UNIT_policyfile = io/policyfile.c $(UNIT_file) $(UNIT_policylist)
-UNIT_socketmap = pure/socketmap.c io/socketmap.c $(UNIT_endpoint)
+UNIT_socketmap = $(UNIT_passes) pure/socketmap.c io/socketmap.c $(UNIT_endpoint)
 UNIT_ere = pure/ere.c
 UNIT_address = pure/address.c
 UNIT_endpoint = pure/endpoint.c $(UNIT_address)
@@ -219,24 +219,27 @@ UNIT_base64 = pure/base64.c
 UNIT_jsonread = pure/jsonread.c pure/json.c
 UNIT_certificate = pure/certificate.c
 UNIT_dane = pure/dane.c $(UNIT_certificate) $(UNIT_dnsmessage)
-UNIT_tlsa = io/dane.c io/dns.c $(UNIT_file) $(UNIT_dane)
+UNIT_tlsa = $(UNIT_passes) io/dane.c io/dns.c $(UNIT_file) $(UNIT_dane)
 UNIT_dnsmessage = pure/dnsmessage.c $(UNIT_address)
-UNIT_dns = io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
+UNIT_dns = $(UNIT_passes) io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
 UNIT_dnsbl = pure/dnsbl.c $(UNIT_dnsmessage)
 UNIT_file = io/file.c io/readable.c
 UNIT_readable = $(UNIT_file)
-UNIT_broker = io/broker.c io/companion.c io/requests.c
+UNIT_broker = $(UNIT_passes) io/broker.c io/companion.c io/requests.c
+UNIT_passes = io/passes.c
+UNIT_dialer = io/companion.c io/requests.c $(UNIT_passes)
+UNIT_upgrade = $(UNIT_passes)
 UNIT_keeper = io/keeper.c $(UNIT_broker)
 UNIT_options = pure/options.c pure/socketmap.c pure/endpoint.c pure/sink.c $(UNIT_dnsbl) $(UNIT_ere) $(UNIT_smtp)
-UNIT_lookup = io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
-UNIT_net = io/net.c io/netlink.c pure/address.c
+UNIT_lookup = $(UNIT_passes) io/lookup.c io/net.c io/netlink.c io/dns.c $(UNIT_file) $(UNIT_dnsmessage)
+UNIT_net = $(UNIT_passes) io/net.c io/netlink.c pure/address.c
 UNIT_user = io/user.c
 UNIT_keys = io/keys.c $(UNIT_file) pure/base64.c pure/certificate.c
 UNIT_passwords = io/passwords.c $(UNIT_file)
-UNIT_agent = io/companion.c io/requests.c io/passwords.c $(UNIT_keys)
+UNIT_agent = $(UNIT_passes) io/companion.c io/requests.c io/passwords.c $(UNIT_keys)
 UNIT_tls = $(sort io/trust.c io/agent.c pure/levels.c $(UNIT_dane) $(UNIT_agent))
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
-UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/message.c io/passwords.c \
+UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/passes.c io/dialer.c io/companion.c io/requests.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
 $(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe mxname policy tlsreport,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
 FAKED = ppoll recv send shutdown close

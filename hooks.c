@@ -447,6 +447,15 @@ static void start_program(struct hook_run *r)
 	}
 }
 
+bool hooks_connect(const struct hook_list *l)
+{
+	bool sockets = false;
+
+	for (unsigned i = 0; i < l->count; i++)
+		sockets = sockets || l->hook[i].socket;
+	return sockets;
+}
+
 static void start_socket(struct hook_run *r)
 {
 	r->in = r->out = net_connect_unix(r->hook->path, r->input.patience);

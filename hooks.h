@@ -49,6 +49,9 @@ const char *hooks_fault(const struct hook *h, bool on_recipient);
  * the folders of events. why: static storage. */
 void hooks_tell_passed_over(const char *dir, void (*tell)(const char *path, const char *why));
 
+/* Whether any is a socket, which sessions connect to. */
+bool hooks_connect(const struct hook_list *l);
+
 /* The next hook of this event at or after index i; NULL: there is none. */
 const struct hook *hooks_next(const struct hook_list *l, enum hook_event event, unsigned i);
 

@@ -3,12 +3,14 @@
 #include "listener.h"
 
 #include "io/agent.h"
+#include "io/dialer.h"
 #include "io/event.h"
 #include "io/fault.h"
 #include "io/file.h"
 #include "io/keeper.h"
 #include "io/log.h"
 #include "io/notify.h"
+#include "io/passes.h"
 #include "io/readable.h"
 #include "io/routes.h"
 #include "io/statefile.h"
@@ -149,7 +151,7 @@ static void index_routes_again(void)
 	index_made = file_in_memory("routes");
 	if (index_made < 0)
 		return;
-	indexer = _Fork();
+	indexer = passes_fork();
 	if (indexer == 0)
 		make_index();
 	if (indexer > 0)
@@ -248,6 +250,24 @@ static void tell_end(const char *which, int how, const char *therefore)
 	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how), therefore);
 }
 
+/* Mail goes on without: a session that would need it defers its mail. */
+static void start_dialer(void)
+{
+	static const char none[] = "no process can be started that connects for sessions, so they keep the right to connect themselves";
+
+	if (!dialer_start(loaded_dial) && event_is_due(none))
+		fault("%s: %s", none, strerror(errno));
+}
+
+static bool is_dialer(pid_t pid, int how)
+{
+	if (!dialer_ended(pid))
+		return false;
+	tell_end("connects for sessions", how, WIFSIGNALED(how) ? "" : "; a session has shut the way to it: it was taken over");
+	start_dialer();
+	return true;
+}
+
 /* Mail goes on, and so do hooks as long as the process that runs them does. */
 static void keeper_ended(int how)
 {
@@ -284,7 +304,7 @@ static void reap(void)
 			indexer_ended(how);
 		else if (pid == keeper)
 			keeper_ended(how);
-		else if (!loaded_agent_ended(pid, how))
+		else if (!is_dialer(pid, how) && !loaded_agent_ended(pid, how))
 			child_ended(pid, how);
 	}
 	upgrade_tell_sessions(tally->sessions);
@@ -350,7 +370,7 @@ static void fork_session(int fd, const union net_address *source)
 		turn_away(fd, source, "Too many sessions from this address (--max-sessions-per-source)");
 		return;
 	}
-	pid = _Fork(); /* there are no threads and no atfork handlers to run */
+	pid = passes_fork();
 	if (pid == 0)
 		serve(fd);
 	if (pid < 0) {
@@ -399,7 +419,7 @@ static void accept_one(int listening)
 static void signal_children(int number)
 {
 	for (uint32_t i = 0; i < tally->sessions; i++)
-		kill(tally->child[i].pid, number);
+		passes_kill(tally->child[i].pid, number);
 }
 
 static void stop_accepting(void)
@@ -577,11 +597,14 @@ _Noreturn void listener_run(struct listener_sockets *sockets)
 	listener.spare = file_reserve();
 	for (unsigned i = 0; i < listener.sockets->count; i++)
 		fcntl(listener.sockets->socket[i], F_SETFL, fcntl(listener.sockets->socket[i], F_GETFL) | O_NONBLOCK);
+	if (loaded_wants_dialer())
+		start_dialer();
 	if (!upgrade_ready())
 		notify("READY=1\nSTATUS=ready");
 	while (!terminate && work(idle))
 		;
 	end_sessions();
+	dialer_stop();
 	if (keeper)
 		keeper_stop(keeper);
 	record_stop(terminate ? "SIGTERM or SIGINT" : upgrade_next() ? "SIGUSR2" : "--idle-exit");

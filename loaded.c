@@ -9,6 +9,7 @@
 #include "io/file.h"
 #include "io/keys.h"
 #include "io/memory.h"
+#include "io/net.h"
 #include "io/passwords.h"
 #include "io/policyfile.h"
 #include "io/providers.h"
@@ -357,6 +358,31 @@ bool loaded_wants_names(void)
 	for (unsigned i = 0; i < options->upstreams; i++)
 		names = names || net_is_name(options->upstream[i].host);
 	return names;
+}
+
+bool loaded_wants_dialer(void)
+{
+	bool known = !options->no_sandbox && !options->limits.mail_late && !options->outbound_client;
+
+	for (unsigned i = 0; i < options->upstreams; i++)
+		known = known && !net_is_name(options->upstream[i].host) && options->upstream[i].host[0] != '/';
+	return known;
+}
+
+int loaded_dial(int client, uint32_t which)
+{
+	struct net_outbound out = options->outbound;
+	union net_address local, peer, dest;
+	const char *what;
+
+	net_ends(client, &local, &peer);
+	out.apart = net_original(client, &local, &peer, &dest) != NET_DIRECT;
+	errno = EPERM;
+	if (which > options->upstreams || (!which && (options->upstreams || !out.apart)))
+		return -1;
+	if (which)
+		net_parse(options->upstream[which - 1].host, options->upstream[which - 1].port, &dest);
+	return net_connect(&dest, &out, &what);
 }
 
 static void tell_of_violation(const char *what)

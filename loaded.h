@@ -71,6 +71,13 @@ void loaded_warn_of_policies(void);
  * seconds at most. */
 void loaded_warn_of_resolver(void);
 
+/* Whether options name the servers of sessions by address, or leave them to the redirect: then a dialer serves them, dialer.h. */
+bool loaded_wants_dialer(void);
+
+/* For it: begin a connection to --upstream of this number, counted from 1; 0: to where this client was going. Returns a descriptor, or -1
+ * with errno set. */
+int loaded_dial(int client, uint32_t which);
+
 /* Whether sessions may look up the names of clients or servers. */
 bool loaded_wants_names(void);
 

@@ -4,6 +4,7 @@
 
 #include "io/fault.h"
 #include "io/keeper.h"
+#include "io/passes.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -80,7 +81,7 @@ static void stop_candidate(void)
 	while (hear(&upgrade.next, word))
 		pid = number_of(word, "READY=") == 1 ? number_of(word, "MAINPID=") : pid;
 	if (pid > 1)
-		kill((pid_t)pid, SIGTERM);
+		passes_kill((pid_t)pid, SIGTERM);
 	shut(&upgrade.next);
 }
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/agent.h"
 #include "io/companion.h"
+#include "io/passes.h"
 #include "io/requests.h"
 
 #include <bearssl.h>
@@ -186,7 +187,7 @@ static bool has_ended(const struct asker *a)
 {
 	struct pollfd p = { .fd = a->pidfd, .events = POLLIN };
 
-	return a->pidfd < 0 ? kill(a->pid, 0) < 0 && errno == ESRCH : poll(&p, 1, 0) != 0;
+	return a->pidfd < 0 ? passes_kill(a->pid, 0) < 0 && errno == ESRCH : poll(&p, 1, 0) != 0;
 }
 
 /* Forget those that have ended. */

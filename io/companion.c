@@ -1,6 +1,7 @@
 /* Companions. See companion.h. */
 #define _GNU_SOURCE
 #include "io/companion.h"
+#include "io/passes.h"
 
 #include <signal.h>
 #include <stddef.h>
@@ -16,7 +17,7 @@ pid_t companion_fork(const char *name)
 
 	prctl(PR_GET_NAME, ours);
 	prctl(PR_SET_NAME, name);
-	pid = _Fork();
+	pid = passes_fork();
 	if (pid)
 		prctl(PR_SET_NAME, ours);
 	return pid;

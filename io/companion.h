@@ -1,4 +1,4 @@
-/* Companions: processes that smtpwarp forks to stand beside its sessions, and which are none: the keeper, the broker, agents. */
+/* Companions: processes that smtpwarp forks to stand beside its sessions, and which are none: the keeper, the broker, agents, the dialer. */
 #ifndef COMPANION_H
 #define COMPANION_H
 

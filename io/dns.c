@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/dns.h"
 #include "io/file.h"
+#include "io/passes.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -82,9 +83,9 @@ static bool open_query_socket(struct dns_query *q, bool tcp)
 
 	close_socket(q);
 	q->tcp = tcp;
-	q->fd = socket(a->sa.sa_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	q->fd = passes_socket(a->sa.sa_family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	return q->fd >= 0 &&
-	    (connect(q->fd, &a->sa, net_size(a)) == 0 || (tcp && errno == EINPROGRESS));
+	    (passes_connect(q->fd, &a->sa, net_size(a)) == 0 || (tcp && errno == EINPROGRESS));
 }
 
 /* Ask the next server. A server that cannot be sent to has had its attempt. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/log.h"
 #include "io/file.h"
+#include "io/passes.h"
 #include "pure/json.h"
 #include "pure/sink.h"
 
@@ -39,8 +40,9 @@ static struct {
 	bool detail; /* whether it takes LOG_PRIORITY_DEBUG */
 	bool is_file, is_socket; /* what it is; neither: a pipe or terminal */
 	bool is_stream; /* a socket's: nothing but line ends keep records apart */
+	bool unconnected; /* each datagram names its address */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, 0, -1, false, true, false, false, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, -1, false, true, false, false, false, { 0, "" } };
 
 static struct stream {
 	int fd; /* -1: its reader is gone */
@@ -54,6 +56,18 @@ static uint64_t dropped;
 static uint64_t lost;
 static int lost_error;
 
+/* A session that connects to nothing any more, passes.h, still reaches a daemon that takes datagrams. */
+static bool connect_to_address(int fd, int type)
+{
+	sink.unconnected = type == SOCK_DGRAM && !passes_hold(PASS_NETWORK);
+	return sink.unconnected || passes_connect(fd, (struct sockaddr *)&sink.address, sizeof sink.address) == 0;
+}
+
+static struct msghdr message_to_daemon(void)
+{
+	return (struct msghdr){ .msg_name = sink.unconnected ? &sink.address : NULL, .msg_namelen = sink.unconnected ? sizeof sink.address : 0 };
+}
+
 static int connect_to_daemon(void)
 {
 	static const int types[] = { SOCK_DGRAM, SOCK_STREAM, SOCK_SEQPACKET };
@@ -65,7 +79,7 @@ static int connect_to_daemon(void)
 		if (fd < 0)
 			return -1;
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-		if (connect(fd, (struct sockaddr *)&sink.address, sizeof sink.address) == 0) {
+		if (connect_to_address(fd, types[i])) {
 			sink.is_socket = true;
 			sink.is_stream = types[i] == SOCK_STREAM;
 			return fd;
@@ -517,7 +531,7 @@ static bool send_file(const struct iovec parts[2])
 		struct cmsghdr header;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control = { .room = { 0 } };
-	struct msghdr message = { .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr message = message_to_daemon();
 	int fd = file_in_memory("smtpwarp-record");
 	bool sent;
 
@@ -527,6 +541,8 @@ static bool send_file(const struct iovec parts[2])
 	control.header.cmsg_type = SCM_RIGHTS;
 	control.header.cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+	message.msg_control = &control;
+	message.msg_controllen = sizeof control;
 	sent = writev(fd, parts, 2) == (ssize_t)(parts[0].iov_len + parts[1].iov_len) &&
 	    file_seal(fd) &&
 	    sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags) >= 0;
@@ -560,13 +576,15 @@ static bool send_rest(const struct iovec *part, size_t parts, size_t sent)
 static bool send_parts(struct iovec parts[3])
 {
 	for (int tries = 0; tries < 2; tries++) {
-		struct msghdr message = { .msg_iov = parts };
+		struct msghdr message;
 		ssize_t sent;
 
 		if (sink.fd < 0)
 			sink.fd = connect_to_daemon();
 		if (sink.fd < 0)
 			return false;
+		message = message_to_daemon();
+		message.msg_iov = parts;
 		message.msg_iovlen = sink.is_stream ? 3 : 2;
 		sent = sendmsg(sink.fd, &message, MSG_NOSIGNAL | sink.flags);
 		if (sent >= 0)

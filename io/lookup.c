@@ -3,6 +3,7 @@
 #include "io/lookup.h"
 #include "io/file.h"
 #include "io/net.h"
+#include "io/passes.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -46,13 +47,13 @@ static enum scope scope_of(const struct in6_addr *a)
 static unsigned char rank_of_address(const union net_address *a)
 {
 	bool six = a->sa.sa_family == AF_INET6;
-	int fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* connecting a datagram socket sends nothing */
+	int fd = passes_socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* connecting a datagram socket sends nothing */
 	union net_address source;
 	unsigned char rank = 0;
 
 	if (fd < 0)
 		return 0;
-	if (connect(fd, &a->sa, net_size(a)) == 0) {
+	if (passes_connect(fd, &a->sa, net_size(a)) == 0) {
 		rank = 3;
 		net_local(fd, &source);
 	}

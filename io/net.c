@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/net.h"
 #include "io/netlink.h"
+#include "io/passes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -270,7 +271,7 @@ static const char *prepare_socket(int fd, const union net_address *dest, const s
 
 static int begin_connection(const union net_address *dest, const struct net_outbound *out, uint16_t port, const char **what)
 {
-	int fd = socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = passes_socket(dest->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	*what = "socket";
 	if (fd < 0)
@@ -279,7 +280,7 @@ static int begin_connection(const union net_address *dest, const struct net_outb
 	*what = prepare_socket(fd, dest, out, port);
 	if (!*what) {
 		*what = "connect";
-		if (connect(fd, &dest->sa, net_size(dest)) == 0 || errno == EINPROGRESS)
+		if (passes_connect(fd, &dest->sa, net_size(dest)) == 0 || errno == EINPROGRESS)
 			return fd;
 	}
 	return close_failed(fd);
@@ -302,13 +303,13 @@ int net_connect(const union net_address *dest, const struct net_outbound *out, c
 static int connect_patiently(int fd, const struct sockaddr_un *name, int64_t us)
 {
 	struct timeval patience = { us / 1000000, us % 1000000 };
-	int rc = connect(fd, (const struct sockaddr *)name, sizeof *name);
+	int rc = passes_connect(fd, (const struct sockaddr *)name, sizeof *name);
 
 	if (rc == 0 || errno != EAGAIN)
 		return rc;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	fcntl(fd, F_SETFL, 0);
-	rc = connect(fd, (const struct sockaddr *)name, sizeof *name);
+	rc = passes_connect(fd, (const struct sockaddr *)name, sizeof *name);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	return rc;
 }
@@ -386,7 +387,7 @@ int net_claim(const union net_address *local, const union net_address *remote)
 
 bool net_is_claimed(const union net_address *peer, const union net_address *original)
 {
-	int fd = claim_socket(peer, original, connect);
+	int fd = claim_socket(peer, original, passes_connect);
 	struct ucred owner = { .uid = (uid_t)-1 }; /* of whoever called listen(2) */
 	socklen_t len = sizeof owner;
 	bool ours = fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &len) == 0 && owner.uid == geteuid();
@@ -524,7 +525,7 @@ bool net_shares(const char *what, uint64_t *n)
 
 int net_listen(const union net_address *a, int backlog)
 {
-	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = passes_socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 && errno == EAFNOSUPPORT && a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr)) {
 		const union net_address any = { .v4 = { .sin_family = AF_INET, .sin_port = a->v6.sin6_port } };

@@ -1,6 +1,7 @@
 /* See notify.h for the contract. */
 #define _GNU_SOURCE
 #include "io/notify.h"
+#include "io/passes.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,6 +55,6 @@ void notify_open(const char *path)
 	if (*path == '@')
 		name.sun_path[0] = 0;
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+	if (fd >= 0 && passes_connect(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
 		notify_close();
 }

@@ -1,6 +1,7 @@
 /* Walls around a session. See sandbox.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/sandbox.h"
+#include "io/passes.h"
 #include "io/readable.h"
 #include "io/syscalls.h"
 
@@ -70,7 +71,7 @@ enum {
 
 #if defined MACHINE && !defined __SANITIZE_ADDRESS__
 
-#define ROOM (8 + 2 * SYSCALLS_MAX + (5 + SYSCALLS_VALUES) * SYSCALLS_CHECKED_MAX)
+#define ROOM (8 + 2 * SYSCALLS_MAX + (5 + SYSCALLS_VALUES) * SYSCALLS_CHECKED_MAX + (7 + 2 + SYSCALLS_FAMILIES) * SYSCALLS_PASSED_MAX)
 
 static void (*tell_caller)(const char *what);
 
@@ -109,7 +110,30 @@ static unsigned put_checked(struct instruction *p, unsigned n, const struct sysc
 	return put(p, n, LOAD, 0, 0, CALL_AT);
 }
 
-static bool filter(void)
+/* The same if it comes with its pass. */
+static unsigned put_passed(struct instruction *p, unsigned n, const struct syscalls_passed *c)
+{
+	uint64_t number = passes_number(c->pass);
+	unsigned families = c->family[0] ? SYSCALLS_FAMILIES : 0;
+
+	if (!number)
+		return n;
+	n = put(p, n, IF_EQUAL, 0, (uint8_t)(families ? families + 8 : 6), (uint32_t)c->call);
+	if (families)
+		n = put(p, n, LOAD, 0, 0, ARGUMENTS_AT);
+	for (unsigned i = 0; i < families; i++)
+		n = put(p, n, IF_EQUAL, (uint8_t)(families - i), 0, c->family[i]);
+	if (families)
+		n = put(p, n, IF_EQUAL, 5, 5, 0); /* another family: on to the end */
+	n = put(p, n, LOAD, 0, 0, ARGUMENTS_AT + 8 * 5);
+	n = put(p, n, IF_EQUAL, 0, 2, (uint32_t)number);
+	n = put(p, n, LOAD, 0, 0, ARGUMENTS_AT + 8 * 5 + 4);
+	n = put(p, n, IF_EQUAL, 1, 0, (uint32_t)(number >> 32));
+	n = put(p, n, RETURN, 0, 0, TRAP);
+	return put(p, n, LOAD, 0, 0, CALL_AT);
+}
+
+static void filter(void)
 {
 	static struct instruction p[ROOM];
 	struct program program = { .instruction = p };
@@ -120,6 +144,8 @@ static bool filter(void)
 	n = put(p, n, LOAD, 0, 0, CALL_AT);
 	for (unsigned i = 0; i < syscalls_checked_count; i++)
 		n = put_checked(p, n, &syscalls_checked[i]);
+	for (unsigned i = 0; i < syscalls_passed_count; i++)
+		n = put_passed(p, n, &syscalls_passed[i]);
 	for (unsigned i = 0; i < syscalls_allowed_count; i++) {
 		n = put(p, n, IF_EQUAL, 0, 1, (uint32_t)syscalls_allowed[i]);
 		n = put(p, n, RETURN, 0, 0, ALLOW);
@@ -127,22 +153,8 @@ static bool filter(void)
 	n = put(p, n, IF_EQUAL, 0, 1, (uint32_t)-1); /* a debugger has put it in a call's place, which is not made */
 	n = put(p, n, RETURN, 0, 0, ALLOW);
 	program.length = (unsigned short)put(p, n, RETURN, 0, 0, TRAP);
-	return syscall(SYS_seccomp, SET_FILTER, 0, &program) == 0;
-}
-
-/* For root, whom RLIMIT_NPROC does not bind. */
-static void forbid_forks(void)
-{
-	static struct instruction p[8];
-	struct program program = { .instruction = p };
-	unsigned n = put(p, 0, LOAD, 0, 0, CALL_AT);
-
-	for (unsigned i = 0; i < syscalls_forks_count; i++) {
-		n = put(p, n, IF_EQUAL, 0, 1, (uint32_t)syscalls_forks[i]);
-		n = put(p, n, RETURN, 0, 0, TRAP);
-	}
-	program.length = (unsigned short)put(p, n, RETURN, 0, 0, ALLOW);
 	syscall(SYS_seccomp, SET_FILTER, 0, &program);
+	explicit_bzero(p, sizeof p); /* it has the numbers of passes */
 }
 
 void sandbox_filter(void (*tell)(const char *what))
@@ -152,6 +164,7 @@ void sandbox_filter(void (*tell)(const char *what))
 	tell_caller = tell;
 	sigaction(SIGSYS, &action, NULL);
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	passes_draw();
 	filter();
 }
 
@@ -163,14 +176,11 @@ static bool can_filter(void)
 	return syscall(SYS_seccomp, 2, 0, &action) == 0;
 }
 #else
-static void forbid_forks(void)
-{
-}
-
 void sandbox_filter(void (*tell)(const char *what))
 {
 	(void)tell;
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	passes_draw();
 }
 
 static bool can_filter(void)
@@ -330,9 +340,8 @@ void sandbox_enter(bool any_port, uint16_t port)
 		return;
 	readable_confine();
 	setrlimit(RLIMIT_NPROC, &none);
+	passes_forget(PASS_LISTENER);
 	drop_capabilities();
-	if (geteuid() == 0)
-		forbid_forks();
 	if (landlock.version)
 		take_ruleset(any_port, port);
 }

@@ -5,7 +5,8 @@
  *   Netlink.
  * - Files, TCP ports, signals: a ruleset, landlock(7), that each session takes up. It opens no files (readable.h has what it may still
  *   read), connects to no TCP ports but those given, signals no process, and connects to no abstract Unix sockets of others.
- * - Processes: none can be started, RLIMIT_NPROC; as root, whom that does not bind, by the filter of seccomp(2).
+ * - Processes: none can be started or signalled, nor can IP sockets be made or connected once the session needs none: what passes.h has.
+ *   Besides RLIMIT_NPROC, where the kernel has no seccomp(2).
  * - Capabilities: a session gives up those that it does not need, capabilities(7).
  *
  * Where the kernel lacks one, the others stand. Builds with AddressSanitizer have none.

@@ -1,6 +1,7 @@
 /* A client of a server of maps. See socketmap.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "io/socketmap.h"
+#include "io/passes.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -34,16 +35,16 @@ static int connect_to(const struct socketmap *m, int fd)
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
 
 	if (m->address.sa.sa_family != AF_UNIX)
-		return connect(fd, &m->address.sa, net_size(&m->address));
+		return passes_connect(fd, &m->address.sa, net_size(&m->address));
 	strcpy(name.sun_path, m->path);
-	return connect(fd, (const struct sockaddr *)&name, sizeof name);
+	return passes_connect(fd, (const struct sockaddr *)&name, sizeof name);
 }
 
 /* Where the queue of a Unix socket is full, its connections never are in progress: they are to be tried again. */
 static void try_connecting(struct socketmap_query *q, int64_t now)
 {
 	q->retry_at = INT64_MAX;
-	q->fd = socket(q->map->address.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	q->fd = passes_socket(q->map->address.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (q->fd >= 0 && (connect_to(q->map, q->fd) == 0 || errno == EINPROGRESS))
 		return;
 	if (q->fd < 0 || errno != EAGAIN) {

@@ -3,7 +3,6 @@
 #include "io/syscalls.h"
 
 #include <netinet/in.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -26,7 +25,7 @@ const int syscalls_allowed[] = {
 	444, 445, 446, /* landlock(7): the same on all machines; Debian's headers for some lack them */
 	SYS_seccomp, /* which can only forbid more */
 #ifdef SYS_open
-	SYS_access, SYS_dup2, SYS_fork, SYS_link, SYS_lstat, SYS_open, SYS_pipe, SYS_poll, SYS_readlink, SYS_stat, SYS_unlink,
+	SYS_access, SYS_dup2, SYS_link, SYS_lstat, SYS_open, SYS_pipe, SYS_poll, SYS_readlink, SYS_stat, SYS_unlink,
 #endif
 #ifdef SYS_setrlimit
 	SYS_setrlimit,
@@ -52,18 +51,19 @@ const struct syscalls_checked syscalls_checked[] = {
 	{ SYS_prctl, 0, 0, 0, 3, { PR_SET_NAME, PR_GET_NAME, PR_SET_NO_NEW_PRIVS } },
 	{ SYS_prlimit64, 0, 0, 0, 1, { 0 /* this process */ } },
 	{ SYS_ioctl, 1, 0, 0, 2, { 0x8910 /* SIOCGIFNAME */, 0x8933 /* SIOCGIFINDEX */ } }, /* zones of IPv6 addresses, netdevice(7) */
-	{ SYS_clone, 0, 0, 0, 2, { SIGCHLD, SIGCHLD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID } },
+	{ SYS_clone, 0, 0, 0, 1, { SIGCHLD } },
 };
 const unsigned syscalls_checked_count = COUNT(syscalls_checked);
 _Static_assert(COUNT(syscalls_checked) <= SYSCALLS_CHECKED_MAX, "the filter's room");
 
-const int syscalls_forks[] = {
-	SYS_clone,
-#ifdef SYS_fork
-	SYS_fork,
-#endif
+const struct syscalls_passed syscalls_passed[] = {
+	{ SYS_socket, PASS_NETWORK, { AF_INET, AF_INET6 } },
+	{ SYS_connect, PASS_NETWORK, { 0 } },
+	{ SYS_clone, PASS_LISTENER, { 0 } },
+	{ SYS_kill, PASS_LISTENER, { 0 } },
 };
-const unsigned syscalls_forks_count = COUNT(syscalls_forks);
+const unsigned syscalls_passed_count = COUNT(syscalls_passed);
+_Static_assert(COUNT(syscalls_passed) <= SYSCALLS_PASSED_MAX, "the filter's room");
 
 const char *syscalls_name(int call)
 {
@@ -71,9 +71,9 @@ const char *syscalls_name(int call)
 		int call;
 		char name[20];
 	} names[] = {
-		{ SYS_execve, "execve" }, { SYS_execveat, "execveat" }, { SYS_clone, "clone" }, { SYS_ptrace, "ptrace" }, { SYS_socket, "socket" },
+		{ SYS_execve, "execve" }, { SYS_execveat, "execveat" }, { SYS_clone, "clone" }, { SYS_ptrace, "ptrace" }, { SYS_socket, "socket" }, { SYS_connect, "connect" },
 		{ SYS_mmap, "mmap" }, { SYS_mprotect, "mprotect" }, { SYS_prctl, "prctl" }, { SYS_prlimit64, "prlimit64" },
-		{ SYS_process_vm_readv, "process_vm_readv" }, { SYS_process_vm_writev, "process_vm_writev" }, { SYS_setuid, "setuid" },
+		{ SYS_process_vm_readv, "process_vm_readv" }, { SYS_process_vm_writev, "process_vm_writev" }, { SYS_setuid, "setuid" }, { SYS_kill, "kill" },
 		{ SYS_unshare, "unshare" }, { SYS_setns, "setns" }, { SYS_mount, "mount" }, { SYS_chroot, "chroot" }, { SYS_bpf, "bpf" },
 		{ SYS_perf_event_open, "perf_event_open" }, { SYS_userfaultfd, "userfaultfd" }, { SYS_keyctl, "keyctl" }, { SYS_ioctl, "ioctl" },
 		{ SYS_sendto, "sendto" }, { SYS_sendmsg, "sendmsg" }, { SYS_tgkill, "tgkill" }, { SYS_tkill, "tkill" }, { SYS_chdir, "chdir" }, { SYS_fchmodat, "fchmodat" },

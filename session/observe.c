@@ -230,16 +230,25 @@ void observe_turn(struct session *s)
 	mxname_end(s);
 }
 
-/* Know or ask the name that the DNS gives this server, whose address the client or its DNS chose for this recipient: on port 25, for MX tell
- * nothing of others. */
+/* The client or its DNS chose the address for a recipient: on port 25, for MX tell nothing of others. */
+static bool wants_name(const struct session *s)
+{
+	return statefile_current() && !s->o->no_mx_names && !s->server.upstream && net_port(&s->server.address) == PORT_OF_MX && !is_known(s);
+}
+
+bool observe_may_ask(const struct session *s)
+{
+	return s->mxname.asking || (!s->mxname.asked && wants_name(s));
+}
+
+/* Know or ask the name that the DNS gives this server. */
 static void find_name(struct session *s, const unsigned char *recipient, size_t n)
 {
 	const struct statemap *m = statefile_current();
 	char domain[DNS_NAME_MAX + 1], address[NET_TEXT], learnt[STATEMAP_SITE];
 	const char *text;
 
-	if (!m || s->o->no_mx_names || s->server.upstream || net_port(&s->server.address) != PORT_OF_MX || is_known(s) ||
-	    !mxname_domain(recipient, n, domain))
+	if (!wants_name(s) || !mxname_domain(recipient, n, domain))
 		return;
 	if (statemap_learnt_answer(m, net_text(&s->server.address, address), domain, statefile_now(), learnt)) {
 		strcpy(s->observe.site, learnt);

@@ -24,6 +24,7 @@ void observe_recipient(struct session *s, const struct smtp_command *cmd);
 /* Of that name: go on; which descriptors to poll, at most OBSERVE_POLLED (returns how many); when to call observe_turn() though nothing comes
  * in. */
 void observe_turn(struct session *s);
+bool observe_may_ask(const struct session *s); /* whether it is asked for, or may be when a recipient comes */
 unsigned observe_watch(const struct session *s, struct pollfd *p);
 int64_t observe_deadline(const struct session *s);
 

@@ -1,6 +1,8 @@
 /* The server of a session. See server.h for the contract; the comments here say why. */
 #define _GNU_SOURCE
 #include "session/server.h"
+#include "io/dialer.h"
+#include "io/passes.h"
 #include "session/identity.h"
 #include "session/inspect.h"
 #include "session/observe.h"
@@ -67,6 +69,16 @@ static bool choose_source(const struct session *s, const union net_address *dest
 	return true;
 }
 
+/* A session that has left the network has it done by the dialer. */
+static int connect_to(const struct session *s, const union net_address *dest, const struct net_outbound *out, const char **what)
+{
+	if (dest->sa.sa_family == AF_UNIX)
+		return net_connect_unix(s->server.host, s->o->timeouts.connect);
+	if (passes_hold(PASS_NETWORK))
+		return net_connect(dest, out, what);
+	return dialer_ask(s->client.leg.fd, s->server.next_upstream);
+}
+
 /* Begin a connection to this address. false: that is impossible, s->server.text->failure says why. */
 static bool dial(struct session *s, const union net_address *dest)
 {
@@ -92,7 +104,7 @@ static bool dial(struct session *s, const union net_address *dest)
 	}
 	what = "connect";
 	s->server.source.sa.sa_family = AF_UNSPEC;
-	fd = dest->sa.sa_family == AF_UNIX ? net_connect_unix(s->server.host, s->o->timeouts.connect) : net_connect(dest, &out, &what);
+	fd = connect_to(s, dest, &out, &what);
 	error = errno;
 	if (fd >= 0) {
 		leg_open(&s->server.leg, fd);
@@ -647,6 +659,14 @@ bool server_needs_tls(const struct session *s)
 	bool begun = s->server.state == SERVER_STARTTLS || s->server.state == SERVER_SHAKE;
 
 	return policy_level(s) >= TLS_ENCRYPT || (policy_level(s) == TLS_OFFERED && begun) || upstreamauth_is_due(s);
+}
+
+bool server_is_final(const struct session *s)
+{
+	bool dialled = dialer_is_there() && s->server.dialed_at && !s->o->routes && !(s->hooks->events & 1u << HOOK_CONNECT);
+	bool ready = s->server.state == SERVER_READY && !s->o->limits.mail_late && (s->server.leg.tls || !inspect_waits(s));
+
+	return dialled || ready || s->server.state == SERVER_TUNNEL || s->server.state == SERVER_GONE;
 }
 
 /* A handshake in full may be better than one that resumes a session, which is no longer remembered then. */

@@ -80,6 +80,10 @@ const char *server_tls_name(const struct session *s);
 /* The server's banner is in; refused: it was not 220. */
 void server_note_banner(struct session *s, bool refused);
 
+/* Whether this session itself connects to no server any more: the dialer does it from now on, or it has one that takes mail and will have no
+ * other, or will have none. */
+bool server_is_final(const struct session *s);
+
 /* Whether there is another server, or another address of this one, to try. */
 bool server_has_more(const struct session *s);
 

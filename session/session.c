@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "session/session.h"
+#include "io/passes.h"
 #include "io/sandbox.h"
 #include "session/checks.h"
 #include "session/clienttls.h"
@@ -412,6 +413,13 @@ static void confine(const struct session *s)
 	sandbox_enter(s->o->routes || s->hooks->events & HOOK_ROUTING, net_port(&s->server.original));
 }
 
+/* What connects, or asks the DNS. */
+static bool needs_network(const struct session *s)
+{
+	return !server_is_final(s) || s->gate.stage == GATE_CHECKS || identity_deadline() != INT64_MAX || observe_may_ask(s) || s->o->tlsrpt ||
+	    hooks_connect(s->hooks);
+}
+
 /* The client is known only after the PROXY header, so hooks, the DNS and the checks come after it. */
 static void start(struct session *s)
 {
@@ -477,6 +485,8 @@ void session_run(int fd, const struct options *o, const struct hook_list *hooks,
 		turn(s);
 		if (talk_ended(s))
 			break;
+		if (passes_hold(PASS_NETWORK) && !needs_network(s))
+			passes_forget(PASS_NETWORK);
 		d = steps_deadline(s);
 		if (s->now >= d.at)
 			steps_overdue(s, &d);

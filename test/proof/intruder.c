@@ -3,6 +3,7 @@
  * "250 done" or "250 refused: ERROR"; none comes where the session ends.
  */
 #define _GNU_SOURCE
+#include "io/passes.h"
 #include "session/commands.h"
 
 #include <errno.h>
@@ -83,13 +84,59 @@ static int make_socket(const char *operand)
 	return done(socket(atoi(operand), SOCK_RAW, 0));
 }
 
+/* The intruder takes what the session still has: its pass, where that is not forgotten. */
+static int ip_socket(int type)
+{
+	return passes_hold(PASS_NETWORK) ? passes_socket(AF_INET, type, 0) : socket(AF_INET, type, 0);
+}
+
+static int connect_socket(int fd, const void *to, size_t len)
+{
+	const struct sockaddr *address = to;
+
+	return passes_hold(PASS_NETWORK) ? passes_connect(fd, address, (socklen_t)len) : connect(fd, address, (socklen_t)len);
+}
+
 static int connect_port(const char *operand)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(operand)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = done(connect(fd, (struct sockaddr *)&to, sizeof to));
+	int fd = ip_socket(SOCK_STREAM | SOCK_NONBLOCK), error = done(connect_socket(fd, &to, sizeof to));
 
 	close(fd);
 	return error == EINPROGRESS || error == ECONNREFUSED ? 0 : error; /* it was let out */
+}
+
+static int send_datagram(const char *operand)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(operand)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	return done(sendto(ip_socket(SOCK_DGRAM), "x", 1, 0, (struct sockaddr *)&to, sizeof to));
+}
+
+static int listen_port(const char *operand)
+{
+	(void)operand;
+	return done(listen(ip_socket(SOCK_STREAM), 1));
+}
+
+/* Sockets that the session has: leave their peers for another, connect(2) AF_UNSPEC. */
+static int connect_again(const char *operand)
+{
+	const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+
+	(void)operand;
+	for (int fd = 3; fd < 64; fd++)
+		if (connect_socket(fd, &nobody, sizeof nobody) == 0)
+			return 0;
+	return errno;
+}
+
+static int connect_path(const char *operand)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+
+	strncpy(to.sun_path, operand, sizeof to.sun_path - 1);
+	return done(connect_socket(socket(AF_UNIX, SOCK_STREAM, 0), &to, sizeof to));
 }
 
 /* In sending: TCP Fast Open. */
@@ -97,7 +144,7 @@ static int connect_fast(const char *operand)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(operand)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 
-	return done(sendto(socket(AF_INET, SOCK_STREAM, 0), "x", 1, MSG_FASTOPEN | MSG_DONTWAIT, (struct sockaddr *)&to, sizeof to));
+	return done(sendto(ip_socket(SOCK_STREAM), "x", 1, MSG_FASTOPEN | MSG_DONTWAIT, (struct sockaddr *)&to, sizeof to));
 }
 
 static int make_multipath(const char *operand)
@@ -131,7 +178,7 @@ static int connect_abstract(const char *operand)
 	size_t n = strlen(operand);
 
 	memcpy(to.sun_path + 1, operand, n);
-	return done(connect(fd, (struct sockaddr *)&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)));
+	return done(connect_socket(fd, &to, offsetof(struct sockaddr_un, sun_path) + 1 + n));
 }
 
 static int make_process(const char *operand)
@@ -216,7 +263,8 @@ static const struct {
 } attempts[] = {
 	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process },
 	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule },
-	{ "shut", shut_ways }, { "connect", connect_port },
+	{ "shut", shut_ways }, { "connect", connect_port }, { "datagram", send_datagram }, { "listen", listen_port }, { "again", connect_again },
+	{ "path", connect_path },
 	{ "abstract", connect_abstract }, { "fork", make_process }, { "text", write_text }, { "code", map_code }, { "files", write_open_files }, { "root", more_rights }, { "namespace", leave_namespace },
 };
 

@@ -148,6 +148,7 @@ def test_with_network(begin, somebody, mode):
     proxy, client, _ = begin(mode, "--connect-on", "recipient")
     for what, operand in (("connect", upstream_port(proxy)), ("connect", 25), ("datagram", 53), ("path", somebody)):
         assert attempt(client, what, operand) == "250 done"
+    assert attempt(client, "copies", "") == "250 refused: No such file or directory"
     assert attempt(client, "connect", "7") == "250 refused: Permission denied"
     assert attempt(client, "abstract", "somebody") == "250 refused: Operation not permitted"
     names_call(proxy, client, "sendto", "fast 7")

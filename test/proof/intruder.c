@@ -257,6 +257,30 @@ static int shut_ways(const char *operand)
 	return found ? 0 : ENOENT;
 }
 
+extern char __bss_start, _end;
+
+/* Of the number of a pass: one is there as long as the session has the pass, and no other may be found when it has not. In its variables, in
+ * what calls have left below this function's frame, and in what is above. */
+static int find_copies(const char *operand)
+{
+	const uint64_t wanted = ~passes_number(PASS_NETWORK);
+	const char *here = __builtin_frame_address(0);
+	const struct {
+		const char *from, *to;
+	} memory[] = { { (const char *)text_page(), &_end }, { here - 65536, here - 1024 }, { here, (const char *)environ } };
+	unsigned copies = 0;
+
+	(void)operand;
+	for (unsigned i = 0; i < sizeof memory / sizeof *memory; i++)
+		for (const char *at = memory[i].from; at + sizeof wanted <= memory[i].to; at++) {
+			uint64_t found;
+
+			memcpy(&found, at, sizeof found);
+			copies += found == ~wanted;
+		}
+	return copies == 1 ? ENOENT : copies ? 0 : ESRCH;
+}
+
 static const struct {
 	char name[16];
 	int (*run)(const char *operand);
@@ -264,7 +288,7 @@ static const struct {
 	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process },
 	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule },
 	{ "shut", shut_ways }, { "connect", connect_port }, { "datagram", send_datagram }, { "listen", listen_port }, { "again", connect_again },
-	{ "path", connect_path },
+	{ "path", connect_path }, { "copies", find_copies },
 	{ "abstract", connect_abstract }, { "fork", make_process }, { "text", write_text }, { "code", map_code }, { "files", write_open_files }, { "root", more_rights }, { "namespace", leave_namespace },
 };
 

@@ -63,6 +63,11 @@ static bool connect_to_address(int fd, int type)
 	return sink.unconnected || passes_connect(fd, (struct sockaddr *)&sink.address, sizeof sink.address) == 0;
 }
 
+bool log_connects(void)
+{
+	return sink.is_stream;
+}
+
 static struct msghdr message_to_daemon(void)
 {
 	return (struct msghdr){ .msg_name = sink.unconnected ? &sink.address : NULL, .msg_namelen = sink.unconnected ? sizeof sink.address : 0 };

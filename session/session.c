@@ -417,7 +417,7 @@ static void confine(const struct session *s)
 static bool needs_network(const struct session *s)
 {
 	return !server_is_final(s) || s->gate.stage == GATE_CHECKS || identity_deadline() != INT64_MAX || observe_may_ask(s) || s->o->tlsrpt ||
-	    hooks_connect(s->hooks);
+	    hooks_connect(s->hooks) || log_connects();
 }
 
 /* The client is known only after the PROXY header, so hooks, the DNS and the checks come after it. */

@@ -760,6 +760,39 @@ def test_syslog_that_is_a_stream(warp, mail_server, syslog, tmp_path):
     assert events == ["connect", "message", "close"]
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["datagrams", "stream"])
+@pytest.mark.parametrize("listener", [True, False])
+def test_syslog_that_is_started_again(warp, mail_server, syslog, tmp_path, kind, listener):
+    """While a session is under way, which connects to no server any more: its records go to the new one."""
+    def daemon():
+        (tmp_path / "dev/log").unlink()
+        log = socket.socket(socket.AF_UNIX, kind)
+        log.settimeout(peers.TIMEOUT)
+        log.bind(str(tmp_path / "dev/log"))
+        if kind == socket.SOCK_STREAM:
+            log.listen(5)
+        return log
+    proxy = warp("--log", "syslog", upstream=mail_server())
+    syslog(proxy)
+    before = daemon()
+    if listener:
+        proxy.listen()
+    client = proxy.greeted()
+    streams = [before.accept()[0]] if kind == socket.SOCK_STREAM else []
+    before.close()
+    after = daemon()
+    for stream in streams:
+        stream.close()
+    client.send(*SEND[1:])
+    client.replies_to(221)
+    source = after.accept()[0] if kind == socket.SOCK_STREAM else after
+    text = ""
+    while '"event":"close"' not in text:
+        text += source.recv(1 << 20).decode() + "\n"
+    assert text.index('"event":"message"') < text.index('"event":"close"')
+    after.close()
+
+
 @pytest.mark.parametrize("length", [7000, 7500, 8000, 12000])
 def test_no_record_is_too_long_for_syslog(warp, mail_server, syslog, tmp_path, length):
     """rsyslog cuts at 8 KiB: of one recipient, of a command, of what hooks note. Strings are cut instead, and it is JSON still."""

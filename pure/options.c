@@ -26,20 +26,21 @@ enum kind {
 	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, TLSRPT, KEPT, RECIPIENTS, OVERRIDE
 };
 
-/* Few pointers: each costs a relocation as well, 32 octets together. */
+/* The texts of an option stand one behind the other, each with its NUL; "" is none. One pointer for all of them, for each costs a
+ * relocation as well: 32 octets together. */
 struct row {
-	char name[24];
-	unsigned char kind; /* enum kind */
-	uint16_t offset;    /* of the member that takes the value */
-	union {
-		struct {
-			uint32_t least, most; /* NUMBER, OCTETS; SECONDS, in microseconds: most 0 is no limit */
-		};
-		const char *words; /* EITHER and the choices: "a, b or c" */
-	};
-	const char *value;    /* for --help; NULL: a switch */
-	const char *standard; /* the default, as an operator would give it */
-	const char *help;
+	const char *name; /* and the other texts: see enum text */
+	uint32_t least, most; /* NUMBER, OCTETS; SECONDS, in microseconds: most 0 is no limit */
+	uint16_t offset;      /* of the member that takes the value */
+	unsigned char kind;   /* enum kind */
+};
+
+enum text {
+	NAME,
+	VALUE,	  /* for --help; none: a switch */
+	STANDARD, /* the default, as an operator would give it */
+	HELP,
+	WORDS /* of EITHER and the choices: "a, b or c" */
 };
 
 /* ---- the table ---- */
@@ -48,32 +49,32 @@ struct row {
 #define AT(type, member) \
 	((uint16_t)(offsetof(struct options, member) + 0 * sizeof(&((struct options *)0)->member == (type *)0)))
 
-#define OF_SWITCH(name, member, help) { name, SWITCH, AT(bool, member), { { 0, 0 } }, NULL, NULL, help }
-#define OF_TEXT(name, member, value, standard, help) \
-	{ name, TEXT, AT(const char *, member), { { 0, 0 } }, value, standard, help }
+#define ROW(name, kind, place, least, most, value, standard, help, words) \
+	{ name "\0" value "\0" standard "\0" help "\0" words, least, most, place, kind }
+
+#define OF_SWITCH(name, member, help) ROW(name, SWITCH, AT(bool, member), 0, 0, "", "", help, "")
+#define OF_TEXT(name, member, value, standard, help) ROW(name, TEXT, AT(const char *, member), 0, 0, value, standard, help, "")
 #define OF_NUMBER(name, member, least, most, standard, help) \
-	{ name, NUMBER, AT(uint32_t, member), { { least, most } }, "N", standard, help }
+	ROW(name, NUMBER, AT(uint32_t, member), least, most, "N", standard, help, "")
 #define OF_OCTETS(name, member, least, most, standard, help) \
-	{ name, OCTETS, AT(uint32_t, member), { { least, most } }, "N", standard, help }
+	ROW(name, OCTETS, AT(uint32_t, member), least, most, "N", standard, help, "")
 #define OF_SECONDS(name, member, least, most, standard, help) \
-	{ name, SECONDS, AT(int64_t, member), { { least, most } }, "S", standard, help }
+	ROW(name, SECONDS, AT(int64_t, member), least, most, "S", standard, help, "")
 /* Whether the value is the second of two words. */
-#define OF_EITHER(name, member, two, value, standard, help) \
-	{ name, EITHER, AT(bool, member), { .words = two }, value, standard, help }
+#define OF_EITHER(name, member, two, value, standard, help) ROW(name, EITHER, AT(bool, member), 0, 0, value, standard, help, two)
 /* Which of several words, from 0 on; OR_NONE: from 1 on, and 0 without the option. */
 #define OF_CHOICE(name, member, several, value, standard, help) \
-	{ name, CHOICE, AT(unsigned, member), { .words = several }, value, standard, help }
+	ROW(name, CHOICE, AT(unsigned, member), 0, 0, value, standard, help, several)
 #define OF_CHOICE_OR_NONE(name, member, several, value, help) \
-	{ name, CHOICE_OR_NONE, AT(unsigned, member), { .words = several }, value, NULL, help }
-#define OF_OWN(name, kind, member, value, standard, help) \
-	{ name, kind, AT(const char *, member), { { 0, 0 } }, value, standard, help }
-#define OF_LIST(name, kind, value, help) { name, kind, 0, { { 0, 0 } }, value, NULL, help }
+	ROW(name, CHOICE_OR_NONE, AT(unsigned, member), 0, 0, value, "", help, several)
+#define OF_OWN(name, kind, member, value, standard, help) ROW(name, kind, AT(const char *, member), 0, 0, value, standard, help, "")
+#define OF_LIST(name, kind, value, help) ROW(name, kind, 0, 0, 0, value, "", help, "")
 
 static const struct row rows[] = {
 	OF_LIST("listen", LISTEN, "ADDR:PORT", "accept connections at this address"),
 	OF_OWN("ip", WARP_IP, warp_ip, "ADDR", "127.0.0.1", "accept connections at this address and --port"),
-	{ "port", NUMBER, AT(uint32_t, warp_port), { { 1, 65535 } }, "PORT", NULL, "accept connections at --ip and this port" },
-	OF_TEXT("user", user, "USER", NULL, "become this user once listening: a name, or UID[:GID]"),
+	ROW("port", NUMBER, AT(uint32_t, warp_port), 1, 65535, "PORT", "", "accept connections at --ip and this port", ""),
+	OF_TEXT("user", user, "USER", "", "become this user once listening: a name, or UID[:GID]"),
 	OF_NUMBER("max-sessions", max_sessions, 1, 100000, "1000", "most sessions at a time"),
 	OF_NUMBER("max-sessions-per-source", max_sessions_per_source, 0, UINT32_MAX, "0",
 	    "most sessions at a time from one client address; 0: no limit"),
@@ -83,31 +84,31 @@ static const struct row rows[] = {
 	OF_SECONDS("idle-exit", timeouts.idle_exit, 0, 0, "30", "started by inetd wait: exit after so long without a session"),
 	OF_LIST("upstream", UPSTREAM, "HOST[:PORT]",
 	    "connect here, not to the original destination; several are tried in order; LMTP: lmtp://HOST, lmtp:unix:/PATH"),
-	OF_TEXT("routes", routes, "FILE", NULL, "where each recipient's mail goes: lines of pattern;server;tls_verify"),
-	OF_OWN("recipient-delimiter", DELIMITER, recipient_delimiter, "CHARS", NULL,
+	OF_TEXT("routes", routes, "FILE", "", "where each recipient's mail goes: lines of pattern;server;tls_verify"),
+	OF_OWN("recipient-delimiter", DELIMITER, recipient_delimiter, "CHARS", "",
 	    "what begins the extension of an address, for --routes: characters such as +-"),
-	OF_TEXT("compile-routes", compile_routes, "FILE", NULL, "write FILE.index, for a large file of --routes, and exit"),
+	OF_TEXT("compile-routes", compile_routes, "FILE", "", "write FILE.index, for a large file of --routes, and exit"),
 	OF_EITHER("connect-on", limits.on_recipient, "connect or recipient", "WHEN", "connect",
 	    "connect to the upstream at once, or when sender and recipient are known"),
 	OF_SWITCH("auth", auth, "with --connect-on recipient: pass AUTH on to --upstream, and connect there at EHLO"),
-	OF_OWN("hostname", HOSTNAME, hostname, "NAME", NULL, "what smtpwarp calls itself to clients; without it: the host's name"),
+	OF_OWN("hostname", HOSTNAME, hostname, "NAME", "", "what smtpwarp calls itself to clients; without it: the host's name"),
 	OF_LIST("outbound-ip", SOURCE, "ADDR",
 	    "source address of outbound connections, one for IPv4 and one for IPv6; client: the client's own"),
-	OF_NUMBER("mark", outbound.mark, 0, UINT32_MAX, NULL, "firewall mark (SO_MARK) of outbound connections"),
+	OF_NUMBER("mark", outbound.mark, 0, UINT32_MAX, "", "firewall mark (SO_MARK) of outbound connections"),
 	OF_SECONDS("connect-timeout", timeouts.connect, 0, 0, "30",
 	    "time to connect to an address, and before, 10 at most, to look its name up"),
 	OF_CHOICE("tls", tls, TLS_LEVEL_WORDS, "LEVEL", "may", "TLS towards the upstream: " TLS_LEVEL_WORDS),
 	OF_EITHER("tls-on", tls_on_recipient, "connect or recipient", "WHEN", "connect",
 	    "begin TLS with the upstream at once, or when the recipient is known"),
 	OF_TEXT("tls-ca", tls_ca, "FILE", OPTIONS_CA_FILE, "certificates of trusted CAs, PEM"),
-	OF_TEXT("tls-name", tls_name, "NAME", NULL, "name that the upstream's certificate must have"),
+	OF_TEXT("tls-name", tls_name, "NAME", "", "name that the upstream's certificate must have"),
 	OF_LIST("tls-policy", POLICY, "MAP", "TLS by the recipient's domain, in Postfix's words: FILE, " SOCKETMAP_WORDS),
 	OF_LIST("dane-exempt", EXEMPT, "CIDR", "servers at these addresses are not asked for TLSA records"),
 	OF_SWITCH("dns-trust-ad", dns.trusted, "believe name servers on other hosts, too, that they have validated what they say"),
-	OF_OWN("tlsrpt", TLSRPT, tlsrpt, "PATH", NULL, "socket of the program that collects reports of TLS, such as tlsrpt-collectd"),
-	OF_TEXT("tls-cert", tls_cert, "FILE", NULL, "certificates to show to an upstream that asks for one, PEM"),
-	OF_TEXT("tls-key", tls_key, "FILE", NULL, "key of the first of them, PEM; without it: in the file of --tls-cert"),
-	OF_TEXT("upstream-auth", upstream_auth, "FILE", NULL,
+	OF_OWN("tlsrpt", TLSRPT, tlsrpt, "PATH", "", "socket of the program that collects reports of TLS, such as tlsrpt-collectd"),
+	OF_TEXT("tls-cert", tls_cert, "FILE", "", "certificates to show to an upstream that asks for one, PEM"),
+	OF_TEXT("tls-key", tls_key, "FILE", "", "key of the first of them, PEM; without it: in the file of --tls-cert"),
+	OF_TEXT("upstream-auth", upstream_auth, "FILE", "",
 	    "authenticate to upstreams for all clients: lines of HOST USER:PASSWORD"),
 	OF_LIST("cert", CERTS, "FILE", "certificates to show to clients, PEM; offers them STARTTLS; of several, by the name they ask for"),
 	OF_LIST("key", KEYS, "FILE", "key of the first of them, PEM, for each --cert; without it: in the file of --cert"),
@@ -126,7 +127,7 @@ static const struct row rows[] = {
 	OF_EITHER("client-names", no_client_names, "lookup or none", "HOW", "lookup",
 	    "lookup: the last three tell the client's host name, from the DNS; none: they do not"),
 	OF_OWN("hooks", HOOKS, hooks, "DIR", OPTIONS_HOOKS, "directory of hooks, see smtpwarp-hooks(7)"),
-	OF_TEXT("plugins", plugins, "NAMES", NULL, "hooks that ship with smtpwarp to run as well: a,b"),
+	OF_TEXT("plugins", plugins, "NAMES", "", "hooks that ship with smtpwarp to run as well: a,b"),
 	OF_TEXT("plugins-dir", plugins_dir, "DIR", OPTIONS_PLUGINS, "where those are"),
 	OF_SECONDS("hook-timeout", timeouts.hook, 0, 0, "30", "time for a hook to end"),
 	OF_EITHER("hook-failure", hook_failure_accepts, "defer or accept", "HOW", "defer",
@@ -136,12 +137,11 @@ static const struct row rows[] = {
 	OF_TEXT("state", state, "FILE", STATEMAP_FILE, "what sessions observe together, for smtpwarp-stat(8); none: nothing"),
 	OF_EITHER("mx-names", no_mx_names, "lookup or none", "HOW", "lookup",
 	    "lookup: with --state, the DNS tells whose server it is, by the recipient's domain; none: it is not asked"),
-	OF_OWN("log", LOG, log, "SINK", NULL, "where records go: " SINK_WORDS),
+	OF_OWN("log", LOG, log, "SINK", "", "where records go: " SINK_WORDS),
 	OF_SWITCH("verbose", verbose, "log every command and reply"),
-	{ "message-size-limit", SIZE, AT(uint64_t, limits.message_size), { { 0, 0 } }, "N", "10240000",
-	    "most octets of a message; 0: no limit" },
-	{ "max-kept", KEPT, 0, { { 0, 0 } }, "SIZE", "25%",
-	    "most octets of messages that all sessions keep, or percent of the memory; 0: no limit" },
+	ROW("message-size-limit", SIZE, AT(uint64_t, limits.message_size), 0, 0, "N", "10240000", "most octets of a message; 0: no limit", ""),
+	ROW("max-kept", KEPT, 0, 0, 0, "SIZE", "25%",
+	    "most octets of messages that all sessions keep, or percent of the memory; 0: no limit", ""),
 	OF_NUMBER("max-recipients", limits.recipients, 1, DIALOGUE_RCPT_MAX, "1000", "most recipients of a message"),
 	OF_NUMBER("max-errors", max_errors, 0, UINT32_MAX, "20", "most bad commands of a session; 0: no limit"),
 	OF_NUMBER("max-pipeline", limits.pipeline, 1, DIALOGUE_QUEUE_MAX - 2, "64", "most commands that await replies"),
@@ -159,9 +159,8 @@ static const struct row rows[] = {
 	    "time for all lists to answer, and for the client's host name"),
 	OF_LIST("dns-server", DNS_SERVER, "ADDR[:PORT]",
 	    "name server to ask, also for names of upstreams; without it: those of /etc/resolv.conf"),
-	{ "valid-recipients", RECIPIENTS, 0, { { 0, 0 } }, "ERE", NULL,
-	    "refuse recipients that this regular expression does not match" },
-	OF_OWN("override-recipient", OVERRIDE, override_recipient, "ADDRESS", NULL, "send all mail to this address"),
+	ROW("valid-recipients", RECIPIENTS, 0, 0, 0, "ERE", "", "refuse recipients that this regular expression does not match", ""),
+	OF_OWN("override-recipient", OVERRIDE, override_recipient, "ADDRESS", "", "send all mail to this address"),
 	OF_SECONDS("tarpit", tarpit, 0, LONGEST_DELAY, "0", "delay for clients that these checks refuse; 0: no delay"),
 	OF_NUMBER("max-tarpits", max_tarpits, 0, 100000, "100", "most clients delayed at a time"),
 	OF_SECONDS("banner-timeout", timeouts.banner, 0, 0, "300", "time for the upstream's greeting"),
@@ -178,11 +177,20 @@ static const struct row rows[] = {
 	OF_SWITCH("check", check, "check the options, and what they name, as --user will see it, and exit"),
 	OF_CHOICE_OR_NONE("try-hook", try_hook, "connect, ehlo, mail, rcpt, data, close or log", "EVENT PATH [SAMPLE]",
 	    "run this hook as a session would, with a sample of the event, say what comes of it, and exit"),
-	OF_TEXT("env-file", env_file, "FILE", NULL,
+	OF_TEXT("env-file", env_file, "FILE", "",
 	    "with these two: read the variables from this file, as systemd does, not from the environment"),
 };
 
 #define N_ROWS (sizeof rows / sizeof *rows)
+
+static const char *text_of(const struct row *row, enum text which)
+{
+	const char *text = row->name;
+
+	for (int i = 0; i < (int)which; i++)
+		text += strlen(text) + 1;
+	return text;
+}
 
 /* Groups of rows, by the first of each; named as in smtpwarp(8). */
 static const struct {
@@ -606,13 +614,13 @@ static const char *apply_row(struct options *o, const struct row *row, const cha
 	case SECONDS:
 		return set_seconds(member, value, row->least, row->most);
 	case EITHER:
-		want = set_choice(&choice, value, row->words);
+		want = set_choice(&choice, value, text_of(row, WORDS));
 		*(bool *)member = choice == 1;
 		return want;
 	case CHOICE:
-		return set_choice(member, value, row->words);
+		return set_choice(member, value, text_of(row, WORDS));
 	case CHOICE_OR_NONE:
-		want = set_choice(member, value, row->words);
+		want = set_choice(member, value, text_of(row, WORDS));
 		*(unsigned *)member += !want;
 		return want;
 	default:
@@ -696,7 +704,7 @@ static char *value_of(char **environment, const char *name)
 	return none;
 }
 
-#define NAME_MAX_LENGTH 24u /* of an option, struct row */
+#define NAME_MAX_LENGTH 24u /* of an option */
 
 static unsigned least_of(unsigned a, unsigned b)
 {
@@ -806,7 +814,7 @@ static const struct row *take_argument(char **argv, int *i, const char **value)
 	n = strcspn(name, "=");
 	row = dash ? find_row(name, n) : NULL;
 	if (row)
-		*value = name[n] == '=' ? name + n + 1 : row->value ? argv[++*i] : NULL;
+		*value = name[n] == '=' ? name + n + 1 : *text_of(row, VALUE) ? argv[++*i] : NULL;
 	return row;
 }
 
@@ -835,8 +843,8 @@ static bool read_argument(struct options *o, char **argv, int *i, bool *given, c
 		return false;
 	}
 	given[row - rows] = true;
-	if (row->value && !value) {
-		snprintf(why, cap, "--%s: a value is missing (%s)", row->name, row->value);
+	if (*text_of(row, VALUE) && !value) {
+		snprintf(why, cap, "--%s: a value is missing (%s)", row->name, text_of(row, VALUE));
 		return false;
 	}
 	want = apply_row(o, row, value);
@@ -853,9 +861,12 @@ static bool is_option(const char *argument, const char *word)
 static void set_standards(struct options *o)
 {
 	memset(o, 0, sizeof *o);
-	for (size_t i = 0; i < N_ROWS; i++)
-		if (rows[i].standard && rows[i].kind != WARP_IP) /* it means something only with --port */
-			apply_row(o, &rows[i], rows[i].standard);
+	for (size_t i = 0; i < N_ROWS; i++) {
+		const char *standard = text_of(&rows[i], STANDARD);
+
+		if (*standard && rows[i].kind != WARP_IP) /* it means something only with --port */
+			apply_row(o, &rows[i], standard);
+	}
 }
 
 static bool add_warp_listen(struct options *o, char *why, size_t cap)
@@ -902,9 +913,10 @@ enum options_word options_read(struct options *o, int argc, char **argv, char **
 
 static void tell(const struct row *row, const char *value, void (*take)(void *arg, const char *text), void *arg)
 {
+	const char *standard = text_of(row, STANDARD);
 	char text[1024];
 
-	if (row->standard && value && strcmp(value, row->standard) == 0)
+	if (*standard && value && strcmp(value, standard) == 0)
 		return;
 	snprintf(text, sizeof text, "--%s%s%s", row->name, value ? " " : "", value ? value : "");
 	take(arg, text);
@@ -940,13 +952,14 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 
 	for (size_t i = 0, group = 0; i < N_ROWS; i++) {
 		const struct row *row = &rows[i];
+		const char *standard = text_of(row, STANDARD);
 		char left[48];
 
 		if (group < sizeof groups / sizeof *groups && strcmp(row->name, groups[group].first) == 0)
 			n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, "\n%s:\n", groups[group++].title);
-		snprintf(left, sizeof left, "--%.24s %.20s", row->name, row->value ? row->value : "");
-		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, row->standard ? "  %-31s %s (%s)\n" : "  %-31s %s\n", left,
-		    row->help, row->standard);
+		snprintf(left, sizeof left, "--%.24s %.20s", row->name, text_of(row, VALUE));
+		n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n, *standard ? "  %-31s %s (%s)\n" : "  %-31s %s\n", left,
+		    text_of(row, HELP), standard);
 	}
 	n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n,
 	    "  --help, -h                      show this help and exit\n"

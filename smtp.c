@@ -19,7 +19,7 @@ static const struct {
 
 const char *smtp_verb_name(enum smtp_verb verb)
 {
-	static const char *const pseudo[] = { "unknown", "greeting", "content", "auth-response", "nothing" };
+	static const char pseudo[][14] = { "unknown", "greeting", "content", "auth-response", "nothing" };
 
 	return (size_t)verb < N_VERBS ? verbs[verb].name : pseudo[(size_t)verb - N_VERBS];
 }

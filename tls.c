@@ -4,6 +4,7 @@
 #include "io/agent.h"
 #include "io/keys.h"
 #include "io/trust.h"
+#include "pure/text.h"
 
 #include <bearssl.h>
 #include <stdio.h>
@@ -470,7 +471,7 @@ enum {
 	    GOOD_COUNT
 };
 
-static const char *const suite_names[] = {
+static const char suite_names[][48] = {
 #define X(suite) #suite,
 	SUITES(X)
 #undef X
@@ -874,81 +875,96 @@ bool tls_owes_close(const struct tls *t)
 
 /* What a code means, and whose fault it is: session/tlsreport.c tells domains of theirs. What may be either's is not ours: an algorithm that is
  * not supported may be SHA-1, and a peer that finds nothing in common may have no certificate. */
-static const struct reason {
-	int code;
-	enum tls_fault fault;
-	const char *text;
+#define REASONS(X) \
+	X(BR_ERR_BAD_PARAM, TLS_OTHERWISE, "the peer's TLS parameters are invalid") \
+	X(BR_ERR_UNSUPPORTED_VERSION, TLS_OTHERWISE, "no TLS version in common (or the peer did not speak TLS)") \
+	X(BR_ERR_BAD_VERSION, TLS_OTHERWISE, "records of different TLS versions") \
+	X(BR_ERR_TOO_LARGE, TLS_OTHERWISE, "a record that is too large") \
+	X(BR_ERR_BAD_MAC, TLS_OTHERWISE, "a record's integrity check failed") \
+	X(BR_ERR_NO_RANDOM, TLS_OURS, "no random numbers") \
+	X(BR_ERR_UNKNOWN_TYPE, TLS_OTHERWISE, "a record of unknown type (the peer may not have spoken TLS)") \
+	X(BR_ERR_UNEXPECTED, TLS_OTHERWISE, "an unexpected message") \
+	X(BR_ERR_BAD_CCS, TLS_OTHERWISE, "a malformed change-cipher-spec") \
+	X(BR_ERR_BAD_ALERT, TLS_OTHERWISE, "a malformed alert") \
+	X(BR_ERR_BAD_HANDSHAKE, TLS_OTHERWISE, "a malformed handshake") \
+	X(BR_ERR_BAD_CIPHER_SUITE, TLS_OTHERWISE, "no cipher suite in common") \
+	X(BR_ERR_BAD_COMPRESSION, TLS_OTHERWISE, "compression was demanded") \
+	X(BR_ERR_BAD_FINISHED, TLS_OTHERWISE, "the handshake's integrity check failed") \
+	X(BR_ERR_INVALID_ALGORITHM, TLS_OTHERWISE, "an algorithm that is not supported") \
+	X(BR_ERR_BAD_SIGNATURE, TLS_OTHERWISE, "the handshake's signature is wrong") \
+	X(BR_ERR_WRONG_KEY_USAGE, TLS_OTHERWISE, "a key of the wrong kind") \
+	X(BR_ERR_X509_EXPIRED, TLS_EXPIRED, "certificate is expired or not yet valid") \
+	X(BR_ERR_X509_BAD_SERVER_NAME, TLS_MISNAMED, "certificate is for another name") \
+	X(BR_ERR_X509_NOT_TRUSTED, TLS_UNTRUSTED, "certificate is not signed by a trusted CA") \
+	X(BR_ERR_X509_BAD_SIGNATURE, TLS_OTHERWISE, "certificate's signature is wrong") \
+	X(BR_ERR_X509_UNSUPPORTED, TLS_OTHERWISE, "certificate's key or algorithm is not supported") \
+	X(BR_ERR_X509_WEAK_PUBLIC_KEY, TLS_OTHERWISE, "certificate's key is too weak") \
+	X(BR_ERR_X509_NOT_CA, TLS_OTHERWISE, "an issuing certificate is not a CA's") \
+	X(BR_ERR_X509_FORBIDDEN_KEY_USAGE, TLS_OTHERWISE, "certificate is not meant for this use") \
+	X(BR_ERR_X509_CRITICAL_EXTENSION, TLS_OURS, "certificate has an unknown critical extension") \
+	X(BR_ERR_X509_WRONG_KEY_TYPE, TLS_OTHERWISE, "certificate's key has the wrong type") \
+	X(BR_ERR_X509_EMPTY_CHAIN, TLS_OTHERWISE, "no certificate") \
+	X(UNMATCHED, TLS_UNMATCHED, "no TLSA record matches the certificate, nor a CA of its chain") \
+	X(UNUSABLE, TLS_OURS, "the certificate's key cannot be used: RSA of more than 4096 bits, or neither RSA nor ECDSA") \
+	X(TRUST_CONSTRAINED, TLS_OURS, "a CA of the chain may vouch for certain names only (name constraints), which is not checked") \
+	X(BR_ERR_X509_INVALID_VALUE, TLS_OTHERWISE, "certificate is malformed") \
+	X(BR_ERR_X509_TRUNCATED, TLS_OTHERWISE, "certificate is malformed") \
+	X(BR_ERR_X509_BAD_TAG_CLASS, TLS_OTHERWISE, "certificate is malformed") \
+	X(BR_ERR_X509_BAD_TAG_VALUE, TLS_OTHERWISE, "certificate is malformed") \
+	X(BR_ERR_X509_UNEXPECTED, TLS_OTHERWISE, "certificate is malformed") \
+	X(BR_ERR_X509_BAD_TIME, TLS_OTHERWISE, "certificate is malformed") \
+	X(BR_ERR_X509_LIMIT_EXCEEDED, TLS_OTHERWISE, "certificate chain is too long") \
+	X(BR_ERR_RECV_FATAL_ALERT + 40, TLS_OTHERWISE, "the peer found no common parameters, or has only kinds of keys that are not supported") \
+	X(BR_ERR_RECV_FATAL_ALERT + 42, TLS_OURS, "the peer refused our certificate") \
+	X(BR_ERR_RECV_FATAL_ALERT + 43, TLS_OURS, "the peer knows no certificates of our kind") \
+	X(BR_ERR_RECV_FATAL_ALERT + 44, TLS_OURS, "the peer refused our certificate: it is revoked") \
+	X(BR_ERR_RECV_FATAL_ALERT + 45, TLS_OURS, "the peer refused our certificate: it is expired") \
+	X(BR_ERR_RECV_FATAL_ALERT + 46, TLS_OURS, "the peer refused our certificate") \
+	X(BR_ERR_RECV_FATAL_ALERT + 48, TLS_OURS, "the peer does not trust our certificate") \
+	X(BR_ERR_RECV_FATAL_ALERT + 49, TLS_OURS, "the peer refused us by our certificate") \
+	X(BR_ERR_RECV_FATAL_ALERT + 70, TLS_OURS, "the peer takes no TLS version of ours (perhaps only TLS 1.3)") \
+	X(BR_ERR_RECV_FATAL_ALERT + 71, TLS_OURS, "the peer wants stronger cipher suites") \
+	X(BR_ERR_RECV_FATAL_ALERT + 80, TLS_OTHERWISE, "the peer had an internal error") \
+	X(BR_ERR_RECV_FATAL_ALERT + 112, TLS_OTHERWISE, "the peer does not know the name it was asked for") \
+	X(BR_ERR_X509_TIME_UNKNOWN, TLS_OURS, "the time is unknown") \
+	X(BR_ERR_SEND_FATAL_ALERT + 40, TLS_OTHERWISE, "no cipher suite or curve in common (perhaps the peer takes only TLS 1.3)") \
+	X(BR_ERR_SEND_FATAL_ALERT + 70, TLS_OTHERWISE, "no TLS version in common")
+
+static const struct {
+	uint16_t code;
+	unsigned char fault; /* enum tls_fault */
 } reasons[] = {
-	{ BR_ERR_BAD_PARAM, TLS_OTHERWISE, "the peer's TLS parameters are invalid" },
-	{ BR_ERR_UNSUPPORTED_VERSION, TLS_OTHERWISE, "no TLS version in common (or the peer did not speak TLS)" },
-	{ BR_ERR_BAD_VERSION, TLS_OTHERWISE, "records of different TLS versions" },
-	{ BR_ERR_TOO_LARGE, TLS_OTHERWISE, "a record that is too large" },
-	{ BR_ERR_BAD_MAC, TLS_OTHERWISE, "a record's integrity check failed" },
-	{ BR_ERR_NO_RANDOM, TLS_OURS, "no random numbers" },
-	{ BR_ERR_UNKNOWN_TYPE, TLS_OTHERWISE, "a record of unknown type (the peer may not have spoken TLS)" },
-	{ BR_ERR_UNEXPECTED, TLS_OTHERWISE, "an unexpected message" },
-	{ BR_ERR_BAD_CCS, TLS_OTHERWISE, "a malformed change-cipher-spec" },
-	{ BR_ERR_BAD_ALERT, TLS_OTHERWISE, "a malformed alert" },
-	{ BR_ERR_BAD_HANDSHAKE, TLS_OTHERWISE, "a malformed handshake" },
-	{ BR_ERR_BAD_CIPHER_SUITE, TLS_OTHERWISE, "no cipher suite in common" },
-	{ BR_ERR_BAD_COMPRESSION, TLS_OTHERWISE, "compression was demanded" },
-	{ BR_ERR_BAD_FINISHED, TLS_OTHERWISE, "the handshake's integrity check failed" },
-	{ BR_ERR_INVALID_ALGORITHM, TLS_OTHERWISE, "an algorithm that is not supported" },
-	{ BR_ERR_BAD_SIGNATURE, TLS_OTHERWISE, "the handshake's signature is wrong" },
-	{ BR_ERR_WRONG_KEY_USAGE, TLS_OTHERWISE, "a key of the wrong kind" },
-	{ BR_ERR_X509_EXPIRED, TLS_EXPIRED, "certificate is expired or not yet valid" },
-	{ BR_ERR_X509_BAD_SERVER_NAME, TLS_MISNAMED, "certificate is for another name" },
-	{ BR_ERR_X509_NOT_TRUSTED, TLS_UNTRUSTED, "certificate is not signed by a trusted CA" },
-	{ BR_ERR_X509_BAD_SIGNATURE, TLS_OTHERWISE, "certificate's signature is wrong" },
-	{ BR_ERR_X509_UNSUPPORTED, TLS_OTHERWISE, "certificate's key or algorithm is not supported" },
-	{ BR_ERR_X509_WEAK_PUBLIC_KEY, TLS_OTHERWISE, "certificate's key is too weak" },
-	{ BR_ERR_X509_NOT_CA, TLS_OTHERWISE, "an issuing certificate is not a CA's" },
-	{ BR_ERR_X509_FORBIDDEN_KEY_USAGE, TLS_OTHERWISE, "certificate is not meant for this use" },
-	{ BR_ERR_X509_CRITICAL_EXTENSION, TLS_OURS, "certificate has an unknown critical extension" },
-	{ BR_ERR_X509_WRONG_KEY_TYPE, TLS_OTHERWISE, "certificate's key has the wrong type" },
-	{ BR_ERR_X509_EMPTY_CHAIN, TLS_OTHERWISE, "no certificate" },
-	{ UNMATCHED, TLS_UNMATCHED, "no TLSA record matches the certificate, nor a CA of its chain" },
-	{ UNUSABLE, TLS_OURS, "the certificate's key cannot be used: RSA of more than 4096 bits, or neither RSA nor ECDSA" },
-	{ TRUST_CONSTRAINED, TLS_OURS, "a CA of the chain may vouch for certain names only (name constraints), which is not checked" },
-	{ BR_ERR_X509_INVALID_VALUE, TLS_OTHERWISE, "certificate is malformed" },
-	{ BR_ERR_X509_TRUNCATED, TLS_OTHERWISE, "certificate is malformed" },
-	{ BR_ERR_X509_BAD_TAG_CLASS, TLS_OTHERWISE, "certificate is malformed" },
-	{ BR_ERR_X509_BAD_TAG_VALUE, TLS_OTHERWISE, "certificate is malformed" },
-	{ BR_ERR_X509_UNEXPECTED, TLS_OTHERWISE, "certificate is malformed" },
-	{ BR_ERR_X509_BAD_TIME, TLS_OTHERWISE, "certificate is malformed" },
-	{ BR_ERR_X509_LIMIT_EXCEEDED, TLS_OTHERWISE, "certificate chain is too long" },
-	{ BR_ERR_RECV_FATAL_ALERT + 40, TLS_OTHERWISE, "the peer found no common parameters, or has only kinds of keys that are not supported" },
-	{ BR_ERR_RECV_FATAL_ALERT + 42, TLS_OURS, "the peer refused our certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 43, TLS_OURS, "the peer knows no certificates of our kind" },
-	{ BR_ERR_RECV_FATAL_ALERT + 44, TLS_OURS, "the peer refused our certificate: it is revoked" },
-	{ BR_ERR_RECV_FATAL_ALERT + 45, TLS_OURS, "the peer refused our certificate: it is expired" },
-	{ BR_ERR_RECV_FATAL_ALERT + 46, TLS_OURS, "the peer refused our certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 48, TLS_OURS, "the peer does not trust our certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 49, TLS_OURS, "the peer refused us by our certificate" },
-	{ BR_ERR_RECV_FATAL_ALERT + 70, TLS_OURS, "the peer takes no TLS version of ours (perhaps only TLS 1.3)" },
-	{ BR_ERR_RECV_FATAL_ALERT + 71, TLS_OURS, "the peer wants stronger cipher suites" },
-	{ BR_ERR_RECV_FATAL_ALERT + 80, TLS_OTHERWISE, "the peer had an internal error" },
-	{ BR_ERR_RECV_FATAL_ALERT + 112, TLS_OTHERWISE, "the peer does not know the name it was asked for" },
-	{ BR_ERR_X509_TIME_UNKNOWN, TLS_OURS, "the time is unknown" },
-	{ BR_ERR_SEND_FATAL_ALERT + 40, TLS_OTHERWISE, "no cipher suite or curve in common (perhaps the peer takes only TLS 1.3)" },
-	{ BR_ERR_SEND_FATAL_ALERT + 70, TLS_OTHERWISE, "no TLS version in common" },
+#define X(code, fault, text) { code, fault },
+	REASONS(X)
+#undef X
 };
 
-static const struct reason *find_reason(int code)
+/* The text of each, one behind the other. */
+static const char reason_texts[] =
+#define X(code, fault, text) text "\0"
+	REASONS(X)
+#undef X
+	;
+
+#define N_REASONS (sizeof reasons / sizeof *reasons)
+
+/* Its index among them; N_REASONS: it is none of them. */
+static size_t find_reason(int code)
 {
-	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-		if (reasons[i].code == code)
-			return &reasons[i];
-	return NULL;
+	size_t i = 0;
+
+	while (i < N_REASONS && reasons[i].code != code)
+		i++;
+	return i;
 }
 
 static const char *reason_text(int code)
 {
 	static char other[48];
-	const struct reason *r = find_reason(code);
+	const size_t reason = find_reason(code);
 
-	if (r)
-		return r->text;
+	if (reason < N_REASONS)
+		return text_nth(reason_texts, reason);
 	if (code >= BR_ERR_SEND_FATAL_ALERT)
 		snprintf(other, sizeof other, "TLS alert %d sent", code - BR_ERR_SEND_FATAL_ALERT);
 	else if (code >= BR_ERR_RECV_FATAL_ALERT)
@@ -990,11 +1006,10 @@ static const char *reason_against(unsigned version, size_t suite)
 /* Without CAs to trust, which is said where they are read, no chain leads to one. */
 static enum tls_fault fault_of(int code)
 {
-	const struct reason *r = find_reason(code);
+	const size_t reason = find_reason(code);
+	const enum tls_fault fault = reason < N_REASONS ? (enum tls_fault)reasons[reason].fault : TLS_OTHERWISE;
 
-	if (r && r->fault == TLS_UNTRUSTED && !chain.tlsa && !trust_loaded())
-		return TLS_OURS;
-	return r ? r->fault : TLS_OTHERWISE;
+	return fault == TLS_UNTRUSTED && !chain.tlsa && !trust_loaded() ? TLS_OURS : fault;
 }
 
 enum tls_fault tls_fault(const struct tls *t)

@@ -29,7 +29,7 @@
 
 const char *detector_state_name(uint32_t state)
 {
-	static const char *const names[] = {
+	static const char names[][10] = {
 #define X(state, name, number) name,
 		DETECTOR_STATES(X)
 #undef X

@@ -3,13 +3,13 @@
 
 #include <string.h>
 
-static const char *const level_names[] = {
+static const char level_names[][18] = {
 #define X(level, name) name,
 	TLS_LEVELS(X)
 #undef X
 };
 
-static const char *const client_names[] = {
+static const char client_names[][12] = {
 #define X(how, name) name,
 	CLIENT_TLS(X)
 #undef X

@@ -26,8 +26,7 @@ enum kind {
 	WARP_IP, HOOKS, DELIMITER, HOSTNAME, LOG, TLSRPT, KEPT, RECIPIENTS, OVERRIDE
 };
 
-/* The texts of an option stand one behind the other, each with its NUL; "" is none. One pointer for all of them, for each costs a
- * relocation as well: 32 octets together. */
+/* The texts of an option stand one behind the other, see text_nth(); "" is none. */
 struct row {
 	const char *name; /* and the other texts: see enum text */
 	uint32_t least, most; /* NUMBER, OCTETS; SECONDS, in microseconds: most 0 is no limit */
@@ -185,11 +184,7 @@ static const struct row rows[] = {
 
 static const char *text_of(const struct row *row, enum text which)
 {
-	const char *text = row->name;
-
-	for (int i = 0; i < (int)which; i++)
-		text += strlen(text) + 1;
-	return text;
+	return text_nth(row->name, which);
 }
 
 /* Groups of rows, by the first of each; named as in smtpwarp(8). */

@@ -11,7 +11,7 @@
 
 size_t sasl_mechanism(const unsigned char *arg, size_t n)
 {
-	static const char *const known[] = { "PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256",
+	static const char known[][19] = { "PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256",
 		"SCRAM-SHA-512", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "XOAUTH2", "OAUTHBEARER", "GSSAPI", "NTLM",
 		"EXTERNAL", "ANONYMOUS" };
 	size_t len = smtp_word(arg, n);

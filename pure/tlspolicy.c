@@ -7,13 +7,13 @@
 #include <string.h>
 #include <strings.h>
 
-static const char *const level_names[] = {
+static const char level_names[][12] = {
 #define X(level, name) name,
 	TLSPOLICY_LEVELS(X)
 #undef X
 };
 
-static const char *const list_names[TLSPOLICY_LISTS] = { "match", "mx_host_pattern", "policy_string" };
+static const char list_names[TLSPOLICY_LISTS][16] = { "match", "mx_host_pattern", "policy_string" };
 
 struct words {
 	const char *at;

@@ -13,13 +13,13 @@
 #define KEY_MAX 64
 #define ENCODED_MAX 39 /* octets in an encoded word, which has 75 at most */
 
-static const char *const event_names[] = {
+static const char event_names[][8] = {
 #define X(event, name) name,
 	HOOK_EVENTS(X)
 #undef X
 };
 
-static const char *const word_names[] = {
+static const char word_names[][16] = {
 #define X(word, name) name,
 	VERDICT_WORDS(X)
 #undef X

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -125,6 +126,26 @@ void file_unshare(void *memory, size_t size, int fd)
 {
 	munmap(memory, size);
 	close(fd);
+}
+
+void *file_copy_shared(const char *name, const void *from, size_t size)
+{
+	int fd;
+	void *copy = file_new_shared(name, size, &fd);
+
+	if (!copy)
+		return NULL;
+	memcpy(copy, from, size);
+	return file_share(copy, size, fd) ? copy : NULL;
+}
+
+void file_blame(char *why, size_t why_cap, const char *option, const char *file, unsigned line, const char *reason)
+{
+	char where[24] = "";
+
+	if (line)
+		snprintf(where, sizeof where, "line %u: ", line);
+	snprintf(why, why_cap, "--%s %s: %s%s", option, file, where, reason);
 }
 
 void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg)

@@ -37,6 +37,12 @@ void *file_new_shared(const char *name, size_t size, int *fd);
 bool file_share(void *memory, size_t size, int fd);
 void file_unshare(void *memory, size_t size, int fd);
 
+/* A copy of so many octets, as file_share() leaves it. Returns NULL if that fails. */
+void *file_copy_shared(const char *name, const void *from, size_t size);
+
+/* Say what is wrong with an option's file: "--OPTION FILE: line LINE: REASON"; line 0: with none of its lines. */
+void file_blame(char *why, size_t why_cap, const char *option, const char *file, unsigned line, const char *reason);
+
 /* Give each line of a file to take(), as a string without its LF, which take() may write to. Gives none if the file cannot be
  * read, see readable.h. Skips lines of 4095 octets and more, and whatever follows the first 16 MB. */
 void file_lines(const char *path, void (*take)(void *arg, char *line), void *arg);

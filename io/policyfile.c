@@ -5,7 +5,6 @@
 #include "io/readable.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -35,13 +34,9 @@ static size_t size_of(const struct policylist *list)
 /* Make a copy that is shared the current list. */
 static bool share(const struct policylist *list)
 {
-	int fd;
-	struct policylist *copy = file_new_shared("policies", size_of(list), &fd);
+	struct policylist *copy = file_copy_shared("policies", list, size_of(list));
 
 	if (!copy)
-		return false;
-	memcpy(copy, list, size_of(list));
-	if (!file_share(copy, size_of(list), fd))
 		return false;
 	if (current)
 		munmap(current, size_of(current)); /* sessions have theirs */
@@ -65,10 +60,8 @@ bool policyfile_load(const char *file, char *why, size_t why_cap)
 	}
 	if (list != MAP_FAILED)
 		munmap(list, size);
-	if (reason && line)
-		snprintf(why, why_cap, "--tls-policy %s: line %u: %s", file, line, reason);
-	else if (reason)
-		snprintf(why, why_cap, "--tls-policy %s: %s", file, reason);
+	if (reason)
+		file_blame(why, why_cap, "tls-policy", file, line, reason);
 	return !reason;
 }
 

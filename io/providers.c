@@ -6,7 +6,6 @@
 #include "pure/site.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,12 +43,10 @@ bool providers_load(const char *file, bool may_miss, char *why, size_t why_cap)
 	unsigned line;
 	const char *reason = read_file(file, may_miss, texts[!current], &n, &line);
 
-	if (reason && line)
-		snprintf(why, why_cap, "--providers %s: line %u: %s", file, line, reason);
-	else if (reason)
-		snprintf(why, why_cap, "--providers %s: %s", file, reason);
-	if (reason)
+	if (reason) {
+		file_blame(why, why_cap, "providers", file, line, reason);
 		return false;
+	}
 	current = !current;
 	length = n;
 	loaded = true;

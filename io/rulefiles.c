@@ -37,12 +37,10 @@ static bool add_all(struct replyrules *rules, char *text, const char (*file)[256
 		unsigned line;
 		const char *reason = add(rules, i, path, text, &line);
 
-		if (reason && line)
-			snprintf(why, why_cap, "--reply-rules %s: line %u: %s", path, line, reason);
-		else if (reason)
-			snprintf(why, why_cap, "--reply-rules %s: %s", path, reason);
-		if (reason)
+		if (reason) {
+			file_blame(why, why_cap, "reply-rules", path, line, reason);
 			return false;
+		}
 	}
 	return true;
 }
@@ -55,13 +53,9 @@ static size_t size_of(const struct replyrules *rules)
 /* Make a copy that is shared the current rules. */
 static bool share(const struct replyrules *rules)
 {
-	int fd;
-	struct replyrules *copy = file_new_shared("rules", size_of(rules), &fd);
+	struct replyrules *copy = file_copy_shared("rules", rules, size_of(rules));
 
 	if (!copy)
-		return false;
-	memcpy(copy, rules, size_of(rules));
-	if (!file_share(copy, size_of(rules), fd))
 		return false;
 	if (current)
 		munmap(current, size_of(current)); /* sessions have theirs */

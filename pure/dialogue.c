@@ -193,19 +193,17 @@ enum dialogue_status dialogue_client_next(struct dialogue *d, const unsigned cha
 static const char need_greeting[] = "503 5.5.1 EHLO or HELO first";
 static const char not_here[] = "502 5.5.1 Not offered";
 static const char need_mail[] = "503 5.5.1 MAIL first";
-static const char not_offered[] = "555 5.5.4 A parameter is not offered here";
-static const char too_large[] = "552 5.3.4 Message is larger than this server takes";
 
 static const char *check_mail(const struct dialogue *d, const struct smtp_command *cmd)
 {
 	uint64_t limit = smtp_lower_size(d->limits.message_size, d->limits.on_recipient ? 0 : d->ehlo.size);
 
 	if (d->limits.on_recipient && (cmd->unusual || (cmd->auth && !d->offer.auth)))
-		return not_offered;
+		return DIALOGUE_NOT_OFFERED;
 	if (d->tx.mail == DIALOGUE_MAIL_OPEN && !d->tx.decision.code) /* if DATA was refused the server decides */
 		return "503 5.5.1 A message is open already";
 	if (limit && cmd->octets > limit)
-		return too_large;
+		return DIALOGUE_TOO_LARGE;
 	if (cmd->requiretls && !d->offer.requires_later && !(d->offer.requiretls && (d->ehlo.extensions & SMTP_EXT_REQUIRETLS)))
 		return "530 5.7.30 REQUIRETLS cannot be kept on the way to this server";
 	return NULL;
@@ -217,7 +215,7 @@ static const char *check_rcpt(const struct dialogue *d, const struct smtp_comman
 	uint32_t taken = tx->accepted + tx->unanswered;
 
 	if (d->limits.on_recipient && cmd->unusual)
-		return not_offered;
+		return DIALOGUE_NOT_OFFERED;
 	if (tx->mail != DIALOGUE_MAIL_SENT && tx->mail != DIALOGUE_MAIL_OPEN)
 		return need_mail;
 	if (tx->chunks)
@@ -246,7 +244,7 @@ static const char *check_content(const struct dialogue *d, const struct smtp_com
 	if (!d->limits.on_recipient && !(d->ehlo.extensions & SMTP_EXT_CHUNKING))
 		return "502 5.5.1 CHUNKING is not offered";
 	if (d->limits.message_size && cmd->octets > d->limits.message_size - tx->octets)
-		return too_large;
+		return DIALOGUE_TOO_LARGE;
 	return NULL;
 }
 

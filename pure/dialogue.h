@@ -24,6 +24,10 @@
 				       * it, here and in the C library, stands in as few pages as possible */
 #define DIALOGUE_CLIP 200	     /* octets that are kept of such a text */
 
+/* Replies that others give, too. */
+#define DIALOGUE_NOT_OFFERED "555 5.5.4 A parameter is not offered here"
+#define DIALOGUE_TOO_LARGE "552 5.3.4 Message is larger than this server takes"
+
 struct dialogue_limits {
 	uint64_t message_size; /* octets, 0: no limit */
 	uint32_t recipients;

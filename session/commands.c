@@ -202,7 +202,7 @@ static const char *refusal_of(struct session *s, const struct smtp_command *cmd)
 	if (refusal || cmd->verb != SMTP_MAIL)
 		return refusal;
 	if (cmd->auth && s->auth.authenticated) /* the server trusts us, not the client, RFC 4954 5 */
-		return "555 5.5.4 A parameter is not offered here";
+		return DIALOGUE_NOT_OFFERED;
 	return filter_wants(s, HOOK_DATA) ? kept_cannot(s, cmd->octets) : NULL;
 }
 

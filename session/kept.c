@@ -18,7 +18,6 @@ static uint64_t room; /* octets of all shares */
 static bool uncounted;
 
 static const char full[] = "452 4.3.1 No room for this message beside those of other sessions (--max-kept)";
-static const char too_large[] = "552 5.3.4 Message is larger than this server takes";
 
 /* 0: no limit. */
 static uint64_t budget(const struct options *o)
@@ -54,7 +53,7 @@ const char *kept_cannot(struct session *s, uint64_t octets)
 		return NULL;
 	all = budget(s->o);
 	if (octets > all)
-		return too_large;
+		return DIALOGUE_TOO_LARGE;
 	if (net_shares("kept", &taken))
 		return taken > all - octets ? full : NULL;
 	note_uncounted(s);
@@ -82,7 +81,7 @@ const char *kept_grow(struct session *s, uint64_t octets)
 		return NULL;
 	all = budget(s->o);
 	if (octets > all)
-		return too_large;
+		return DIALOGUE_TOO_LARGE;
 	if (shares == SHARES_MAX)
 		return full;
 	want = wanted(s, octets, all);

@@ -87,7 +87,7 @@ const char *transaction_fault(const struct session *s)
 	if (d->client != DIALOGUE_DATA)
 		return NULL;
 	if (limit && d->tx.octets > limit)
-		return "552 5.3.4 Message is larger than this server takes";
+		return DIALOGUE_TOO_LARGE;
 	if (d->scanner.broken && s->o->limits.newline == SMTP_NL_REJECT)
 		return "554 5.6.0 A bare carriage return or line feed is not allowed in a message";
 	return NULL;

@@ -524,3 +524,86 @@ bool statemap_learnt_answer(const struct statemap *m, const char *address, const
 {
 	return learnt(m, answer_key(m, address, domain), now, site);
 }
+
+/* ---- servers whose TLS fails ----
+ *
+ * Whoever needs a place takes that of the server whose TLS failed longest ago, of those that the secret hash puts beside it: to make room for
+ * itself an attacker has to let TLS fail with thousands of servers, and then the one that is forgotten waits anew.
+ *
+ * The first failure is told by CLOCK_BOOTTIME, of which no step of a clock makes more; and after a reboot less has passed by it than in truth.
+ * The last one is told by the time since 1970: after a reboot, too, what was long ago is long ago. Both are seconds in 32 bits, in one word,
+ * so that they change together; the last one lasts until 2106. Whoever takes a place empties it first, and fills it only if it is still
+ * empty: no server gets the time of another that failed before.
+ */
+
+static uint64_t last_failure(uint64_t times)
+{
+	return times & UINT32_MAX;
+}
+
+static bool is_failing(uint64_t times, uint64_t now_s, uint64_t unix_s)
+{
+	uint64_t last = last_failure(times);
+
+	return times && times >> 32 <= now_s && last <= unix_s + STATEMAP_FAILED_FOR && unix_s <= last + STATEMAP_FAILED_FOR;
+}
+
+static struct statemap_failing *failing_beside(struct statemap *m, uint64_t key)
+{
+	return m->slot[key % STATEMAP_SLOTS].failing;
+}
+
+/* The server's place; if it has none, the one to take. */
+static struct statemap_failing *failing_place(struct statemap *m, uint64_t key)
+{
+	struct statemap_failing *f = failing_beside(m, key), *place = f;
+
+	for (unsigned i = 0; i < STATEMAP_FAILING; i++) {
+		if (__atomic_load_n(&f[i].key, __ATOMIC_ACQUIRE) == key)
+			return f + i;
+		if (last_failure(GET(&f[i].times)) < last_failure(GET(&place->times)))
+			place = f + i;
+	}
+	return place;
+}
+
+static bool change(uint64_t *word, uint64_t from, uint64_t to)
+{
+	return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* Whoever is overtaken by another session leaves it at that: the next failure is noted again. */
+uint64_t statemap_tls_failed(struct statemap *m, const char *address, const char *port, uint64_t now, uint64_t unix_s)
+{
+	uint64_t key = key_of(m, address, port), now_s = (now + 999999) / 1000000, first = now_s, times;
+	struct statemap_failing *f = failing_place(m, key);
+
+	times = GET(&f->times);
+	if (GET(&f->key) != key) {
+		if (!change(&f->times, times, 0))
+			return now_s * 1000000;
+		times = 0;
+		__atomic_store_n(&f->key, key, __ATOMIC_RELEASE);
+	} else if (is_failing(times, now_s, unix_s)) {
+		first = times >> 32;
+	}
+	change(&f->times, times, first << 32 | last_failure(unix_s));
+	if (GET(&m->failing_until) < unix_s + STATEMAP_FAILED_FOR)
+		PUT(&m->failing_until, unix_s + STATEMAP_FAILED_FOR);
+	return first * 1000000;
+}
+
+/* Two sessions may have noted a first failure at the same moment, each at a place of its own. */
+void statemap_tls_works(struct statemap *m, const char *address, const char *port, uint64_t unix_s)
+{
+	uint64_t key;
+	struct statemap_failing *f;
+
+	if (GET(&m->failing_until) < unix_s) /* before any other page is touched */
+		return;
+	key = key_of(m, address, port);
+	f = failing_beside(m, key);
+	for (unsigned i = 0; i < STATEMAP_FAILING; i++)
+		if (GET(&f[i].key) == key)
+			PUT(&f[i].times, 0);
+}

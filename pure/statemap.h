@@ -30,6 +30,8 @@
 #define STATEMAP_LEARNT 512
 #define STATEMAP_LEARNT_FOR (24 * 3600 * 1000000ull)
 #define STATEMAP_ANSWERED_FOR (3600 * 1000000ull)
+#define STATEMAP_FAILING 16	/* servers whose TLS fails, beside each slot */
+#define STATEMAP_FAILED_FOR (24 * 3600) /* seconds after which a failure no longer counts */
 #define STATEMAP_HOOKS 24
 #define STATEMAP_HOOK_NAME 40
 #define STATEMAP_PLACES 65536	/* of the gauge of sessions: one octet locked for each, see statefile_enter() */
@@ -107,6 +109,12 @@ enum statemap_phase {
 	X(UINT64_MAX, "+Inf")
 #define STATEMAP_BUCKET_COUNT 14
 
+/* A server whose TLS fails. */
+struct statemap_failing {
+	uint64_t key;	/* of its address and port */
+	uint64_t times; /* of the first failure and the last, see statemap.c; 0: there was none, or TLS was there since */
+};
+
 struct statemap_slot {
 	uint64_t key; /* of site and source, see statemap_claim(); 0: free */
 	uint32_t generation, unused;
@@ -119,7 +127,8 @@ struct statemap_slot {
 	uint32_t text_generation;
 	uint32_t text_class; /* enum reply_class */
 	char text[STATEMAP_TEXT]; /* the last refusal */
-	unsigned char room[736];
+	struct statemap_failing failing[STATEMAP_FAILING]; /* no part of the slot: its key says who they are */
+	unsigned char room[736 - STATEMAP_FAILING * sizeof(struct statemap_failing)];
 };
 
 /* A hook, and how long its runs took. */
@@ -143,7 +152,8 @@ struct statemap {
 	uint64_t total[STATEMAP_TOTAL_ROOM];
 	struct statemap_hook hook[STATEMAP_HOOKS];
 	uint64_t learnt_until; /* until when any of `learnt` holds */
-	unsigned char room[4096 - 64 - 8 * STATEMAP_TOTAL_ROOM - STATEMAP_HOOKS * sizeof(struct statemap_hook)];
+	uint64_t failing_until; /* the same of `failing`, seconds since 1970 */
+	unsigned char room[4096 - 72 - 8 * STATEMAP_TOTAL_ROOM - STATEMAP_HOOKS * sizeof(struct statemap_hook)];
 	struct statemap_learnt learnt[STATEMAP_LEARNT];
 	struct statemap_slot slot[STATEMAP_SLOTS];
 };
@@ -207,5 +217,13 @@ bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now,
  * Where there is no room for all, these go first. */
 void statemap_learn_answer(struct statemap *m, const char *address, const char *domain, const char *site, uint64_t now);
 bool statemap_learnt_answer(const struct statemap *m, const char *address, const char *domain, uint64_t now, char site[STATEMAP_SITE]);
+
+/* TLS with this server has failed. Returns when it did so first since it last was there, rounded up to a second: now or in less than a second,
+ * if it has not failed for STATEMAP_FAILED_FOR. A clock that steps by more than that, and a reboot before which it failed, are as if it had not.
+ * unix_s: the time since 1970, in seconds. Both texts are cut, at 47 octets. */
+uint64_t statemap_tls_failed(struct statemap *m, const char *address, const char *port, uint64_t now, uint64_t unix_s);
+
+/* TLS with this server is there: it has not failed. */
+void statemap_tls_works(struct statemap *m, const char *address, const char *port, uint64_t unix_s);
 
 #endif

@@ -325,6 +325,144 @@ static void hooks(void **state)
 	statemap_hook(map, 9, "one too many", 1, false);
 }
 
+/* ---- servers whose TLS fails ---- */
+
+#define T0 (1000 * HOUR)
+#define SECOND 1000000ull
+#define DAY 86400ull
+#define UNIX 1700000000ull
+
+static uint64_t fails(const char *address, uint64_t at, uint64_t unix_s)
+{
+	return statemap_tls_failed(map, address, "25", at, unix_s);
+}
+
+/* Since its first failure, until there is TLS again. */
+static void tls_fails(void **state)
+{
+	(void)state;
+	assert_int_equal(fails("192.0.2.1", T0, UNIX), T0);
+	assert_int_equal(fails("192.0.2.1", T0 + 299 * SECOND, UNIX + 299), T0);
+	assert_int_equal(fails("192.0.2.2", T0 + 300 * SECOND, UNIX + 300), T0 + 300 * SECOND);
+	assert_int_equal(statemap_tls_failed(map, "192.0.2.1", "587", T0 + 300 * SECOND, UNIX + 300), T0 + 300 * SECOND);
+	statemap_tls_works(map, "192.0.2.3", "25", UNIX + 301);
+	statemap_tls_works(map, "192.0.2.2", "25", UNIX + 301);
+	assert_int_equal(fails("192.0.2.1", T0 + 301 * SECOND, UNIX + 301), T0);
+	assert_int_equal(fails("192.0.2.2", T0 + 302 * SECOND, UNIX + 302), T0 + 302 * SECOND);
+}
+
+/* Never too early: the time of a failure is rounded up. */
+static void tls_fails_within_a_second(void **state)
+{
+	(void)state;
+	assert_int_equal(fails("192.0.2.1", T0 + 1, UNIX), T0 + SECOND);
+	assert_int_equal(fails("192.0.2.1", T0 + 2, UNIX), T0 + SECOND);
+	assert_int_equal(fails("192.0.2.1", T0 + 5 * SECOND, UNIX + 5), T0 + SECOND);
+}
+
+/* The last failure counts: a server that fails each day has failed since the first. */
+static void tls_failed_long_ago(void **state)
+{
+	(void)state;
+	fails("192.0.2.1", T0, UNIX);
+	assert_int_equal(fails("192.0.2.1", T0 + DAY * SECOND, UNIX + DAY), T0);
+	assert_int_equal(fails("192.0.2.1", T0 + 2 * DAY * SECOND, UNIX + 2 * DAY), T0);
+	assert_int_equal(fails("192.0.2.1", T0 + (3 * DAY + 1) * SECOND, UNIX + 3 * DAY + 1), T0 + (3 * DAY + 1) * SECOND);
+	statemap_tls_works(map, "192.0.2.1", "25", UNIX + 5 * DAY); /* nothing is left to look for */
+}
+
+/* A step of the clock makes it wait anew at most, and once; a smaller one changes nothing. */
+static void clock_steps(void **state)
+{
+	static const int64_t steps[] = { -(int64_t)UNIX + 5, -2 * (int64_t)DAY, 2 * (int64_t)DAY, 1000000000 };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(steps); i++) {
+		char address[16];
+		uint64_t unix_s = UNIX + (uint64_t)steps[i], at = T0 + 10 * SECOND;
+
+		snprintf(address, sizeof address, "192.0.2.%zu", i);
+		fails(address, T0, UNIX);
+		assert_int_equal(fails(address, at, unix_s), at);
+		assert_int_equal(fails(address, at + 300 * SECOND, unix_s + 300), at);
+	}
+	fails("192.0.2.9", T0, UNIX);
+	assert_int_equal(fails("192.0.2.9", T0 + 300 * SECOND, UNIX - 7200), T0);
+	assert_int_equal(fails("192.0.2.9", T0 + 400 * SECOND, UNIX + 7200), T0);
+}
+
+/* The file is on a disk: CLOCK_BOOTTIME begins anew. What has passed by it since a failure before has passed at least. */
+static void reboot(void **state)
+{
+	(void)state;
+	fails("192.0.2.1", T0, UNIX);
+	assert_int_equal(fails("192.0.2.1", 50 * SECOND, UNIX + 60), 50 * SECOND);
+	assert_int_equal(fails("192.0.2.1", 350 * SECOND, UNIX + 360), 50 * SECOND);
+	fails("192.0.2.2", 10 * SECOND, UNIX);
+	assert_int_equal(fails("192.0.2.2", 400 * SECOND, UNIX + 8 * DAY), 400 * SECOND); /* it was off for a week */
+}
+
+/* There is room for many, and the one that failed longest ago gives way: it waits anew. */
+static void many_fail(void **state)
+{
+	enum { MANY = 4000, TOO_MANY = 60000 };
+	char address[16];
+	unsigned known = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(address, sizeof address, "10.0.%u.%u", i / 256, i % 256);
+		fails(address, T0, UNIX);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(address, sizeof address, "10.0.%u.%u", i / 256, i % 256);
+		assert_int_equal(fails(address, T0 + 300 * SECOND, UNIX + 300), T0);
+	}
+	for (unsigned i = 0; i < TOO_MANY; i++) {
+		snprintf(address, sizeof address, "10.1.%u.%u", i / 256, i % 256);
+		assert_int_equal(fails(address, T0 + 400 * SECOND, UNIX + 400), T0 + 400 * SECOND);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(address, sizeof address, "10.0.%u.%u", i / 256, i % 256);
+		known += fails(address, T0 + 500 * SECOND, UNIX + 500) != T0 + 500 * SECOND;
+	}
+	assert_int_equal(known, 0);
+}
+
+/* The place in which the only server is. */
+static struct statemap_failing *only_place(void)
+{
+	for (unsigned i = 0; i < STATEMAP_SLOTS; i++)
+		for (unsigned j = 0; j < STATEMAP_FAILING; j++)
+			if (map->slot[i].failing[j].key)
+				return &map->slot[i].failing[j];
+	return NULL;
+}
+
+/* A session died when it had taken a place, and had filled in no time. */
+static void half_noted(void **state)
+{
+	(void)state;
+	fails("192.0.2.1", T0, UNIX);
+	only_place()->times = 0;
+	assert_int_equal(fails("192.0.2.1", T0 + 300 * SECOND, UNIX + 300), T0 + 300 * SECOND);
+	assert_int_equal(fails("192.0.2.1", T0 + 600 * SECOND, UNIX + 600), T0 + 300 * SECOND);
+}
+
+/* Two sessions noted the same first failure. */
+static void noted_twice(void **state)
+{
+	struct statemap_failing *f;
+
+	(void)state;
+	fails("192.0.2.1", T0, UNIX);
+	f = only_place();
+	f[1] = f[0];
+	statemap_tls_works(map, "192.0.2.1", "25", UNIX + 1);
+	assert_int_equal(f[0].times, 0);
+	assert_int_equal(f[1].times, 0);
+}
+
 /* Whatever the octets are, reading and writing ends and stays within the map. */
 static void hostile_octets(void **state)
 {
@@ -352,6 +490,8 @@ static void hostile_octets(void **state)
 			statemap_hook_name(&map->hook[i % STATEMAP_HOOKS], name);
 			statemap_learn(map, "p", "s", (uint64_t)rand());
 			statemap_learnt(map, "p", (uint64_t)rand(), site);
+			assert_true(fails("f", i * SECOND, (uint64_t)rand()) <= i * SECOND);
+			statemap_tls_works(map, "g", "25", (uint64_t)rand());
 		}
 	}
 }
@@ -371,6 +511,10 @@ static _Noreturn void work(unsigned number)
 		statemap_say(s, REPLY_THROTTLE, site, strlen(site));
 		statemap_add(s->counter, 1);
 		statemap_add(map->total, 1);
+		snprintf(site, sizeof site, "%u", (unsigned)rand() % 60000);
+		if (fails(site, T0 + i * SECOND, UNIX + i) > T0 + i * SECOND)
+			_exit(1);
+		statemap_tls_works(map, site, i % 2 ? "25" : "26", UNIX + i);
 	}
 	_exit(0);
 }
@@ -435,7 +579,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(claims), TEST(long_names), TEST(counts), TEST(full), TEST(texts), TEST(dead_writer), TEST(dead_claim),
 		TEST(state_changes_once), TEST(evidence_of_two), TEST(no_evidence_is_lost), TEST(evidence_out_of_bounds), TEST(learns), TEST(answers),
-		TEST(hooks), TEST(hostile_octets), TEST(processes),
+		TEST(hooks), TEST(tls_fails), TEST(tls_fails_within_a_second),
+		TEST(tls_failed_long_ago), TEST(clock_steps), TEST(reboot), TEST(many_fail), TEST(half_noted), TEST(noted_twice), TEST(hostile_octets), TEST(processes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,7 @@ SOURCES = session/session.c session/clock.c session/gate.c session/serverstate.c
 	io/net.c io/netlink.c io/user.c pure/address.c pure/json.c io/event.c io/fault.c io/notify.c io/log.c pure/sink.c tls.c pure/levels.c session/clienttls.c session/inspect.c session/policy.c session/tlsreport.c io/keys.c \
 	session/filter.c session/maildata.c session/recipient.c session/routing.c pure/route.c session/upstreamauth.c io/passwords.c io/routes.c \
 	pure/idna.c pure/tlspolicy.c pure/policylist.c io/policyfile.c pure/socketmap.c io/socketmap.c pure/tlsrpt.c io/tlsrpt.c \
-	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c io/passes.c io/dialer.c session/observe.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
+	session/checks.c session/tarpit.c session/kept.c io/memory.c io/readable.c io/sandbox.c io/syscalls.c io/passes.c io/dialer.c session/observe.c session/plainafter.c session/mxname.c io/statefile.c io/providers.c pure/statemap.c \
 	pure/detector.c pure/site.c session/trace.c session/tryhook.c pure/envfile.c \
 	pure/dnsbl.c session/identity.c pure/proxyproto.c io/dns.c pure/dnsmessage.c pure/dane.c io/dane.c io/lookup.c pure/ere.c hooks.c io/companion.c io/broker.c io/keeper.c io/requests.c io/agent.c \
 	pure/verdict.c io/message.c session/refusal.c io/rulefiles.c pure/replyrules.c pure/replyclass.c session/record.c
@@ -241,8 +241,8 @@ UNIT_tls = $(sort io/trust.c io/agent.c pure/levels.c $(UNIT_dane) $(UNIT_agent)
 # A session whole, on fakes: objects, for its tests share them. session.c is part of test/lib/fake_session.c.
 UNIT_SESSION = $(patsubst %.c,$(T)/%.o,test/lib/fake_session.c test/lib/fake_world.c io/event.c io/file.c io/readable.c io/sandbox.c io/syscalls.c io/passes.c io/dialer.c io/companion.c io/requests.c io/message.c io/passwords.c \
 	io/routes.c io/rulefiles.c io/statefile.c io/providers.c smtp.c $(wildcard pure/*.c) $(filter-out session/session.c session/clock.c,$(wildcard session/*.c)))
-$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe mxname policy tlsreport,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
-FAKED = ppoll recv send shutdown close
+$(foreach part,hello server steps transaction commands replies maildata recipient filter checks identity observe plainafter mxname policy tlsreport,$(eval UNIT_$(part) = $$(UNIT_SESSION)))
+FAKED = ppoll recv send shutdown close statefile_now
 FUZZ_client = $(UNIT_dialogue)
 FUZZ_server = $(UNIT_dialogue)
 FUZZ_verdict = $(UNIT_message)

@@ -201,10 +201,14 @@ bool loaded_agent_ended(pid_t pid, int how)
 
 void loaded_open_state(void)
 {
-	char why[STATEFILE_WHY];
-	bool named = strcmp(options->state, STATEMAP_FILE) != 0;
+	char why[STATEFILE_WHY] = "no file";
+	bool named = strcmp(options->state, STATEMAP_FILE) != 0, none = strcmp(options->state, "none") == 0;
 
-	if (strcmp(options->state, "none") == 0 || (options->check ? statefile_check : statefile_use)(options->state, why))
+	if (!none && (options->check ? statefile_check : statefile_use)(options->state, why))
+		return;
+	if (options->plain_after && !statefile_current())
+		fault_die(EX_CONFIG, "--plain-after needs a file that smtpwarp's user can write, --state: %.300s: %s", options->state, why);
+	if (none)
 		return;
 	if (named || (errno != ENOENT && errno != EACCES))
 		fault("--state %.300s: %s; nothing is observed", options->state, why);

@@ -99,6 +99,8 @@ static const struct row rows[] = {
 	OF_CHOICE("tls", tls, TLS_LEVEL_WORDS, "LEVEL", "may", "TLS towards the upstream: " TLS_LEVEL_WORDS),
 	OF_EITHER("tls-on", tls_on_recipient, "connect or recipient", "WHEN", "connect",
 	    "begin TLS with the upstream at once, or when the recipient is known"),
+	OF_SECONDS("plain-after", plain_after, 0, 0, "0",
+	    "how long mail is deferred if a server's TLS fails, before it goes in plain; 0: not at all"),
 	OF_TEXT("tls-ca", tls_ca, "FILE", OPTIONS_CA_FILE, "certificates of trusted CAs, PEM"),
 	OF_TEXT("tls-name", tls_name, "NAME", "", "name that the upstream's certificate must have"),
 	OF_LIST("tls-policy", POLICY, "MAP", "TLS by the recipient's domain, in Postfix's words: FILE, " SOCKETMAP_WORDS),

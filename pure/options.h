@@ -54,6 +54,7 @@ struct options {
 	bool outbound_client; /* --outbound-ip client */
 	enum tls_level tls;
 	bool tls_on_recipient; /* --tls-on recipient */
+	int64_t plain_after;   /* 0: at once */
 	const char *tls_ca;
 	const char *tls_name;
 	const char *policy_file;	/* NULL: none */

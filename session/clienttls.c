@@ -71,7 +71,7 @@ static void record_outcome(const struct session *s, enum record_tls_result resul
 	const char *name = s->client.leg.tls ? tls_asked_name(s->client.leg.tls) : NULL;
 
 	record_tls(s, &(struct record_handshake){ RECORD_CLIENT, result, client_tls_name(inspect_client_tls(s)), name, NULL, reason, facts,
-	    s->shake_at ? s->now - s->shake_at : -1 });
+	    s->shake_at ? s->now - s->shake_at : -1, 0 });
 }
 
 static void shake(struct session *s, struct tls *t)

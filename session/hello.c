@@ -467,8 +467,7 @@ static void after_starttls(struct session *s, const struct dialogue_reply *r)
 		server_start_handshake(s);
 	} else if (server_needs_tls(s)) {
 		server_tls_failed(s, talk_refusal("STARTTLS was refused:", &r->line));
-	} else {
-		server_goes_plain(s);
+	} else if (server_goes_plain(s, talk_refusal("STARTTLS was refused:", &r->line))) {
 		introduce(s);
 	}
 }

@@ -1,6 +1,7 @@
 /* What a session observes of the server that it is connected to: whose it is, how long it takes, what it takes and refuses. That is added up
  * here, and goes into the map of --state at the end of each message and of the session; the detectors there say whether the server
- * throttles, is slow or blocks, and a change of that is recorded. No mail is delayed or refused for it.
+ * throttles, is slow or blocks, and a change of that is recorded. No mail is delayed or refused for it. (For what plainafter.h keeps in the
+ * same map, it may be.)
  *
  * Refusals by smtpwarp itself and by hooks are no evidence, and are not counted.
  */

@@ -389,6 +389,8 @@ void record_tls(const struct session *s, const struct record_handshake *h)
 		json_string(&j, "policy", h->policy);
 	json_string(&j, "reason", h->reason);
 	json_ms(&j, "tls_ms", h->us);
+	if (h->plain_in)
+		event_time_from_now(&j, "plain_from", h->plain_in);
 	event_end(&j, line, facts || h->result == RECORD_TLS_PASSTHROUGH ? LOG_PRIORITY_INFO : LOG_PRIORITY_WARNING);
 }
 

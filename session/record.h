@@ -32,6 +32,7 @@ struct record_handshake {
 	const char *reason;
 	const struct tls_facts *facts; /* NULL: there is no TLS */
 	int64_t us;		       /* how long the handshake took, microseconds; -1: there was none */
+	int64_t plain_in;	       /* how long mail is deferred, until it may go in plain, microseconds; 0: it is not */
 };
 
 /* Who says what to whom. The marks are Warp's. */

@@ -6,6 +6,7 @@
 #include "session/identity.h"
 #include "session/inspect.h"
 #include "session/observe.h"
+#include "session/plainafter.h"
 #include "session/policy.h"
 #include "session/routing.h"
 #include "session/serverstate.h"
@@ -20,7 +21,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LOOKUP_TIME INT64_C(10000000) /* for the lookup of a name; --connect-timeout, if that is less */
+#define SECOND INT64_C(1000000)
+#define LOOKUP_TIME (10 * SECOND) /* for the lookup of a name; --connect-timeout, if that is less */
 
 void server_prepare(struct session *s)
 {
@@ -545,14 +547,16 @@ static bool implicit_tls(const struct session *s)
 	return s->server.upstream && s->server.upstream->implicit_tls;
 }
 
-static void note_handshake(struct session *s, enum record_tls_result result, const char *reason, int64_t us)
+/* us: how long it took; plain_in: how long mail has to wait for plain, 0: that is no reason for the result. */
+static void note_handshake(struct session *s, enum record_tls_result result, const char *reason, int64_t us, int64_t plain_in)
 {
 	observe_tls(s, result == RECORD_TLS_FALLBACK ? STATEMAP_TLS_FALLBACK :
 		       result != RECORD_TLS_OK ? (server_needs_tls(s) ? STATEMAP_TLS_VIOLATED : STATEMAP_TLS_FAILED) :
 		       s->server.facts.verified ? STATEMAP_TLS_VERIFIED : STATEMAP_TLS_OK, us);
 	tlsreport_tls(s, result != RECORD_TLS_OK, reason);
 	record_tls(s, &(struct record_handshake){ RECORD_SERVER, result, tls_level_name(policy_level(s)), server_tls_name(s),
-	    policy_word(s, result == RECORD_TLS_FAILED, result == RECORD_TLS_FALLBACK), reason, s->server.has_facts ? &s->server.facts : NULL, us });
+	    policy_word(s, result == RECORD_TLS_FAILED && !plain_in, result == RECORD_TLS_FALLBACK), reason,
+	    s->server.has_facts ? &s->server.facts : NULL, us, plain_in });
 }
 
 void server_starttls(struct session *s)
@@ -562,10 +566,27 @@ void server_starttls(struct session *s)
 	talk_own_command(s, SMTP_STARTTLS, "STARTTLS", 8);
 }
 
-void server_goes_plain(struct session *s)
+/* TLS failed, and mail may go in plain in so many microseconds: until then it is deferred. */
+static void defer_plain(struct session *s, const char *reason, int64_t us, int64_t plain_in)
 {
-	note_handshake(s, RECORD_TLS_FALLBACK, "STARTTLS was refused", -1);
+	char text[141];
+
+	note_handshake(s, RECORD_TLS_FAILED, reason, us, plain_in);
+	snprintf(text, sizeof text, "TLS failed, plain in %lld s: %s", (long long)(plain_in < SECOND ? 1 : plain_in / SECOND), reason);
+	server_unusable(s, "4.7.5", text, text);
+}
+
+bool server_goes_plain(struct session *s, const char *refusal)
+{
+	int64_t wait = plainafter_note(s, true);
+
+	if (wait) {
+		defer_plain(s, refusal, -1, wait);
+		return false;
+	}
+	note_handshake(s, RECORD_TLS_FALLBACK, "STARTTLS was refused", -1, 0);
 	s->server.no_tls = true;
+	return true;
 }
 
 void server_lacks_tls(struct session *s)
@@ -682,6 +703,7 @@ static void shake_again(struct session *s, const char *reason)
 void server_tls_failed(struct session *s, const char *reason)
 {
 	bool fallback = !server_needs_tls(s) && !implicit_tls(s);
+	int64_t us = s->server.handshake_at ? s->now - s->server.handshake_at : -1, wait;
 	const char *failure = s->server.leg.tls ? tls_failure(s->server.leg.tls) : NULL;
 
 	reason = failure ? failure : reason;
@@ -689,8 +711,12 @@ void server_tls_failed(struct session *s, const char *reason)
 		shake_again(s, reason);
 		return;
 	}
-	note_handshake(s, fallback ? RECORD_TLS_FALLBACK : RECORD_TLS_FAILED, reason,
-	    s->server.handshake_at ? s->now - s->server.handshake_at : -1);
+	wait = fallback ? plainafter_note(s, true) : 0;
+	if (wait) {
+		defer_plain(s, reason, us, wait);
+		return;
+	}
+	note_handshake(s, fallback ? RECORD_TLS_FALLBACK : RECORD_TLS_FAILED, reason, us, 0);
 	if (implicit_tls(s)) {
 		server_failed(s, "4.7.5", reason);
 		return;
@@ -740,7 +766,8 @@ bool server_handshake(struct session *s)
 	}
 	tls_facts(s->server.leg.tls, &s->server.facts);
 	s->server.has_facts = true;
-	note_handshake(s, RECORD_TLS_OK, s->server.facts.reason, s->server.tls);
+	note_handshake(s, RECORD_TLS_OK, s->server.facts.reason, s->server.tls, 0);
+	plainafter_note(s, false);
 	if (s->server.state == SERVER_SHAKE)
 		return true;
 	serverstate_enter(s, SERVER_BANNER);

@@ -50,7 +50,8 @@ void server_start_handshake(struct session *s);
 /* In SERVER_SHAKE and SERVER_SHAKE_FIRST: look how far the handshake is. true: TLS after STARTTLS is there, and EHLO comes next. */
 bool server_handshake(struct session *s);
 
-/* TLS failed or is not offered: go on in plain, try the next server, or tell the client, as --tls demands. reason: static storage. */
+/* TLS failed or is not offered: go on in plain, try the next server, or tell the client, as --tls and --plain-after demand. reason: static
+ * storage. */
 void server_tls_failed(struct session *s, const char *reason);
 
 /* Whether to ask this server for STARTTLS. */
@@ -62,8 +63,9 @@ bool server_needs_tls(const struct session *s);
 /* Send STARTTLS, RFC 3207. */
 void server_starttls(struct session *s);
 
-/* The server refused STARTTLS, and is used in plain: note and record it. */
-void server_goes_plain(struct session *s);
+/* The server refused STARTTLS, and may be used in plain: note and record it. refusal: its words. false: not yet, --plain-after, and the client
+ * was told. */
+bool server_goes_plain(struct session *s, const char *refusal);
 
 /* --tls-on recipient: connect to the same server once more, for TLS as another route wants it. */
 void server_again(struct session *s);

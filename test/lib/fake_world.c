@@ -109,6 +109,12 @@ int __wrap_close(int fd)
 /* ---- the clock, and waiting ---- */
 
 int64_t world_now = INT64_C(1000000000);
+
+uint64_t __wrap_statefile_now(void);
+uint64_t __wrap_statefile_now(void)
+{
+	return (uint64_t)world_now;
+}
 enum world_waiting world_waiting = WORLD_WAITS;
 bool world_idle;
 

@@ -40,7 +40,7 @@ void world_says(struct world_socket *k, const void *bytes, size_t n);
 
 /* ---- the clock, and waiting ---- */
 
-extern int64_t world_now; /* microseconds */
+extern int64_t world_now; /* microseconds; CLOCK_BOOTTIME of --state as well */
 
 /* How ppoll(2) waits when nothing is there: it returns at once and sets world_idle, or the clock goes on by what it may wait. */
 enum world_waiting { WORLD_STEPS, WORLD_WAITS };

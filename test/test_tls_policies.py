@@ -6,6 +6,7 @@ from zones that are signed, through a resolver that validates, which sender and 
 """
 import collections
 import json
+import os
 import re
 import socket
 import ssl
@@ -30,9 +31,11 @@ SUBMIT_PORT = 10026
 RESOLVER = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
 
 POLICIES = "none", "may", "dane", "dane-only", "encrypt", "verify", "secure"
-AUTO, PASSTHROUGH, DANE = ("--client-tls", "auto"), ("--client-tls", "passthrough"), ("--tls", "dane")
-MODES = {"alone": None, "bare": (), "cert": ("--cert", "{cert}", "--key", "{key}"), "auto": AUTO, "pass": PASSTHROUGH, "dane": DANE,
+CERT, AUTO, PASSTHROUGH, DANE = ("--cert", "{cert}", "--key", "{key}"), ("--client-tls", "auto"), ("--client-tls", "passthrough"), ("--tls", "dane")
+WAIT = ("--plain-after", "{wait}", "--state", "{state}")
+MODES = {"alone": None, "bare": (), "wait": WAIT, "cert": CERT, "hold": (*CERT, *WAIT), "auto": AUTO, "pass": PASSTHROUGH, "dane": DANE,
          "both": (*AUTO, *DANE)}
+LATER = "later", "tls13-later"      # servers whose messages, or whose TLS, have waited long enough: a second, not five minutes
 LETTERS = "PTV-"    # by how strong they are: sent in plain, over TLS, over TLS that has been verified; not sent
 
 
@@ -43,6 +46,13 @@ class Injecting(peers.Conversation):
         self.peer.send("220 2.0.0 go ahead", "250 2.0.0 taken")
         self.peer.start_tls(self.server.tls)
         self.reset()
+
+
+class Refusing(peers.Conversation):
+    """Somebody in between says that the server has no TLS."""
+
+    def do_starttls(self, _):
+        self.peer.send("454 4.7.0 TLS not available")
 
 
 class Resetting(peers.Conversation):
@@ -66,10 +76,12 @@ SERVERS = {     # what the manual calls it, the certificate it shows (None: no S
     "unsigned": Server("TLSA records that nobody has signed, self-signed", "any-mx-self-signed", "wrong", zone="unsigned.example"),
     "plain": Server("no TLSA records, no STARTTLS", None, None),
     "tls13": Server("no TLSA records, TLS 1.3 only", "any-mx", None, minimum=ssl.TLSVersion.TLSv1_3),
+    "tls13-later": Server("the same, when the message has waited five minutes", "any-mx", None, minimum=ssl.TLSVersion.TLSv1_3),
     "ed25519": Server("TLSA records that match, an Ed25519 key", "any-mx-ed25519", "ed25519"),
     "stripped": Server("TLSA records; somebody strips STARTTLS", None, "good"),
     "replaced": Server("TLSA records; somebody replaces the certificate", "any-mx-self-signed", "good"),
     "injected": Server("TLSA records; somebody adds a reply to the 220", "any-mx", "good", Injecting),
+    "refused": Server("no TLSA records; somebody answers STARTTLS with 454", "any-mx", None, Refusing),
     "reset": Server("no TLSA records; somebody resets the handshake", "any-mx", None, Resetting),
     "later": Server("the same, when the message has waited five minutes", "any-mx", None, Resetting),
     "cut": Server("TLSA records; somebody resets the handshake", "any-mx", "good", Resetting),
@@ -178,7 +190,9 @@ def answers(certs, flags):
 
 
 class Lab:
-    """The network, with a smtpwarp for each mode; the third octet of a server's address is the mode's, the fourth the server's."""
+    """The network, with a smtpwarp for each mode; the third octet of a server's address is the mode's, the fourth the server's. Those that
+    wait have two: servers of LATER have one of their own."""
+    WAITING = [mode for mode, options in MODES.items() if options and WAIT[0] in options]
 
     def __init__(self, net, certs, resolver, logs):
         self.net, self.certs = net, certs
@@ -186,32 +200,50 @@ class Lab:
         net.mail.ip("route add local 10.7.0.0/16 dev lo")
         net.mail.nft(self._nat("prerouting", (f"ip daddr & 0.0.0.255 == {1 + n} tcp dport 25 redirect to :{2501 + n}"
                                               for n in range(len(SERVERS)))))
+        later = {f"10.7.{n}.{1 + list(SERVERS).index(server)}": PORT + n + len(MODES) for n, mode in enumerate(MODES) if mode in self.WAITING
+                 for server in LATER}
+        ports = later | {f"10.7.{n}.0/24": PORT + n for n, mode in enumerate(MODES) if MODES[mode] is not None}
         net.host.ns.nft(self._nat("output", [f"meta skuid {net.host.uid} accept", *(
-            f"ip daddr 10.7.{n}.0/24 tcp dport 25 redirect to :{PORT + n}" for n, mode in enumerate(MODES) if MODES[mode] is not None)]))
+            f"ip daddr {to} tcp dport 25 redirect to :{port}" for to, port in ports.items())]))
         with net.mail:
             net.servers = [peers.MailServer(address="0.0.0.0", port=2501 + n, conversation=server.conversation, tls=server.certificate and
                                             certs.context(server.certificate, server.minimum)) for n, server in enumerate(SERVERS.values())]
+        states = net.host.dir / "states"
+        states.mkdir()
+        os.chown(states, net.host.uid, net.host.uid)
         for n, (mode, options) in enumerate(MODES.items()):
-            if options is not None:
-                self._smtpwarp(PORT + n, "--log", f"file:{logs / mode}.log", "--dns-server", resolver, *options)
+            for wait in () if options is None else (300, 1) if mode in self.WAITING else (300,):
+                self._smtpwarp(PORT + n + len(MODES) * (wait == 1), {"wait": wait, "state": states / f"{mode}-{wait}"},
+                               "--log", f"file:{logs / mode}.log", "--dns-server", resolver, *options)
+        self._fail(later)
 
     @staticmethod
     def _nat(hook, rules):
         lines = "\n".join(rules)
         return f"table ip policies {{\nchain {hook} {{\ntype nat hook {hook} priority -100; policy accept;\n{lines}\n}}\n}}"
 
-    def _smtpwarp(self, port, *options):
+    def _smtpwarp(self, port, texts, *options):
         cert, key = self.certs.pair("localhost")
         child = self.net.host.popen([self.net.host.smtpwarp, "--listen", f"127.0.0.1:{port}", "--user", hosts.USER,
-                                     *(option.format(cert=cert, key=key) for option in options)])
+                                     *(option.format(cert=cert, key=key, **texts) for option in options)])
         self.net.host.ns.wait_listening(port, alive=lambda: child.poll() is None)
+
+    def _fail(self, addresses):
+        """TLS with these servers fails for the first time; Lab.send() waits."""
+        with self.net.host.ns:
+            for address in addresses:
+                client = peers.connect(address, 25)
+                client.expect("220")
+                client.send("EHLO client.example")
+                assert "plain in 1 s" in client.expect("451 4.7.5")
+                client.close()
 
     def send(self, sender):
         """A message for each cell; what the cells come to, as letters."""
         ours = domains(sender.policies, sender.modes)
         sender.submit([mta.Mail("a@client.example", [f"b@{domain}"], b"Subject: one\r\n\r\nA line.\r\n") for domain in ours.values()])
         held = time.time()
-        wait_until(lambda: time.time() > held + 1)      # see "later"
+        wait_until(lambda: time.time() > held + 2)      # see LATER
         sender.release()
         wait_until(lambda: len(sender.outcomes()) == len(ours), lambda: f"{set(ours.values()) - set(sender.outcomes())}; {sender.log()}",
                    180, lambda _: time.sleep(0.1))
@@ -260,13 +292,17 @@ def rows(cells, server):
     return {" ".join(policies): came_to for came_to, policies in same.items()}
 
 
+def line(title, columns):
+    return (f"{title:32}{columns[0]:6}" + "".join(f"{one:5}" for one in columns[1:])).rstrip()
+
+
 def table(cells):
     """As the manual has it: servers that come to the same have their rows once."""
-    lines, names = [f"{'':32}" + "".join(f"{mode:6}" for mode in dict.fromkeys(mode for _, _, mode in cells)).rstrip()], list(SERVERS)
+    lines, names = [line("", list(dict.fromkeys(mode for _, _, mode in cells)))], list(SERVERS)
     for n, (name, server) in enumerate(SERVERS.items()):
         lines.append(server.title)
         if [rows(cells, other) for other in names[n + 1:n + 2]] != [rows(cells, name)]:
-            lines += [f"  {policies:30}" + "".join(f"{one:6}" for one in each).rstrip() for policies, each in rows(cells, name).items()]
+            lines += [line(f"  {policies}", each) for policies, each in rows(cells, name).items()]
     return "\n".join(lines)
 
 
@@ -293,8 +329,11 @@ def test_policies(net, certs, tmp_path):
     with signed(net, certs, tmp_path):
         cells = run(net, certs, Signed.address, tmp_path)
     print("", table(cells), sep="\n")
+    assert {server for _, server, mode in weaker(cells) if mode == "wait"} == {"tls13-later"}
+    assert {key for key in cells if key[1] in ("reset", "later", "cut") and key[2] == "wait" and
+            cells[key] != cells[key[0], key[1], "alone"]} == {("none", "reset", "wait"), ("none", "cut", "wait")}
     assert table(cells) == re.search(r"(?s)^\.Bd -literal.*?\n(.*?)\n\.Ed$", CHAPTER, re.M)[1]
-    assert {mode for _, _, mode in weaker(cells)} == {"bare", "cert", "dane"}
+    assert {mode for _, _, mode in weaker(cells)} == {"bare", "wait", "cert", "hold", "dane"}
 
 
 @pytest.mark.parametrize("flags", [0x8180, 0x81a0], ids=["silent", "lying"])
@@ -307,7 +346,7 @@ def test_a_resolver_that_nobody_trusts(net, certs, tmp_path, flags):
     assert {key: cells[key] for key in cells if key[2] in ("dane", "both")} == \
         {(policy, server, {"bare": "dane", "auto": "both"}[mode]): cells[policy, server, mode] for policy, server, mode in cells
          if mode in ("bare", "auto")}
-    assert {mode for _, _, mode in weaker(cells)} == {"bare", "cert", "dane"}
+    assert {mode for _, _, mode in weaker(cells)} == {"bare", "wait", "cert", "hold", "dane"}
 
 
 def test_exim(net, certs, tmp_path):
@@ -315,7 +354,7 @@ def test_exim(net, certs, tmp_path):
     with signed(net, certs, tmp_path):
         cells = run(net, certs, Signed.address, tmp_path, Exim)
     print("", table(cells), sep="\n")
-    assert weaker(cells) == {("may", "ed25519", "bare"), ("may", "tls13", "bare"), ("dane", "tls13", "bare"), ("may", "tls13", "dane"),
-                             ("dane", "tls13", "dane")}
+    assert weaker(cells) == {("may", "ed25519", "bare"), *((policy, server, mode) for policy in ("may", "dane") for mode in ("bare", "dane")
+                                                           for server in ("tls13", "tls13-later"))}
     assert {key for key in cells if key[2] == "auto" and cells[key] != cells[key[0], key[1], "alone"] and key[0] != "none"} == \
         {("may", "injected", "auto")}

@@ -228,8 +228,8 @@ bool hooks_scan(struct hook_list *l, const char *dir, bool optional, const char 
 static const char *head_fault(const struct hook *h, const char *head)
 {
 	static const char mark[] = " Events: ";
-	const char *events = text_find(head, mark), *end = events ? strchr(events + sizeof mark - 1, '\n') : NULL;
-	const char *name = hook_event_name(h->event), *found = events ? text_find(events + sizeof mark - 1, name) : NULL;
+	const char *events = strstr(head, mark), *end = events ? strchr(events + sizeof mark - 1, '\n') : NULL;
+	const char *name = hook_event_name(h->event), *found = events ? strstr(events + sizeof mark - 1, name) : NULL;
 
 	return end && (!found || found > end) ? "it is not for this event: its head says for which" : NULL;
 }
@@ -276,8 +276,8 @@ static const char *interpreter_fault(char *line)
 /* Whether a line of the script's head, "Options:", names --connect-on recipient. */
 static bool wants_recipient(const char *head)
 {
-	const char *options = text_find(head, " Options: ");
-	const char *named = options ? text_find(options, "--connect-on recipient") : NULL;
+	const char *options = strstr(head, " Options: ");
+	const char *named = options ? strstr(options, "--connect-on recipient") : NULL;
 
 	return named && named < options + strcspn(options, "\n");
 }

@@ -5,7 +5,6 @@
 #include "io/fault.h"
 #include "io/keeper.h"
 #include "io/passes.h"
-#include "pure/text.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -53,7 +52,7 @@ static bool say(int link, const char *format, ...)
 /* The number behind NAME= in this word; -1: it says nothing of that. */
 static long number_of(const char *word, const char *name)
 {
-	const char *found = text_find(word, name);
+	const char *found = strstr(word, name);
 
 	return found ? strtol(found + strlen(name), NULL, 10) : -1;
 }

@@ -669,7 +669,7 @@ static bool is_cluster_variable(const char *variable)
 
 	variable += strlen("SMTPWARP_");
 	return strncmp(variable, "SERVICE_", 8) == 0 || strncmp(variable, "PORT_", 5) == 0 ||
-	    (value && strncmp(variable, "PORT=", 5) == 0 && text_find(value, "://"));
+	    (value && strncmp(variable, "PORT=", 5) == 0 && strstr(value, "://"));
 }
 
 static const char *unknown_variable(char **environment)
@@ -784,7 +784,7 @@ static bool read_environment(struct options *o, char **environment, const bool *
 		value = value_of(environment, name);
 		if (!*value || given[i])
 			continue;
-		if (strcmp(rows[i].name, "port") == 0 && text_find(value, "://")) /* see is_cluster_variable() */
+		if (strcmp(rows[i].name, "port") == 0 && strstr(value, "://")) /* see is_cluster_variable() */
 			continue;
 		want = rows[i].kind < LISTS ? apply_row_list(o, &rows[i], value) : apply_row(o, &rows[i], value);
 		if (want) {

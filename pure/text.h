@@ -19,10 +19,4 @@ static inline const char *text_nth(const char *texts, size_t n)
 	return texts;
 }
 
-/* strstr(3) by memmem(3), which needs _GNU_SOURCE: libc has a whole algorithm for either. */
-static inline const char *text_find(const char *text, const char *what)
-{
-	return memmem(text, strlen(text), what, strlen(what));
-}
-
 #endif

@@ -1,5 +1,4 @@
 /* Verdicts of hooks. See verdict.h for the contract; the comments here say why. */
-#define _GNU_SOURCE
 #include "pure/verdict.h"
 #include "pure/base64.h"
 #include "pure/json.h"

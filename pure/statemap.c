@@ -164,22 +164,21 @@ bool statemap_fits(const struct statemap *m, size_t n)
 	    m->slot_size == sizeof *m->slot && m->slots == STATEMAP_SLOTS;
 }
 
-void statemap_enter(struct statemap *m)
-{
-	statemap_add(m->total, 0);
-}
-
 /* ---- slots ---- */
 
-/* Slot 0 is no part of the table. */
+/* Where a key may be, the best place first: one of the near slots, then its window. Slot 0 is no part of the table. The first page that a
+ * session reads brings fifteen others (Linux, do_fault_around()): with a near slot, which whoever comes first has, that is all the map that
+ * it needs. */
+#define PLACES (STATEMAP_NEAR + WINDOW)
+
 static unsigned place(uint64_t key, unsigned i)
 {
-	return 1 + (unsigned)((key + i) % (STATEMAP_SLOTS - 1));
+	return 1 + (i < STATEMAP_NEAR ? i : (unsigned)((key + i - STATEMAP_NEAR) % (STATEMAP_SLOTS - 1)));
 }
 
 static unsigned find(const struct statemap *m, uint64_t key)
 {
-	for (unsigned i = 0; i < WINDOW; i++)
+	for (unsigned i = 0; i < PLACES; i++)
 		if (GET(&m->slot[place(key, i)].key) == key)
 			return place(key, i);
 	return STATEMAP_OTHER;
@@ -244,7 +243,7 @@ static unsigned longest_silent(const struct statemap *m, uint64_t key, uint64_t 
 	uint64_t oldest = now > SILENT_FOR ? now - SILENT_FOR : 0;
 	unsigned found = STATEMAP_OTHER;
 
-	for (unsigned i = 0; i < WINDOW; i++) {
+	for (unsigned i = STATEMAP_NEAR; i < PLACES; i++) {
 		const struct statemap_slot *s = &m->slot[place(key, i)];
 
 		if (GET(&s->last) < oldest && GET(&s->detector.until) < now) {
@@ -260,13 +259,12 @@ unsigned statemap_claim(struct statemap *m, const char *site, const char *source
 	uint64_t key = key_of(m, site, source), old;
 	unsigned at;
 
-	statemap_add(&m->slot[place(key, 0)].key, 0); /* as statemap_enter() */
 	at = find(m, key);
 	if (at != STATEMAP_OTHER) {
 		finish_claim(&m->slot[at], site, source, now);
 		return at;
 	}
-	for (unsigned i = 0; i < WINDOW; i++) {
+	for (unsigned i = 0; i < PLACES; i++) {
 		at = place(key, i);
 		if (GET(&m->slot[at].key) == 0 && take(&m->slot[at], 0, key)) {
 			write_names(&m->slot[at], site, source, false, now);

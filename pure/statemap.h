@@ -27,6 +27,7 @@
 #define STATEMAP_SITE 48	/* octets of a site's name, with its NUL; a longer one is cut */
 #define STATEMAP_SOURCE 48	/* octets of our address as text, with its NUL */
 #define STATEMAP_TEXT 128	/* octets of a reply's text, with its NUL */
+#define STATEMAP_NEAR 13 /* slots after that, which are claimed first: head, learnt names and they are the first 64 KiB */
 #define STATEMAP_LEARNT 512
 #define STATEMAP_LEARNT_FOR (24 * 3600 * 1000000ull)
 #define STATEMAP_ANSWERED_FOR (3600 * 1000000ull)
@@ -162,14 +163,11 @@ _Static_assert(STATEMAP_COUNTERS_END <= STATEMAP_COUNTER_ROOM, "counters of a sl
 _Static_assert(STATEMAP_TOTALS_END <= STATEMAP_TOTAL_ROOM, "totals");
 _Static_assert(sizeof(struct statemap_slot) == 2048, "a slot");
 _Static_assert(offsetof(struct statemap, learnt) == 4096, "the head");
+_Static_assert(offsetof(struct statemap, slot) + (1 + STATEMAP_NEAR) * sizeof(struct statemap_slot) == 1 << 16, "what is near");
 _Static_assert(sizeof(struct statemap) <= 2 << 20, "the map");
 
 /* A new map in zeroed memory. secret: random. unix_s, now: the present time of both clocks. */
 void statemap_begin(struct statemap *m, const uint64_t secret[2], uint64_t unix_s, uint64_t now);
-
-/* A process begins to use the map. A page that is written first is mapped alone; one that is read first brings fifteen others (Linux,
- * do_fault_around()), and takes about twice as long. */
-void statemap_enter(struct statemap *m);
 
 /* Whether these n octets are a map of this layout. */
 bool statemap_fits(const struct statemap *m, size_t n);

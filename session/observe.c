@@ -24,10 +24,8 @@ static void forget(struct observe *o)
 void observe_begin(struct session *s)
 {
 	forget(&s->observe);
-	if (!statefile_current())
-		return;
-	statefile_enter();
-	statemap_enter(statefile_current());
+	if (statefile_current())
+		statefile_enter();
 }
 
 /* ---- into the map ---- */

@@ -86,6 +86,25 @@ static void counts(void **state)
 	assert_int_equal(statemap_get(s->sum + STATEMAP_PHASE_DATA), 20001 + UINT64_MAX / 2);
 }
 
+/* Who comes first gets a near slot. What stands elsewhere is found there, also if a near one is free. */
+static void near(void **state)
+{
+	char site[STATEMAP_SITE];
+	unsigned far;
+
+	(void)state;
+	for (unsigned i = 1; i <= STATEMAP_NEAR; i++) {
+		snprintf(site, sizeof site, "site%u", i);
+		assert_int_equal(statemap_claim(map, site, "", now), i);
+	}
+	far = statemap_claim(map, "far", "", now);
+	assert_true(far > STATEMAP_NEAR);
+	map->slot[3].key = 0;
+	assert_int_equal(statemap_find(map, "far", ""), far);
+	assert_int_equal(statemap_claim(map, "far", "", now), far);
+	assert_int_equal(statemap_claim(map, "new", "", now), 3);
+}
+
 /* Claims until the table is full; returns how many found a slot. */
 static unsigned fill(const char *prefix)
 {
@@ -577,7 +596,7 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, new_map, drop_map)
 	const struct CMUnitTest tests[] = {
-		TEST(claims), TEST(long_names), TEST(counts), TEST(full), TEST(texts), TEST(dead_writer), TEST(dead_claim),
+		TEST(claims), TEST(long_names), TEST(counts), TEST(near), TEST(full), TEST(texts), TEST(dead_writer), TEST(dead_claim),
 		TEST(state_changes_once), TEST(evidence_of_two), TEST(no_evidence_is_lost), TEST(evidence_out_of_bounds), TEST(learns), TEST(answers),
 		TEST(hooks), TEST(tls_fails), TEST(tls_fails_within_a_second),
 		TEST(tls_failed_long_ago), TEST(clock_steps), TEST(reboot), TEST(many_fail), TEST(half_noted), TEST(noted_twice), TEST(hostile_octets), TEST(processes),

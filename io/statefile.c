@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -93,6 +95,16 @@ static void *refuse(int fd, char why[STATEFILE_WHY], const char *reason)
 	return NULL;
 }
 
+/* Behind the vDSO, where each session reads the clock: the near part of the map then is in a page table that it has anyhow. To make one
+ * costs it more than a fault. NULL: there is no such place. */
+static void *wanted_place(void)
+{
+	const uintptr_t near = 1 << 16, table = 1 << 21; /* octets; with pages of 4 KiB */
+	uintptr_t clock = getauxval(AT_SYSINFO_EHDR), place = (clock + 2 * near - 1) / near * near;
+
+	return clock && place / table == clock / table ? (void *)place : NULL;
+}
+
 /* The descriptor stays open. */
 static struct statemap *map(int fd, int protection, char why[STATEFILE_WHY])
 {
@@ -106,7 +118,7 @@ static struct statemap *map(int fd, int protection, char why[STATEFILE_WHY])
 		return refuse(fd, why, other);
 	if (protection & PROT_WRITE && (st.st_uid != geteuid() || st.st_mode & S_IWOTH))
 		return refuse(fd, why, "it belongs to another user, or others may write to it: remove it");
-	m = mmap(NULL, sizeof *m, protection, MAP_SHARED, fd, 0);
+	m = mmap(wanted_place(), sizeof *m, protection, MAP_SHARED, fd, 0);
 	if (m == MAP_FAILED)
 		return refuse(fd, why, "");
 	if (!statemap_fits(m, (size_t)st.st_size)) {

@@ -354,3 +354,14 @@ def test_system_calls(warp, sink, state, tmp_path):     # noqa: F811
     server = sink()
     before, after = (calls_of_session(warp, server, tmp_path, file, port) for file, port in (("none", 2525), (state, 2526)))
     assert after - before == {"getpid": 1, "fcntl": 1} and not before - after
+
+
+def test_place(warp, sink, state):     # noqa: F811
+    """What most sessions need of the map is in the page table that they have for the clock, but for the odd start where that is full."""
+    proxy = warp("--state", state, upstream=sink()).listen()
+    maps = {line.split()[-1]: int(line.split("-")[0], 16)
+            for line in reversed(pathlib.Path(f"/proc/{proxy.listener.pid}/maps").read_text().splitlines())}
+    table, near = 1 << 21, 1 << 16
+    behind = (maps["[vdso]"] + 2 * near - 1) // near * near
+    if behind // table == maps["[vdso]"] // table:
+        assert maps[str(state)] == behind

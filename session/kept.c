@@ -13,7 +13,6 @@
 #define SHARES_MAX 24	  /* the last one ends at 4 TB */
 
 static int share[SHARES_MAX]; /* sockets */
-static unsigned shares;
 static uint64_t room; /* octets of all shares */
 static bool uncounted;
 
@@ -82,12 +81,12 @@ const char *kept_grow(struct session *s, uint64_t octets)
 	all = budget(s->o);
 	if (octets > all)
 		return DIALOGUE_TOO_LARGE;
-	if (shares == SHARES_MAX)
+	if (s->kept_shares == SHARES_MAX)
 		return full;
 	want = wanted(s, octets, all);
-	share[shares] = net_take_share("kept", want - room, all);
-	if (share[shares] >= 0) {
-		shares++;
+	share[s->kept_shares] = net_take_share("kept", want - room, all);
+	if (share[s->kept_shares] >= 0) {
+		s->kept_shares++;
 		room = want;
 		return NULL;
 	}
@@ -97,9 +96,12 @@ const char *kept_grow(struct session *s, uint64_t octets)
 	return NULL;
 }
 
-void kept_release(void)
+/* Most sessions have no share, and touch nothing here: a page of theirs alone is a fault and a page table. */
+void kept_release(struct session *s)
 {
-	while (shares)
-		close(share[--shares]);
+	if (!s->kept_shares)
+		return;
+	while (s->kept_shares)
+		close(share[--s->kept_shares]);
 	room = 0;
 }

@@ -16,6 +16,6 @@ const char *kept_cannot(struct session *s, uint64_t octets);
 const char *kept_grow(struct session *s, uint64_t octets);
 
 /* The message is gone: give its room to others. */
-void kept_release(void);
+void kept_release(struct session *s);
 
 #endif

@@ -400,6 +400,7 @@ struct session {
 	bool filtered;		      /* filter.c: hooks have decided, for steps.c to take */
 	bool secured;		      /* clienttls.c: the handshake is over, for steps.c to take */
 	struct mxname mxname;	      /* mxname.c */
+	unsigned kept_shares;	      /* kept.c: of --max-kept, that this session has */
 	int64_t shake_at;	      /* clienttls.c */
 	struct commands commands;     /* commands.c */
 	struct replies replies;	      /* replies.c */

@@ -139,7 +139,7 @@ const char *transaction_add(struct session *s, const void *bytes, size_t n)
 static void forget_message(struct session *s)
 {
 	message_drop(&s->tx.message);
-	kept_release();
+	kept_release(s);
 }
 
 bool transaction_seal(struct session *s)

@@ -518,6 +518,11 @@ void statemap_learn_answer(struct statemap *m, const char *address, const char *
 	learn(m, answer_key(m, address, domain), site, now + STATEMAP_ANSWERED_FOR);
 }
 
+void statemap_learn_asked(struct statemap *m, const char *address, const char *domain, const char *site, uint64_t now)
+{
+	learn(m, answer_key(m, address, domain), site, now + STATEMAP_ASKED_FOR);
+}
+
 bool statemap_learnt_answer(const struct statemap *m, const char *address, const char *domain, uint64_t now, char site[STATEMAP_SITE])
 {
 	return learnt(m, answer_key(m, address, domain), now, site);

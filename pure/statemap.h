@@ -33,6 +33,7 @@
 #define STATEMAP_ANSWERED_FOR (3600 * 1000000ull)
 #define STATEMAP_FAILING 16	/* servers whose TLS fails, beside each slot */
 #define STATEMAP_FAILED_FOR (24 * 3600) /* seconds after which a failure no longer counts */
+#define STATEMAP_ASKED_FOR (10 * 1000000ull)
 #define STATEMAP_HOOKS 24
 #define STATEMAP_HOOK_NAME 40
 #define STATEMAP_PLACES 65536	/* of the gauge of sessions: one octet locked for each, see statefile_enter() */
@@ -214,6 +215,10 @@ bool statemap_learnt(const struct statemap *m, const char *prefix, uint64_t now,
 /* The same for one address and mail to one domain (in lower case), for an hour: the domain's owner has told it, and is believed for no other.
  * Where there is no room for all, these go first. */
 void statemap_learn_answer(struct statemap *m, const char *address, const char *domain, const char *site, uint64_t now);
+
+/* The same for 10 seconds, while it is asked: others need not. */
+void statemap_learn_asked(struct statemap *m, const char *address, const char *domain, const char *site, uint64_t now);
+
 bool statemap_learnt_answer(const struct statemap *m, const char *address, const char *domain, uint64_t now, char site[STATEMAP_SITE]);
 
 /* TLS with this server has failed. Returns when it did so first since it last was there, rounded up to a second: now or in less than a second,

@@ -184,7 +184,8 @@ static void find_site(struct session *s)
  * whose site he must not become. So
  * - a name given to us, one that a certificate proves, and a site learnt from such a name stand: the DNS is not asked;
  * - a provider's name counts, and is learnt for the network, for only the provider can lead it there;
- * - any other name counts for mail to this domain at this address, and is learnt for these two alone. So is that there is no such name.
+ * - any other name counts for mail to this domain at this address, and is learnt for these two alone. So is that there is no such name, and
+ *   for a moment that a session asks: where no name server answers, not every session does.
  */
 
 static bool is_known(const struct session *s)
@@ -242,7 +243,7 @@ bool observe_may_ask(const struct session *s)
 /* Know or ask the name that the DNS gives this server. */
 static void find_name(struct session *s, const unsigned char *recipient, size_t n)
 {
-	const struct statemap *m = statefile_current();
+	struct statemap *m = statefile_current();
 	char domain[DNS_NAME_MAX + 1], address[NET_TEXT], learnt[STATEMAP_SITE];
 	const char *text;
 
@@ -251,6 +252,7 @@ static void find_name(struct session *s, const unsigned char *recipient, size_t 
 	if (statemap_learnt_answer(m, net_text(&s->server.address, address), domain, statefile_now(), learnt)) {
 		strcpy(s->observe.site, learnt);
 	} else if (!s->mxname.asked) {
+		statemap_learn_asked(m, address, domain, s->observe.site, statefile_now());
 		text = providers(s, &n);
 		mxname_ask(s, domain, &s->server.address, text ? text : "", n);
 	}

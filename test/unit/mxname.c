@@ -52,6 +52,15 @@ static void learnt_answer(const char *domain, const char *want)
 	assert_string_equal(site, want);
 }
 
+/* Nothing was learnt but that it was asked: meanwhile no other session asks. */
+static void learnt_for_a_moment(const char *domain)
+{
+	char site[STATEMAP_SITE];
+
+	learnt_answer(domain, NETWORK);
+	assert_false(statemap_learnt_answer(statefile_current(), SERVER, domain, statefile_now() + STATEMAP_ASKED_FOR, site));
+}
+
 static void asked(unsigned questions)
 {
 	assert_int_equal(world_questions, questions);
@@ -89,7 +98,7 @@ static void provider(void **state)
 	asked(2); /* other.test, which is no provider's, would be the next */
 	site_is("big");
 	learnt("big");
-	learnt_answer("d.test", "");
+	learnt_for_a_moment("d.test");
 	server("250 ok");
 	client("RCPT TO:<s@e.test>");
 	server("250 ok");
@@ -289,7 +298,7 @@ static void no_answer(void **state)
 	falls_due_in(5, "");
 	quits();
 	ended(FLUSH, "client", "QUIT");
-	learnt_answer("d.test", "");
+	learnt_for_a_moment("d.test");
 }
 
 /* A late answer counts for what follows. */
@@ -308,7 +317,7 @@ static void late_answer(void **state)
 	assert_string_equal(member_of("close", "site"), "\"big\"");
 }
 
-/* That the DNS failed is not learnt: neither for the domain, nor for a name that may have been the one. */
+/* That the DNS failed is not learnt, but for a moment that it was asked: neither for the domain, nor for a name that may have been the one. */
 static void failures(void **state)
 {
 	const char *const *row = *state;
@@ -318,7 +327,20 @@ static void failures(void **state)
 	world_dns("mx.host.test", DNS_A, NULL, "the server failed");
 	to_recipient(options("none"), PLAIN);
 	site_is(NETWORK);
-	learnt_answer("d.test", "");
+	learnt_for_a_moment("d.test");
+	falls_due_in(300, "client idle");
+}
+
+/* While one session asks, or has in vain, others do not: 10 seconds. */
+static void others_asked(void **state)
+{
+	struct statemap *m = make_map();
+
+	(void)state;
+	statemap_learn_asked(m, SERVER, "d.test", NETWORK, statefile_now());
+	to_recipient(options("none"), PLAIN);
+	site_is(NETWORK);
+	asked(0);
 	falls_due_in(300, "client idle");
 }
 
@@ -352,7 +374,7 @@ static void timeout_of_a_name(void **state)
 	passes(6);
 	asked(2);
 	site_is(NETWORK);
-	learnt_answer("d.test", "");
+	learnt_for_a_moment("d.test");
 	falls_due_in(294, "client idle");
 }
 
@@ -428,7 +450,8 @@ int main(void)
 		cmocka_unit_test(borrowed_name),
 		cmocka_unit_test(network_is_known), cmocka_unit_test(answer_is_known), cmocka_unit_test(learnt_meanwhile),
 		cmocka_unit_test(certificate), cmocka_unit_test(certificate_meanwhile),
-		cmocka_unit_test(no_answer), cmocka_unit_test(late_answer), cmocka_unit_test(each_failure), cmocka_unit_test(timeout),
+		cmocka_unit_test(no_answer), cmocka_unit_test(late_answer), cmocka_unit_test(others_asked), cmocka_unit_test(each_failure),
+		cmocka_unit_test(timeout),
 		cmocka_unit_test(timeout_of_a_name),
 		cmocka_unit_test(before_connecting), cmocka_unit_test(ipv6), cmocka_unit_test(each_unasked),
 	};

@@ -158,6 +158,7 @@ class Contestant:
             process = bench.spawn(argv, preexec_fn=self.group.enter)
             bench.host.wait_listening(port, alive=lambda: process.poll() is None)
             self.process = process
+            time.sleep(QUIET)       # a companion may begin after the port is open
             self.resting = len(self.group.pids())
 
     def settle(self):
@@ -178,6 +179,8 @@ class Bench:
         self.options, self.host, self.stack = options, host, stack
         self.directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smtpwarp-bench-")))
         self.directory.chmod(0o755)
+        # On tmpfs, as the default of --state is.
+        self.memory = stack.enter_context(tempfile.TemporaryDirectory(prefix="smtpwarp-bench-", dir="/dev/shm"))
         self.errors = (self.directory / "stderr").open("w")
         self.port = 3000
         self.shortfalls = []
@@ -215,7 +218,7 @@ class Bench:
         if name == "smtpwarp, defaults":
             return [BINARY, *listen, *common, "--log", f"file:{self.directory}/log-{port}"]
         if name == "smtpwarp, state":
-            return [BINARY, *listen, *bare[:-1], f"{self.directory}/state-{port}"]
+            return [BINARY, *listen, *bare[:-1], f"{self.memory}/state-{port}"]
         if name == "smtpwarp, TLS":
             return [BINARY, *listen, "--upstream", f"{HOST}:{OWN_SINK}", "--tls", "encrypt", "--log", "none"]
         if name == "smtpwarp, no TLS":

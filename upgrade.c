@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define CANDIDATE_SECONDS 60 /* for the next one to be ready; it may have to read large files */
+#define COUNT_MS 1000 /* for the one before to say how many sessions it has; it may be a version that does not if it has none */
 
 static struct {
 	int before, next; /* links; -1: there is none */
@@ -26,7 +27,7 @@ static struct {
 	pid_t pid; /* of the next one */
 	time_t begun; /* when it was asked for */
 	uint32_t sessions_before, told;
-} upgrade = { .before = -1, .next = -1, .process = -1 };
+} upgrade = { .before = -1, .next = -1, .process = -1, .told = UINT32_MAX };
 
 static void shut(int *link)
 {
@@ -98,6 +99,20 @@ void upgrade_take(int link)
 		upgrade.process = (int)syscall(SYS_pidfd_open, creator.pid, 0);
 }
 
+static void hear_before(void)
+{
+	char word[FAULT_MAX + 1];
+	long n;
+
+	while (upgrade.before >= 0 && hear(&upgrade.before, word))
+		if ((n = number_of(word, "SESSIONS=")) >= 0)
+			upgrade.sessions_before = (uint32_t)n;
+	if (upgrade.before < 0 && upgrade.sessions_before) /* what is as it was is not written: the page stays shared with sessions */
+		upgrade.sessions_before = 0;
+	if (upgrade.before < 0 && upgrade.process >= 0 && poll(&(struct pollfd){ .fd = upgrade.process, .events = POLLIN }, 1, 0) > 0)
+		shut(&upgrade.process);
+}
+
 bool upgrade_ready(void)
 {
 	if (upgrade.before < 0)
@@ -105,6 +120,8 @@ bool upgrade_ready(void)
 	fault_asker(-1);
 	if (!say(upgrade.before, "READY=1\nMAINPID=%ld", (long)getpid()))
 		fault_die(EX_TEMPFAIL, "the smtpwarp whose sockets it was to take over has ended");
+	if (poll(&(struct pollfd){ .fd = upgrade.before, .events = POLLIN }, 1, COUNT_MS) > 0) /* they count against --max-sessions */
+		hear_before();
 	return true;
 }
 
@@ -124,20 +141,6 @@ void upgrade_stop(void)
 		say(upgrade.before, "STOP=1");
 	if (upgrade.next >= 0 && !upgrade.pid)
 		stop_candidate();
-}
-
-static void hear_before(void)
-{
-	char word[FAULT_MAX + 1];
-	long n;
-
-	while (upgrade.before >= 0 && hear(&upgrade.before, word))
-		if ((n = number_of(word, "SESSIONS=")) >= 0)
-			upgrade.sessions_before = (uint32_t)n;
-	if (upgrade.before < 0 && upgrade.sessions_before) /* what is as it was is not written: the page stays shared with sessions */
-		upgrade.sessions_before = 0;
-	if (upgrade.before < 0 && upgrade.process >= 0 && poll(&(struct pollfd){ .fd = upgrade.process, .events = POLLIN }, 1, 0) > 0)
-		shut(&upgrade.process);
 }
 
 /* ---- the next one ---- */

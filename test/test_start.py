@@ -318,13 +318,13 @@ def test_listen_several(redirected):
 
 
 def test_user(net):
-    """Binds a port below 1024, then has nothing left of root, in the listener, its keeper and each session."""
+    """Binds a port below 1024, then has nothing left of root, in the listener, its companions and each session."""
     child = started(net, "--listen", "127.0.0.1:25", "--user", hosts.USER, *upstream(net), port=25,
                     extra_groups=[0, 4, 27])
     client = hosts.greeted(net.host.ns, "127.0.0.1")
-    keeper, session = children(child.pid)
+    keeper, dialer, session = children(child.pid)
     uid = [str(net.host.uid)] * 4
-    for pid in child.pid, keeper, session:
+    for pid in child.pid, keeper, dialer, session:
         seen = status(pid)
         assert (seen["Uid"], seen["Gid"]) == (uid, uid)
         assert set(seen["Groups"]) <= set(uid)

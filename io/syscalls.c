@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/syscalls.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -52,6 +53,7 @@ const struct syscalls_checked syscalls_checked[] = {
 	{ SYS_prlimit64, 0, 0, 0, 1, { 0 /* this process */ } },
 	{ SYS_ioctl, 1, 0, 0, 2, { 0x8910 /* SIOCGIFNAME */, 0x8933 /* SIOCGIFINDEX */ } }, /* zones of IPv6 addresses, netdevice(7) */
 	{ SYS_clone, 0, 0, 0, 1, { SIGCHLD } },
+	{ SYS_fcntl, 1, 0, 7, 4, { F_DUPFD /* to F_SETLKW */, F_OFD_GETLK & ~7, F_DUPFD_CLOEXEC & ~7, F_ADD_SEALS & ~7 } }, /* F_SETOWN would signal others */
 };
 const unsigned syscalls_checked_count = COUNT(syscalls_checked);
 _Static_assert(COUNT(syscalls_checked) <= SYSCALLS_CHECKED_MAX, "the filter's room");
@@ -75,7 +77,7 @@ const char *syscalls_name(int call)
 		{ SYS_mmap, "mmap" }, { SYS_mprotect, "mprotect" }, { SYS_prctl, "prctl" }, { SYS_prlimit64, "prlimit64" },
 		{ SYS_process_vm_readv, "process_vm_readv" }, { SYS_process_vm_writev, "process_vm_writev" }, { SYS_setuid, "setuid" }, { SYS_kill, "kill" },
 		{ SYS_unshare, "unshare" }, { SYS_setns, "setns" }, { SYS_mount, "mount" }, { SYS_chroot, "chroot" }, { SYS_bpf, "bpf" },
-		{ SYS_perf_event_open, "perf_event_open" }, { SYS_userfaultfd, "userfaultfd" }, { SYS_keyctl, "keyctl" }, { SYS_ioctl, "ioctl" },
+		{ SYS_perf_event_open, "perf_event_open" }, { SYS_userfaultfd, "userfaultfd" }, { SYS_keyctl, "keyctl" }, { SYS_ioctl, "ioctl" }, { SYS_fcntl, "fcntl" },
 		{ SYS_sendto, "sendto" }, { SYS_sendmsg, "sendmsg" }, { SYS_tgkill, "tgkill" }, { SYS_tkill, "tkill" }, { SYS_chdir, "chdir" }, { SYS_fchmodat, "fchmodat" },
 		{ SYS_renameat2, "renameat2" }, { 435, "clone3" }, { 425, "io_uring_setup" }, { 438, "pidfd_getfd" }, { 424, "pidfd_send_signal" },
 #ifdef SYS_fork

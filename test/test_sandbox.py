@@ -25,6 +25,8 @@ REFUSED = [
     ("remove", "{key}", "refused: Permission denied"),
     ("signal", "{parent}", "kill"),
     ("signal", "{sibling}", "kill"),
+    ("own", "{parent}", "fcntl"),
+    ("own", "{sibling}", "fcntl"),
     ("trace", "{parent}", "ptrace"),
     ("peek", "{sibling}", "process_vm_readv"),
     ("memory", "{parent}", "refused: Permission denied"),

@@ -58,6 +58,17 @@ static int signal_process(const char *operand)
 	return done(kill(atoi(operand), SIGTERM));
 }
 
+/* Without kill(2): the kernel signals the owner of a descriptor. */
+static int own_descriptor(const char *operand)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0 || fcntl(pair[0], F_SETOWN, atoi(operand)) < 0 || fcntl(pair[0], 10 /* F_SETSIG */, SIGKILL) < 0 ||
+	    fcntl(pair[0], F_SETFL, O_ASYNC) < 0)
+		return errno;
+	return done(send(pair[1], "x", 1, 0));
+}
+
 static int trace_process(const char *operand)
 {
 	return done(ptrace(PTRACE_ATTACH, atoi(operand), NULL, NULL));
@@ -285,7 +296,7 @@ static const struct {
 	char name[16];
 	int (*run)(const char *operand);
 } attempts[] = {
-	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process },
+	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process }, { "own", own_descriptor },
 	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule },
 	{ "shut", shut_ways }, { "connect", connect_port }, { "datagram", send_datagram }, { "listen", listen_port }, { "again", connect_again },
 	{ "path", connect_path }, { "copies", find_copies },

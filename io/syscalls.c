@@ -53,6 +53,7 @@ const struct syscalls_checked syscalls_checked[] = {
 	{ SYS_prlimit64, 0, 0, 0, 1, { 0 /* this process */ } },
 	{ SYS_ioctl, 1, 0, 0, 2, { 0x8910 /* SIOCGIFNAME */, 0x8933 /* SIOCGIFINDEX */ } }, /* zones of IPv6 addresses, netdevice(7) */
 	{ SYS_clone, 0, 0, 0, 1, { SIGCHLD } },
+	{ SYS_socketpair, 0, 0, 0, 1, { AF_UNIX } },
 	{ SYS_fcntl, 1, 0, 7, 4, { F_DUPFD /* to F_SETLKW */, F_OFD_GETLK & ~7, F_DUPFD_CLOEXEC & ~7, F_ADD_SEALS & ~7 } }, /* F_SETOWN would signal others */
 };
 const unsigned syscalls_checked_count = COUNT(syscalls_checked);
@@ -73,7 +74,7 @@ const char *syscalls_name(int call)
 		int call;
 		char name[20];
 	} names[] = {
-		{ SYS_execve, "execve" }, { SYS_execveat, "execveat" }, { SYS_clone, "clone" }, { SYS_ptrace, "ptrace" }, { SYS_socket, "socket" }, { SYS_connect, "connect" },
+		{ SYS_execve, "execve" }, { SYS_execveat, "execveat" }, { SYS_clone, "clone" }, { SYS_ptrace, "ptrace" }, { SYS_socket, "socket" }, { SYS_socketpair, "socketpair" }, { SYS_connect, "connect" },
 		{ SYS_mmap, "mmap" }, { SYS_mprotect, "mprotect" }, { SYS_prctl, "prctl" }, { SYS_prlimit64, "prlimit64" },
 		{ SYS_process_vm_readv, "process_vm_readv" }, { SYS_process_vm_writev, "process_vm_writev" }, { SYS_setuid, "setuid" }, { SYS_kill, "kill" },
 		{ SYS_unshare, "unshare" }, { SYS_setns, "setns" }, { SYS_mount, "mount" }, { SYS_chroot, "chroot" }, { SYS_bpf, "bpf" },

@@ -33,6 +33,7 @@ REFUSED = [
     ("memory", "{sibling}", "refused: Permission denied"),
     ("socket", "17", "socket"),         # AF_PACKET
     ("socket", "40", "socket"),         # AF_VSOCK
+    ("pair", "30", "socketpair"),       # AF_TIPC
     ("raw", "2", "socket"),
     ("raw", "16", "socket"),
     ("multipath", "", "socket"),

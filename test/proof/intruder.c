@@ -158,6 +158,13 @@ static int connect_fast(const char *operand)
 	return done(sendto(ip_socket(SOCK_STREAM), "x", 1, MSG_FASTOPEN | MSG_DONTWAIT, (struct sockaddr *)&to, sizeof to));
 }
 
+static int make_pair(const char *operand)
+{
+	int pair[2];
+
+	return done(socketpair(atoi(operand), SOCK_DGRAM, 0, pair));
+}
+
 static int make_multipath(const char *operand)
 {
 	(void)operand;
@@ -297,7 +304,7 @@ static const struct {
 	int (*run)(const char *operand);
 } attempts[] = {
 	{ "execute", execute }, { "read", read_file }, { "make", make_file }, { "remove", remove_file }, { "signal", signal_process }, { "own", own_descriptor },
-	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule },
+	{ "trace", trace_process }, { "peek", read_memory }, { "memory", open_memory }, { "socket", make_socket }, { "raw", make_raw }, { "pair", make_pair }, { "multipath", make_multipath }, { "fast", connect_fast }, { "rule", add_rule },
 	{ "shut", shut_ways }, { "connect", connect_port }, { "datagram", send_datagram }, { "listen", listen_port }, { "again", connect_again },
 	{ "path", connect_path }, { "copies", find_copies },
 	{ "abstract", connect_abstract }, { "fork", make_process }, { "text", write_text }, { "code", map_code }, { "files", write_open_files }, { "root", more_rights }, { "namespace", leave_namespace },

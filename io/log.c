@@ -40,9 +40,10 @@ static struct {
 	bool detail; /* whether it takes LOG_PRIORITY_DEBUG */
 	bool is_file, is_socket; /* what it is; neither: a pipe or terminal */
 	bool is_stream; /* a socket's: nothing but line ends keep records apart */
+	bool needs_connection; /* a socket's: it takes no datagrams */
 	bool unconnected; /* each datagram names its address */
 	struct sockaddr_un address;
-} sink = { SINK_STDERR, STDERR_FILENO, 0, -1, false, true, false, false, false, { 0, "" } };
+} sink = { SINK_STDERR, STDERR_FILENO, 0, -1, false, true, false, false, false, false, { 0, "" } };
 
 static struct stream {
 	int fd; /* -1: its reader is gone */
@@ -65,7 +66,7 @@ static bool connect_to_address(int fd, int type)
 
 bool log_connects(void)
 {
-	return sink.is_stream;
+	return sink.needs_connection;
 }
 
 static struct msghdr message_to_daemon(void)
@@ -87,6 +88,7 @@ static int connect_to_daemon(void)
 		if (connect_to_address(fd, types[i])) {
 			sink.is_socket = true;
 			sink.is_stream = types[i] == SOCK_STREAM;
+			sink.needs_connection = types[i] != SOCK_DGRAM;
 			return fd;
 		}
 		close(fd);

@@ -15,8 +15,8 @@ enum log_priority { LOG_PRIORITY_ERROR = 3, LOG_PRIORITY_WARNING = 4, LOG_PRIORI
  * (static storage). Closes the former sink. */
 int log_open(const char *sink, const char **why);
 
-/* Whether this process has to connect again when the daemon that takes records is started again: it takes a stream. One that takes datagrams is
- * reached without, passes.h. */
+/* Whether this process has to connect again when the daemon that takes records is started again: it takes a stream, or packets. One that takes
+ * datagrams is reached without, passes.h. */
 bool log_connects(void);
 
 /* Whether there is a file of "file:PATH", which log_open() would append to. */

@@ -761,7 +761,7 @@ def test_syslog_that_is_a_stream(warp, mail_server, syslog, tmp_path):
     assert events == ["connect", "message", "close"]
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["datagrams", "stream"])
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET], ids=["datagrams", "stream", "packets"])
 @pytest.mark.parametrize("listener", [True, False])
 def test_syslog_that_is_started_again(warp, mail_server, syslog, tmp_path, kind, listener):
     """While a session is under way, which connects to no server any more: its records go to the new one."""
@@ -770,7 +770,7 @@ def test_syslog_that_is_started_again(warp, mail_server, syslog, tmp_path, kind,
         log = socket.socket(socket.AF_UNIX, kind)
         log.settimeout(peers.TIMEOUT)
         log.bind(str(tmp_path / "dev/log"))
-        if kind == socket.SOCK_STREAM:
+        if kind != socket.SOCK_DGRAM:
             log.listen(5)
         return log
     proxy = warp("--log", "syslog", upstream=mail_server())
@@ -779,14 +779,14 @@ def test_syslog_that_is_started_again(warp, mail_server, syslog, tmp_path, kind,
     if listener:
         proxy.listen()
     client = proxy.greeted()
-    streams = [before.accept()[0]] if kind == socket.SOCK_STREAM else []
+    streams = [before.accept()[0]] if kind != socket.SOCK_DGRAM else []
     before.close()
     after = daemon()
     for stream in streams:
         stream.close()
     client.send(*SEND[1:])
     client.replies_to(221)
-    source = after.accept()[0] if kind == socket.SOCK_STREAM else after
+    source = after.accept()[0] if kind != socket.SOCK_DGRAM else after
     text = ""
     while '"event":"close"' not in text:
         text += source.recv(1 << 20).decode() + "\n"

@@ -46,38 +46,38 @@ bool passes_hold(enum pass p)
 
 /* The number goes straight into its register, and out of it again: a function of libc could leave it on the stack, where it would be found. */
 #if defined __x86_64__
-static long call(long which, long a, long b, long c, uint64_t pass)
+static long call(long which, long a, long b, long c, enum pass p)
 {
 	register long d __asm__("r10") = 0, e __asm__("r8") = 0;
-	register uint64_t f __asm__("r9") = pass;
+	register uint64_t f __asm__("r9") = number[p];
 
 	__asm__ volatile("syscall\n\txorl %%r9d, %%r9d" : "+a"(which), "+r"(f) : "D"(a), "S"(b), "d"(c), "r"(d), "r"(e) : "rcx", "r11", "memory");
 	return which;
 }
 #elif defined __aarch64__
-static long call(long which, long a, long b, long c, uint64_t pass)
+static long call(long which, long a, long b, long c, enum pass p)
 {
 	register long name __asm__("x8") = which, first __asm__("x0") = a, second __asm__("x1") = b, third __asm__("x2") = c;
 	register long d __asm__("x3") = 0, e __asm__("x4") = 0;
-	register uint64_t f __asm__("x5") = pass;
+	register uint64_t f __asm__("x5") = number[p];
 
 	__asm__ volatile("svc 0\n\tmov x5, 0" : "+r"(first), "+r"(f) : "r"(name), "r"(second), "r"(third), "r"(d), "r"(e) : "memory");
 	return first;
 }
 #elif defined __riscv && __riscv_xlen == 64
-static long call(long which, long a, long b, long c, uint64_t pass)
+static long call(long which, long a, long b, long c, enum pass p)
 {
 	register long name __asm__("a7") = which, first __asm__("a0") = a, second __asm__("a1") = b, third __asm__("a2") = c;
 	register long d __asm__("a3") = 0, e __asm__("a4") = 0;
-	register uint64_t f __asm__("a5") = pass;
+	register uint64_t f __asm__("a5") = number[p];
 
 	__asm__ volatile("ecall\n\tli a5, 0" : "+r"(first), "+r"(f) : "r"(name), "r"(second), "r"(third), "r"(d), "r"(e) : "memory");
 	return first;
 }
 #else
-static long call(long which, long a, long b, long c, uint64_t pass)
+static long call(long which, long a, long b, long c, enum pass p)
 {
-	long result = syscall(which, a, b, c, 0, 0, pass);
+	long result = syscall(which, a, b, c, 0, 0, number[p]);
 
 	return result < 0 ? -errno : result;
 }
@@ -85,7 +85,7 @@ static long call(long which, long a, long b, long c, uint64_t pass)
 
 static int make(long which, long a, long b, long c, enum pass p)
 {
-	long result = passes_hold(p) ? call(which, a, b, c, number[p]) : -EPERM;
+	long result = passes_hold(p) ? call(which, a, b, c, p) : -EPERM;
 
 	if (result >= 0)
 		return (int)result;

@@ -591,18 +591,18 @@ uint64_t statemap_tls_failed(struct statemap *m, const char *address, const char
 		first = times >> 32;
 	}
 	change(&f->times, times, first << 32 | last_failure(unix_s));
-	if (GET(&m->failing_until) < unix_s + STATEMAP_FAILED_FOR)
-		PUT(&m->failing_until, unix_s + STATEMAP_FAILED_FOR);
+	if (!GET(&m->failing))
+		PUT(&m->failing, 1);
 	return first * 1000000;
 }
 
 /* Two sessions may have noted a first failure at the same moment, each at a place of its own. */
-void statemap_tls_works(struct statemap *m, const char *address, const char *port, uint64_t unix_s)
+void statemap_tls_works(struct statemap *m, const char *address, const char *port)
 {
 	uint64_t key;
 	struct statemap_failing *f;
 
-	if (GET(&m->failing_until) < unix_s) /* before any other page is touched */
+	if (!GET(&m->failing)) /* before any other page is touched */
 		return;
 	key = key_of(m, address, port);
 	f = failing_beside(m, key);

@@ -154,7 +154,7 @@ struct statemap {
 	uint64_t total[STATEMAP_TOTAL_ROOM];
 	struct statemap_hook hook[STATEMAP_HOOKS];
 	uint64_t learnt_until; /* until when any of `learnt` holds */
-	uint64_t failing_until; /* the same of `failing`, seconds since 1970 */
+	uint64_t failing; /* 1: TLS of some server has failed */
 	unsigned char room[4096 - 72 - 8 * STATEMAP_TOTAL_ROOM - STATEMAP_HOOKS * sizeof(struct statemap_hook)];
 	struct statemap_learnt learnt[STATEMAP_LEARNT];
 	struct statemap_slot slot[STATEMAP_SLOTS];
@@ -227,6 +227,6 @@ bool statemap_learnt_answer(const struct statemap *m, const char *address, const
 uint64_t statemap_tls_failed(struct statemap *m, const char *address, const char *port, uint64_t now, uint64_t unix_s);
 
 /* TLS with this server is there: it has not failed. */
-void statemap_tls_works(struct statemap *m, const char *address, const char *port, uint64_t unix_s);
+void statemap_tls_works(struct statemap *m, const char *address, const char *port);
 
 #endif

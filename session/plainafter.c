@@ -22,7 +22,7 @@ int64_t plainafter_note(const struct session *s, bool failed)
 	unix_s = (uint64_t)time(NULL);
 	now = statefile_now();
 	if (!failed) {
-		statemap_tls_works(m, address, port, unix_s);
+		statemap_tls_works(m, address, port);
 		return 0;
 	}
 	due = statemap_tls_failed(m, address, port, now, unix_s) + (uint64_t)s->o->plain_after;

@@ -384,10 +384,10 @@ def test_handshake_that_does_not_come(proxy, mail_server, how, end):
 
 
 def test_454_without_random_numbers(proxy, mail_server, secure):
-    """The session goes on in plain: getrandom(2) fails once the record's identifier has been made."""
+    """The session goes on in plain: getrandom(2) fails once the numbers of passes and the record's identifier have been made."""
     made = proxy(upstream=mail_server())
     made.wrapper = ["strace", "-f", "-o", "/dev/null", "-e", "trace=getrandom", "-e",
-                    "inject=getrandom:error=ENOSYS:when=2..2"]
+                    "inject=getrandom:error=ENOSYS:when=3..3"]
     made.env = NO_REPORTS
     client = made.greeted()
     client.ask("STARTTLS", "454 4.7.0")

@@ -58,7 +58,7 @@ static void learnt_for_a_moment(const char *domain)
 	char site[STATEMAP_SITE];
 
 	learnt_answer(domain, NETWORK);
-	assert_false(statemap_learnt_answer(statefile_current(), SERVER, domain, statefile_now() + STATEMAP_ASKED_FOR, site));
+	assert_false(statemap_learnt_answer(statefile_current(), SERVER, domain, statefile_now() + STATEMAP_ASKED_FOR + 1, site));
 }
 
 static void asked(unsigned questions)

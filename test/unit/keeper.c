@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define PATIENCE 200000 /* microseconds */
-#define WAIT_MS 20000
+#define WAIT_MS 120000
 
 static pid_t keeper;
 

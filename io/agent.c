@@ -95,7 +95,7 @@ static void take_descriptors(const unsigned char *bytes, size_t n, struct reques
 		if (r->channel < 0)
 			r->channel = fd;
 		else
-			close(fd); /* there should be one */
+			requests_close(fd); /* there should be one */
 	}
 }
 
@@ -285,23 +285,21 @@ static bool is_awaited(const struct request *r)
 	return r->channel >= 0 && poll(&p, 1, 0) == 0;
 }
 
-/* A descriptor may be anything: no send and no close may wait for what somebody has done to it. */
+/* The channel may be any descriptor. */
 static void answer(const struct request *r, const void *bytes, size_t n)
 {
 	if (n)
 		send(r->channel, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	setsockopt(r->channel, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 }, sizeof(struct linger));
-	close(r->channel);
+	requests_close(r->channel);
 }
 
-/* Connections and listening sockets must not stay open here, nor may there be another agent's secret. */
+/* There must be no other agent's secret here. */
 static void prepare(enum agent_kind kind, int requests)
 {
 	struct rlimit files;
 
 	companion_prepare();
-	dup2(requests, STDIN_FILENO);
-	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+	companion_keep(requests);
 	for (enum keys_pair pair = 0; pair < KEYS_PAIRS; pair++)
 		if ((enum agent_kind)pair != kind)
 			keys_forget(pair);

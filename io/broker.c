@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
@@ -169,7 +168,7 @@ static void serve(const char *path, size_t len, int *descriptor, unsigned n)
 	else if (n)
 		tell(descriptor[0], &news);
 	for (unsigned i = !news.value; i < n; i++)
-		close(descriptor[i]);
+		requests_close(descriptor[i]);
 }
 
 /* Returns whether there was one. */
@@ -202,7 +201,7 @@ static void kill_group(const struct run *r)
 
 static void leave(struct run *r)
 {
-	close(r->channel);
+	requests_close(r->channel);
 	r->channel = -1;
 }
 
@@ -322,15 +321,13 @@ void broker_use(int requests)
 	broker = requests;
 }
 
-/* The client's connection and the listening sockets must not stay open here. Descriptor 0 may be one of them. */
 pid_t broker_fork(int requests, bool (*allows)(const char *path), int64_t patience)
 {
 	pid_t pid = companion_fork("smtpwarp-broker");
 
 	if (pid)
 		return pid;
-	dup2(requests, STDIN_FILENO);
-	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+	companion_keep(requests);
 	b.requests = STDIN_FILENO;
 	b.allows = allows;
 	b.patience = patience ? patience : PATIENCE;

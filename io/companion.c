@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@ pid_t companion_fork(const char *name)
 	return pid;
 }
 
-static void on_child(int number)
+static void on_signal(int number)
 {
 	(void)number;
 }
@@ -31,11 +32,18 @@ static void on_child(int number)
 void companion_prepare(void)
 {
 	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
-	struct sigaction child = { .sa_handler = on_child };
+	const struct sigaction interrupt = { .sa_handler = on_signal };
 
-	sigaction(SIGCHLD, &child, NULL);
+	sigaction(SIGCHLD, &interrupt, NULL);
+	sigaction(SIGALRM, &interrupt, NULL);
 	for (unsigned i = 0; i < sizeof ignored / sizeof *ignored; i++)
 		signal(ignored[i], SIG_IGN);
+}
+
+void companion_keep(int requests)
+{
+	dup2(requests, STDIN_FILENO);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
 }
 
 void companion_wait(pid_t pid)

@@ -6,11 +6,8 @@
 #include "io/requests.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -70,17 +67,6 @@ static void answer(int channel, int fd, int32_t error)
 		close(fd);
 }
 
-/* A descriptor may be anything: no close may wait for what somebody has done to it. */
-static void close_at_once(int fd)
-{
-	struct linger l;
-	socklen_t len = sizeof l;
-
-	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff && l.l_linger)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 }, sizeof(struct linger));
-	close(fd);
-}
-
 /* The channel, then the client's connection. false: nobody is left to ask, or a session has shut the socket for all. */
 static bool serve_one(int (*dial)(int client, uint32_t which))
 {
@@ -100,7 +86,7 @@ static bool serve_one(int (*dial)(int client, uint32_t which))
 		answer(descriptor[0], fd, fd < 0 ? errno : 0);
 	}
 	for (unsigned i = 0; i < n; i++)
-		close_at_once(descriptor[i]);
+		requests_close(descriptor[i]);
 	return len > 0 || (len < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
@@ -108,8 +94,7 @@ static _Noreturn void run(int from, int (*dial)(int client, uint32_t which))
 {
 	companion_prepare();
 	passes_forget(PASS_LISTENER);
-	dup2(from, STDIN_FILENO);
-	syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+	companion_keep(from);
 	while (serve_one(dial))
 		;
 	_exit(EX_OK);

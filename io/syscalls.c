@@ -21,7 +21,7 @@ const int syscalls_allowed[] = {
 	SYS_gettimeofday, SYS_getuid, SYS_ioctl, SYS_kill, SYS_linkat, SYS_listen, SYS_lseek, SYS_madvise, SYS_memfd_create, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
 	SYS_nanosleep, SYS_newfstatat, SYS_openat, SYS_pidfd_open, SYS_pipe2, SYS_prctl, SYS_pread64, SYS_preadv, SYS_prlimit64, SYS_pwrite64, SYS_readlinkat, SYS_readv,
 	SYS_recvmsg, SYS_restart_syscall, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigtimedwait, SYS_sched_getaffinity,
-	SYS_sched_yield, SYS_sendmsg, SYS_setsockopt, SYS_shutdown, SYS_socket, SYS_socketpair, SYS_statx, SYS_sysinfo, SYS_uname, SYS_unlinkat, SYS_wait4,
+	SYS_sched_yield, SYS_sendmsg, SYS_setitimer, SYS_setsockopt, SYS_shutdown, SYS_socket, SYS_socketpair, SYS_statx, SYS_sysinfo, SYS_uname, SYS_unlinkat, SYS_wait4,
 	SYS_waitid,
 	444, 445, 446, /* landlock(7): the same on all machines; Debian's headers for some lack them */
 	SYS_seccomp, /* which can only forbid more */

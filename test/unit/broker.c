@@ -1,6 +1,6 @@
 /* The broker with real programs: what it runs and what not, how a run ends, and what becomes of runs whose session is gone. */
 #define _GNU_SOURCE
-#include "test/lib/unit.h"
+#include "test/lib/lingering.h"
 
 #include "io/broker.h"
 
@@ -147,6 +147,22 @@ static void what_cannot_be_run(void **state)
 	not_run("", ENOENT);
 }
 
+/* A program that is not run leaves the broker as the last who has the descriptor. */
+static void connection_that_lingers(void **state)
+{
+	struct run r;
+	int peer, fd = lingering(&peer);
+
+	(void)state;
+	r.channel = broker_run("/bin/forbidden", (const int[]){ fd, fd, fd, -1 });
+	assert_true(r.channel >= 0);
+	close(fd);
+	assert_int_equal(await(&r).value, EACCES);
+	broker_end(r.channel, true);
+	ends_with("exit 0", BROKER_EXITED, 0);
+	close(peer);
+}
+
 static void nothing_has_happened_yet(void **state)
 {
 	struct run r;
@@ -258,6 +274,7 @@ int main(void)
 		cmocka_unit_test(tells_how_programs_end),
 		cmocka_unit_test(programs_get_their_descriptors),
 		cmocka_unit_test(what_cannot_be_run),
+		cmocka_unit_test(connection_that_lingers),
 		cmocka_unit_test(nothing_has_happened_yet),
 		cmocka_unit_test(kills_the_group),
 		cmocka_unit_test(what_a_program_leaves_behind_goes_on),

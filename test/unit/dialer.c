@@ -1,14 +1,9 @@
 /* The dialer: requests and answers between a session and the process that connects for it. */
 #define _GNU_SOURCE
 #include "../../io/dialer.c"
+#include "test/lib/lingering.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
 #include <sys/wait.h>
-
-#include <cmocka.h>
 
 /* In the dialer. To 1 goes a connection that brings what this client has said; other numbers are nobody's. */
 static int dial(int client, uint32_t which)
@@ -86,6 +81,19 @@ static void wrong_requests(void **state)
 	connections(NULL);
 }
 
+/* The dialer closes it last, and goes on. */
+static void connection_that_lingers(void **state)
+{
+	int peer, fd = lingering(&peer);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(requests_pass(requests, &(uint32_t){ 2 }, 4, (const int[]){ fd, fd }, 2, 0));
+	close(fd);
+	connections(NULL);
+	close(peer);
+}
+
 static void take_end(pid_t pid)
 {
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -116,7 +124,7 @@ static void way_that_is_shut(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(connections), cmocka_unit_test(no_descriptor), cmocka_unit_test(wrong_requests), cmocka_unit_test(killed),
+		cmocka_unit_test(connections), cmocka_unit_test(no_descriptor), cmocka_unit_test(wrong_requests), cmocka_unit_test(connection_that_lingers), cmocka_unit_test(killed),
 		cmocka_unit_test(way_that_is_shut),
 	};
 

@@ -1,0 +1,34 @@
+/* A TCP connection whose peer takes nothing, and for which close(2) waits half an hour. */
+#ifndef LINGERING_H
+#define LINGERING_H
+
+#include "test/lib/unit.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* The descriptor is the caller's, and must be closed by somebody else last; *peer has to stay open as long. */
+static inline int lingering(int *peer)
+{
+	static const char octets[65536];
+	const struct linger long_time = { 1, 1800 };
+	struct sockaddr_in name = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof name;
+	int door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(door, (struct sockaddr *)&name, len), 0);
+	assert_int_equal(listen(door, 1), 0);
+	assert_int_equal(getsockname(door, (struct sockaddr *)&name, &len), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&name, len), 0);
+	*peer = accept(door, NULL, NULL);
+	assert_true(*peer >= 0);
+	close(door);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &long_time, sizeof long_time), 0);
+	while (send(fd, octets, sizeof octets, MSG_DONTWAIT) > 0)
+		;
+	return fd;
+}
+
+#endif

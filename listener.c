@@ -169,6 +169,15 @@ static void indexer_ended(int how)
 		close(index_made);
 }
 
+/* At start, and before the next session when it has ended. */
+static void refresh_dialer(void)
+{
+	static const char none[] = "no process can be started that connects for sessions, so they stay in the network until their server takes mail";
+
+	if (!dialer_is_there() && loaded_wants_dialer() && !dialer_start(loaded_dial) && event_is_due(none))
+		fault("%s: %s", none, strerror(errno));
+}
+
 /* Look for files that have changed; the next session uses them. Certificates are looked at before each session, for somebody
  * may be waiting to see a new one; everything else once a second at most. */
 static void look_again(void)
@@ -176,6 +185,7 @@ static void look_again(void)
 	struct timespec now;
 
 	loaded_refresh_keys();
+	refresh_dialer();
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec == tally->looked_at)
 		return;
@@ -250,21 +260,12 @@ static void tell_end(const char *which, int how, const char *therefore)
 	    WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how), therefore);
 }
 
-/* Mail goes on without: a session that would need it defers its mail. */
-static void start_dialer(void)
-{
-	static const char none[] = "no process can be started that connects for sessions, so they keep the right to connect themselves";
-
-	if (!dialer_start(loaded_dial) && event_is_due(none))
-		fault("%s: %s", none, strerror(errno));
-}
-
-static bool is_dialer(pid_t pid, int how)
+/* Sessions that were forked before defer the mail for which they would need it; the next session finds another. */
+static bool was_dialer(pid_t pid, int how)
 {
 	if (!dialer_ended(pid))
 		return false;
 	tell_end("connects for sessions", how, WIFSIGNALED(how) ? "" : "; a session has shut the way to it: it was taken over");
-	start_dialer();
 	return true;
 }
 
@@ -304,7 +305,7 @@ static void reap(void)
 			indexer_ended(how);
 		else if (pid == keeper)
 			keeper_ended(how);
-		else if (!is_dialer(pid, how) && !loaded_agent_ended(pid, how))
+		else if (!was_dialer(pid, how) && !loaded_agent_ended(pid, how))
 			child_ended(pid, how);
 	}
 	upgrade_tell_sessions(tally->sessions);
@@ -597,8 +598,7 @@ _Noreturn void listener_run(struct listener_sockets *sockets)
 	listener.spare = file_reserve();
 	for (unsigned i = 0; i < listener.sockets->count; i++)
 		fcntl(listener.sockets->socket[i], F_SETFL, fcntl(listener.sockets->socket[i], F_GETFL) | O_NONBLOCK);
-	if (loaded_wants_dialer())
-		start_dialer();
+	refresh_dialer();
 	if (!upgrade_ready())
 		notify("READY=1\nSTATUS=ready");
 	while (!terminate && work(idle))

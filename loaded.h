@@ -71,7 +71,8 @@ void loaded_warn_of_policies(void);
  * seconds at most. */
 void loaded_warn_of_resolver(void);
 
-/* Whether options name the servers of sessions by address, or leave them to the redirect: then a dialer serves them, dialer.h. */
+/* Whether it is known before a session begins where it may connect to: to --upstream, all by address, or to where its client was going. Then
+ * a dialer serves sessions, dialer.h. */
 bool loaded_wants_dialer(void);
 
 /* For it: begin a connection to --upstream of this number, counted from 1; 0: to where this client was going. Returns a descriptor, or -1

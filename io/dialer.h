@@ -16,11 +16,11 @@ bool dialer_start(int (*dial)(int client, uint32_t which));
 /* Whether this process can ask one. */
 bool dialer_is_there(void);
 
-/* Ask it. Returns the descriptor of a connection that is being made, as net_connect() does, or -1 with errno set: EPERM, there is no
- * dialer. */
+/* Ask it, and wait, 10 seconds at most. Returns the descriptor of a connection that is being made, as net_connect() does, or -1 with errno set:
+ * EPERM, there is no dialer. */
 int dialer_ask(int client, uint32_t which);
 
-/* A child has ended: if it was the dialer, forget it, and return true. Sessions that were forked before have none from then on. */
+/* A child has ended: if it was the dialer, forget it, and return true. Sessions that were forked before cannot reach another one. */
 bool dialer_ended(pid_t pid);
 
 /* The listener ends, and has no sessions left: wait for the dialer's end, a second at most. */

@@ -684,7 +684,7 @@ bool server_needs_tls(const struct session *s)
 
 bool server_is_final(const struct session *s)
 {
-	bool dialled = dialer_is_there() && s->server.dialed_at && !s->o->routes && !(s->hooks->events & 1u << HOOK_CONNECT);
+	bool dialled = dialer_is_there() && s->server.dialed_at && !(s->hooks->events & 1u << HOOK_CONNECT);
 	bool ready = s->server.state == SERVER_READY && !s->o->limits.mail_late && (s->server.leg.tls || !inspect_waits(s));
 
 	return dialled || ready || s->server.state == SERVER_TUNNEL || s->server.state == SERVER_GONE;

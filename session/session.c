@@ -413,7 +413,7 @@ static void confine(const struct session *s)
 	sandbox_enter(s->o->routes || s->hooks->events & HOOK_ROUTING, net_port(&s->server.original));
 }
 
-/* What connects, or asks the DNS. */
+/* Whether this session itself may still have to connect, or to ask the DNS. */
 static bool needs_network(const struct session *s)
 {
 	return !server_is_final(s) || s->gate.stage == GATE_CHECKS || identity_deadline() != INT64_MAX || observe_may_ask(s) || s->o->tlsrpt ||

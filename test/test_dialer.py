@@ -68,13 +68,13 @@ def test_its_end(warp):
     """Killed: a session that needs it defers its mail, and those to come have another; a record says so."""
     proxy = warp().listen()
     session = proxy.session()
-    before = dialer_of(proxy)
-    os.kill(before[0], signal.SIGKILL)
-    proxy.wait_until(lambda: dialer_of(proxy) not in ([], before), "another dialer")
+    before, = dialer_of(proxy)
+    os.kill(before, signal.SIGKILL)
     assert "the process that connects for sessions has ended: signal 9" in proxy.wait_for("error")["error"]
     refuse_handshake(session)
     assert session.client.reply().code in (421, 451)
     after = proxy.session()
+    assert dialer_of(proxy) not in ([], [before])
     refuse_handshake(after)
     continue_in_plain(after, proxy.upstream.accept())
 
@@ -91,4 +91,6 @@ def test_it_ends_with_the_listener(warp):
 def test_where_there_is_none(warp, options):
     """What servers these sessions need cannot be known before."""
     proxy = warp(*options).listen()
+    proxy.connect()
+    proxy.wait_until(proxy.children, "a session")
     assert not dialer_of(proxy)

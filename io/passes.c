@@ -10,38 +10,40 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Not zero, so that it is where all sessions write, and forgetting copies no other page. */
-static volatile uint64_t number[PASSES] = { 1, 1 };
+/* Beside errno, on a page that each session writes to anyhow: to forget the number on a page of its own would copy that. On RISC-V, ld of
+ * Debian 12 cannot do it in a static program that relocates itself. */
+#ifndef __riscv
+_Thread_local
+#endif
+static volatile uint64_t number[PASSES];
 static bool drawn;
 
-bool passes_draw(void)
+void passes_draw(void)
 {
 	uint64_t random[PASSES] = { 0 };
 
-	/* GRND_INSECURE: as soon as the machine runs, numbers need not be better than who attacks it by then */
+	/* GRND_INSECURE, which does not wait: early in an initramfs the kernel may have little randomness, but there is nobody yet to guess */
 	if (getrandom(random, sizeof random, 4) != sizeof random && getrandom(random, sizeof random, 0) != sizeof random)
-		return false;
+		return;
 	for (unsigned p = 0; p < PASSES; p++)
 		number[p] = random[p] | 1;
 	explicit_bzero(random, sizeof random);
 	drawn = true;
-	return true;
 }
 
 uint64_t passes_number(enum pass p)
 {
-	return drawn ? number[p] : 0;
+	return number[p];
 }
 
 void passes_forget(enum pass p)
 {
-	if (drawn)
-		number[p] = 0;
+	number[p] = 0;
 }
 
 bool passes_hold(enum pass p)
 {
-	return number[p] != 0;
+	return !drawn || number[p];
 }
 
 /* The number goes straight into its register, and out of it again: a function of libc could leave it on the stack, where it would be found. */
@@ -54,24 +56,23 @@ static long call(long which, long a, long b, long c, enum pass p)
 	__asm__ volatile("syscall\n\txorl %%r9d, %%r9d" : "+a"(which), "+r"(f) : "D"(a), "S"(b), "d"(c), "r"(d), "r"(e) : "rcx", "r11", "memory");
 	return which;
 }
-#elif defined __aarch64__
+#elif defined __aarch64__ || (defined __riscv && __riscv_xlen == 64)
+#ifdef __aarch64__
+#define REGISTER(n) "x" #n
+#define CALL_REGISTER REGISTER(8)
+#define CALL_AND_CLEAR "svc 0\n\tmov x5, 0"
+#else
+#define REGISTER(n) "a" #n
+#define CALL_REGISTER REGISTER(7)
+#define CALL_AND_CLEAR "ecall\n\tli a5, 0"
+#endif
 static long call(long which, long a, long b, long c, enum pass p)
 {
-	register long name __asm__("x8") = which, first __asm__("x0") = a, second __asm__("x1") = b, third __asm__("x2") = c;
-	register long d __asm__("x3") = 0, e __asm__("x4") = 0;
-	register uint64_t f __asm__("x5") = number[p];
+	register long call_number __asm__(CALL_REGISTER) = which, first __asm__(REGISTER(0)) = a, second __asm__(REGISTER(1)) = b;
+	register long third __asm__(REGISTER(2)) = c, d __asm__(REGISTER(3)) = 0, e __asm__(REGISTER(4)) = 0;
+	register uint64_t f __asm__(REGISTER(5)) = number[p];
 
-	__asm__ volatile("svc 0\n\tmov x5, 0" : "+r"(first), "+r"(f) : "r"(name), "r"(second), "r"(third), "r"(d), "r"(e) : "memory");
-	return first;
-}
-#elif defined __riscv && __riscv_xlen == 64
-static long call(long which, long a, long b, long c, enum pass p)
-{
-	register long name __asm__("a7") = which, first __asm__("a0") = a, second __asm__("a1") = b, third __asm__("a2") = c;
-	register long d __asm__("a3") = 0, e __asm__("a4") = 0;
-	register uint64_t f __asm__("a5") = number[p];
-
-	__asm__ volatile("ecall\n\tli a5, 0" : "+r"(first), "+r"(f) : "r"(name), "r"(second), "r"(third), "r"(d), "r"(e) : "memory");
+	__asm__ volatile(CALL_AND_CLEAR : "+r"(first), "+r"(f) : "r"(call_number), "r"(second), "r"(third), "r"(d), "r"(e) : "memory");
 	return first;
 }
 #else
@@ -83,7 +84,7 @@ static long call(long which, long a, long b, long c, enum pass p)
 }
 #endif
 
-static int make(long which, long a, long b, long c, enum pass p)
+static int call_with_pass(long which, long a, long b, long c, enum pass p)
 {
 	long result = passes_hold(p) ? call(which, a, b, c, p) : -EPERM;
 
@@ -95,27 +96,30 @@ static int make(long which, long a, long b, long c, enum pass p)
 
 int passes_socket(int family, int type, int protocol)
 {
-	return family == AF_INET || family == AF_INET6 ? make(SYS_socket, family, type, protocol, PASS_NETWORK) : socket(family, type, protocol);
+	return family == AF_INET || family == AF_INET6 ? call_with_pass(SYS_socket, family, type, protocol, PASS_NETWORK) : socket(family, type, protocol);
 }
 
 int passes_connect(int fd, const struct sockaddr *address, socklen_t len)
 {
-	return make(SYS_connect, fd, (long)(uintptr_t)address, (long)len, PASS_NETWORK);
+	return call_with_pass(SYS_connect, fd, (long)(uintptr_t)address, (long)len, PASS_NETWORK);
 }
 
 int passes_kill(pid_t pid, int which)
 {
-	return make(SYS_kill, pid, which, 0, PASS_LISTENER);
+	return call_with_pass(SYS_kill, pid, which, 0, PASS_LISTENER);
 }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef __SANITIZE_ADDRESS__ /* which has to know of forks */
 pid_t passes_fork(void)
 {
-	return passes_hold(PASS_LISTENER) ? _Fork() : make(SYS_clone, 0, 0, 0, PASS_LISTENER);
+	if (passes_hold(PASS_LISTENER))
+		return _Fork();
+	errno = EPERM;
+	return -1;
 }
 #else
 pid_t passes_fork(void)
 {
-	return make(SYS_clone, SIGCHLD, 0, 0, PASS_LISTENER);
+	return call_with_pass(SYS_clone, SIGCHLD, 0, 0, PASS_LISTENER);
 }
 #endif

@@ -1,8 +1,8 @@
-/* Passes: system calls that only who knows a number can make. The number is random and drawn before system calls are filtered; the filter
- * (io/sandbox.h) compares it with the sixth argument of the call, which the kernel itself does not look at, syscall(2). A process that has
- * forgotten the number has lost the call for good, and forgetting takes no system call.
+/* Passes: system calls that a process can make only as long as it knows a random number. The filter of io/sandbox.h compares the number with
+ * the sixth argument of the call, which the kernel itself does not look at, syscall(2). A process that has forgotten the number has lost the
+ * call for good, and forgetting takes no system call.
  *
- * Without a filter, and where the number is no part of it, they are the calls that they are named for.
+ * Where calls are not filtered, the functions below are the system calls that they are named for.
  */
 #ifndef PASSES_H
 #define PASSES_H
@@ -18,13 +18,13 @@ enum pass {
 	PASSES
 };
 
-/* Draw the numbers, once. false: the kernel gives no random octets; errno is set. */
-bool passes_draw(void);
+/* Draw the numbers, once, before calls are filtered. If the kernel gives no random octets, there are none: the calls need no pass. */
+void passes_draw(void);
 
 /* The number, for the filter; 0: it was not drawn, or is forgotten. */
 uint64_t passes_number(enum pass p);
 
-/* This process, and those that it will fork, make the calls of this pass no more: they fail, EPERM. Before passes_draw() it does nothing. */
+/* From now on the calls of this pass fail, EPERM, in this process and in those that it will fork. Without a number it does nothing. */
 void passes_forget(enum pass p);
 
 /* Whether the calls of this pass can be made. */

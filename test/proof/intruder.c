@@ -277,11 +277,29 @@ static int shut_ways(const char *operand)
 
 extern char __bss_start, _end;
 
-/* Of the number of a pass: one is there as long as the session has the pass, and no other may be found when it has not. In its variables, in
- * what calls have left below this function's frame, and in what is above. */
+static bool is_half(const char *at, uint32_t inverse)
+{
+	uint32_t found;
+
+	memcpy(&found, at, sizeof found);
+	return found == ~inverse;
+}
+
+static bool half_follows(const char *at, uint32_t inverse)
+{
+	bool follows = false;
+
+	for (unsigned i = 4; i < 60; i++)
+		follows = follows || is_half(at + i, inverse);
+	return follows;
+}
+
+/* Copies of the number of a pass, in one piece or as a filter has it, in two halves that are not far apart. As long as the session has the pass
+ * there is one. Looked for in variables, in what calls have left below this function's frame, and above it. */
 static int find_copies(const char *operand)
 {
-	const uint64_t wanted = ~passes_number(PASS_NETWORK);
+	const uint64_t number = passes_number(PASS_NETWORK);
+	const volatile uint32_t wanted[] = { ~(uint32_t)number, ~(uint32_t)(number >> 32) }; /* no copy itself */
 	const char *here = __builtin_frame_address(0);
 	const struct {
 		const char *from, *to;
@@ -290,12 +308,8 @@ static int find_copies(const char *operand)
 
 	(void)operand;
 	for (unsigned i = 0; i < sizeof memory / sizeof *memory; i++)
-		for (const char *at = memory[i].from; at + sizeof wanted <= memory[i].to; at++) {
-			uint64_t found;
-
-			memcpy(&found, at, sizeof found);
-			copies += found == ~wanted;
-		}
+		for (const char *at = memory[i].from; at + 64 <= memory[i].to; at++)
+			copies += is_half(at, wanted[0]) && half_follows(at, wanted[1]);
 	return copies == 1 ? ENOENT : copies ? 0 : ESRCH;
 }
 

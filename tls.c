@@ -477,20 +477,6 @@ static const char suite_names[][48] = {
 #undef X
 };
 
-/* As br_ssl_engine_set_default_chapol() does it, which brings along the Poly1305 of 32-bit machines as well. */
-static void set_chapol(br_ssl_engine_context *e)
-{
-	const br_chacha20_run fast = br_chacha20_sse2_get();
-
-	br_ssl_engine_set_chapol(e, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
-	br_ssl_engine_set_chacha20(e, fast ? fast : &br_chacha20_ct_run);
-#ifdef __SIZEOF_INT128__
-	br_ssl_engine_set_poly1305(e, br_poly1305_ctmulq_get());
-#else
-	br_ssl_engine_set_poly1305(e, &br_poly1305_ctmul_run);
-#endif
-}
-
 /* Use the first suite_count suites of the list above, and the hashes from first_hash on. */
 static void set_algorithms(br_ssl_engine_context *e, size_t suite_count, size_t first_hash)
 {
@@ -501,7 +487,7 @@ static void set_algorithms(br_ssl_engine_context *e, size_t suite_count, size_t 
 	br_ssl_engine_set_prf_sha384(e, &br_tls12_sha384_prf);
 	br_ssl_engine_set_default_aes_cbc(e);
 	br_ssl_engine_set_default_aes_gcm(e);
-	set_chapol(e);
+	br_ssl_engine_set_default_chapol(e);
 }
 
 /* How many of the list suffice for an upstream that counts as verified. One that publishes TLSA records promises a certificate, and no more

@@ -4,7 +4,6 @@
 
 #include "pure/ere.h"
 
-#include <ctype.h>
 #include <regex.h>
 #include <stdlib.h>
 
@@ -143,38 +142,11 @@ static void octets_of_all_kinds(void **state)
 	assert_true(ere_match(&e, (const unsigned char *)"\xc3\xa9", 2));
 }
 
-/* Cases are one: an upper letter is a lower one, too. */
-static int is_letter(int c)
-{
-	return isupper(c) || islower(c);
-}
-
-static void classes_have_what_libc_s_have(void **state)
-{
-	static const struct {
-		const char *expression;
-		int (*has)(int);
-	} classes[] = { { "[[:alpha:]]", isalpha }, { "[[:digit:]]", isdigit }, { "[[:alnum:]]", isalnum }, { "[[:upper:]]", is_letter },
-		{ "[[:lower:]]", is_letter }, { "[[:space:]]", isspace }, { "[[:blank:]]", isblank }, { "[[:punct:]]", ispunct },
-		{ "[[:print:]]", isprint }, { "[[:graph:]]", isgraph }, { "[[:cntrl:]]", iscntrl }, { "[[:xdigit:]]", isxdigit } };
-
-	(void)state;
-	for (size_t i = 0; i < COUNT(classes); i++) {
-		assert_null(ere_compile(&e, classes[i].expression));
-		for (int c = 0; c < 256; c++) {
-			unsigned char octet = (unsigned char)c;
-
-			if (ere_match(&e, &octet, 1) != (c < 128 && classes[i].has(c)))
-				fail_msg("%s and octet %d", classes[i].expression, c);
-		}
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(as_libc), cmocka_unit_test(as_libc_by_chance),
 		cmocka_unit_test(refused), cmocka_unit_test(nested_deeply), cmocka_unit_test(costs_what_it_says),
-		cmocka_unit_test(octets_of_all_kinds), cmocka_unit_test(classes_have_what_libc_s_have) };
+		cmocka_unit_test(octets_of_all_kinds) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,7 +44,6 @@ class Clients:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with net.mail:
             self.server = socket.create_server((address, 25), family=family, backlog=512)
-        self.server.settimeout(3)
 
     def connect(self, port, timeout=TIMEOUT):
         with self.ns:
@@ -60,37 +59,32 @@ class Clients:
             return None
         return client
 
-    def _accept(self, count):
-        """The server's connections. In their clients' name two of them can have the same ends, and then one never comes."""
-        accepted = []
-        with contextlib.suppress(TimeoutError):
-            while len(accepted) < count:
+    def _answered(self, opened):
+        """The server's connections and the clients with its greeting. In their clients' name two connections can have the same ends:
+        then one client gets no server's greeting, but a refusal of smtpwarp's."""
+        waiting, accepted, greeted = set(opened), [], []
+
+        def all_answered():
+            ready = select.select([self.server, *waiting], [], [], 0)[0]
+            if self.server in ready:
                 accepted.append(self.server.accept())
-        return accepted
-
-    @staticmethod
-    def _greeted(opened, count):
-        """Of two with the same ends one gets no server's greeting, but a refusal of smtpwarp's."""
-        waiting, greeted = set(opened), []
-
-        def all_greeted():
-            for client in select.select(waiting, [], [], 0)[0]:
+                accepted[-1][0].settimeout(TIMEOUT)
+                accepted[-1][0].sendall(b"220 server.example\r\n")
+            for client in waiting & set(ready):
                 waiting.discard(client)
                 with contextlib.suppress(ConnectionError):
                     if client.recv(100).startswith(b"220"):
                         greeted.append(client)
-            return (greeted,) if len(greeted) >= count else None
-        return wait_until(all_greeted, f"{count} greetings")[0]
+            return not waiting
+        wait_until(all_answered, lambda: f"answers to {[client.getsockname() for client in waiting]}")
+        assert len(greeted) == len(accepted)
+        return accepted, greeted
 
     def sessions(self, ports):
         """One session for each port, 0 for any, all at once. The server resets them all. How many there were."""
         opened = [client for port in ports if (client := self.connect(port))]
-        accepted = self._accept(len(opened))
+        accepted, clients = self._answered(opened)
         self.ports = [source[1] for _, source in accepted]
-        for peer, _ in accepted:
-            peer.settimeout(TIMEOUT)
-            peer.sendall(b"220 server.example\r\n")
-        clients = self._greeted(opened, len(accepted))
         for client in clients:
             self.count += 1
             client.sendall(b"HELO client%d.example\r\n" % self.count)
@@ -137,6 +131,29 @@ def start(net, tmp_path, *options, sockets=()):
         hosts.stop(child)
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         return {record["helo"] for record in records if record["event"] == "close"}
+    return logged
+
+
+def transparent(address):
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+    sock.bind((address, hosts.PORT))
+    sock.listen(512)
+    return sock
+
+
+def behind_tproxy(net, tmp_path, rules, address, *options):
+    """start() with one transparent listening socket, and the rules that pass clients to it."""
+    for name in rules:
+        net.host.rules(name)
+    net.host.run([hosts.UNITS / "tproxy-routes", "add"])
+    with net.host.ns:
+        sock = transparent(address)
+    logged = start(net, tmp_path, *options, sockets=[sock])
+    sock.close()
     return logged
 
 
@@ -193,13 +210,7 @@ def test_many_sessions_behind_a_gateway(net, tmp_path, rules):
 
 @pytest.mark.parametrize("rules", TPROXY, ids=["nft", "iptables"])
 def test_many_sessions_behind_tproxy(net, tmp_path, rules):
-    for name in rules:
-        net.host.rules(name)
-    net.host.run([hosts.UNITS / "tproxy-routes", "add"])
-    with net.host.ns:
-        sock = transparent("127.0.0.1")
-    logged = start(net, tmp_path, sockets=[sock])
-    sock.close()
+    logged = behind_tproxy(net, tmp_path, rules, "127.0.0.1")
     with clients_of(net, net.inside, net.mail.ip4) as clients:
         many_sessions(clients)
         assert clients.seen <= logged()
@@ -255,30 +266,26 @@ def test_reuse_of_ports_behind_a_gateway(net, tmp_path, rules, family):
         assert clients.seen <= logged()
 
 
-def transparent(address):
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
-    sock.bind((address, hosts.PORT))
-    sock.listen(512)
-    return sock
-
-
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("own", [True, False], ids=["gateway-address", "client-address"])
 @pytest.mark.parametrize("rules", TPROXY, ids=["nft", "iptables"])
 def test_reuse_of_ports_behind_tproxy(net, tmp_path, rules, own, family):
     """TPROXY asks no memory of connections: every client gets through smtpwarp. When nobody listens, none gets through."""
-    for name in rules:
-        net.host.rules(name)
-    net.host.run([hosts.UNITS / "tproxy-routes", "add"])
-    with net.host.ns:
-        sock = transparent("::1" if family == 6 else "127.0.0.1")
-    logged = start(net, tmp_path, *([] if own else ["--outbound-ip", "client"]), sockets=[sock])
-    sock.close()
+    options = [] if own else ["--outbound-ip", "client"]
+    logged = behind_tproxy(net, tmp_path, rules, "::1" if family == 6 else "127.0.0.1", *options)
     with clients_of(net, net.inside, net.mail.ip6 if family == 6 else net.mail.ip4) as clients:
         assert force_reuse(clients, 100) >= (100 if own else 90) and clients.refused == 0
         assert clients.seen <= logged()
         assert clients.connect(0, timeout=0.5) is None
+
+
+@pytest.mark.parametrize("rules", TPROXY, ids=["nft", "iptables"])
+def test_a_port_is_used_again_at_once(net, tmp_path, rules):
+    """smtpwarp has closed first, so its end of the last session is in TIME_WAIT: the client's SYN is not for that."""
+    behind_tproxy(net, tmp_path, rules, "127.0.0.1")
+    with clients_of(net, net.inside, net.mail.ip4) as clients:
+        assert clients.sessions([45000]) == 1 and ":45000" in net.host.ns.run(["ss", "-Htn", "state", "time-wait"]).stdout
+        assert clients.sessions([45000]) == 1
+    tcp = [line.split() for line in net.inside.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if line.startswith("Tcp:")]
+    counts = dict(zip(*tcp))
+    assert counts["RetransSegs"] == counts["OutRsts"] == "0"

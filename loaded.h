@@ -86,8 +86,8 @@ bool loaded_wants_names(void);
  * alone: this process is a session, and has not read what a listener reads for all. */
 void loaded_confine(bool alone);
 
-/* Runs as the user that sessions run as. The default of --state may be missing, or be somebody else's: then nothing is observed;
- * but smtpwarp does not start, if there is --plain-after. */
+/* Runs as the user that sessions run as. Where the default of --state is missing or is somebody else's, nothing is
+ * observed; with --plain-after, which needs it, smtpwarp does not start. */
 void loaded_open_state(void);
 
 #endif

@@ -4,9 +4,10 @@
  *   executed, no memory become code, no socket be made but streams and datagrams of Unix, IP and
  *   Netlink.
  * - Files, TCP ports, signals: a ruleset, landlock(7), that each session takes up. It opens no files (readable.h has what it may still
- *   read), connects to no TCP ports but those given, signals no process, and connects to no abstract Unix sockets of others.
- * - Processes: none can be started or signalled, nor can IP sockets be made or connected once the session needs none: what passes.h has.
- *   Besides RLIMIT_NPROC, where the kernel has no seccomp(2).
+ *   read), connects to no TCP ports but those given, signals no process, not even by fcntl(2), and connects to no abstract Unix sockets of
+ *   others.
+ * - Processes and the network: passes.h. A session starts and signals no process, and makes and connects no IP sockets once it needs none.
+ *   Where the kernel has no seccomp(2), RLIMIT_NPROC keeps it from starting processes.
  * - Capabilities: a session gives up those that it does not need, capabilities(7).
  *
  * Where the kernel lacks one, the others stand. Builds with AddressSanitizer have none.

@@ -591,8 +591,8 @@ uint64_t statemap_tls_failed(struct statemap *m, const char *address, const char
 		first = times >> 32;
 	}
 	change(&f->times, times, first << 32 | last_failure(unix_s));
-	if (!GET(&m->failing))
-		PUT(&m->failing, 1);
+	if (!GET(&m->tls_failed))
+		PUT(&m->tls_failed, 1);
 	return first * 1000000;
 }
 
@@ -602,7 +602,7 @@ void statemap_tls_works(struct statemap *m, const char *address, const char *por
 	uint64_t key;
 	struct statemap_failing *f;
 
-	if (!GET(&m->failing)) /* before any other page is touched */
+	if (!GET(&m->tls_failed)) /* before any other page is touched */
 		return;
 	key = key_of(m, address, port);
 	f = failing_beside(m, key);

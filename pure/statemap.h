@@ -154,7 +154,7 @@ struct statemap {
 	uint64_t total[STATEMAP_TOTAL_ROOM];
 	struct statemap_hook hook[STATEMAP_HOOKS];
 	uint64_t learnt_until; /* until when any of `learnt` holds */
-	uint64_t failing; /* 1: TLS of some server has failed */
+	uint64_t tls_failed; /* 1: TLS of some server has failed */
 	unsigned char room[4096 - 72 - 8 * STATEMAP_TOTAL_ROOM - STATEMAP_HOOKS * sizeof(struct statemap_hook)];
 	struct statemap_learnt learnt[STATEMAP_LEARNT];
 	struct statemap_slot slot[STATEMAP_SLOTS];

@@ -1,7 +1,5 @@
 """--plain-after: mail to a server whose TLS fails is deferred, until its TLS has failed for so long; then it goes in plain."""
 import datetime
-import os
-import random
 import re
 import subprocess
 import time
@@ -9,7 +7,7 @@ import time
 import pytest
 
 import peers
-from statemap import SIZE, State
+from statemap import HARMS, State
 from test_upstream_tls import FAILURES, asked_for_tls, refused, start
 from warp import BINARY
 
@@ -155,16 +153,7 @@ def test_tls_that_begins_later(warp, server, state, options, command):
     assert proxy.wait_for("tls", result="failed") and proxy.wait_for("tls", result="fallback")
 
 
-def cut(path):
-    os.truncate(path, 4096)
-
-
-def scribble(path):
-    with open(path, "r+b") as file:
-        file.write(random.Random(5).randbytes(SIZE))
-
-
-@pytest.mark.parametrize("harm", [cut, scribble, os.unlink])
+@pytest.mark.parametrize("harm", HARMS)
 def test_file_is_harmed_while_in_use(warp, server, state, harm):
     """A file that is cut remembers nothing: mail waits, and does not go in plain."""
     proxy = warp("--plain-after", 300, "--state", state, upstream=server).listen()

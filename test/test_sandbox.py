@@ -1,4 +1,5 @@
 """Walls around a session: what code that a peer has smuggled into it can still do. test/proof/intruder.c is that code."""
+import contextlib
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import subprocess
 import pytest
 
 import building
+import nameservers
 from building import ROOT
 from hooks import Hooks
 from warp import BINARY
@@ -164,6 +166,47 @@ def test_when_it_leaves_the_network(begin, mode):
     client = proxy.connect()
     client.expect("220")
     if mode.startswith("listener"):
+        names_call(proxy, client, "socket", "connect 25")
+    else:
+        assert attempt(client, "connect", "25") == "250 done"
+
+
+@pytest.fixture(name="network_user", params=[
+    ("plain", "220"), ("connect-on", None), ("routes", None), ("tls-on", None), ("dane", None), ("tlsrpt", None), ("socket hook", None),
+    ("connect hook", "EHLO"), ("name", "EHLO"), ("outbound-ip", "EHLO"), ("dnsbl", "220")], ids=lambda param: param[0])
+def fixture_network_user(request, warp, intruder, mail_server, tmp_path):
+    """A listener whose sessions have a use for the network, as smtpwarp(8) lists them, and after which reply they have left it."""
+    what, leaves = request.param
+    upstream, hooks, places = mail_server(), Hooks(tmp_path / "hooks"), contextlib.ExitStack()
+    (tmp_path / "routes").write_text(f"*;{upstream.name_port}\n")
+    options = {"connect-on": ["--connect-on", "recipient"], "routes": ["--routes", tmp_path / "routes"], "tls-on": ["--tls-on", "recipient"],
+               "dane": ["--tls", "dane"], "tlsrpt": ["--tlsrpt", tmp_path / "reports"], "outbound-ip": ["--outbound-ip", "client"],
+               "name": ["--upstream", f"localhost:{upstream.port}"]}.get(what, [])
+    if what == "connect hook":
+        hooks.script("connect", "echo accept")
+        options = hooks.options
+    elif what == "socket hook":
+        places.enter_context(socket.socket(socket.AF_UNIX)).bind(str(hooks.place("mail", "50-hook")))
+        options = hooks.options
+    elif what == "dnsbl":
+        server = places.enter_context(nameservers.Rude(lambda query, tcp: nameservers.reply(query, flags=0x8183)))
+        options = ["--dnsbl", "bl.test", "--dns-server", server.name_port]
+    with places:
+        proxy = warp(*options, upstream=None if what in ("name", "routes") else upstream)
+        proxy.binary, proxy.complete = intruder, False
+        yield proxy.listen(), leaves
+
+
+def test_network_while_it_is_needed(network_user):
+    proxy, leaves = network_user
+    client = proxy.connect()
+    client.expect("220")
+    if leaves == "220":
+        names_call(proxy, client, "socket", "connect 25")
+        return
+    assert attempt(client, "connect", "25") == "250 done"
+    client.ask("EHLO client.example", "250")
+    if leaves == "EHLO":
         names_call(proxy, client, "socket", "connect 25")
     else:
         assert attempt(client, "connect", "25") == "250 done"

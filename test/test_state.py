@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import certificates
-from statemap import SIZE, State, sessions
+from statemap import HARMS, SIZE, State, sessions
 from warp import BINARY
 
 # What five providers say to whom they throttle, or have on a list.
@@ -261,16 +261,7 @@ def test_what_a_killed_session_loses(warp, sink, state):
     assert State(state).totals["bytes_from_client"] == killed.totals["bytes_from_client"] + close["client_in"]
 
 
-def cut(path):
-    os.truncate(path, 4096)
-
-
-def scribble(path):
-    with open(path, "r+b") as file:
-        file.write(random.Random(5).randbytes(SIZE))
-
-
-@pytest.mark.parametrize("harm", [cut, scribble, os.unlink])
+@pytest.mark.parametrize("harm", HARMS)
 def test_file_is_harmed_while_in_use(warp, sink, state, harm):
     proxy = warp("--state", state, upstream=sink()).listen()
     client = proxy.greeted()

@@ -1,7 +1,9 @@
-"""Reads the file of --state, as pure/statemap.h has it; and counts the sessions that hold a lock on it."""
+"""Reads the file of --state, as pure/statemap.h has it, and harms it; and counts the sessions that hold a lock on it."""
 import collections
 import fcntl
+import os
 import pathlib
+import random
 import re
 import struct
 
@@ -71,3 +73,15 @@ def sessions(path):
                 return 0
             return length + held(start, at) + held(at + length, end)
         return held(PLACES_AT, PLACES_AT + PLACES)
+
+
+def cut(path):
+    os.truncate(path, 4096)
+
+
+def scribble(path):
+    with open(path, "r+b") as file:
+        file.write(random.Random(5).randbytes(SIZE))
+
+
+HARMS = cut, scribble, os.unlink

@@ -14,6 +14,7 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 CORES = os.cpu_count() or 1
+STEP = 1800     # seconds: only what hangs takes so long
 # Hostile input is where a sanitizer earns its keep; what else the others test does not depend on the build.
 SANITIZED = ["framing", "replies", "commands", "pipelining", "extensions", "upstream_tls", "destination",
              "identity", "checks", "late_auth", "lookup"]
@@ -35,8 +36,9 @@ class Tally:
 
     def step(self, title, *command):
         """One command that passes or fails as a whole. Its output is shown when it fails."""
+        command = ["timeout", "--kill-after=5", str(STEP), *command]
         done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        said = f"\n{done.stdout[-8000:]}" if done.returncode else ""
+        said = f" ({done.returncode})\n{done.stdout[-8000:]}" if done.returncode else ""
         print(f"{'FAIL' if done.returncode else 'ok  '} {title}{said}", flush=True)
         return done
 

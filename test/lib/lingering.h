@@ -6,10 +6,12 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-/* The descriptor is the caller's, and must be closed by somebody else last; *peer has to stay open as long. */
+/* The descriptor is the caller's, and must be closed by somebody else last: see held_up(). *peer has to stay open as long. */
 static inline int lingering(int *peer)
 {
 	static const char octets[65536];
@@ -29,6 +31,16 @@ static inline int lingering(int *peer)
 	while (send(fd, octets, sizeof octets, MSG_DONTWAIT) > 0)
 		;
 	return fd;
+}
+
+/* Keep this child from taking what it is sent, until SIGCONT: the caller closes its own descriptors in between, and the child is the last. */
+static inline void held_up(pid_t child)
+{
+	int status;
+
+	assert_int_equal(kill(child, SIGSTOP), 0);
+	assert_int_equal(waitpid(child, &status, WUNTRACED), child);
+	assert_true(WIFSTOPPED(status));
 }
 
 #endif

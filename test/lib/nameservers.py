@@ -14,6 +14,8 @@ import subprocess
 import threading
 import time
 
+from waiting import TIMEOUT
+
 A, CNAME, PTR, TXT, AAAA = 1, 5, 12, 16, 28
 
 
@@ -155,7 +157,7 @@ class Rude:
 
     def _serve(self, sock):
         with sock:
-            sock.settimeout(1)
+            sock.settimeout(TIMEOUT)
             size = struct.unpack("!H", sock.recv(2, socket.MSG_WAITALL))[0]
             query = sock.recv(size, socket.MSG_WAITALL)
             self.queries.append(query)

@@ -154,9 +154,11 @@ static void connection_that_lingers(void **state)
 	int peer, fd = lingering(&peer);
 
 	(void)state;
+	held_up(broker);
 	r.channel = broker_run("/bin/forbidden", (const int[]){ fd, fd, fd, -1 });
 	assert_true(r.channel >= 0);
 	close(fd);
+	kill(broker, SIGCONT);
 	assert_int_equal(await(&r).value, EACCES);
 	broker_end(r.channel, true);
 	ends_with("exit 0", BROKER_EXITED, 0);

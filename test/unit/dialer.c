@@ -87,9 +87,11 @@ static void connection_that_lingers(void **state)
 	int peer, fd = lingering(&peer);
 
 	(void)state;
+	held_up(dialer);
 	for (unsigned i = 0; i < 3; i++)
 		assert_true(requests_pass(requests, &(uint32_t){ 2 }, 4, (const int[]){ fd, fd }, 2, 0));
 	close(fd);
+	kill(dialer, SIGCONT);
 	connections(NULL);
 	close(peer);
 }

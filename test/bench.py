@@ -431,6 +431,25 @@ def report_loads(bench, samples):
     table(["load", "", "messages/s", "CPU µs/message", "CPU to HAProxy's", "goal", ""], rows)
 
 
+def state_cost(bench, load, names):
+    """What a session costs more behind the second of two that have just been started."""
+    pair, differences = [bench.contestant(name) for name in names], []
+    for turn in range(8):
+        cpu = {one.name: run_load(bench, load, one).cpu for one in (pair[::-1] if turn % 2 else pair)}
+        differences.append(cpu[names[1]] - cpu[names[0]])
+    return statistics.median(differences)
+
+
+def report_state(bench):
+    """Where the kernel puts a program's memory decides on the page tables of its sessions, and so on more than a map can cost: many
+    starts, and between them short loads in turns."""
+    heading("What --state adds to a session of one 4 KB message")
+    costs = [state_cost(bench, Load("", 4096, 1, 100), ("smtpwarp", "smtpwarp, state")) for _ in range(bench.options.rounds * 8)]
+    added, (low, _, high) = statistics.median(costs), statistics.quantiles(costs)
+    table(["CPU µs/session", "half of the starts between", "goal", ""],
+          [[f"{added:+,.1f}", f"{low:+,.0f} and {high:+,.0f}", *bench.judge("--state, µs a session", added, at_most(10, " µs"))]])
+
+
 def report_start_cost(bench, samples):
     load = LOADS[0]
     heading("Start under inetd and tcpserver, against the listener (a session of one 4 KB message)")
@@ -775,6 +794,7 @@ def main():
         contestants = {name: bench.contestant(name) for name in names}
         samples = measure_loads(bench, contestants)
         report_loads(bench, samples)
+        report_state(bench)
         report_latency(bench, contestants)
         report_start_cost(bench, samples)
         report_hooks(bench)

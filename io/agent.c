@@ -114,6 +114,21 @@ static void take_control(const char *control, size_t n, struct request *r)
 	}
 }
 
+/* Wait for a message, which another agent may take first. */
+static ssize_t receive(int requests, struct msghdr *message)
+{
+	struct pollfd p = { .fd = requests, .events = POLLIN };
+	ssize_t n;
+
+	do {
+		poll(&p, 1, -1);
+		requests_hurry();
+		n = recvmsg(requests, message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		requests_calm();
+	} while (n < 0 && (errno == EAGAIN || errno == EINTR));
+	return n;
+}
+
 /* Wait for a request. false: nobody is left to ask. A message without octets has credentials, an end has not. */
 static bool take_request(int requests, struct request *r)
 {
@@ -123,13 +138,13 @@ static bool take_request(int requests, struct request *r)
 	} control;
 	struct iovec part = { r->bytes, sizeof r->bytes };
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t n = recvmsg(requests, &message, MSG_CMSG_CLOEXEC);
+	ssize_t n = receive(requests, &message);
 
 	r->channel = -1;
 	r->asker = 0;
 	r->len = 0;
 	if (n < 0)
-		return errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
+		return errno == ENOBUFS || errno == ENOMEM;
 	take_control(control.room, message.msg_controllen, r);
 	if (!n && !r->asker && r->channel < 0)
 		return false;

@@ -178,14 +178,17 @@ static bool take_request(void)
 	int descriptor[REQUESTS_DESCRIPTORS];
 	unsigned n;
 	bool whole;
-	ssize_t len = requests_receive(b.requests, path, sizeof path, descriptor, &n, &whole);
+	ssize_t len;
 
+	requests_hurry();
+	len = requests_receive(b.requests, path, sizeof path, descriptor, &n, &whole);
+	requests_calm();
 	if (len < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM))
 		return false;
 	if (!len && !n && !(b.polled[0].revents & (POLLHUP | POLLRDHUP))) /* a session may send nothing, which is not the end */
 		return false;
 	if (len <= 0 && !n) {
-		close(b.requests);
+		requests_close(b.requests); /* with what is still in its queue */
 		b.requests = -1;
 		return false;
 	}
@@ -206,13 +209,16 @@ static void leave(struct run *r)
 }
 
 /* A session that is gone without a word has crashed: what it has asked for, such as logging, may come to its end. */
-static void hear(struct run *r)
+static void hear(struct run *r, short revents)
 {
 	char word = 0;
-	ssize_t n = recv(r->channel, &word, 1, MSG_DONTWAIT);
+	ssize_t n;
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+	requests_hurry();
+	n = recv(r->channel, &word, 1, MSG_DONTWAIT);
+	requests_calm();
+	if (n < 0 && (errno == EAGAIN || errno == EINTR) && !(revents & (POLLERR | POLLHUP | POLLNVAL)))
+		return; /* with one of these it would wake poll(2) for ever */
 	if (n == 1 && word == RUN_KILL)
 		kill_group(r);
 	else if (n != 1)
@@ -242,7 +248,7 @@ static void look_at_runs(void)
 		struct run *r = &b.run[i];
 
 		if (r->channel >= 0 && b.polled[i + 1].revents)
-			hear(r);
+			hear(r, b.polled[i + 1].revents);
 		if (r->deadline && time >= r->deadline) {
 			kill_group(r);
 			r->deadline = 0;

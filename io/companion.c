@@ -34,8 +34,13 @@ void companion_prepare(void)
 	static const int ignored[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
 	const struct sigaction interrupt = { .sa_handler = on_signal };
 
+	sigset_t alarm;
+
 	sigaction(SIGCHLD, &interrupt, NULL);
 	sigaction(SIGALRM, &interrupt, NULL);
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	sigprocmask(SIG_UNBLOCK, &alarm, NULL); /* who has started smtpwarp may have blocked it */
 	for (unsigned i = 0; i < sizeof ignored / sizeof *ignored; i++)
 		signal(ignored[i], SIG_IGN);
 }

@@ -64,7 +64,7 @@ static void answer(int channel, int fd, int32_t error)
 {
 	requests_pass(channel, &error, sizeof error, &fd, fd >= 0, MSG_DONTWAIT);
 	if (fd >= 0)
-		close(fd);
+		requests_close(fd); /* the session may have closed it before */
 }
 
 /* The channel, then the client's connection. false: nobody is left to ask, or a session has shut the socket for all. */
@@ -79,7 +79,9 @@ static bool serve_one(int (*dial)(int client, uint32_t which))
 
 	if (poll(&p, 1, -1) < 0)
 		return errno == EINTR;
+	requests_hurry();
 	len = requests_receive(STDIN_FILENO, &which, sizeof which, descriptor, &n, &whole);
+	requests_calm();
 	if (len == sizeof which && whole && n == 2) {
 		int fd = dial(descriptor[1], which);
 

@@ -12,12 +12,7 @@
 
 int requests_pair(int pair[2])
 {
-	const struct timeval limit = { .tv_sec = REQUESTS_SECONDS };
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -1;
-	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-	return 0;
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
 }
 
 union control {
@@ -57,26 +52,37 @@ ssize_t requests_receive(int from, void *bytes, size_t cap, int descriptor[REQUE
 	return len;
 }
 
-/* The timer goes off again and again, for the first time may be before close(2) waits. */
-void requests_close(int fd)
+/* The timer goes off again and again, for the first time may be before anything waits. */
+void requests_hurry(void)
 {
-	const struct itimerval none = { .it_value = { 0, 0 } }, soon = { .it_interval = { 0, 10000 }, .it_value = { 0, 10000 } };
-
-	setitimer(ITIMER_REAL, &soon, NULL);
-	close(fd);
-	setitimer(ITIMER_REAL, &none, NULL);
+	setitimer(ITIMER_REAL, &(struct itimerval){ .it_interval = { 0, 1000 }, .it_value = { 0, 1000 } }, NULL);
 }
 
-/* Descriptors under way count against this user's limit (ETOOMANYREFS), those of all sessions together. */
+void requests_calm(void)
+{
+	setitimer(ITIMER_REAL, &(struct itimerval){ .it_value = { 0, 0 } }, NULL);
+}
+
+void requests_close(int fd)
+{
+	requests_hurry();
+	close(fd);
+	requests_calm();
+}
+
+/* The queue may be full (EAGAIN), and descriptors under way count against this user's limit (ETOOMANYREFS), those of all sessions together.
+ * A session that has been taken over may have set how long sendmsg(2) waits: so it does not wait here. */
 static int pass_patiently(int to, const void *bytes, size_t len, const int *descriptor, unsigned n)
 {
-	bool passed = requests_pass(to, bytes, len, descriptor, n, 0);
+	struct pollfd p = { .fd = to };
 
-	for (unsigned tries = 0; !passed && errno == ETOOMANYREFS && tries < REQUESTS_SECONDS * 100; tries++) {
-		poll(NULL, 0, 10);
-		passed = requests_pass(to, bytes, len, descriptor, n, 0);
+	for (unsigned tries = 0; !requests_pass(to, bytes, len, descriptor, n, MSG_DONTWAIT); tries++) {
+		if ((errno != EAGAIN && errno != ETOOMANYREFS) || tries == REQUESTS_SECONDS * 100)
+			return errno;
+		p.events = errno == EAGAIN ? POLLOUT : 0;
+		poll(&p, 1, 10);
 	}
-	return passed ? 0 : errno;
+	return 0;
 }
 
 int requests_send(int to, const void *bytes, size_t len, const int *descriptor, unsigned n)

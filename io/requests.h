@@ -24,8 +24,13 @@ bool requests_pass(int to, const void *bytes, size_t len, const int *descriptor,
  * 0. *whole: nothing of it is cut off. Does not wait. */
 ssize_t requests_receive(int from, void *bytes, size_t cap, int descriptor[REQUESTS_DESCRIPTORS], unsigned *n, bool *whole);
 
-/* Close a descriptor that a message has brought. It may be anything, also a TCP socket, for which close(2) may wait as long as somebody has set
- * SO_LINGER, socket(7): here for 20 ms at most. For companions, whose SIGALRM only interrupts, companion_prepare(). */
+/* What a message brings may be anything, also the last descriptor of a TCP socket, for whose end the kernel waits as long as somebody has set
+ * SO_LINGER, socket(7). In companions, whose SIGALRM only interrupts (companion_prepare()), it waits for 2 ms at most between these two:
+ * whatever closes such descriptors stands there, and also what receives a message, for one with more of them than there is room. */
+void requests_hurry(void);
+void requests_calm(void);
+
+/* close(2) between those two. */
 void requests_close(int fd);
 
 #endif

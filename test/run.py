@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -36,10 +37,15 @@ class Tally:
 
     def step(self, title, *command):
         """One command that passes or fails as a whole. Its output is shown when it fails."""
-        command = ["timeout", "--kill-after=5", str(STEP), *command]
-        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        said = f" ({done.returncode})\n{done.stdout[-8000:]}" if done.returncode else ""
-        print(f"{'FAIL' if done.returncode else 'ok  '} {title}{said}", flush=True)
+        with tempfile.TemporaryFile("w+") as output:      # no pipe: what a step leaves behind might keep that open
+            try:
+                code = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False, timeout=STEP).returncode
+            except subprocess.TimeoutExpired:
+                code = f"killed after {STEP} s"
+            output.seek(0)
+            done = subprocess.CompletedProcess(command, code, output.read())
+        said = f" ({code})\n{done.stdout[-8000:]}" if code else ""
+        print(f"{'FAIL' if code else 'ok  '} {title}{said}", flush=True)
         return done
 
     def whole(self, title, *command):

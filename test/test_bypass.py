@@ -284,7 +284,8 @@ def test_a_port_is_used_again_at_once(net, tmp_path, rules):
     """smtpwarp has closed first, so its end of the last session is in TIME_WAIT: the client's SYN is not for that."""
     behind_tproxy(net, tmp_path, rules, "127.0.0.1")
     with clients_of(net, net.inside, net.mail.ip4) as clients:
-        assert clients.sessions([45000]) == 1 and ":45000" in net.host.ns.run(["ss", "-Htn", "state", "time-wait"]).stdout
+        assert clients.sessions([45000]) == 1
+        wait_until(lambda: ":45000" in net.host.ns.run(["ss", "-Htn", "state", "time-wait"]).stdout, "the end in TIME_WAIT")
         assert clients.sessions([45000]) == 1
     tcp = [line.split() for line in net.inside.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if line.startswith("Tcp:")]
     counts = dict(zip(*tcp))

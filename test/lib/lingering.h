@@ -43,4 +43,22 @@ static inline void held_up(pid_t child)
 	assert_true(WIFSTOPPED(status));
 }
 
+/* A message of one octet with n descriptors, at most 32: the last is fd, which is closed here, the others are of /dev/null. */
+static inline void pass_among(int to, int fd, unsigned n)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(32 * sizeof(int))];
+	} control = { .header = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int)) } };
+	struct iovec part = { (char[1]){ 0 }, 1 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
+
+	for (unsigned i = 0; i < n; i++)
+		memcpy(CMSG_DATA(&control.header) + i * sizeof(int), i + 1 < n ? &null : &fd, sizeof(int));
+	assert_int_equal(sendmsg(to, &message, MSG_DONTWAIT | MSG_NOSIGNAL), 1);
+	close(fd);
+	close(null);
+}
+
 #endif

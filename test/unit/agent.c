@@ -5,6 +5,7 @@
 
 #include "io/agent.c"
 #include "test/lib/key_pair.h"
+#include "test/lib/lingering.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -245,6 +246,23 @@ static void it_ends_at_no_signal_but_sigkill(void **state)
 	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0);
 }
 
+/* One more than there is room for: to receive the message closes it. */
+static void connection_that_lingers(void **state)
+{
+	unsigned char hash[32] = { 0 }, signature[AGENT_SIGNATURE_MAX];
+	struct agents *a = &agents[AGENT_UPSTREAM];
+	int peer;
+
+	(void)state;
+	for (unsigned i = 0; i < a->count; i++)
+		held_up(a->pid[i]);
+	for (unsigned i = 0; i < a->count; i++)
+		pass_among(a->requests, lingering(&peer), 5); /* its peer stays open */
+	for (unsigned i = 0; i < a->count; i++)
+		kill(a->pid[i], SIGCONT);
+	assert_true(agent_sign(KEYS_UPSTREAM, hash, sizeof hash, signature) > 0);
+}
+
 /* It takes no requests: nobody waits for it longer than a time. */
 static void one_that_hangs_costs_no_more_than_the_time(void **state)
 {
@@ -272,6 +290,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(questions_that_are_none, start, stop),
 		cmocka_unit_test_setup_teardown(it_goes_on_after_anything, start, stop),
 		cmocka_unit_test_setup_teardown(it_ends_at_no_signal_but_sigkill, start, stop),
+		cmocka_unit_test_setup_teardown(connection_that_lingers, start, stop),
 		cmocka_unit_test_setup_teardown(one_that_hangs_costs_no_more_than_the_time, start, stop),
 	};
 	int failed;

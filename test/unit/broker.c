@@ -165,6 +165,23 @@ static void connection_that_lingers(void **state)
 	close(peer);
 }
 
+/* It lies where the session says what to do with a program: to receive that closes it. */
+static void connection_that_lingers_in_a_channel(void **state)
+{
+	struct run r;
+	int peer, fd = lingering(&peer);
+
+	(void)state;
+	write_program("read line");
+	begin(&r, program);
+	held_up(broker);
+	pass_among(r.channel, fd, 1);
+	kill(broker, SIGCONT);
+	ends_with("exit 0", BROKER_EXITED, 0);
+	leave(&r);
+	close(peer);
+}
+
 static void nothing_has_happened_yet(void **state)
 {
 	struct run r;
@@ -277,6 +294,7 @@ int main(void)
 		cmocka_unit_test(programs_get_their_descriptors),
 		cmocka_unit_test(what_cannot_be_run),
 		cmocka_unit_test(connection_that_lingers),
+		cmocka_unit_test(connection_that_lingers_in_a_channel),
 		cmocka_unit_test(nothing_has_happened_yet),
 		cmocka_unit_test(kills_the_group),
 		cmocka_unit_test(what_a_program_leaves_behind_goes_on),

@@ -96,6 +96,19 @@ static void connection_that_lingers(void **state)
 	close(peer);
 }
 
+/* There is no room for the last of so many descriptors: to receive the message closes it. */
+static void connection_that_lingers_beyond_the_others(void **state)
+{
+	int peer, fd = lingering(&peer);
+
+	(void)state;
+	held_up(dialer);
+	pass_among(requests, fd, REQUESTS_DESCRIPTORS + 1);
+	kill(dialer, SIGCONT);
+	connections(NULL);
+	close(peer);
+}
+
 static void take_end(pid_t pid)
 {
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -126,7 +139,8 @@ static void way_that_is_shut(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(connections), cmocka_unit_test(no_descriptor), cmocka_unit_test(wrong_requests), cmocka_unit_test(connection_that_lingers), cmocka_unit_test(killed),
+		cmocka_unit_test(connections), cmocka_unit_test(no_descriptor), cmocka_unit_test(wrong_requests), cmocka_unit_test(connection_that_lingers),
+		cmocka_unit_test(connection_that_lingers_beyond_the_others), cmocka_unit_test(killed),
 		cmocka_unit_test(way_that_is_shut),
 	};
 

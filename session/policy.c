@@ -217,6 +217,7 @@ static void take_dane(struct session *s, const struct dane_answer *a)
 			settle_by_dane(s, TLS_VERIFY, a->half ? "dane:halfdane" : "dane");
 		else
 			settle_by_dane(s, TLS_MAY, "dane?");
+		s->policy->now.half = a->half;
 		return;
 	case DANE_UNUSABLE:
 		dane_end();
@@ -258,7 +259,9 @@ static void take_rule(struct session *s)
 	const char *host = server_name(s);
 	enum tls_level level = tlspolicy_tls(p), own = s->policy->wanted.tls;
 
-	if (p->testing && (own == TLS_DANE_ONLY || tls_level_verifies(own))) {
+	bool dane_first = own == TLS_DANE && !s->policy->dane_asked && !is_exempt(s);
+
+	if (p->testing && (own == TLS_DANE_ONLY || dane_first || tls_level_verifies(own))) {
 		go_without_rule(s);
 		return;
 	}
@@ -528,7 +531,7 @@ void policy_raise(struct session *s)
 
 bool policy_is_proven(const struct session *s)
 {
-	return s->server.leg.tls && s->server.facts.verified && are_same(&s->policy->now, &s->policy->agreed);
+	return s->server.leg.tls && s->server.facts.verified && !s->policy->now.half && are_same(&s->policy->now, &s->policy->agreed);
 }
 
 /* Before a recipient is known nothing is agreed on. */

@@ -82,6 +82,7 @@ struct policy_terms {
 	enum tls_level level; /* none of DANE's */
 	enum policy_source source;
 	const char *word; /* in Postfix's words, static storage; NULL: the route's level counts */
+	bool half; /* by DANE, for a host that no signature makes the domain's: no proof for REQUIRETLS */
 	char of[DNS_NAME_MAX + 8]; /* not BY_LEVEL: the domain, or HOST:PORT, whose names or records they are */
 };
 

@@ -2,6 +2,8 @@
 #include "test/lib/fake_session.h"
 #include "test/lib/fake_story.h"
 
+#include "session/policy.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -137,6 +139,21 @@ static void records_that_can_be_used(void **state)
 	server("250 ok");
 	client_gets("250 ok");
 	assert_string_equal(member_of("tls", "policy"), "\"dane\"");
+	assert_true(policy_is_proven(the_session()));
+}
+
+/* The domain is not signed, its server is: whoever named the server may have been somebody else. */
+static void records_of_a_host_that_may_be_somebody_elses(void **state)
+{
+	(void)state;
+	to_rcpt("--tls dane");
+	answer = (struct dane_answer){ .word = DANE_USABLE, .identified = true, .half = true, .host = "mx.d.test", .names = { "mx.d.test" }, .count = 1 };
+	world_policy.dane = &answer;
+	goes_on();
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+	assert_string_equal(member_of("tls", "policy"), "\"dane:halfdane\"");
+	assert_false(policy_is_proven(the_session())); /* REQUIRETLS would be kept on the way to a stranger */
 }
 
 static void no_records(void **state)
@@ -507,6 +524,27 @@ static void testing_in_a_file_beside_dane_only(void **state)
 	dane_says(DANE_USABLE);
 	goes_through();
 	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+}
+
+static void testing_in_a_file_beside_dane(void **state)
+{
+	(void)state;
+	file_says("d.test", TESTING);
+	to_rcpt("--tls dane --tls-policy f");
+	stands_at(POLICY, READY);
+	assert_int_equal(world_policy.dane_asked, 1);
+	dane_says(DANE_USABLE);
+	goes_through();
+	assert_int_equal(world_tls_server.level, TLS_VERIFY);
+}
+
+static void testing_in_a_file_of_a_domain_without_records(void **state)
+{
+	(void)state;
+	file_says("d.test", TESTING);
+	to_rcpt("--tls dane --tls-policy f");
+	dane_says(DANE_NONE);
+	goes_through_at(TLS_MAY);
 }
 
 static void map_that_fails(void **state)
@@ -1379,7 +1417,7 @@ static void verdict_on_one_recipient(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(no_records),
+		cmocka_unit_test(records_that_can_be_used), cmocka_unit_test(records_of_a_host_that_may_be_somebody_elses), cmocka_unit_test(no_records),
 		cmocka_unit_test(no_records_where_they_are_demanded),
 		cmocka_unit_test(records_that_cannot_be_used), cmocka_unit_test(records_of_which_some_cannot_be_used),
 		cmocka_unit_test(lookup_that_fails),
@@ -1399,6 +1437,7 @@ int main(void)
 		cmocka_unit_test(testing_beside_none), cmocka_unit_test(testing_beside_may), cmocka_unit_test(testing_beside_encrypt),
 		cmocka_unit_test(testing_beside_verify), cmocka_unit_test(testing_beside_verify_if_offered),
 		cmocka_unit_test(testing_beside_dane_only), cmocka_unit_test(testing_in_a_file_beside_dane_only),
+		cmocka_unit_test(testing_in_a_file_beside_dane), cmocka_unit_test(testing_in_a_file_of_a_domain_without_records),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
 		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_another_server),
 		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(name_that_was_found),

@@ -961,8 +961,8 @@ size_t options_help(char text[OPTIONS_HELP_MAX])
 	n += (size_t)snprintf(text + n, OPTIONS_HELP_MAX - n,
 	    "  --help, -h                      show this help and exit\n"
 	    "  --version                       show the version and exit\n"
-	    "\nTimes (S) are in seconds, such as 300 or 0.5, or as in 30s, 5m, 2h or 1d; 0 is no limit, except for\n"
-	    "--drain-timeout and --idle-exit. Octets may be written as in 512K, 10M or 1G, in units of 1024.\n"
+	    "\nTimes (S) are in seconds, such as 300 or 0.5, or as in 30s, 5m, 2h or 1d; 0 is no limit, but with\n"
+	    "--drain-timeout and --idle-exit at once. Octets may be written as in 512K, 10M or 1G, in units of 1024.\n"
 	    "Each option is also a variable: --max-errors is SMTPWARP_MAX_ERRORS. The command line wins.\n");
 	return n;
 }

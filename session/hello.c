@@ -509,7 +509,7 @@ void hello_secured(struct session *s)
 
 static void after_helo(struct session *s, const struct dialogue_reply *r)
 {
-	if (r->line.code == 503 && s->hello.own_ehlo && s->hello.verb == SMTP_HELO) {
+	if (r->line.code == 503 && s->hello.own_ehlo && s->hello.verb == SMTP_HELO && !is_behind(s)) {
 		answer_helo(s);
 		return;
 	}

@@ -1504,6 +1504,38 @@ static void helo_cannot_ask_for_tls(void **state)
 	server_gets("STARTTLS");
 }
 
+/* ---- --tls-on recipient ---- */
+
+/* A server that takes one greeting: the EHLO that was for XCLIENT. What it says to those for the recipient is no word for the client. */
+static void helo_of_a_server_that_was_greeted(void **state)
+{
+	(void)state;
+	session_begins(ONE "--tls-on recipient --tls may --xclient");
+	server_connects();
+	server(BANNER);
+	client("HELO c.test");
+	server("250 mx.test");
+	server("503 duplicate");
+	client("MAIL FROM:<a@b.test>\nRCPT TO:<r@d.test>");
+	server_gets("EHLO c.test\nHELO c.test\nEHLO c.test");
+	stands_at(SERVER, EHLO);
+	server("503 duplicate");
+	client_heard();
+	server("503 duplicate");
+	client_gets("");
+	server_is_dialled("192.0.2.25:25", 2);
+	server_connects();
+	server_heard();
+	server(BANNER);
+	server("250 mx.test");
+	server_gets("EHLO c.test\nMAIL FROM:<a@b.test>");
+	server("250 ok");
+	server_gets("RCPT TO:<r@d.test>");
+	server("250 ok");
+	client_gets("250 ok");
+	stands_at(OPEN, READY);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1537,7 +1569,7 @@ int main(void)
 		cmocka_unit_test(message_without_tls), cmocka_unit_test(starttls_is_refused_for_a_message),
 		cmocka_unit_test(tls_that_a_message_must_have), cmocka_unit_test(upstream_is_silent_after_starttls),
 		cmocka_unit_test(greeting_is_refused_inside_of_tls), cmocka_unit_test(helo_cannot_ask_for_tls),
-		cmocka_unit_test(secret_of_auth_that_waits),
+		cmocka_unit_test(secret_of_auth_that_waits), cmocka_unit_test(helo_of_a_server_that_was_greeted),
 	};
 
 	return run_session_tests(tests);

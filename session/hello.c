@@ -457,9 +457,16 @@ static void after_ehlo(struct session *s, const struct dialogue_reply *r)
 		answer_with_reply(s, r);
 }
 
+/* RFC 3207 6, CVE-2021-38371. A STARTTLS that has not left when its 220 is here would go inside TLS, and each reply there would be taken for
+ * that of the next command. */
+static bool is_injected(const struct session *s)
+{
+	return leg_count(&s->server.leg) || leg_pending(&s->server.leg);
+}
+
 static void after_starttls(struct session *s, const struct dialogue_reply *r)
 {
-	if (r->line.code == 220 && leg_count(&s->server.leg)) { /* RFC 3207 6, CVE-2021-38371 */
+	if (r->line.code == 220 && is_injected(s)) {
 		record_error(s, SERVER_INJECTED);
 		server_close(s);
 		server_refuse(s, SERVER_UNTRUSTED);

@@ -520,6 +520,19 @@ static void tls_injected(void **state)
 	ended(LINGER, "smtpwarp", "4.7.0 upstream's reply to STARTTLS is not to be trusted");
 }
 
+/* Its 220 comes before STARTTLS has left, which would go inside TLS then: to a server that somebody has asked for TLS himself, perhaps. */
+static void tls_answered_before_it_is_asked_for(void **state)
+{
+	(void)state;
+	to_ehlo(ONE "--tls verify --tls-name mx.test");
+	server("250-mx.test\n250 STARTTLS\n220 go");
+	recorded("error: plaintext after the reply to STARTTLS: somebody injected it");
+	client_gets("421 4.7.0 upstream's reply to STARTTLS is not to be trusted");
+	server_gets("");
+	stands_at(OPEN, GONE);
+	ended(LINGER, "smtpwarp", "4.7.0 upstream's reply to STARTTLS is not to be trusted");
+}
+
 /* A client that says HELO has TLS as well. */
 static void tls_for_helo(void **state)
 {
@@ -1547,7 +1560,8 @@ int main(void)
 		cmocka_unit_test(ehlo_unknown), cmocka_unit_test(ehlo_and_helo_refused), cmocka_unit_test(closes_after_ehlo),
 		cmocka_unit_test(closes_after_past_refusal), cmocka_unit_test(closes_after_past_refusal_in_plain),
 		cmocka_unit_test(offers), cmocka_unit_test(tls_levels), cmocka_unit_test(tls_cannot_begin),
-		cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected), cmocka_unit_test(tls_for_helo),
+		cmocka_unit_test(tls_without_ehlo), cmocka_unit_test(tls_injected),
+		cmocka_unit_test(tls_answered_before_it_is_asked_for), cmocka_unit_test(tls_for_helo),
 		cmocka_unit_test(helo_after_starttls_refused), cmocka_unit_test(helo_after_handshake_failed),
 		cmocka_unit_test(ehlo_refused_in_tls), cmocka_unit_test(ehlo_put_off_in_tls), cmocka_unit_test(tls_first),
 		cmocka_unit_test(xclient), cmocka_unit_test(xclient_in_parts), cmocka_unit_test(xclient_waits_for_name),

@@ -258,6 +258,7 @@ static void take_rule(struct session *s)
 	const struct tlspolicy *p = &known.rule;
 	const char *host = server_name(s);
 	enum tls_level level = tlspolicy_tls(p), own = s->policy->wanted.tls;
+	bool unlisted;
 
 	bool dane_first = own == TLS_DANE && !s->policy->dane_asked && !is_exempt(s);
 
@@ -278,7 +279,10 @@ static void take_rule(struct session *s)
 	}
 	set_server(host);
 	host = known.server[0] ? known.server : NULL;
-	if (level == TLS_VERIFY && host && !tlspolicy_permits(p, host)) {
+	unlisted = host && !tlspolicy_permits(p, host);
+	if (unlisted && (level == TLS_VERIFY || p->testing))
+		s->policy->failure = TLSRPT_VALIDATION_FAILURE;
+	if (unlisted && level == TLS_VERIFY) {
 		refuse_by_rule(s, "its mail must not go to this server");
 		return;
 	}
@@ -582,7 +586,7 @@ void policy_show(const struct session *s, struct policy_view *v)
 		v->type = TLSRPT_TLSA;
 		v->set = &known.dane->set;
 		v->host = v->domain = known.dane->identified ? known.dane->host : NULL;
-	} else if (s->policy->failure) {
+	} else if (s->policy->failure && s->policy->failure != TLSRPT_VALIDATION_FAILURE) {
 		u = named_server(s);
 		v->type = TLSRPT_TLSA;
 		v->host = u && net_is_name(u->host) ? u->host : NULL;
@@ -591,6 +595,7 @@ void policy_show(const struct session *s, struct policy_view *v)
 		v->rule = rule;
 		v->testing = rule->testing;
 		v->domain = rule->domain[0] ? rule->domain : NULL;
+		v->host = known.server[0] ? known.server : NULL;
 	}
 }
 

@@ -93,7 +93,7 @@ struct policy {
 	bool everywhere; /* nor may it to another server: none is tried, for each would cost a lookup */
 	bool dane_asked, map_asked;
 	bool nameless; /* the recipient's domain cannot be looked up */
-	enum tlsrpt_code failure; /* what is wrong with the policy itself, for reports */
+	enum tlsrpt_code failure; /* for reports: VALIDATION_FAILURE: the server is none of those of MTA-STS; else what is wrong with TLSA records */
 	struct policy_terms now;    /* for the held recipient */
 	struct policy_terms agreed; /* for the connection */
 	struct route wanted;

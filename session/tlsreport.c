@@ -146,7 +146,7 @@ static void send_to(const struct session *s, const char *record)
 	const struct tlsrpt_report report = { r.domain, record, &policy, 1 };
 
 	if (r.policy_code)
-		failure[policy.failures++] = (struct tlsrpt_failure){ .code = r.policy_code };
+		failure[policy.failures++] = (struct tlsrpt_failure){ .code = r.policy_code, .mx = given(r.mx) };
 	for (unsigned i = 0; i < r.failures; i++) {
 		const struct failed *f = &r.failed[i];
 

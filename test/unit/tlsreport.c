@@ -360,6 +360,38 @@ static void sts_not_to_be_tested(void **state)
 	reports("");
 }
 
+/* The server has a name that no pattern fits; up to the recipient. */
+static void to_unlisted(const char *policy)
+{
+	world_policy.file_domain = "d.test";
+	world_policy.file = policy;
+	world_name("mx.e.test", "192.0.2.25");
+	begins(TO "--tls-policy f --upstream mx.e.test");
+	greets(LIST);
+	client_heard();
+	client(MAIL "\n" RCPT);
+}
+
+static void sts_of_other_servers(void **state)
+{
+	(void)state;
+	to_unlisted(STS("enforce"));
+	client_gets("250 2.1.0 Ok\n451 4.7.5 TLS policy of d.test: its mail must not go to this server");
+	client(RCPT); /* again: that is one report */
+	reports(HEAD STS_SAID("enforce") UNKNOWN "205,\"n\":\"mx.e.test\","
+	    "\"f\":\"451 4.7.5 TLS policy of d.test: its mail must not go to this server\"}]," BAD);
+}
+
+static void sts_of_other_servers_tested(void **state)
+{
+	(void)state;
+	to_unlisted(STS("testing"));
+	server("220 go");
+	shakes();
+	stands_at(OPEN, READY);
+	reports(HEAD STS_SAID("testing") UNKNOWN "205,\"n\":\"mx.e.test\"}]," BAD);
+}
+
 static void no_policy_could_be_had(void **state)
 {
 	(void)state;
@@ -895,7 +927,8 @@ int main(void)
 		cmocka_unit_test(our_own_opportunistic_fault), cmocka_unit_test(handshake_that_cannot_begin),
 		cmocka_unit_test(other_fingerprint),
 		cmocka_unit_test(sts_enforced), cmocka_unit_test(sts_violated), cmocka_unit_test(sts_tested),
-		cmocka_unit_test(sts_not_to_be_tested),
+		cmocka_unit_test(sts_not_to_be_tested), cmocka_unit_test(sts_of_other_servers),
+		cmocka_unit_test(sts_of_other_servers_tested),
 		cmocka_unit_test(no_policy_could_be_had), cmocka_unit_test(dane_met), cmocka_unit_test(dane_violated),
 		cmocka_unit_test(dane_unusable), cmocka_unit_test(dane_unusable_alone), cmocka_unit_test(dane_bogus),
 		cmocka_unit_test(dane_missing), cmocka_unit_test(dane_after_sts), cmocka_unit_test(refused_for_another_server),

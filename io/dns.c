@@ -65,9 +65,21 @@ static void end_query(struct dns_query *q, enum dns_result result, const char *f
 	q->failure = failure;
 }
 
-static const union net_address *current_server(const struct dns_query *q)
+/* Whether the word of the server that is asked is to be believed: that it has validated what it says. */
+static bool is_believed(const struct dns_query *q)
 {
-	return &q->servers->server[(q->attempt - 1) % q->servers->count];
+	return q->servers->trusted || net_is_loopback(&q->servers->server[q->server]);
+}
+
+/* Go on to the next server. If there are any to be believed, no other is asked for what is authentic: whoever silences those would have its
+ * answers, in which nothing is signed, for theirs. */
+static void choose_server(struct dns_query *q)
+{
+	unsigned left = q->servers->count;
+
+	do
+		q->server = (q->server + 1) % q->servers->count;
+	while (q->authentic && !is_believed(q) && left--);
 }
 
 static void set_query_len(struct dns_query *q, size_t n)
@@ -79,7 +91,7 @@ static void set_query_len(struct dns_query *q, size_t n)
 /* Open a connected socket: only what this server sends comes in, at a port that the kernel chose. */
 static bool open_query_socket(struct dns_query *q, bool tcp)
 {
-	const union net_address *a = current_server(q);
+	const union net_address *a = &q->servers->server[q->server];
 
 	close_socket(q);
 	q->tcp = tcp;
@@ -95,6 +107,7 @@ static void attempt(struct dns_query *q, int64_t now)
 
 	while (q->attempt < ATTEMPTS) {
 		q->attempt++;
+		choose_server(q);
 		q->retry_at = q->began + q->patience * (q->attempt) / ATTEMPTS;
 		if (getrandom(&id, sizeof id, 0) != sizeof id)
 			id = (uint16_t)(now ^ now >> 16);
@@ -112,6 +125,7 @@ static void start(struct dns_query *q, const struct dns_servers *servers, const 
 	q->servers = servers;
 	q->fd = -1;
 	q->attempt = 0;
+	q->server = servers->count - 1;
 	q->began = now;
 	q->patience = patience;
 	q->question_len = dns_ask(0, name, type, q->question + 2);
@@ -160,7 +174,7 @@ static void take_message(struct dns_query *q, const unsigned char *in, size_t n,
 {
 	enum dns_result result = shorten(q, in, n) ? DNS_BAD : dns_read(in, n, q->question + 2, q->question_len, &q->answer);
 
-	q->answer.authentic = q->answer.authentic && q->authentic && (q->servers->trusted || net_is_loopback(current_server(q)));
+	q->answer.authentic = q->answer.authentic && q->authentic && is_believed(q);
 	switch (result) {
 	case DNS_FOUND:
 	case DNS_NOTHING:

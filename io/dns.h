@@ -22,6 +22,7 @@ struct dns_query {
 	bool tcp;
 	bool authentic; /* it asks for what the server has validated */
 	unsigned attempt; /* attempts so far */
+	unsigned server;  /* which of servers is asked */
 	int64_t began, patience, retry_at;
 	size_t question_len, query_len, sent, got; /* octets; query_len: with what dns_extend() adds, without the length */
 	struct dns_answer answer; /* TLSA: it leads into `in` */
@@ -42,7 +43,7 @@ void dns_start(struct dns_query *q, const struct dns_servers *servers, const cha
     int64_t patience);
 
 /* The same, asking for what a server has validated. `authentic` of the answer says so if the server that said it is to be believed: it is on
- * this host's loopback, or `trusted`; all others only look it up. */
+ * this host's loopback, or `trusted`. All others only look it up, and are not asked if there is one to be believed. */
 void dns_start_authentic(struct dns_query *q, const struct dns_servers *servers, const char *name, enum dns_type type, int64_t now,
     int64_t patience);
 

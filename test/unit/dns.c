@@ -152,6 +152,58 @@ static void server_that_can_read_nothing(void **state)
 	}
 }
 
+/* Turn the query, and say which of two servers it is sent to: 0 or 1; -1: it is over. That one says that it failed. */
+static int asked(const int fd[2])
+{
+	for (int i = 0; i < 2; i++) {
+		struct pollfd p = { .fd = fd[i], .events = POLLIN };
+
+		if (query.state != DNS_RUNNING || poll(&p, 1, 0) != 1)
+			continue;
+		server = fd[i];
+		serve(0x8182, 0);
+		turn();
+		return i;
+	}
+	return -1;
+}
+
+/* Whoever keeps the word of one that counts from us must not gain by one whose word does not. */
+static void server_whose_word_does_not_count(void **state)
+{
+	static const struct {
+		const char *address[2];
+		bool trusted, authentic;
+		int want[4];
+	} rows[] = {
+		{ { "127.0.0.1", "0.0.0.0" }, false, true, { 0, 0, 0, 0 } },
+		{ { "0.0.0.0", "127.0.0.1" }, false, true, { 1, 1, 1, 1 } },
+		{ { "127.0.0.1", "127.0.0.1" }, false, true, { 0, 1, 0, 1 } },
+		{ { "127.0.0.1", "0.0.0.0" }, true, true, { 0, 1, 0, 1 } },
+		{ { "0.0.0.0", "0.0.0.0" }, false, true, { 0, 1, 0, 1 } }, /* none counts */
+		{ { "127.0.0.1", "0.0.0.0" }, false, false, { 0, 1, 0, 1 } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		int fd[2];
+
+		for (int j = 1; j >= 0; j--) {
+			begin(rows[i].address[j], rows[i].trusted);
+			servers.server[j] = servers.server[0];
+			fd[j] = server;
+		}
+		servers.count = 2;
+		(rows[i].authentic ? dns_start_authentic : dns_start)(&query, &servers, "mail.example", DNS_A, 0, PATIENCE);
+		for (int j = 0; j < 4; j++)
+			assert_int_equal(asked(fd), rows[i].want[j]);
+		assert_int_equal(query.state, DNS_DONE);
+		assert_string_equal(query.failure, "the server failed");
+		finish();
+		close(server == fd[0] ? fd[1] : fd[0]);
+	}
+}
+
 static void no_name(void **state)
 {
 	(void)state;
@@ -165,7 +217,8 @@ static void no_name(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(whose_word_counts), cmocka_unit_test(octets_of_queries),
-		cmocka_unit_test(server_that_cannot_read), cmocka_unit_test(server_that_can_read_nothing), cmocka_unit_test(no_name) };
+		cmocka_unit_test(server_that_cannot_read), cmocka_unit_test(server_that_can_read_nothing),
+		cmocka_unit_test(server_whose_word_does_not_count), cmocka_unit_test(no_name) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

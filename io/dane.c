@@ -9,10 +9,11 @@
 #define GRACE INT64_C(1000000) /* for the addresses of other hosts, once one has the address */
 
 struct host {
-	enum { ADDRESSES, EXPANDED, ORIGINAL, KNOWN } step; /* what its query is about: TLSA records of the alias, of the name itself */
-	enum dane_word word;				    /* KNOWN */
-	bool holds;					    /* it has the address */
-	const char *failure;				    /* FAILED */
+	/* What its query is about: whether its alias is signed; TLSA records of what that leads to, of the name itself. */
+	enum { ADDRESSES, ALIASED, EXPANDED, ORIGINAL, KNOWN } step;
+	enum dane_word word; /* KNOWN */
+	bool holds;	     /* it has the address */
+	const char *failure; /* FAILED */
 	char name[DNS_NAME_MAX + 1];
 	char alias[DNS_NAME_MAX + 1]; /* to which it leads; "": it is none, or the records are those of the name itself */
 	struct dns_query query;	      /* of the first, before there are hosts: about MX */
@@ -168,7 +169,7 @@ static void ask_for_records(struct host *h, int64_t now)
 }
 
 /* The addresses of a host are known, or cannot be had. If they are not signed, nor are its records, and servers that do not know of TLSA
- * must not be asked: RFC 7672 2.2.2. */
+ * must not be asked, unless it is a signed alias: RFC 7672 2.2.2. */
 static void take_addresses(struct host *h, int64_t now)
 {
 	struct dns_query *q = &h->query;
@@ -179,6 +180,9 @@ static void take_addresses(struct host *h, int64_t now)
 		set_known(h, DANE_NONE, NULL);
 	} else if (q->failure) {
 		set_known(h, DANE_FAILED, lost ? "no answer in time" : q->failure);
+	} else if (!q->answer.authentic && q->answer.aliased) {
+		h->step = ALIASED;
+		start(h, h->name, DNS_CNAME, now);
 	} else if (!q->answer.authentic) {
 		set_known(h, DANE_NONE, NULL);
 	} else {
@@ -219,7 +223,9 @@ static void take_records(struct host *h, int64_t now)
 
 	if (q->failure) {
 		set_known(h, DANE_FAILED, q->failure);
-	} else if (q->result == DNS_NOTHING && h->step == EXPANDED) { /* RFC 7672 2.2.2 */
+	} else if (h->step == ALIASED && !q->answer.authentic) {
+		set_known(h, DANE_NONE, NULL);
+	} else if (h->step == ALIASED || (q->result == DNS_NOTHING && h->step == EXPANDED)) { /* RFC 7672 2.2.2 */
 		ask_for_records(h, now);
 	} else if (q->result == DNS_NOTHING) { /* signed, or not, as where names are left out of what is signed, RFC 5155 6 */
 		set_known(h, DANE_NONE, NULL);

@@ -8,7 +8,6 @@
 
 #define HEADER 12
 #define CLASS_IN 1
-#define TYPE_CNAME 5
 #define TYPE_OPT 41
 #define DATAGRAM 1232 /* octets that a path carries whole: those of IPv6's least MTU without headers */
 #define FORMERR 1
@@ -299,7 +298,7 @@ static size_t follow_aliases(const unsigned char *in, size_t n, size_t from, uns
 		if (!read_record(in, n, at, owner, owner_len, &r))
 			return 0;
 		at = r.end;
-		if (!r.ours || r.type != TYPE_CNAME)
+		if (!r.ours || r.type != DNS_CNAME)
 			continue;
 		len = get_name(in, r.end, r.data, target, &end);
 		if (!len || ++aliases > ALIASES_MAX)
@@ -324,7 +323,8 @@ static enum dns_result read_records(const unsigned char *in, size_t n, size_t fr
 	owner_len = follow_aliases(in, n, from, records, owner, owner_len);
 	if (!owner_len)
 		return DNS_BAD;
-	if ((wanted == DNS_A || wanted == DNS_AAAA) && (owner_len != asked_len || !same_name(owner, in + HEADER, owner_len)))
+	answer->aliased = (wanted == DNS_A || wanted == DNS_AAAA) && (owner_len != asked_len || !same_name(owner, in + HEADER, owner_len));
+	if (answer->aliased)
 		answer->text_len = host_name(owner, answer->text);
 	for (unsigned left = records; left && read_record(in, n, at, owner, owner_len, &r); left--) {
 		at = r.end;
@@ -351,6 +351,7 @@ enum dns_result dns_read(const unsigned char *in, size_t n, const unsigned char 
 	answer->message = in;
 	answer->named = !rcode;
 	answer->authentic = in[3] & AUTHENTIC;
+	answer->aliased = rcode == 3 && dns_get16(in + 6); /* what does not exist has no other records */
 	if (rcode == 3) /* NXDOMAIN */
 		return DNS_NOTHING;
 	if (rcode)

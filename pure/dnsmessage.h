@@ -15,7 +15,7 @@
 #define DNS_TLSAS 256	   /* TLSA records of an answer that are used */
 #define DNS_SERVERS 3	   /* the limit of resolv.conf(5) */
 
-enum dns_type { DNS_A = 1, DNS_NS = 2, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
+enum dns_type { DNS_A = 1, DNS_NS = 2, DNS_CNAME = 5, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28, DNS_TLSA = 52 };
 
 struct dns_servers {
 	unsigned count;
@@ -34,6 +34,7 @@ struct dns_settings {
 struct dns_answer {
 	bool named; /* the name exists, perhaps without records of this type */
 	bool authentic; /* the server says that it has validated all of it, RFC 4035 3.2.3: whether to believe that is the caller's to say */
+	bool aliased; /* A, AAAA: a CNAME leads on from the name */
 	bool cut; /* TLSA: there were more records than are used */
 	unsigned count; /* of records; A, AAAA: of addresses that follow */
 	union {

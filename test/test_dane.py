@@ -26,6 +26,8 @@ def zones(certs):
             *domain("ee", good), *domain("ta", tlsa("2 1 2", ca)), *domain("full", tlsa("2 0 0", ca), tlsa("3 0 0", leaf)),
             *domain("wrong", zeros), *domain("rolled", zeros, good), *domain("unusable", tlsa("1 1 1", leaf), tlsa("0 0 1", ca)),
             *domain("nodata"), *domain("alias", mx="also"), "also.alias CNAME mx.ee",
+            *domain("led", good, mx="also"), "also.led CNAME mx.unsigned.example.", f"_25._tcp.also.led {good}",
+            *domain("bare", mx="also"), "also.bare CNAME mx.unsigned.example.",
             *domain("named", good, mx="also"), "also.named CNAME mx.nodata", f"_25._tcp.also.named {good}",
             *domain("whole", *whole[:3]), *domain("huge", *whole, tlsa("3 0 0", leaf), tlsa("2 0 0", ca)),
             *domain("lame"), "_tcp.mx.lame NS ns.lame", "ns.lame A 127.0.0.1",
@@ -75,6 +77,8 @@ def test_signed_zones(ask):
         "nodata": "none",
         "alias": usable("mx.ee.signed.example", "also.alias.signed.example", "alias.signed.example"),
         "named": usable("also.named.signed.example", "named.signed.example"),
+        "led": usable("also.led.signed.example", "led.signed.example"),
+        "bare": "none",
         "whole": usable("mx.whole.signed.example", "whole.signed.example", records=3),      # over TCP
         "huge": "failed records of mx.huge.signed.example: the answer is too long",
         "lame": "failed records of mx.lame.signed.example: the server failed",

@@ -326,8 +326,8 @@ void loaded_warn_of_policies(void)
 	bool named = options->upstreams || options->routes || hooks->events & HOOK_ROUTING;
 
 	if (!named && policyfile_wants_server())
-		fault("warning: --tls-policy %s: a line demands a certificate for the server's name, which nothing gives here: mail for that "
-		      "domain would be deferred; give match=", options->policy_file);
+		fault("warning: --tls-policy %s: a line demands a certificate for the server's name, which nothing gives here: "
+		      "give match=", options->policy_file);
 }
 
 void loaded_warn_of_resolver(void)
@@ -349,8 +349,8 @@ void loaded_warn_of_resolver(void)
 	if (query.failure)
 		fault("warning: DANE: name servers cannot be asked: %s; mail would be deferred", query.failure);
 	else if (!query.answer.authentic)
-		fault("warning: DANE: there is no name server here that validates, so no TLSA record would count: run one on this host, such as "
-		      "unbound, or believe others, --dns-trust-ad");
+		fault("warning: DANE: no name server here validates, so no TLSA record counts: run one on this host, such as unbound, or give "
+		      "--dns-trust-ad");
 }
 
 bool loaded_wants_names(void)

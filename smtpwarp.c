@@ -163,8 +163,8 @@ static void check_client_tls(void)
 static void check_tls_on(void)
 {
 	if (options.tls_on_recipient && options.upstream_auth)
-		fault_die(EX_CONFIG, "--tls-on recipient, with which --tls dane, dane-only and --tls-policy come: smtpwarp has to "
-				     "authenticate with --upstream-auth before, and inside of TLS: use --connect-on recipient");
+		fault_die(EX_CONFIG, "--tls-on recipient, which --tls dane, dane-only and --tls-policy imply, begins TLS too late for "
+				     "--upstream-auth: use --connect-on recipient");
 }
 
 static void load_pair(enum keys_pair pair, const char *cert, const char *key)

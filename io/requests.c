@@ -52,15 +52,20 @@ ssize_t requests_receive(int from, void *bytes, size_t cap, int descriptor[REQUE
 	return len;
 }
 
-/* The timer goes off again and again, for the first time may be before anything waits. */
+/* The timer goes off again and again, for the first time may be before anything waits. 0: it does not go off. */
+static void go_off_every(suseconds_t us)
+{
+	setitimer(ITIMER_REAL, &(struct itimerval){ .it_interval = { 0, us }, .it_value = { 0, us } }, NULL);
+}
+
 void requests_hurry(void)
 {
-	setitimer(ITIMER_REAL, &(struct itimerval){ .it_interval = { 0, 1000 }, .it_value = { 0, 1000 } }, NULL);
+	go_off_every(1000);
 }
 
 void requests_calm(void)
 {
-	setitimer(ITIMER_REAL, &(struct itimerval){ .it_value = { 0, 0 } }, NULL);
+	go_off_every(0);
 }
 
 void requests_close(int fd)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define PATIENCE INT64_C(5000000) /* for each of the lookups */
+#define LASTS INT64_C(300000000)  /* what was found; a session may go on for a day, and servers get new keys meanwhile */
 
 /* What sessions with policies alone touch. */
 static struct {
@@ -354,6 +355,7 @@ static void ask(struct session *s)
 	const struct route *wanted = &s->policy->wanted;
 	bool by_operator = wanted->tls_given || !s->policy->domain[0];
 
+	s->policy->asked_at = s->now;
 	if (s->policy->nameless && !wanted->tls_given && (s->o->policy_file || s->o->policy_map)) {
 		refuse_by_rule(s, "it cannot be looked up");
 		s->policy->everywhere = true;
@@ -385,7 +387,7 @@ static unsigned server_of(const struct session *s, const struct route *wanted)
 static bool is_known(const struct session *s, const struct route *wanted, const char *domain, unsigned nth)
 {
 	const struct policy *p = s->policy;
-	bool same = route_is_same(wanted, &p->wanted) && wanted->tls_given == p->wanted.tls_given;
+	bool same = route_is_same(wanted, &p->wanted) && wanted->tls_given == p->wanted.tls_given && s->now < p->asked_at + LASTS;
 
 	return domain[0] && strcmp(domain, p->domain) == 0 && same && nth == p->nth && !p->refused;
 }

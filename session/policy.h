@@ -1,8 +1,9 @@
 /* The TLS policy of the held recipient's domain: TLSA records (DANE, RFC 7672), a file or a map of policies (--tls-policy), else the level of
  * the route. It is looked up before TLS with the server begins, and nothing here waits: the session polls.
  *
- * Invariants: one domain's policy is known at a time, the one that was asked for last; what a connection has agreed on stays with it until
- * it is left. A lookup that fails refuses the recipient for now: no mail goes with less than a policy that may be there demands.
+ * Invariants: one domain's policy is known at a time, the one that was asked for last, for five minutes; what a connection has agreed on
+ * stays with it until it is left. A lookup that fails refuses the recipient for now: no mail goes with less than a policy that may be there
+ * demands.
  */
 #ifndef POLICY_H
 #define POLICY_H

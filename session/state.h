@@ -98,6 +98,7 @@ struct policy {
 	struct policy_terms agreed; /* for the connection */
 	struct route wanted;
 	unsigned nth; /* server of that route, counted from 0, which it is about */
+	int64_t asked_at;
 	char domain[DNS_NAME_MAX + 1]; /* that was asked for last; "": none, or what has no policy */
 };
 

@@ -829,6 +829,53 @@ static void late(void **state)
 	assert_ptr_equal(world_tls_server.tlsa, &answer.set);
 }
 
+/* What was asked for is known for five minutes: a server that has another key by then is judged by new records. */
+static void records_of_long_ago(void **state)
+{
+	static struct dane_answer renewed;
+
+	(void)state;
+	session_begins("--tls dane --connect-on recipient --idle-timeout 1000");
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	dane_says(DANE_USABLE);
+	server_greets(LIST);
+	goes_through();
+	passes(299);
+	next_transaction(RCPT);
+	assert_int_equal(world_policy.dane_asked, 1);
+	server("250 ok");
+	server("250 ok");
+	client("RSET");
+	server("250 ok");
+	server_closes();
+	passes(1);
+	renewed = answer;
+	world_policy.dane = &renewed;
+	client(MAIL "\n" RCPT);
+	assert_int_equal(world_policy.dane_asked, 2);
+	server_greets(LIST);
+	server("220 go");
+	assert_ptr_equal(world_tls_server.tlsa, &renewed.set);
+}
+
+/* A connection that is there stays: its certificate was judged when it was made. */
+static void records_asked_for_again_beside_a_connection(void **state)
+{
+	(void)state;
+	session_begins("--tls dane --connect-on recipient --idle-timeout 1000");
+	client("EHLO c.test\n" MAIL "\n" RCPT);
+	dane_says(DANE_USABLE);
+	server_greets(LIST);
+	goes_through();
+	passes(300);
+	client_heard();
+	client("RCPT TO:<s@d.test>");
+	assert_int_equal(world_policy.dane_asked, 2);
+	server("250 ok");
+	client_gets("250 ok");
+	server_is_dialled("192.0.2.99:25", 1);
+}
+
 /* The server of the recipient before is none of this one's. */
 static void server_of_another_recipient(void **state)
 {
@@ -1448,7 +1495,8 @@ int main(void)
 		cmocka_unit_test(refusal_waits_for_its_turn), cmocka_unit_test(late_refusal_waits_for_its_turn),
 		cmocka_unit_test(policy_outlives_a_connection), cmocka_unit_test(tls_for_less_is_not_enough),
 		cmocka_unit_test(tls_without_proof_is_not_enough), cmocka_unit_test(verdict_beside_a_policy_of_none),
-		cmocka_unit_test(late),
+		cmocka_unit_test(late), cmocka_unit_test(records_of_long_ago),
+		cmocka_unit_test(records_asked_for_again_beside_a_connection),
 		cmocka_unit_test(server_of_another_recipient), cmocka_unit_test(list_after_a_policy_of_none),
 		cmocka_unit_test(list_of_a_lost_connection),
 		cmocka_unit_test(policy_beyond_the_connection_for_auth), cmocka_unit_test(policy_beyond_an_authenticated_client),

@@ -63,18 +63,18 @@ static bool has(const unsigned char *set, unsigned char c)
 static void add_class(struct parser *p, unsigned char *set)
 {
 	static const struct {
-		const char *name;
+		char name[8];
 		int (*has)(int);
-	} classes[] = { { "alpha:]", isalpha }, { "digit:]", isdigit }, { "alnum:]", isalnum }, { "upper:]", isupper },
-		{ "lower:]", islower }, { "space:]", isspace }, { "blank:]", isblank }, { "punct:]", ispunct },
-		{ "print:]", isprint }, { "graph:]", isgraph }, { "cntrl:]", iscntrl }, { "xdigit:]", isxdigit } };
+	} classes[] = { { "alpha:", isalpha }, { "digit:", isdigit }, { "alnum:", isalnum }, { "upper:", isupper },
+		{ "lower:", islower }, { "space:", isspace }, { "blank:", isblank }, { "punct:", ispunct },
+		{ "print:", isprint }, { "graph:", isgraph }, { "cntrl:", iscntrl }, { "xdigit:", isxdigit } };
 
 	for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
 		size_t n = strlen(classes[i].name);
 
-		if (strncmp(p->at, classes[i].name, n) != 0)
+		if (strncmp(p->at, classes[i].name, n) != 0 || p->at[n] != ']')
 			continue;
-		p->at += n;
+		p->at += n + 1;
 		for (unsigned c = 0; c < 128; c++)
 			if (classes[i].has((int)c))
 				add_octet(set, c);

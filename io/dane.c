@@ -180,6 +180,8 @@ static void take_addresses(struct host *h, int64_t now)
 		set_known(h, DANE_NONE, NULL);
 	} else if (q->failure) {
 		set_known(h, DANE_FAILED, lost ? "no answer in time" : q->failure);
+	} else if (dane.answer.half && !dane.answer.identified) { /* names that nobody has signed prove nothing */
+		set_known(h, DANE_NONE, NULL);
 	} else if (!q->answer.authentic && q->answer.aliased) {
 		h->step = ALIASED;
 		start(h, h->name, DNS_CNAME, now);
@@ -196,22 +198,18 @@ static void choose(int64_t now)
 {
 	const struct host *one = NULL;
 	unsigned holding = 0;
-	bool identified;
 
 	for (unsigned i = 0; i < dane.count; i++)
 		if (dane.host[i].holds) {
 			one = &dane.host[i];
 			holding++;
 		}
-	identified = dane.alone || holding;
-	dane.answer.identified = identified;
+	dane.answer.identified = dane.alone || holding;
 	dane.answer.mx = dane.secure && holding == 1 ? one->name : NULL;
 	dane.answer.half = !dane.alone && !dane.secure;
 	dane.phase = RECORDS;
-	for (unsigned i = 0; i < dane.count && (identified || dane.secure); i++)
+	for (unsigned i = 0; i < dane.count; i++)
 		take_addresses(&dane.host[i], now);
-	if (!identified && !dane.secure) /* names that nobody has signed prove nothing */
-		conclude(DANE_NONE);
 }
 
 /* ---- its records ---- */

@@ -283,7 +283,8 @@ static void one_host(void **state)
 		{ "MX is not signed", MX_OF(false, "MX 10 a.test"), GOOD_A, GOOD_TLSA, "usable half every 1 sni a.test for a.test" },
 		{ "neither is", MX_OF(false, "MX 10 a.test"), A_OF(false, "A 192.0.2.1"), NOT_ASKED, "none half" },
 		{ "MX is not signed, and leads elsewhere", MX_OF(false, "MX 10 a.test"), A_OF(true, "A 192.0.2.2"), NOT_ASKED, "none half any" },
-		{ "MX is not signed, and the address fails", MX_OF(false, "MX 10 a.test"), A_OF(true, "SERVFAIL"), NOT_ASKED, "none half any" },
+		{ "MX is not signed, and the address fails", MX_OF(false, "MX 10 a.test"), A_OF(true, "SERVFAIL"), NOT_ASKED,
+		    "failed half any: records of a.test: the server failed" },
 		{ "MX fails", MX_OF(true, "SERVFAIL"), NOT_ASKED, NOT_ASKED, "failed any: MX of d.test: the server failed" },
 		{ "no answer for MX", MX_OF(true, NULL), NOT_ASKED, NOT_ASKED, "failed any: MX of d.test: no answer in time" },
 		{ "no such domain", MX_OF(true, "NXDOMAIN"), NOT_ASKED, NOT_ASKED, "none any" },
@@ -464,6 +465,22 @@ static void lost_among_others(void **state)
 	}
 }
 
+/* Nor where MX is not signed: a host whose address cannot be had may be the one. It does not matter once another is known to be. */
+static void lost_where_mx_is_not_signed(void **state)
+{
+	struct zone z[] = { { "d.test", DNS_MX, false, "MX 10 a.test 20 b.test" }, plain[1], { "b.test", DNS_A, true, "SERVFAIL" }, plain[5] };
+
+	(void)state;
+	USE(z);
+	expect_text("the other", ask("d.test", NULL, "192.0.2.1"), "usable half every 2 sni a.test for a.test");
+	expect_text("neither", ask("d.test", NULL, "192.0.2.9"), "failed half any: records of b.test: the server failed");
+	expect_text("asked", asked.bytes, "MX d.test, A a.test, A b.test, A b.test, A b.test, A b.test");
+	z[2].says = NULL;
+	expect_text("no answer", ask("d.test", NULL, "192.0.2.9"), "failed half any: records of b.test: no answer in time");
+	z[2].says = "NXDOMAIN";
+	expect_text("no address", ask("d.test", NULL, "192.0.2.9"), "none half any");
+}
+
 /* Several have the address: it may be any of those. */
 static void two_with_the_address(void **state)
 {
@@ -592,7 +609,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(host_that_has_the_address), cmocka_unit_test(one_host),
 		cmocka_unit_test(alias_without_records), cmocka_unit_test(alias_to_what_is_not_signed), cmocka_unit_test(domain_itself), cmocka_unit_test(any_host),
-		cmocka_unit_test(lost_among_others),
+		cmocka_unit_test(lost_among_others), cmocka_unit_test(lost_where_mx_is_not_signed),
 		cmocka_unit_test(name_of_the_server),
 		cmocka_unit_test(two_with_the_address), cmocka_unit_test(slow_host), cmocka_unit_test(slow_resolver),
 		cmocka_unit_test(many_hosts),

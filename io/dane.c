@@ -24,7 +24,6 @@ static struct {
 	_Alignas(4096) enum { IDLE, EXCHANGES, HOSTS, RECORDS, OVER } phase;
 	bool alone;    /* a host was given, no domain */
 	bool secure;   /* who may serve the domain is signed */
-	bool too_many; /* hosts */
 	union net_address address;
 	uint16_t port;
 	int64_t until, hurry_at; /* hurry_at: when not to wait for the addresses of other hosts any more; 0: none has the address yet */
@@ -65,7 +64,7 @@ void dane_ask(const char *domain, const char *host, const union net_address *add
     int64_t now, int64_t patience)
 {
 	dane.alone = !domain;
-	dane.secure = dane.too_many = false;
+	dane.secure = false;
 	dane.address = *address;
 	dane.port = port;
 	dane.until = now + patience;
@@ -114,7 +113,6 @@ static void take_exchanges(int64_t now)
 		add_host(dane.domain);
 	while (q->result == DNS_FOUND && dane.count < DANE_HOSTS && (name = dns_exchange(&list, &at)))
 		add_host(name);
-	dane.too_many = list.count > dane.count;
 	if (dane.count)
 		ask_for_addresses(now);
 	else
@@ -293,7 +291,7 @@ static void put_together(void)
 	if (dane.secure)
 		add_name(dane.domain);
 	dane.answer.host = dane.answer.names[0];
-	dane.answer.demanded = !hosts[DANE_NONE] && (dane.answer.identified || !dane.too_many);
+	dane.answer.demanded = !hosts[DANE_NONE];
 	dane.answer.every = hosts[DANE_FAILED] || (dane.answer.demanded && !hosts[DANE_UNUSABLE]);
 	if (hosts[DANE_USABLE])
 		conclude(DANE_USABLE);

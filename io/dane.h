@@ -1,6 +1,6 @@
 /* Whether TLSA records name a server's certificate, and which: RFC 7672 2, without knowing the server's name. Of the mail exchanges of a
- * recipient's domain it is the one that has the address that the client wanted to reach; if none has, any of them will do. Nothing here
- * waits; the session polls. A process asks one question at a time.
+ * recipient's domain it is the one that has the address that the client wanted to reach; if none has, any of the best DANE_HOSTS will do.
+ * Nothing here waits; the session polls. A process asks one question at a time.
  */
 #ifndef IO_DANE_H
 #define IO_DANE_H

@@ -188,21 +188,28 @@ static size_t exchange_len(const struct dns_answer *answer, size_t at)
 	return 2 + strlen(answer->exchange + at + 2) + 1;
 }
 
-/* Insert an exchange before those that are greater, as octets: by preference, then by name. It is left out if there is no room. */
+/* Insert an exchange before those that are greater, as octets: by preference, then by name. Of too many, or where there is no room, the
+ * greatest are left out. */
 static void add_exchange(struct dns_answer *answer, const char *exchange, size_t n)
 {
-	size_t at = 0, len, to = answer->text_len;
+	size_t at = 0, to, len;
+	unsigned kept = 1; /* with this one */
 
-	if (answer->count > DNS_EXCHANGES || n > sizeof answer->exchange - to)
-		return;
-	for (; at < to; at += len) {
+	for (; at < answer->text_len; at += len, kept++) {
 		len = exchange_len(answer, at);
 		if (memcmp(exchange, answer->exchange + at, n < len ? n : len) < 0)
 			break;
 	}
+	if (kept > DNS_EXCHANGES || n > sizeof answer->exchange - at)
+		return;
+	for (to = at; to < answer->text_len && kept < DNS_EXCHANGES; to += len, kept++) {
+		len = exchange_len(answer, to);
+		if (len > sizeof answer->exchange - n - to)
+			break;
+	}
 	memmove(answer->exchange + at + n, answer->exchange + at, to - at);
 	memcpy(answer->exchange + at, exchange, n);
-	answer->text_len += n;
+	answer->text_len = to + n;
 }
 
 /* Take the data of an MX record, octets from at to end of the message. false: they are malformed. RFC 1035 3.3.9. */

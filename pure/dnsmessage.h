@@ -11,7 +11,7 @@
 #define DNS_QUERY 284	   /* octets of a header, a question, and what dns_extend() adds */
 #define DNS_ADDRESSES 64   /* addresses of an answer that are used */
 #define DNS_TEXT 200	   /* octets of a TXT record that are kept */
-#define DNS_EXCHANGES 10   /* mail exchanges of an answer that are used */
+#define DNS_EXCHANGES 10   /* mail exchanges of an answer that are used: the best, as far as there is room */
 #define DNS_TLSAS 256	   /* TLSA records of an answer that are used */
 #define DNS_SERVERS 3	   /* the limit of resolv.conf(5) */
 

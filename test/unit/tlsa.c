@@ -527,7 +527,7 @@ static void slow_resolver(void **state)
 	deaf = 0;
 }
 
-/* Ten hosts are asked for; of the others nothing is known. */
+/* The ten best hosts are asked for, and a server that is none of those with the address must match them, too. */
 static void many_hosts(void **state)
 {
 	static char names[12][16], tlsa[12][32], list[400];
@@ -538,14 +538,18 @@ static void many_hosts(void **state)
 	for (unsigned i = 0; i < 12; i++) {
 		snprintf(names[i], sizeof names[i], "h%u.test", 10 + i);
 		snprintf(tlsa[i], sizeof tlsa[i], "_25._tcp.%.15s", names[i]);
-		snprintf(list + strlen(list), sizeof list - strlen(list), " %u %s", i, names[i]);
+		snprintf(list + strlen(list), sizeof list - strlen(list), " %u %s", 12 - i, names[i]);
 		z[1 + 2 * i] = (struct zone){ names[i], DNS_A, true, "A 192.0.2.1" };
 		z[2 + 2 * i] = (struct zone){ tlsa[i], DNS_TLSA, true, "TLSA 311" };
 	}
 	USE(z);
 	ask("d.test", NULL, "192.0.2.9");
-	assert_string_equal(got.bytes, "usable any 10 sni h10.test for h10.test h11.test h12.test h13.test h14.test h15.test h16.test h17.test "
-	    "h18.test h19.test d.test");
+	assert_string_equal(got.bytes, "usable any every 10 sni h21.test for h21.test h20.test h19.test h18.test h17.test h16.test h15.test "
+	    "h14.test h13.test h12.test d.test");
+	z[2 + 2 * 5].says = "";
+	ask("d.test", NULL, "192.0.2.9");
+	assert_string_equal(got.bytes, "usable any 9 sni h21.test for h21.test h20.test h19.test h18.test h17.test h16.test h14.test h13.test "
+	    "h12.test d.test");
 }
 
 /* More records than there is room for are none. */

@@ -195,7 +195,7 @@ DANE_ROWS = {   # records of the server, certificate, --tls, reply, whether the 
     "wrong": ([ZEROS], "good", "dane", "451", True, [of_server(205, NO_MATCH)]),
     "rolled": ([ZEROS, "3 1 1"], "good", "dane", "250", True, []),
     "plain": (["3 1 1"], None, "dane", "451", True, [of_server(201, "STARTTLS is not offered")]),
-    "unusable": (["1 1 1"], "good", "dane", "250", False, [{"c": 304}]),
+    "unusable": (["1 1 1"], "good", "dane", "250", False, [{"c": 304, "n": MX}]),
     "unusable-only": (["1 1 1"], "good", "dane-only", "451", False,
                       [of_policy(304, "451 4.7.5 dane-only: none of the server's TLSA records can be used")]),
     "lame": (None, "good", "dane", "451", False, [of_policy(305, f"451 4.7.5 DANE: records of {MX}: the server failed")]),

@@ -167,3 +167,14 @@ bool net_is_name(const char *host)
 
 	return *host != '/' && !net_parse(host, 0, &literal);
 }
+
+const char *net_undotted(const char *name, char *room, size_t cap)
+{
+	size_t n = strlen(name);
+
+	if (!n || name[n - 1] != '.' || n > cap)
+		return name;
+	memcpy(room, name, n - 1);
+	room[n - 1] = 0;
+	return room;
+}

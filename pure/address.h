@@ -77,4 +77,8 @@ void net_unmap(union net_address *a);
 /* Whether it is a name, not an address or a path. */
 bool net_is_name(const char *host);
 
+/* A host's name without a dot at its end, which ends a name for the DNS, and is in no answer and no certificate (RFC 6066 3). Returns name
+ * itself, if it has none or room is too small for it, or room, which has cap octets. */
+const char *net_undotted(const char *name, char *room, size_t cap);
+
 #endif

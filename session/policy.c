@@ -22,6 +22,7 @@ static struct {
 	struct tlspolicy rule;
 	struct tlspolicy_names names;
 	struct upstream other; /* the server of route.others that is asked about */
+	char undotted[256]; /* for server_name() */
 	char server[256]; /* its name, by the operator or by signed records of MX; "": not known. To which names may lead */
 	struct socketmap_query query;
 	char refusal[480];
@@ -84,12 +85,12 @@ static bool is_exempt(const struct session *s)
 	return false;
 }
 
-/* The name of that server; NULL: it is not known. */
+/* The name of that server, without a dot at its end; NULL: it is not known. */
 static const char *server_name(const struct session *s)
 {
 	const struct upstream *u = named_server(s);
 
-	return u && net_is_name(u->host) ? u->host : NULL;
+	return u && net_is_name(u->host) ? net_undotted(u->host, known.undotted, sizeof known.undotted) : NULL;
 }
 
 /* The domain of the held recipient as policies have it; "": it has none. The operator may have a word for one that is none in the DNS.
@@ -578,7 +579,6 @@ void policy_demand(const struct session *s, const char *const *name, struct tls_
 void policy_show(const struct session *s, struct policy_view *v)
 {
 	const struct tlspolicy *rule = known.has_rule ? &known.rule : NULL;
-	const struct upstream *u;
 
 	*v = (struct policy_view){ .type = TLSRPT_NO_POLICY };
 	if (!s->policy || !s->policy->now.word)
@@ -589,9 +589,8 @@ void policy_show(const struct session *s, struct policy_view *v)
 		v->set = &known.dane->set;
 		v->host = v->domain = known.dane->identified ? known.dane->host : NULL;
 	} else if (s->policy->failure && s->policy->failure != TLSRPT_VALIDATION_FAILURE) {
-		u = named_server(s);
 		v->type = TLSRPT_TLSA;
-		v->host = u && net_is_name(u->host) ? u->host : NULL;
+		v->host = server_name(s);
 	} else if (rule && rule->type == TLSPOLICY_STS) {
 		v->type = TLSRPT_STS;
 		v->rule = rule;

@@ -530,15 +530,10 @@ const char *server_tls_name(const struct session *s)
 {
 	static char undotted[sizeof s->server.route.tls_name];
 	const char *name = s->server.route.tls_name;
-	size_t n;
 
 	if (!*name)
 		name = s->server.upstream && net_is_name(s->server.upstream->host) ? s->server.upstream->host : "";
-	n = strlen(name);
-	if (n && name[n - 1] == '.') { /* it ends a name for the DNS, and is in no certificate, RFC 6066 3 */
-		snprintf(undotted, sizeof undotted, "%.*s", (int)n - 1, name);
-		name = undotted;
-	}
+	name = net_undotted(name, undotted, sizeof undotted);
 	return *name ? name : NULL;
 }
 

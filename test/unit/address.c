@@ -154,6 +154,19 @@ static void names(void **state)
 		assert_false(net_is_name(bad[i]));
 }
 
+static void names_with_a_dot(void **state)
+{
+	static const char name[] = "mx.example.";
+	char room[sizeof name - 1];
+
+	(void)state;
+	assert_string_equal(net_undotted(name, room, sizeof room), "mx.example");
+	assert_ptr_equal(net_undotted(name, room, sizeof room - 1), name);
+	assert_string_equal(net_undotted(".", room, sizeof room), "");
+	assert_string_equal(net_undotted("", room, sizeof room), "");
+	assert_string_equal(net_undotted("mx", room, sizeof room), "mx");
+}
+
 static void ranges(void **state)
 {
 	static const struct {
@@ -184,7 +197,7 @@ static void ranges(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(texts), cmocka_unit_test(no_zones), cmocka_unit_test(ports),
-		cmocka_unit_test(the_same), cmocka_unit_test(what_they_are), cmocka_unit_test(names), cmocka_unit_test(ranges) };
+		cmocka_unit_test(the_same), cmocka_unit_test(what_they_are), cmocka_unit_test(names), cmocka_unit_test(names_with_a_dot), cmocka_unit_test(ranges) };
 
 	net_zones = (struct net_zones){ zone_index, zone_name };
 	return cmocka_run_group_tests(tests, NULL, NULL);

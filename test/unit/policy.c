@@ -269,6 +269,15 @@ static void named_upstream(void **state)
 	assert_string_equal(world_policy.asked, "mx.relay.test:2525");
 }
 
+/* A dot at its end belongs to no name in an answer. */
+static void named_upstream_with_a_dot(void **state)
+{
+	(void)state;
+	name_is("mx.relay.test.", "192.0.2.25");
+	to_rcpt("--tls dane --upstream mx.relay.test.:2525");
+	assert_string_equal(world_policy.asked, "mx.relay.test:2525");
+}
+
 static void upstream_without_a_name(void **state)
 {
 	(void)state;
@@ -607,6 +616,16 @@ static void patterns_and_a_named_server(void **state)
 	file_says("d.test", "secure match=mx.relay.test policy_type=sts mx_host_pattern=*.relay.test servername=hostname");
 	name_is("mx.relay.test", "192.0.2.25");
 	to_rcpt("--tls-policy f --upstream mx.relay.test");
+	goes_through_at(TLS_VERIFY);
+	assert_string_equal(world_tls_server.name, "mx.relay.test");
+}
+
+static void patterns_and_a_server_with_a_dot(void **state)
+{
+	(void)state;
+	file_says("d.test", "secure match=mx.relay.test policy_type=sts mx_host_pattern=*.relay.test servername=hostname");
+	name_is("mx.relay.test.", "192.0.2.25");
+	to_rcpt("--tls-policy f --upstream mx.relay.test.");
 	goes_through_at(TLS_VERIFY);
 	assert_string_equal(world_tls_server.name, "mx.relay.test");
 }
@@ -1470,7 +1489,7 @@ int main(void)
 		cmocka_unit_test(lookup_that_fails),
 		cmocka_unit_test(server_that_need_not_have_records),
 		cmocka_unit_test(lookup_that_takes_time), cmocka_unit_test(handshake_that_fails),
-		cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream),
+		cmocka_unit_test(starttls_that_is_missing), cmocka_unit_test(named_upstream), cmocka_unit_test(named_upstream_with_a_dot),
 		cmocka_unit_test(upstream_without_a_name), cmocka_unit_test(exempt_server),
 		cmocka_unit_test(exempt_place_of_another_server),
 		cmocka_unit_test(domain_with_a_dot_at_its_end), cmocka_unit_test(domain_in_utf8),
@@ -1486,7 +1505,8 @@ int main(void)
 		cmocka_unit_test(testing_beside_dane_only), cmocka_unit_test(testing_in_a_file_beside_dane_only),
 		cmocka_unit_test(testing_in_a_file_beside_dane), cmocka_unit_test(testing_in_a_file_of_a_domain_without_records),
 		cmocka_unit_test(map_that_fails), cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprint_of_another),
-		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_another_server),
+		cmocka_unit_test(patterns_and_a_named_server), cmocka_unit_test(patterns_and_a_server_with_a_dot),
+		cmocka_unit_test(patterns_and_another_server),
 		cmocka_unit_test(name_that_the_operator_gave), cmocka_unit_test(name_that_was_found),
 		cmocka_unit_test(pattern_that_it_fits),
 		cmocka_unit_test(pattern_that_it_does_not_fit), cmocka_unit_test(name_that_was_not_found),

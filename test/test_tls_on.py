@@ -221,7 +221,7 @@ def test_what_it_is_not_for(warp, options):
     process = warp(*LATE, *options, "--upstream", "127.0.0.1:25")
     assert process.spawn("--check").wait() == 78
     process.exit_codes = (78,)
-    assert "--upstream-auth before, and inside of TLS: use --connect-on recipient" in process.error_path.read_text()
+    assert "begins TLS too late for --upstream-auth: use --connect-on recipient" in process.error_path.read_text()
 
 
 # REQUIRETLS, RFC 8689
